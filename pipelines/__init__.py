@@ -1,0 +1,1 @@
+"""Shards: what a stage reads and writes, and in which order."""

@@ -1,0 +1,285 @@
+"""Commit: a shard's output is there whole, or not at all, whoever dies when.
+
+Order of a commit: write every file under a temporary name (page checksums on), flush to disk,
+hash; create the commit record if absent (it names temporary files, final names and hashes); rename
+to the final names. The record decides: of two workers with the same shard the second finds the
+record and discards its files. A crash before the record leaves only temporaries; a crash after it
+is rolled forward by whoever looks next.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
+
+from pipelines.errors import CorruptShardError, RunError
+from pipelines.frame import Frame, footer_bytes
+from pipelines.stage import Map, Output, Tables
+from pipelines.store import Store, TempFile
+
+Record = dict[str, Any]
+"""A commit record: plain JSON."""
+
+QUARANTINE_SCHEMA = pa.schema(
+    [
+        ("item_id", pa.string()),
+        ("shard", pa.string()),
+        ("row", pa.int64()),
+        ("stage", pa.string()),
+        ("reason", pa.string()),
+    ]
+)
+
+Crash = Callable[[str], None]
+"""Called with the name of each point of a commit; tests die there."""
+
+
+def no_crash(point: str) -> None:
+    """Do nothing: what a real run does at every point of a commit."""
+
+
+def part_name(shard: int, *, ipc: bool = False) -> str:
+    """Return the file name of a shard's output."""
+    return f"part-{shard:05d}.{'arrow' if ipc else 'parquet'}"
+
+
+def record_name(stage: str, step: str, shard: int) -> str:
+    """Return the name of a shard's commit record."""
+    return f"{stage}/_commits/{step}/{shard:05d}.json"
+
+
+class _Tail:
+    """Keeps the end of what is written, to hash the footer without reading back."""
+
+    def __init__(self, sink: TempFile) -> None:
+        self.sink = sink
+        self.tail = b""
+
+    def write(self, data: Any) -> int:
+        block = bytes(memoryview(data)[-65536:])
+        self.tail = (self.tail + block)[-4_194_304:]
+        return self.sink.write(data)
+
+    def tell(self) -> int:
+        return self.sink.tell()
+
+    def flush(self) -> None:
+        self.sink.flush()
+
+    def close(self) -> None:
+        """Leave the sink open: it is closed by whoever opened it."""
+
+    @property
+    def closed(self) -> bool:
+        return self.sink.closed
+
+    def readable(self) -> bool:
+        return False
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return False
+
+
+class ShardWriter:
+    """Writes one output file of a shard under a temporary name."""
+
+    def __init__(self, store: Store, folder: str, shard: int, output: Output) -> None:
+        self.output = output
+        self.folder = folder
+        self.final = f"{folder}/{part_name(shard, ipc=output.ipc)}"
+        self.temp = store.open_temp(self.final)
+        self._tail = _Tail(self.temp)
+        self.rows = 0
+        if output.ipc:
+            self._writer: Any = pa.ipc.new_file(self._tail, output.schema)
+        else:
+            options = {
+                "compression": "snappy",
+                "use_dictionary": [
+                    field.name for field in output.schema if pa.types.is_string(field.type)
+                ],
+                "write_page_checksum": True,
+                **output.options,
+            }
+            self._writer = pq.ParquetWriter(self._tail, output.schema, **options)
+
+    def write(self, table: pa.Table) -> None:
+        if table.schema.names != self.output.schema.names:
+            raise RunError(
+                f"{self.folder}: columns {self.output.schema.names} were declared, "
+                f"{table.schema.names} came"
+            )
+        table = table.cast(self.output.schema)
+        self.rows += table.num_rows
+        if self.output.ipc:
+            self._writer.write_table(table.combine_chunks())
+        else:
+            self._writer.write_table(table, row_group_size=self.output.row_group_rows)
+
+    def close(self) -> Record:
+        self._writer.close()
+        footer = ""
+        if not self.output.ipc:
+            tail = self._tail.tail
+            footer = hashlib.sha256(tail[-footer_bytes(tail) :]).hexdigest()
+        self.temp.close()
+        return {
+            "folder": self.folder,
+            "name": self.final,
+            "temp": self.temp.name,
+            "sha256": self.temp.sha256,
+            "footer": footer,
+            "rows": self.rows,
+            "bytes": self.temp.n_bytes,
+            "ipc": self.output.ipc,
+        }
+
+
+def commit_shard(
+    store: Store,
+    *,
+    stage: str,
+    step: Map,
+    frame: Frame,
+    tables: Tables | Iterable[Tables],
+    item_ids: Callable[[], pa.Array],
+    source_rows: Callable[[], np.ndarray],
+    crash: Crash = no_crash,
+) -> Record:
+    """Write a shard's output tables and commit them together.
+
+    Returns
+    -------
+    The commit record that counts: this call's own, or an earlier winner's.
+    """
+    writers = {
+        folder: ShardWriter(store, folder, frame.index, output)
+        for folder, output in step.writes.items()
+    }
+    crash("opened")
+    chunks = [tables] if isinstance(tables, Mapping) else tables
+    try:
+        for chunk in chunks:
+            for folder, table in chunk.items():
+                writers[folder].write(table)
+    except BaseException:
+        for writer in writers.values():
+            store.remove(writer.temp.name)
+        raise
+    crash("written")
+    rejected = dict(sorted(frame.rejected.items()))
+    files = [writer.close() for writer in writers.values()]
+    crash("flushed")
+    for file, output in zip(files, step.writes.values(), strict=True):
+        if output.rows == "all" and file["rows"] != frame.n - len(rejected):
+            raise RunError(
+                f"stage {stage!r}, step {step.name!r}, shard {frame.index} ({frame.label}): "
+                f"{frame.n - len(rejected)} rows were expected in {file['folder']}, "
+                f"{file['rows']} came"
+            )
+    if rejected:
+        files.append(_quarantine(store, stage, frame, rejected, item_ids(), source_rows()))
+    record: Record = {
+        "shard": frame.index,
+        "source": frame.label,
+        "rows": frame.n - len(rejected),
+        "files": files,
+        "rejected": list(rejected),
+        "reasons": _counts(rejected.values()),
+    }
+    crash("hashed")
+    name = record_name(stage, step.name, frame.index)
+    if not store.create_if_absent(name, dump(record)):
+        for file in files:
+            store.remove(file["temp"])
+        crash("lost")
+        return load_record(store, name)
+    crash("recorded")
+    roll_forward(store, record, crash=crash)
+    crash("renamed")
+    return record
+
+
+def _counts(values: Iterable[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for value in values:
+        kind = value.split(":")[0]
+        counts[kind] = counts.get(kind, 0) + 1
+    return dict(sorted(counts.items()))
+
+
+def _quarantine(
+    store: Store,
+    stage: str,
+    frame: Frame,
+    rejected: Mapping[int, str],
+    item_ids: pa.Array,
+    source_rows: np.ndarray,
+) -> Record:
+    rows = list(rejected)
+    writer = ShardWriter(store, "quarantine", frame.index, Output(schema=QUARANTINE_SCHEMA))
+    writer.final = f"quarantine/{stage}-{part_name(frame.index)}"
+    writer.write(
+        pa.table(
+            {
+                "item_id": pa.array([_text(item_ids[row].as_py()) for row in rows], pa.string()),
+                "shard": pa.array([frame.label] * len(rows), pa.string()),
+                "row": pa.array(source_rows[rows], pa.int64()),
+                "stage": pa.array([stage] * len(rows), pa.string()),
+                "reason": pa.array(list(rejected.values()), pa.string()),
+            }
+        )
+    )
+    return writer.close()
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def roll_forward(store: Store, record: Record, *, crash: Crash = no_crash) -> None:
+    """Give committed files their final names, where a crash prevented it."""
+    for file in record["files"]:
+        if store.exists(file["temp"]):
+            store.publish(file["temp"], file["name"])
+            crash("renaming")
+
+
+def verify(store: Store, record: Record) -> None:
+    """Compare a committed shard's files with their hashes.
+
+    Raises
+    ------
+    CorruptShardError
+        If a file is missing or differs.
+    """
+    for file in record["files"]:
+        name = file["name"]
+        found = (
+            hashlib.sha256(store.read_bytes(name)).hexdigest() if store.exists(name) else "no file"
+        )
+        if found != file["sha256"]:
+            raise CorruptShardError(
+                f"shard {record['shard']} ({record['source']}): {name} was committed with sha256 "
+                f"{file['sha256'][:12]}…, found {found[:12]}…, in {store.uri}. Restore the file, "
+                "or delete its stage's folder and run again to recompute it"
+            )
+
+
+def load_record(store: Store, name: str) -> Record:
+    """Read a commit record."""
+    record: Record = json.loads(store.read_bytes(name))
+    return record
+
+
+def dump(value: object) -> bytes:
+    """Return JSON with sorted keys: equal values give equal bytes."""
+    return (json.dumps(value, sort_keys=True, indent=1) + "\n").encode()

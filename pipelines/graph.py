@@ -1,0 +1,197 @@
+"""Where shards are worked on: the only file that knows Dask.
+
+Threads in this process (Dask's threaded scheduler; pyarrow, numba and torch release the GIL), or a
+cluster: a local one of N processes, or a remote one by address. Tasks are names and numbers,
+results are small records; building the graph reads and computes nothing.
+"""
+
+import contextlib
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
+
+from pipelines.errors import LabelopsError, RunError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+RETRIES = 2
+"""A shard is tried so often again after an error of the machine, not of the data."""
+
+
+class Workers(Protocol):
+    """Somebody who applies a function to every task and hands the results back as they come."""
+
+    n_workers: int
+
+    def map(
+        self, function: Callable[[T], R], tasks: Sequence[T], *, gpu: bool = False
+    ) -> Iterator[R]: ...
+
+
+def attempt(function: Callable[[T], R], task: T) -> R:
+    """Apply the function; after an error of the machine (I/O, memory), wait and try again."""
+    for tried in range(RETRIES + 1):
+        try:
+            return function(task)
+        except LabelopsError:
+            raise
+        except (OSError, MemoryError):
+            if tried == RETRIES:
+                raise
+            time.sleep(0.1 * 4**tried)
+    raise AssertionError("unreachable")
+
+
+class ThreadWorkers:
+    """Dask's threaded scheduler in this process."""
+
+    def __init__(self, n_workers: int | None = None) -> None:
+        self.n_workers = n_workers or len(os.sched_getaffinity(0))
+
+    def map(
+        self, function: Callable[[T], R], tasks: Sequence[T], *, gpu: bool = False
+    ) -> Iterator[R]:
+        """Yield results as shards are done.
+
+        The scheduler returns only when all of its graph is done, so it runs in a thread of its own
+        and each task hands its result over itself.
+        """
+        if len(tasks) <= 1 or self.n_workers == 1:
+            for task in tasks:
+                yield attempt(function, task)
+            return
+        from dask.threaded import get
+
+        done: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        stop = threading.Event()
+
+        def work(position: int) -> None:
+            if not stop.is_set():
+                done.put(("done", attempt(function, tasks[position])))
+
+        graph = {("shard", i): (work, i) for i in range(len(tasks))}
+
+        def drive() -> None:
+            try:
+                get(graph, list(graph), num_workers=self.n_workers)
+                done.put(("end", None))
+            except BaseException as err:
+                done.put(("error", err))
+
+        thread = threading.Thread(target=drive, name="labelops-graph", daemon=True)
+        thread.start()
+        try:
+            while True:
+                kind, value = done.get()
+                if kind == "error":
+                    raise value
+                if kind == "end":
+                    return
+                yield value
+        finally:
+            stop.set()
+            thread.join()
+
+
+class ClusterWorkers:
+    """A Dask cluster reached by address; the driver's own client, never the default one."""
+
+    def __init__(self, client: Any, *, deadline_s: float) -> None:
+        self.client = client
+        self.deadline_s = deadline_s
+        self.n_workers = max(1, sum(client.nthreads().values()))
+
+    def map(
+        self, function: Callable[[T], R], tasks: Sequence[T], *, gpu: bool = False
+    ) -> Iterator[R]:
+        """Yield results as they come; a finished future is released at once.
+
+        Released futures are not recomputed when a worker dies: what was done is on disk.
+
+        Raises
+        ------
+        RunError
+            If a shard kills its workers, the scheduler is lost, or nothing comes for too long.
+        """
+        from distributed import CancelledError, KilledWorker, as_completed
+
+        resources = {"GPU": 1} if gpu and self._has_gpus() else None
+        futures = self.client.map(
+            attempt, [function] * len(tasks), tasks, pure=False, resources=resources
+        )
+        position = {future.key: i for i, future in enumerate(futures)}
+        try:
+            for future in as_completed(futures, loop=self.client.loop, timeout=self.deadline_s):
+                try:
+                    result = future.result(timeout=60)
+                except KilledWorker as err:
+                    raise RunError(
+                        f"cluster: task {position[future.key]} killed its worker "
+                        f"{err.allowed_failures + 1} times, probably out of memory ({err}). "
+                        "Give workers more memory or write smaller shards; finished shards are "
+                        "kept and the same command resumes"
+                    ) from err
+                future.release()
+                yield result
+        except (CancelledError, TimeoutError, OSError) as err:
+            raise RunError(
+                f"cluster: no answer from the scheduler at {self.client.scheduler.address} "
+                f"({type(err).__name__}: {err}) within {self.deadline_s:.0f} s. Finished shards "
+                "are kept; start the cluster again and give the same command"
+            ) from err
+        finally:
+            for future in futures:
+                future.release()
+
+    def _has_gpus(self) -> bool:
+        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        return any("GPU" in worker.get("resources", {}) for worker in workers)
+
+
+@contextlib.contextmanager
+def open_workers(
+    *, workers: int | None = None, cluster: str | None = None, deadline_s: float = 86_400.0
+) -> Iterator[Workers]:
+    """Open what the shards are worked on with.
+
+    Parameters
+    ----------
+    workers
+        Number of local worker processes; None for threads in this process.
+    cluster
+        Address of a running scheduler, ``tcp://…`` or ``tls://…``.
+    deadline_s
+        Longest wait for all shards of one step.
+    """
+    if cluster is None and workers is None:
+        yield ThreadWorkers()
+        return
+    logging.getLogger("distributed").setLevel(logging.WARNING)
+    from distributed import Client, LocalCluster
+
+    with contextlib.ExitStack() as stack:
+        if cluster is None:
+            # Loopback only: whoever reaches a Dask scheduler can run code on it.
+            cluster = stack.enter_context(
+                LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    host="127.0.0.1",
+                    dashboard_address="127.0.0.1:0",
+                    silence_logs=logging.ERROR,
+                )
+            )
+        try:
+            client = stack.enter_context(Client(cluster, set_as_default=False, timeout=30))
+        except (OSError, TimeoutError) as err:
+            raise RunError(
+                f"cluster: a Dask scheduler was expected at {cluster}, none answered within 30 s "
+                f"({err}). Start it, or leave --cluster out to work in this process"
+            ) from err
+        client.wait_for_workers(1, timeout=120)
+        yield ClusterWorkers(client, deadline_s=deadline_s)

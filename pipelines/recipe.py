@@ -1,0 +1,310 @@
+"""Recipes: the stages of a run in their order, and the settings of each, as TOML.
+
+A recipe is read, changed by ``stage.key=value`` and checked against the settings of its stages
+before anything else happens. What a run writes beside its output is the *resolved* recipe: every
+setting of every stage, with the defaults that held then.
+"""
+
+import difflib
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError
+
+from pipelines.errors import RecipeError
+from pipelines.registry import STAGES, load_stage
+
+FOLDER = Path(__file__).with_name("recipes")
+"""Recipes that come with the project and go by name."""
+
+STAGE_NAME = re.compile(r"[a-z][a-z0-9_]*(@[1-9][0-9]*)?")
+
+OWN_KEYS = ("name", "stages", "data")
+"""Keys of a recipe that are not tables of stages."""
+
+
+class Data(BaseModel, frozen=True, extra="forbid"):
+    """What a run has to know of its source: the recipe's ``[data]``."""
+
+    columns: dict[str, str] = Field(
+        default_factory=dict,
+        description="Name in the data contract (item_id, label, image, …) = name in your files.",
+    )
+    classes: tuple[str, ...] = Field(
+        default=(),
+        description="Class names in the order of their ids; empty: from the files' metadata, or "
+        "from the labels.",
+    )
+    absent_classes: Literal["refuse", "allow"] = Field(
+        default="refuse", description="What to do when a named class has no item."
+    )
+    max_bad_share: float = Field(
+        default=0.01,
+        ge=0.0,
+        le=1.0,
+        description="The run stops when more than this share of the items cannot be used.",
+    )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe.
+
+    Attributes
+    ----------
+    name : what it is called in reports and runs.
+    stages : names of the stages in their order; a second one of a kind is ``name@2``.
+    data : settings of the source.
+    configs : settings of each stage.
+    """
+
+    name: str
+    stages: tuple[str, ...]
+    data: Data
+    configs: Mapping[str, BaseModel]
+
+    def settings(self, stage: str) -> BaseModel:
+        """Return the settings of a stage."""
+        return self.configs[stage]
+
+    def data_dict(self) -> dict[str, Any]:
+        """Return those settings of the source on which results depend.
+
+        Without `max_bad_share`: a run that was stopped by the limit goes on under a higher one.
+        """
+        return self.data.model_dump(mode="json", exclude={"max_bad_share"})
+
+    def to_toml(self) -> str:
+        """Return the resolved recipe: every setting written out."""
+        import tomli_w
+
+        # TOML has no null: what is absent is left out, and None is what absence means to us.
+        tables = {
+            name: config.model_dump(mode="json", exclude_none=True)
+            for name, config in [("data", self.data), *self.configs.items()]
+        }
+        return tomli_w.dumps({"name": self.name, "stages": list(self.stages), **tables})
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that come with the project."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe by name or path, change settings, check it.
+
+    Parameters
+    ----------
+    recipe
+        Name of a recipe that comes with the project, or path of a TOML file.
+    overrides
+        ``stage.key=value`` each; the value is read as TOML, or else taken as a string.
+
+    Raises
+    ------
+    RecipeError
+        If there is no such recipe, or it is wrong; says where and what was meant, perhaps.
+    """
+    if recipe in recipe_names():
+        path = FOLDER / f"{recipe}.toml"
+    elif recipe.endswith(".toml") or "/" in recipe:
+        path = Path(recipe)
+    else:
+        raise RecipeError(
+            f"recipe: a name or the path of a .toml file was expected, got {recipe!r}"
+            f"{_near(recipe, recipe_names())} Known: {recipe_names()}"
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as err:
+        reason = getattr(err, "strerror", None) or str(err)
+        raise RecipeError(
+            f"recipe: a readable TOML file was expected at {path}, got: {reason}. Check the path, "
+            f"or name one that comes with the project: {recipe_names()}"
+        ) from err
+    return parse_recipe(text, name=path.stem, where=str(path), overrides=overrides)
+
+
+def parse_recipe(
+    text: str, *, name: str, where: str = "the recipe", overrides: Sequence[str] = ()
+) -> Recipe:
+    """Read a recipe from TOML and check it; see `load_recipe`.
+
+    Parameters
+    ----------
+    text
+        The TOML.
+    name
+        What it is called when it does not say so itself.
+    where
+        Where the text is from, for messages.
+    overrides
+        As for `load_recipe`.
+    """
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as err:
+        raise RecipeError(f"recipe: TOML was expected in {where}, got: {err}") from err
+    for override in overrides:
+        _set(tables, override)
+    stages = _stages(tables.get("stages"), where)
+    known = [*OWN_KEYS, *stages]
+    for key in tables:
+        if key not in known:
+            raise RecipeError(
+                f"recipe: {key!r} is no stage of this recipe{_near(key, known)} Known: {known}; "
+                f"in {where}"
+            )
+    title = tables.get("name", name)
+    if not isinstance(title, str) or not title.strip():
+        raise RecipeError(f"recipe: 'name' must be text, got {title!r}; in {where}")
+    data = _check(Data, tables.get("data", {}), "data", where)
+    configs = {
+        stage: _check(load_stage(stage).config, tables.get(stage, {}), f"stage {stage!r}", where)
+        for stage in stages
+    }
+    return Recipe(title, stages, data, configs)
+
+
+def _stages(value: object, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
+        raise RecipeError(
+            f"recipe: 'stages' must be a list of names of stages in their order, got {value!r}; "
+            f"in {where}. Known: {list(STAGES)}"
+        )
+    for name in value:
+        load_stage(name)
+        if not STAGE_NAME.fullmatch(name):
+            raise RecipeError(
+                f"recipe: a stage is listed as name or name@2, got {name!r}; in {where}"
+            )
+        if value.count(name) > 1:
+            raise RecipeError(
+                f"recipe: stage {name!r} is listed {value.count(name)} times; in {where}. List "
+                f"the second as '{name.split('@')[0]}@2', with a table of its own"
+            )
+    return tuple(value)
+
+
+def _set(tables: dict[str, Any], override: str) -> None:
+    """Apply one ``stage.key=value``."""
+    target, equals, value = override.partition("=")
+    *path, key = [part.strip() for part in target.split(".")]
+    if not equals or not path or not all([*path, key]):
+        raise RecipeError(
+            f"--set: stage.key=value was expected, got {override!r}. For example: "
+            "--set data.max_bad_share=0.05"
+        )
+    table = tables
+    for part in path:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise RecipeError(
+                f"--set: {part!r} of {override!r} is a value, not a table of settings"
+            )
+    table[key] = parse_value(value)
+
+
+def parse_value(text: str) -> Any:
+    """Read a value as TOML, or else take it as a string."""
+    try:
+        found = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    # More than one key came from a line break inside the text: not a TOML value.
+    return found["value"] if list(found) == ["value"] else text
+
+
+def _check(model: type[BaseModel], table: object, who: str, where: str) -> Any:
+    """Check a table of settings against its model."""
+    if not isinstance(table, dict):
+        raise RecipeError(f"{who}: a table of settings was expected, got {table!r}; in {where}")
+    try:
+        return model.model_validate(table)
+    except ValidationError as err:
+        messages = [_message(model, who, error) for error in err.errors(include_url=False)]
+        raise RecipeError(f"{'; '.join(dict.fromkeys(messages))}; in {where}") from err
+
+
+def _message(model: type[BaseModel], who: str, error: Mapping[str, Any]) -> str:
+    """Put one of pydantic's findings into our words."""
+    loc = [str(part) for part in error["loc"]]
+    if error["type"] == "extra_forbidden":
+        known = sorted(_fields(model, loc[:-1]))
+        inside = f" in {'.'.join(loc[:-1])!r}" if loc[:-1] else ""
+        return f"{who} has no setting {loc[-1]!r}{inside}{_near(loc[-1], known)} Known: {known}"
+    said = str(error["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    if not loc:
+        return f"{who}: {said}"
+    if error["type"] == "missing":
+        return f"{who}: setting {'.'.join(loc)!r} must be given"
+    said = said[:1].lower() + said[1:]
+    return f"{who}: setting {'.'.join(loc)!r}: {said}, got {error['input']!r}"
+
+
+def _fields(model: type[BaseModel], loc: Iterable[str]) -> Iterable[str]:
+    """Return the settings of a model, or of the one nested at a place in it."""
+    for part in loc:
+        field = model.model_fields.get(part)
+        if field is None:
+            continue  # the place in a list, or the member of a union
+        members = [field.annotation]
+        if isinstance(field.annotation, types.UnionType) or typing.get_origin(field.annotation):
+            members = list(typing.get_args(field.annotation))
+        for member in members:
+            if isinstance(member, type) and issubclass(member, BaseModel):
+                model = member
+    return model.model_fields
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    found = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {found[0]!r}?" if found else "."
+
+
+def stage_schema(stage: str) -> dict[str, Any]:
+    """Return the JSON Schema of a stage's settings."""
+    return load_stage(stage).config.model_json_schema()
+
+
+def recipe_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a recipe, for editors and forms."""
+    properties: dict[str, Any] = {
+        "name": {"type": "string", "description": "What it is called in reports."},
+        "stages": {
+            "type": "array",
+            "minItems": 1,
+            "uniqueItems": True,
+            "items": {"type": "string", "pattern": f"^({'|'.join(STAGES)})(@[1-9][0-9]*)?$"},
+            "description": "The stages in their order.",
+        },
+    }
+    # Definitions move to the top, under names of their own: stages may use the same names.
+    definitions: dict[str, Any] = {}
+    patterns: dict[str, Any] = {}
+    tables: dict[str, type[BaseModel]] = {"data": Data}
+    tables |= {name: load_stage(name).config for name in STAGES}
+    for name, model in tables.items():
+        schema = model.model_json_schema(ref_template=f"#/$defs/{name}.{{model}}")
+        nested = schema.pop("$defs", {})
+        definitions |= {f"{name}.{key}": value for key, value in nested.items()}
+        properties[name] = schema
+        if name != "data":
+            patterns[f"^{name}@[1-9][0-9]*$"] = schema
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Recipe of a labelops run",
+        "type": "object",
+        "required": ["stages"],
+        "properties": properties,
+        "patternProperties": patterns,
+        "additionalProperties": False,
+        "$defs": definitions,
+    }

@@ -1,0 +1,37 @@
+"""The stages there are: one line each, imported only when used."""
+
+import importlib
+
+from pipelines.errors import RecipeError
+from pipelines.stage import Stage
+
+STAGES = {
+    "source": "pipelines.stages.source:STAGE",
+    "infer": "pipelines.stages.infer:STAGE",
+    "confident": "pipelines.stages.confident:STAGE",
+    "neighbours": "pipelines.stages.neighbours:STAGE",
+    "decide": "pipelines.stages.decide:STAGE",
+    "dataset": "pipelines.stages.dataset:STAGE",
+}
+
+
+def load_stage(name: str) -> Stage:
+    """Import the stage that a recipe lists as ``name`` or ``name@2``.
+
+    Raises
+    ------
+    RecipeError
+        If no such stage is registered; suggests the nearest.
+    """
+    base = name.split("@")[0]
+    if base not in STAGES:
+        import difflib
+
+        near = difflib.get_close_matches(base, STAGES, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise RecipeError(
+            f"recipe: a registered stage was expected, got {name!r}{hint} Known: {sorted(STAGES)}"
+        )
+    module, _, attribute = STAGES[base].partition(":")
+    stage: Stage = getattr(importlib.import_module(module), attribute)
+    return stage

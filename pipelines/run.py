@@ -1,0 +1,455 @@
+"""The driver: a recipe on a data set, stage by stage, resumable at every shard."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipelines.commit import Record, dump, load_record, record_name, roll_forward, verify
+from pipelines.errors import DataError, RunError
+from pipelines.frame import Frame
+from pipelines.graph import Workers, open_workers
+from pipelines.layout import SOURCE, Layer, Layout
+from pipelines.lock import locked
+from pipelines.recipe import Recipe
+from pipelines.results import result_name, save_result
+from pipelines.source import open_source
+from pipelines.stage import Arrays, Context, Fit, Map, Reduce, Step
+from pipelines.state import (
+    RECIPE_FILE,
+    RUN_FILE,
+    Entry,
+    Run,
+    load_run,
+    make_manifest,
+)
+from pipelines.work import Task, do_fit, do_map, do_reduce, forget_jobs
+
+TIMINGS_FILE = "timings.json"
+SUMMARY_FILE = "summary.json"
+GROUPS_PER_WORKER = 4
+"""A reduction's shards are dealt out in so many groups for each worker."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that a person watching would like to know.
+
+    Attributes
+    ----------
+    kind : "stage", "skipped", "step", "shard", "done" or "kept" (was finished before).
+    stage, step : which.
+    n_items : items of the step (kind "step"), or items just done (kind "shard").
+    n_shards : number of shards to do in the step.
+    seconds : time taken, where it is known.
+    detail : a sentence for people.
+    """
+
+    kind: str
+    stage: str
+    step: str = ""
+    n_items: int = 0
+    n_shards: int = 0
+    seconds: float = 0.0
+    detail: str = ""
+
+
+Listener = Callable[[Event], None]
+
+
+def silent(event: Event) -> None:
+    """Ignore an event."""
+
+
+def open_run(recipe: Recipe, *, data: str, out: str) -> Run:
+    """Check a recipe against a data set and make (or find again) its folder.
+
+    Raises
+    ------
+    DataError, RecipeError
+        If the recipe cannot run on this data; nothing was written.
+    RunError
+        If the folder holds something else, or a run of other data, settings or version.
+    """
+    source = open_source(data, columns=recipe.data.columns)
+    run = Run(out, recipe, source)
+    if run.store.uri == source.uri or source.uri.startswith(run.store.uri.rstrip("/") + "/"):
+        raise RunError(
+            f"run: an --out apart from the data was expected, got {run.store.uri}, in which the "
+            "source lies. The source is never written to; choose another folder"
+        )
+    facts = run.describe()
+    if run.store.exists(RUN_FILE):
+        _check_same(run, facts)
+        return run
+    found = [name for name in run.store.list("") if name != ".lock"]
+    if found:
+        raise RunError(
+            f"run: an empty or new folder was expected for --out, got {run.store.uri} with "
+            f"{len(found)} entries ({', '.join(found[:5])}), which is no run. Choose another one"
+        )
+    run.store.write_atomic(RECIPE_FILE, recipe.to_toml().encode())
+    run.store.write_atomic(RUN_FILE, dump(facts))
+    return run
+
+
+def _check_same(run: Run, facts: Mapping[str, Any]) -> None:
+    old = load_run(run.uri)
+    if old.describe()["stages"] == facts["stages"] and old.source.shards == run.source.shards:
+        return
+    changes: list[str] = []
+    if old.source.shards != run.source.shards:
+        changes.append("the data changed")
+    if old.recipe.stages != run.recipe.stages:
+        changes.append(f"the stages were {list(old.recipe.stages)}")
+    for name in run.recipe.stages:
+        if name in old.recipe.stages:
+            before = old.recipe.settings(name).model_dump(mode="json")
+            after = run.recipe.settings(name).model_dump(mode="json")
+            changes += [
+                f"{name}.{key} was {before.get(key)!r} and is {after[key]!r}"
+                for key in after
+                if before.get(key) != after[key]
+            ]
+    raise RunError(
+        f"run: the folder of the same run was expected for --out, got {run.uri}, where "
+        f"{'; '.join(changes) or 'files or the version of labelops changed'}. Results of "
+        "different settings are never mixed: choose another --out, or delete that folder"
+    )
+
+
+def run(
+    recipe: Recipe,
+    *,
+    data: str,
+    out: str,
+    workers: int | None = None,
+    cluster: str | None = None,
+    listen: Listener = silent,
+) -> str:
+    """Run a recipe on a data set, or go on where an earlier call was stopped.
+
+    Parameters
+    ----------
+    recipe
+        From `pipelines.recipe.load_recipe`.
+    data, out
+        URIs of the source and of the run folder.
+    workers
+        Number of local worker processes; None works in threads of this process.
+    cluster
+        Address of a Dask scheduler instead.
+    listen
+        Called with every `Event`.
+
+    Returns
+    -------
+    URI of the report.
+    """
+    opened = open_run(recipe, data=data, out=out)
+    with locked(opened.store), open_workers(workers=workers, cluster=cluster) as pool:
+        for entry in opened.entries:
+            run_stage(opened, entry.name, pool, listen=listen)
+        return finish(opened, listen=listen)
+
+
+def resume(
+    out: str, *, workers: int | None = None, cluster: str | None = None, listen: Listener = silent
+) -> str:
+    """Go on with the run in a folder; see `run`."""
+    old = load_run(out)
+    return run(
+        old.recipe, data=old.source.uri, out=out, workers=workers, cluster=cluster, listen=listen
+    )
+
+
+def run_stage(run: Run, name: str, pool: Workers, *, listen: Listener = silent) -> None:
+    """Bring one stage to its end; what is already committed is kept.
+
+    Raises
+    ------
+    DataError
+        If too many rows had to be rejected.
+    CorruptShardError
+        If a committed file is not what was committed.
+    """
+    entry = run.entry(name)
+    if entry.skipped is not None:
+        listen(Event(kind="skipped", stage=name, detail=entry.skipped))
+        return
+    manifest = run.manifest(name)
+    if manifest is not None:
+        if manifest["key"] != entry.key:
+            raise RunError(
+                f"stage {name!r}: a folder of this run was expected, got one with key "
+                f"{manifest['key'][:12]}… instead of {entry.key[:12]}…, in {run.uri}/{name}. "
+                "Delete that folder to compute it again"
+            )
+        _clean(run, name)
+        listen(Event(kind="kept", stage=name, detail="finished before"))
+        return
+    began = time.monotonic()
+    listen(Event(kind="stage", stage=name, n_items=run.source.n_items))
+    forget_jobs(run.uri)
+    layout = run.layout(before=name)
+    ctx = run.context(name, layout)
+    steps = list(entry.stage.steps(entry.config, ctx))
+    driver = _Driver(run, entry, ctx, steps, layout, pool, listen)
+    for position, step in enumerate(steps):
+        driver.take(position, step)
+    run.store.write_atomic(f"{name}/_manifest.json", make_manifest(entry, steps, driver.records))
+    _clean(run, name)
+    seconds = time.monotonic() - began
+    _note_timing(run, name, seconds, driver.seconds)
+    listen(Event(kind="done", stage=name, n_items=run.source.n_items, seconds=seconds))
+
+
+def _clean(run: Run, name: str) -> None:
+    """Remove what only an unfinished stage needs."""
+    for leaf in run.store.list(name):
+        if leaf not in ("_manifest.json", "_results") and leaf.startswith(("_", ".")):
+            target = f"{name}/{leaf}"
+            run.store.remove_tree(target)
+            if run.store.exists(target):
+                run.store.remove(target)
+    for folder in _folders(run.manifest(name) or {}):
+        for leaf in run.store.list(folder):
+            if leaf.startswith(".tmp-"):
+                run.store.remove(f"{folder}/{leaf}")
+
+
+def _folders(manifest: Mapping[str, Any]) -> set[str]:
+    return {
+        file["folder"]
+        for entry in manifest.get("maps", ())
+        for shard in entry["shards"]
+        for file in shard["files"]
+    }
+
+
+@dataclass
+class _Driver:
+    """The steps of one stage, being worked through."""
+
+    run: Run
+    entry: Entry
+    ctx: Context
+    steps: Sequence[Step]
+    layout: Layout
+    pool: Workers
+    listen: Listener
+    records: dict[str, dict[int, Record]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def take(self, position: int, step: Step) -> None:
+        """Do one step, or what is missing of it."""
+        began = time.monotonic()
+        if isinstance(step, Map):
+            self._map(position, step)
+        elif not self.run.store.exists(result_name(self.entry.name, step.name)):
+            if not step.when(self.ctx):
+                return
+            if isinstance(step, Reduce):
+                self._reduce(position, step)
+            else:
+                self._fit(position, step)
+        self.seconds[step.name] = time.monotonic() - began
+
+    def _map(self, position: int, step: Map) -> None:
+        if not step.when(self.ctx):
+            return
+        records = self._committed(step)
+        todo = [s for s in range(len(self.run.source.shards)) if s not in records]
+        tasks = [self._task(position, step, shard) for shard in todo]
+        self._announce(step, tasks)
+        for record in self.pool.map(do_map, tasks, gpu=self.entry.stage.gpu):
+            seconds = record.pop("seconds")
+            records[record["shard"]] = record
+            n = record["rows"] + len(record["rejected"])
+            self._shard_done(step, n, seconds, record["source"])
+        self.records[step.name] = records
+        self.layout.layers.append(
+            Layer(
+                stage=self.entry.name,
+                step=step.name,
+                records=records,
+                schemas={folder: output.schema for folder, output in step.writes.items()},
+                aligned=frozenset(f for f, o in step.writes.items() if o.rows == "all"),
+            )
+        )
+        self._check_rejects()
+
+    def _committed(self, step: Map) -> dict[int, Record]:
+        """Return what an interrupted run left of the step, completed and verified."""
+        store, records = self.run.store, {}
+        for leaf in store.list(f"{self.entry.name}/_commits/{step.name}"):
+            if leaf.startswith("."):
+                continue
+            shard = int(leaf.removesuffix(".json"))
+            record = load_record(store, record_name(self.entry.name, step.name, shard))
+            roll_forward(store, record)
+            verify(store, record)
+            records[shard] = record
+        return records
+
+    def _check_rejects(self) -> None:
+        """Stop when more rows than allowed were bad, over all stages so far."""
+        counts: dict[str, int] = {}
+        for layer in self.layout.layers:
+            for record in layer.records.values():
+                for reason, n in record["reasons"].items():
+                    counts[reason] = counts.get(reason, 0) + n
+        n_bad, n = sum(counts.values()), self.run.source.n_items
+        limit = self.run.recipe.data.max_bad_share
+        if n_bad > limit * n:
+            listed = ", ".join(f"{reason} ({n})" for reason, n in sorted(counts.items()))
+            raise DataError(
+                f"stage {self.entry.name!r}: at most {limit:.2%} of {n} items may be unusable "
+                f"(data.max_bad_share), got {n_bad}: {listed}. They are listed with reasons in "
+                f"{self.run.uri}/quarantine; mend the data, or raise the limit"
+            )
+
+    def _reduce(self, position: int, step: Reduce) -> None:
+        tasks = [self._task(position, step, s) for s in range(len(self.run.source.shards))]
+        self._announce(step, tasks)
+        n_groups = min(len(tasks), GROUPS_PER_WORKER * self.pool.n_workers)
+        groups = [tasks[i::n_groups] for i in range(n_groups)]
+        merged: Arrays | None = None
+        for n, summary in self.pool.map(do_reduce, groups):
+            merged = summary if merged is None else step.merge(merged, summary)
+            self._shard_done(step, n, 0.0, "")
+        assert merged is not None
+        save_result(self.run.store, self.entry.name, step.name, step.finish(merged, self.ctx))
+
+    def _fit(self, position: int, step: Fit) -> None:
+        tasks = [self._task(position, step, s) for s in range(len(self.run.source.shards))]
+        self._announce(step, tasks)
+        for n in self.pool.map(do_fit, [tasks], gpu=self.entry.stage.gpu):
+            self._shard_done(step, n, 0.0, "")
+
+    def _announce(self, step: Step, tasks: Sequence[Task]) -> None:
+        n = sum(task.n for task in tasks)
+        self.listen(
+            Event(
+                kind="step", stage=self.entry.name, step=step.name, n_items=n, n_shards=len(tasks)
+            )
+        )
+
+    def _shard_done(self, step: Step, n: int, seconds: float, label: str) -> None:
+        self.listen(
+            Event(
+                kind="shard",
+                stage=self.entry.name,
+                step=step.name,
+                n_items=n,
+                seconds=seconds,
+                detail=label,
+            )
+        )
+
+    def _task(self, position: int, step: Step, shard: int) -> Task:
+        name = self.entry.name
+        columns = self.layout.columns(name, step.reads)
+        types = self.layout.types(name)
+        ids = self.layout.columns(name, ["item_id"]).get("item_id")
+        scratch = {read for read in step.reads if "/" in read}
+        folders = {column.file for column in columns.values()} | scratch | {SOURCE}
+        if ids is not None:
+            folders.add(ids.file)
+        files = self.layout.files(shard, folders)
+        return Task(
+            run=self.run.uri,
+            key=self.entry.key,
+            stage=name,
+            position=position,
+            shard=shard,
+            label=self.run.source.shards[shard].name,
+            n=self.layout.n_live(shard),
+            files=files,
+            columns=columns,
+            reads=tuple(step.reads),
+            types={read: types[read] for read in step.reads if read in types},
+            ids=ids,
+            source_rows=files[SOURCE],
+        )
+
+
+def _note_timing(run: Run, name: str, seconds: float, steps: Mapping[str, float]) -> None:
+    timings: dict[str, Any] = {}
+    if run.store.exists(TIMINGS_FILE):
+        timings = json.loads(run.store.read_bytes(TIMINGS_FILE))
+    timings[name] = {
+        "seconds": round(seconds, 3),
+        "steps": {step: round(value, 3) for step, value in steps.items()},
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    run.store.write_atomic(TIMINGS_FILE, dump(timings))
+
+
+def finish(run: Run, *, listen: Listener = silent) -> str:
+    """Check that no item was lost, and write the report; returns its URI.
+
+    Raises
+    ------
+    RunError
+        If kept + relabelled + dropped + review + quarantined is not the number of items.
+    """
+    run.store.write_atomic(SUMMARY_FILE, dump(conserve(run)))
+    from pipelines.report import write_report
+
+    listen(Event(kind="stage", stage="report"))
+    report = str(write_report(run.uri))
+    listen(Event(kind="done", stage="report"))
+    return report
+
+
+def conserve(run: Run) -> dict[str, int]:
+    """Count where every item of the source went."""
+    layout = run.layout()
+    n_bad = sum(len(r["rejected"]) for layer in layout.layers for r in layer.records.values())
+    counts = {"source": run.source.n_items, "quarantined": n_bad}
+    if any(layer.stage == "decide" for layer in layout.layers):
+        actions: dict[str, int] = {}
+        for frame in frames(run, ["decision"]):
+            for value in frame["decision"].value_counts().to_pylist():
+                actions[value["values"]] = actions.get(value["values"], 0) + value["counts"]
+        counts |= dict(sorted(actions.items()))
+        written = sum(
+            file["rows"]
+            for layer in layout.layers
+            if layer.stage == "dataset"
+            for record in layer.records.values()
+            for file in record["files"]
+            if file["folder"] in ("dataset", "set_aside")
+        )
+        if any(layer.stage == "dataset" for layer in layout.layers):
+            counts["written"] = written
+            if written != sum(actions.values()):
+                raise RunError(
+                    f"run: every decided item must be in dataset/ or set_aside/; "
+                    f"{sum(actions.values())} were decided, {written} written, in {run.uri}"
+                )
+        if sum(actions.values()) + n_bad != run.source.n_items:
+            raise RunError(
+                f"run: kept + relabelled + dropped + review + quarantined must be the "
+                f"{run.source.n_items} items of the source, got {actions} and {n_bad} "
+                f"quarantined, in {run.uri}"
+            )
+    return counts
+
+
+def frames(run: Run, reads: Sequence[str]) -> Iterator[Frame]:
+    """Yield every shard of a run as its finished stages left it; for reports and checks."""
+    layout = run.layout()
+    columns = layout.columns("", reads)
+    folders = {column.file for column in columns.values()}
+    for shard, entry in enumerate(run.source.shards):
+        yield Frame(
+            index=shard,
+            label=entry.name,
+            n=layout.n_live(shard),
+            files=layout.files(shard, folders),
+            columns=columns,
+            reads=tuple(reads),
+        )

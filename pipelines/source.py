@@ -1,0 +1,247 @@
+"""The source: a folder (or prefix) of Parquet shards that is read and never written."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.errors import DataError
+from pipelines.store import Store, open_store
+
+KNOWN_COLUMNS = (
+    "item_id",
+    "image",
+    "features",
+    "text",
+    "label",
+    "labels",
+    "labels_negative",
+    "candidates",
+    "positive",
+    "bag_id",
+    "annotations",
+    "score_mean",
+    "score_std",
+    "pred_probs",
+)
+"""The data contract's columns; others are carried through to the product and not read."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceShard:
+    """One file of the source, as its footer describes it."""
+
+    name: str
+    rows: int
+    bytes: int
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set: shards in the order of their names, all of one schema.
+
+    Attributes
+    ----------
+    uri : where it lies.
+    shards : its files.
+    schema : their common schema, with the file's own column names and metadata.
+    columns : contract name → name in the files.
+    class_names : names from the label's ClassLabel metadata; empty if there are none.
+    """
+
+    uri: str
+    shards: tuple[SourceShard, ...]
+    schema: pa.Schema
+    columns: Mapping[str, str]
+    class_names: tuple[str, ...]
+
+    @property
+    def n_items(self) -> int:
+        return sum(shard.rows for shard in self.shards)
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(shard.bytes for shard in self.shards)
+
+    @property
+    def types(self) -> dict[str, pa.DataType]:
+        return {ours: self.schema.field(theirs).type for ours, theirs in self.columns.items()}
+
+    def manifest(self) -> dict[str, Any]:
+        """Return what identifies the data: every shard with its fingerprint."""
+        return {
+            "uri": self.uri,
+            "columns": dict(self.columns),
+            "shards": [
+                {"name": s.name, "rows": s.rows, "bytes": s.bytes, "fingerprint": s.fingerprint}
+                for s in self.shards
+            ],
+        }
+
+
+def open_source(uri: str, *, columns: Mapping[str, str] | None = None) -> Source:
+    """Read the footers of all shards and check that they are one data set.
+
+    Parameters
+    ----------
+    uri
+        Folder or prefix with ``*.parquet`` (searched in sub-folders, too), or a single file.
+    columns
+        Contract name → name in the files, where they differ.
+
+    Raises
+    ------
+    DataError
+        If there is no shard or item, a shard cannot be read, or schemas differ.
+    """
+    store, names = _list_shards(uri)
+    with ThreadPoolExecutor(8) as pool:
+        footers = list(pool.map(lambda name: _footer(store, name), names))
+    shards = tuple(shard for shard, _ in footers)
+    schema = footers[0][1]
+    for shard, other in footers[1:]:
+        _check_schema(schema, other, names[0], shard.name)
+    if not any(shard.rows for shard in shards):
+        raise DataError(
+            f"source: items were expected, got {len(shards)} shard(s) with no row, in {uri}. "
+            "Was the export interrupted?"
+        )
+    return Source(
+        uri=store.uri,
+        shards=shards,
+        schema=schema,
+        columns=_map_columns(schema, columns or {}, uri),
+        class_names=_class_names(schema, (columns or {}).get("label", "label")),
+    )
+
+
+def _list_shards(uri: str) -> tuple[Store, list[str]]:
+    folder, leaf = uri, ""
+    if uri.endswith(".parquet"):
+        folder, _, leaf = uri.rpartition("/")
+    store = open_store(folder or ".")
+    try:
+        names = [leaf] if leaf and store.exists(leaf) else _walk(store)
+    except Exception as err:
+        if isinstance(err, DataError):
+            raise
+        raise DataError(
+            f"source: a readable folder of Parquet shards was expected at {uri}, got "
+            f"{type(err).__name__}: {err}. Check the address, the credentials and the network"
+        ) from err
+    if not names or (leaf and names != [leaf]):
+        raise DataError(
+            f"source: Parquet shards (*.parquet) were expected in {uri}, found none. "
+            "Check the path; names that begin with '.' or '_' are not read"
+        )
+    return store, names
+
+
+def _walk(store: Store) -> list[str]:
+    from pipelines.store import LocalStore, ObjectStore
+
+    if isinstance(store, LocalStore):
+        if not store.root.is_dir():
+            raise DataError(
+                f"source: a folder of Parquet shards was expected at {store.root}, there is "
+                "none. Check the path"
+            )
+        found = [path.relative_to(store.root).as_posix() for path in store.root.rglob("*.parquet")]
+    else:
+        assert isinstance(store, ObjectStore)
+        prefix = str(store.root).rstrip("/") + "/"
+        found = [path.removeprefix(prefix) for path in store.fs.find(store.root)]
+        found = [name for name in found if name.endswith(".parquet")]
+    hidden = (".", "_")
+    return sorted(
+        name for name in found if not any(part.startswith(hidden) for part in name.split("/"))
+    )
+
+
+def _footer(store: Store, name: str) -> tuple[SourceShard, pa.Schema]:
+    where = f"{name} in {store.uri}"
+    try:
+        with pq.ParquetFile(store.open_read(name)) as file:
+            metadata, schema = file.metadata, file.schema_arrow
+        size = store.size(name)
+    except (OSError, pa.ArrowException) as err:
+        raise DataError(
+            f"source: a whole Parquet file was expected, got one that cannot be opened ({err}): "
+            f"{where}. It may be truncated; write it again or take it out of the folder"
+        ) from err
+    # Row groups and column sizes, offsets and statistics, plus the file's size and time: what
+    # changes when the content does, without reading the content.
+    described = [size, _modified(store, name), metadata.num_rows, str(schema)]
+    for g in range(metadata.num_row_groups):
+        group = metadata.row_group(g)
+        described.append(
+            [
+                (c.path_in_schema, c.data_page_offset, c.total_compressed_size, _statistics(c))
+                for c in map(group.column, range(group.num_columns))
+            ]
+        )
+    fingerprint = hashlib.sha256(json.dumps(described, default=str).encode()).hexdigest()
+    return SourceShard(name, metadata.num_rows, size, fingerprint), schema
+
+
+def _statistics(chunk: pq.ColumnChunkMetaData) -> dict[str, Any]:
+    found = chunk.statistics
+    return {} if found is None else dict(found.to_dict())
+
+
+def _modified(store: Store, name: str) -> str:
+    path = store.local_path(name)
+    if path is not None:
+        return str(path.stat().st_mtime_ns)
+    info = store.fs.info(f"{store.root}/{name}")  # type: ignore[attr-defined]
+    known = (info.get(key) for key in ("ETag", "etag", "LastModified", "mtime", "created"))
+    return str(next((value for value in known if value), ""))
+
+
+def _check_schema(schema: pa.Schema, other: pa.Schema, first: str, name: str) -> None:
+    if other.equals(schema):
+        return
+    mine = {field.name: field.type for field in schema}
+    theirs = {field.name: field.type for field in other}
+    changes = [
+        f"column {column!r} is {theirs.get(column, 'absent')} instead of "
+        f"{mine.get(column, 'absent')}"
+        for column in sorted(mine.keys() | theirs.keys())
+        if mine.get(column) != theirs.get(column)
+    ] or [f"the order of the columns is {other.names} instead of {schema.names}"]
+    raise DataError(
+        f"source: all shards must have the schema of the first ({first}); in {name} "
+        f"{'; '.join(changes)}. Write that shard again with the common schema"
+    )
+
+
+def _map_columns(schema: pa.Schema, mapping: Mapping[str, str], uri: str) -> dict[str, str]:
+    for ours, theirs in mapping.items():
+        if theirs not in schema.names:
+            raise DataError(
+                f"source: column {theirs!r} was expected (the recipe reads it as {ours!r}), got "
+                f"{schema.names}, in {uri}. Correct data.columns in the recipe"
+            )
+    found = {name: name for name in KNOWN_COLUMNS if name in schema.names}
+    taken = set(mapping.values())
+    found = {ours: theirs for ours, theirs in found.items() if theirs not in taken}
+    return found | dict(mapping)
+
+
+def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:
+    """Return class names from Hugging Face `ClassLabel` metadata of the label column."""
+    try:
+        features: Any = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"][
+            "features"
+        ]
+        feature = features[label]
+        names: Sequence[Any] = feature["names"] if feature.get("_type") == "ClassLabel" else ()
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return ()
+    return tuple(str(name) for name in names)

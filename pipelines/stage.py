@@ -1,0 +1,213 @@
+"""What a stage is: named steps over shards, declared as data.
+
+A stage file under ``pipelines/stages/`` builds one `Stage`; the registry names it; everything that
+runs it (threads, a Dask cluster, a Prefect flow) sees only what is declared here.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    from pipelines.canonical import Items
+    from pipelines.frame import Frame
+
+Arrays = dict[str, np.ndarray]
+"""A summary (integers) or a result (any plain arrays); stored as .npz without pickles."""
+
+Tables = Mapping[str, pa.Table]
+"""Folder of a run → rows written there."""
+
+
+class Results(Protocol):
+    """Where finished results are looked up."""
+
+    def __call__(self, stage: str, step: str) -> Arrays: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a step may know besides the rows in its hands.
+
+    Attributes
+    ----------
+    stage : name of the stage as the recipe lists it, e.g. ``proportions@2``.
+    config : its validated settings.
+    columns : every column that can be read, from the source and from earlier stages.
+    types : their Arrow types.
+    n_items : number of items in the source (before quarantine).
+    classes : class names in the order of their ids; empty before they are known.
+    class_values : for labels that are numbers, the number of each class; empty otherwise.
+    label_type : Arrow type of the source's `label`; null where there is none.
+    run_key : hash that identifies data, recipe and code of this run.
+    data : the recipe's `[data]` settings.
+    """
+
+    stage: str
+    config: Any
+    columns: frozenset[str]
+    types: Mapping[str, pa.DataType]
+    n_items: int
+    classes: tuple[str, ...]
+    class_values: tuple[int, ...]
+    label_type: pa.DataType
+    run_key: str
+    data: Any
+    lookup: Results = field(repr=False)
+    artifacts: Callable[[str, str], str] = field(repr=False)
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.classes)
+
+    def result(self, stage: str, step: str) -> Arrays:
+        """Return the finished result of another stage's step."""
+        return self.lookup(stage, step)
+
+    def own(self, step: str) -> Arrays:
+        """Return the finished result of an earlier step of this stage."""
+        return self.lookup(self.stage, step)
+
+    def artifact(self, step: str, name: str) -> str:
+        """Return the local path of a file that an earlier fit step of this stage left."""
+        return self.artifacts(step, name)
+
+    def labels(self, classes: np.ndarray) -> pa.Array:
+        """Return class ids as labels in the type of the source's label; −1 becomes null."""
+        known = classes >= 0
+        if self.class_values:
+            values = np.asarray(self.class_values, np.int64)[np.where(known, classes, 0)]
+            array = pa.array(values, mask=~known)
+        else:
+            names = pa.array(self.classes, pa.string())
+            array = names.take(pa.array(classes, pa.int64(), mask=~known))
+        return array.cast(self.label_type)
+
+    def seed(self, *parts: object) -> int:
+        """Return a 63-bit seed that depends on the stage, its settings and `parts` only.
+
+        Neither shards nor places enter: the same items cut otherwise must give the same answer.
+        """
+        settings = self.config.model_dump_json()
+        text = "\x1f".join(str(part) for part in (self.stage, settings, *parts))
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+
+def add_summaries(a: Arrays, b: Arrays) -> Arrays:
+    """Merge two summaries by adding their integers; exact, so order does not matter."""
+    for name, value in a.items():
+        if value.dtype.kind not in "iu":
+            raise TypeError(
+                f"summaries are merged in integers; {name!r} is {value.dtype}. Floats depend on "
+                "the order of the shards: use fixed point, or give the step its own merge"
+            )
+    return {name: a[name] + b[name] for name in a}
+
+
+def keep_summary(summary: Arrays, ctx: Context) -> Arrays:
+    """Return the merged summary itself as the result."""
+    return summary
+
+
+def always(ctx: Context) -> bool:
+    """Return True: the step runs whatever came before."""
+    return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reduce:
+    """summarize → merge → finish: one small result from all shards, exact for any cut."""
+
+    name: str
+    reads: Sequence[str]
+    summarize: Callable[["Frame", Context], Arrays]
+    merge: Callable[[Arrays, Arrays], Arrays] = add_summaries
+    finish: Callable[[Arrays, Context], Arrays] = keep_summary
+    when: Callable[[Context], bool] = always
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """One folder that a map step writes.
+
+    Attributes
+    ----------
+    schema : columns of its files.
+    rows : "all" live items in their order, or "some" of them.
+    row_group_rows : at most so many rows in a row group.
+    options : further arguments of the Parquet writer.
+    ipc : store as uncompressed Arrow IPC, for scratch that is read without decoding.
+    """
+
+    schema: pa.Schema
+    rows: str = "all"
+    row_group_rows: int = 131_072
+    options: Mapping[str, Any] = field(default_factory=dict)
+    ipc: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Map:
+    """One shard in, its output shards out, committed together.
+
+    `apply` returns the tables by folder, or yields such mappings chunk by chunk when a shard is
+    better not held in memory.
+    """
+
+    name: str
+    reads: Sequence[str]
+    writes: Mapping[str, Output]
+    apply: Callable[["Frame", Context], Tables | Iterable[Tables]]
+    when: Callable[[Context], bool] = always
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """Many shards in, one artefact out: a single task over all items in canonical order.
+
+    `fit` gets the items, the context and an empty local folder for files that are too big for
+    the result; those are committed with it and found again through `Context.artifact`.
+    """
+
+    name: str
+    reads: Sequence[str]
+    fit: Callable[["Items", Context, str], Arrays]
+    when: Callable[[Context], bool] = always
+
+
+Step = Reduce | Map | Fit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One line of a recipe.
+
+    Attributes
+    ----------
+    name : as in the registry.
+    version : raised whenever the same settings would give other output.
+    doc : one line for people.
+    config : pydantic model of its settings (frozen, unknown keys forbidden).
+    steps : builds the steps, when all earlier stages are finished.
+    reads : columns needed, given the settings and the columns there are; for the plan.
+    writes : columns of its sidecar, likewise.
+    skip : why the stage has nothing to do on this data, or None.
+    files : local files whose content is part of its settings (weights, reviewed rows).
+    gpu : whether its map steps want a GPU worker.
+    """
+
+    name: str
+    version: int
+    doc: str
+    config: type[BaseModel]
+    steps: Callable[[Any, Context], Sequence[Step]]
+    reads: Callable[[Any, frozenset[str]], Sequence[str]]
+    writes: Callable[[Any, frozenset[str]], Sequence[str]]
+    skip: Callable[[Any, frozenset[str]], str | None] = lambda config, columns: None
+    files: Callable[[Any], Sequence[str]] = lambda config: ()
+    gpu: bool = False

@@ -1,0 +1,302 @@
+"""The state of a run, read from its folder alone: identity, recipe, finished stages."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pydantic import BaseModel
+
+import labelops
+from pipelines.commit import Record, dump
+from pipelines.errors import DataError, RecipeError, RunError
+from pipelines.layout import Layer, Layout, pack_schema, unpack_schema
+from pipelines.recipe import Recipe, parse_recipe
+from pipelines.registry import load_stage
+from pipelines.results import ArtifactCache, ResultCache
+from pipelines.source import Source, SourceShard
+from pipelines.stage import Context, Map, Stage, Step
+from pipelines.store import Store, open_store
+
+RUN_FILE = "run.json"
+RECIPE_FILE = "recipe.toml"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A stage of the recipe, on this data.
+
+    Attributes
+    ----------
+    name : as listed in the recipe.
+    stage : what the registry knows of it.
+    config : its settings.
+    skipped : why it has nothing to do here, or None.
+    key : hash of all that its output depends on.
+    """
+
+    name: str
+    stage: Stage
+    config: BaseModel
+    skipped: str | None
+    key: str
+
+
+class Run:
+    """A recipe on a source, in a folder.
+
+    Parameters
+    ----------
+    uri
+        The run folder.
+    recipe
+        The resolved recipe.
+    source
+        The data set.
+    """
+
+    def __init__(self, uri: str, recipe: Recipe, source: Source) -> None:
+        self.store: Store = open_store(uri)
+        self.uri = self.store.uri
+        self.recipe = recipe
+        self.source = source
+        self.entries = resolve(recipe, source)
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of data, recipe and code."""
+        return self.entries[-1].key
+
+    def entry(self, name: str) -> Entry:
+        for entry in self.entries:
+            if entry.name == name:
+                return entry
+        raise RecipeError(
+            f"run: a stage of the recipe was expected, got {name!r}; stages: "
+            f"{[entry.name for entry in self.entries]}"
+        )
+
+    def manifest(self, name: str) -> dict[str, Any] | None:
+        """Return a finished stage's manifest, or None."""
+        path = f"{name}/_manifest.json"
+        if not self.store.exists(path):
+            return None
+        manifest: dict[str, Any] = json.loads(self.store.read_bytes(path))
+        return manifest
+
+    def layout(self, before: str | None = None) -> Layout:
+        """Return the layers of the finished stages that come before one (or of all)."""
+        layout = Layout(self.source, self.uri)
+        for entry in self.entries:
+            if entry.name == before:
+                break
+            if entry.skipped is None:
+                manifest = self.manifest(entry.name)
+                if manifest is None:
+                    raise RunError(
+                        f"run: stage {entry.name!r} must be finished before it is read; it is "
+                        f"not, in {self.uri}. Give the command of the run again to resume it"
+                    )
+                layout.layers.extend(layers_of(manifest))
+        return layout
+
+    def context(self, name: str, layout: Layout) -> Context:
+        """Return what a stage's steps may know."""
+        entry = self.entry(name)
+        results = ResultCache(self.store)
+        types = layout.types(name)
+        # `source` finds the classes; its own context holds what metadata or recipe say.
+        names: Sequence[str] = self.source.class_names
+        values: Sequence[int] = ()
+        if self.store.exists("source/_results/values.npz"):
+            found = results("source", "values")
+            names, values = found["names"].tolist(), found["values"].tolist()
+        return Context(
+            stage=name,
+            config=entry.config,
+            columns=frozenset(types),
+            types=types,
+            n_items=self.source.n_items,
+            classes=tuple(names),
+            class_values=tuple(values),
+            label_type=self.source.types.get("label", pa.null()),
+            run_key=self.key,
+            data=self.recipe.data,
+            lookup=results,
+            artifacts=ArtifactCache(self.store, name),
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Return the run's identity, as `run.json` holds it."""
+        return {
+            "labelops": labelops.__version__,
+            "key": self.key,
+            "recipe": self.recipe.name,
+            "source": {
+                **self.source.manifest(),
+                "schema": pack_schema(self.source.schema),
+                "classes": list(self.source.class_names),
+            },
+            "stages": {entry.name: entry.key for entry in self.entries},
+        }
+
+
+def resolve(recipe: Recipe, source: Source) -> list[Entry]:
+    """Check that every stage can read what it needs; decide which have nothing to do.
+
+    Raises
+    ------
+    RecipeError
+        If a stage reads a column that neither the source nor an earlier stage has.
+    """
+    entries: list[Entry] = []
+    columns = frozenset(source.columns)
+    written: dict[str, list[str]] = {}
+    key = _hash([labelops.__version__, [s.fingerprint for s in source.shards], recipe.data_dict()])
+    for name in recipe.stages:
+        stage, config = load_stage(name), recipe.settings(name)
+        skipped = stage.skip(config, columns)
+        if skipped is None:
+            missing = [c for c in stage.reads(config, columns) if c not in columns]
+            if missing:
+                have = {n: sorted(c) for n, c in written.items()}
+                raise DataError(
+                    f"stage {name!r}: columns {missing} were expected, which neither the source "
+                    f"has nor an earlier stage writes; the source has {sorted(source.columns)}, "
+                    f"earlier stages write {have}; in {source.uri}. Map the column in "
+                    "data.columns, or add the stage that writes it"
+                )
+            written[name] = list(stage.writes(config, columns))
+            columns |= set(written[name])
+            files = [_file_hash(path, name) for path in stage.files(config)]
+            key = _hash([key, name, stage.version, config.model_dump(mode="json"), files])
+        entries.append(Entry(name, stage, config, skipped, key))
+    return entries
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _file_hash(path: str, stage: str) -> str:
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as err:
+        raise RecipeError(
+            f"stage {stage!r}: a readable file was expected at {path}, got {err}. Correct the path"
+        ) from err
+
+
+def make_manifest(
+    entry: Entry, steps: Sequence[Step], records: Mapping[str, Mapping[int, Record]]
+) -> bytes:
+    """Return a finished stage's manifest: what every map step left, without scratch and clocks."""
+    maps = []
+    for step in steps:
+        if not isinstance(step, Map) or step.name not in records:
+            continue
+        kept = {f: o for f, o in step.writes.items() if not is_scratch(f)}
+        shards = []
+        for shard, record in sorted(records[step.name].items()):
+            files = [
+                {key: file[key] for key in sorted(file) if key != "temp"}
+                for file in record["files"]
+                if not is_scratch(file["folder"])
+            ]
+            shards.append(
+                {
+                    "shard": shard,
+                    "source": record["source"],
+                    "rows": record["rows"],
+                    "rejected": record["rejected"],
+                    "reasons": record["reasons"],
+                    "files": files,
+                }
+            )
+        maps.append(
+            {
+                "step": step.name,
+                "schemas": {folder: pack_schema(output.schema) for folder, output in kept.items()},
+                "aligned": [folder for folder, output in kept.items() if output.rows == "all"],
+                "shards": shards,
+            }
+        )
+    return dump(
+        {
+            "stage": entry.name,
+            "version": entry.stage.version,
+            "key": entry.key,
+            "steps": [step.name for step in steps],
+            "maps": maps,
+        }
+    )
+
+
+def layers_of(manifest: Mapping[str, Any]) -> list[Layer]:
+    """Return the layers that a manifest describes."""
+    return [
+        Layer(
+            stage=manifest["stage"],
+            step=entry["step"],
+            records={shard["shard"]: shard for shard in entry["shards"]},
+            schemas={folder: unpack_schema(text) for folder, text in entry["schemas"].items()},
+            aligned=frozenset(entry["aligned"]),
+        )
+        for entry in manifest["maps"]
+    ]
+
+
+def is_scratch(folder: str) -> bool:
+    """Say whether a folder is removed when its stage is finished."""
+    return any(part.startswith("_") for part in folder.split("/"))
+
+
+def load_run(uri: str) -> Run:
+    """Open a run from its folder alone.
+
+    Raises
+    ------
+    RunError
+        If the folder holds no run, or one of another version whose results could differ.
+    """
+    store = open_store(uri)
+    if not store.exists(RUN_FILE):
+        raise RunError(
+            f"run: the folder of a run (with {RUN_FILE}) was expected, got {store.uri}. Start one "
+            "with: labelops run audit --data … --out …"
+        )
+    facts = json.loads(store.read_bytes(RUN_FILE))
+    recipe = parse_recipe(store.read_bytes(RECIPE_FILE).decode(), name=facts["recipe"])
+    source = Source(
+        uri=facts["source"]["uri"],
+        shards=tuple(
+            SourceShard(s["name"], s["rows"], s["bytes"], s["fingerprint"])
+            for s in facts["source"]["shards"]
+        ),
+        schema=unpack_schema(facts["source"]["schema"]),
+        columns=facts["source"]["columns"],
+        class_names=tuple(facts["source"]["classes"]),
+    )
+    return Run(store.uri, recipe, source)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A stage as a worker holds it: its store, context and steps."""
+
+    store: Store
+    ctx: Context
+    steps: Sequence[Step]
+
+
+def load_job(uri: str, stage: str) -> Job:
+    """Open one stage of a run from the run folder alone."""
+    run = load_run(uri)
+    entry = run.entry(stage)
+    ctx = run.context(stage, run.layout(before=stage))
+    return Job(run.store, ctx, entry.stage.steps(entry.config, ctx))

@@ -1,0 +1,271 @@
+"""Files of a run: local folders and object stores behind the same dozen verbs.
+
+Two things must be atomic for the promises of a run to hold: *publish* (a name shows a whole file or
+none) and *create if absent* (of several writers exactly one wins). Locally they are ``rename`` and
+``link``; on an object store they are PUT, and PUT with ``If-None-Match: *``.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from pipelines.errors import RunError
+
+
+class Store(Protocol):
+    """What a run needs of a place to keep files. Names are relative, '/'-separated."""
+
+    uri: str
+
+    def exists(self, name: str) -> bool: ...
+    def size(self, name: str) -> int: ...
+    def read_bytes(self, name: str) -> bytes: ...
+    def open_read(self, name: str) -> Any: ...
+    def open_temp(self, name: str) -> "TempFile": ...
+    def publish(self, temp: str, name: str) -> None: ...
+    def create_if_absent(self, name: str, data: bytes) -> bool: ...
+    def write_atomic(self, name: str, data: bytes) -> None: ...
+    def list(self, folder: str) -> list[str]: ...
+    def remove(self, name: str) -> None: ...
+    def remove_tree(self, folder: str) -> None: ...
+    def local_path(self, name: str) -> Path | None: ...
+
+
+class TempFile:
+    """A file being written under a name nobody else uses; hashes what passes through.
+
+    Parameters
+    ----------
+    raw
+        Binary file open for writing.
+    name
+        Its temporary name in the store.
+    """
+
+    def __init__(self, raw: IO[bytes], name: str) -> None:
+        self.raw = raw
+        self.name = name
+        self.n_bytes = 0
+        self.closed = False
+        self._sha = hashlib.sha256()
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        self._sha.update(view)
+        self.n_bytes += view.nbytes
+        self.raw.write(view)
+        return view.nbytes
+
+    def tell(self) -> int:
+        return self.n_bytes
+
+    def flush(self) -> None:
+        self.raw.flush()
+
+    def close(self) -> None:
+        """Flush to the disk, not only to the kernel: a rename must never overtake its bytes."""
+        if self.closed:
+            return
+        self.raw.flush()
+        with contextlib.suppress(OSError, AttributeError):
+            os.fsync(self.raw.fileno())
+        self.raw.close()
+        self.closed = True
+
+    def readable(self) -> bool:
+        return False
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return False
+
+    @property
+    def sha256(self) -> str:
+        return self._sha.hexdigest()
+
+
+def temp_name(name: str) -> str:
+    """Name for a file in the making; starts with '.' so that no reader of folders sees it."""
+    folder, _, leaf = name.rpartition("/")
+    return f"{folder}/.tmp-{leaf}-{uuid.uuid4().hex[:12]}".lstrip("/")
+
+
+class LocalStore:
+    """A folder of a local (or locally mounted) file system."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root).absolute()
+        self.uri = str(self.root)
+
+    def _path(self, name: str) -> Path:
+        path = self.root / name
+        # Names are ours, but a run folder may have been written by somebody else: never follow
+        # one out of the folder.
+        if ".." in Path(name).parts or Path(name).is_absolute():
+            raise RunError(f"store: a name inside {self.root} was expected, got {name!r}")
+        return path
+
+    def exists(self, name: str) -> bool:
+        return self._path(name).exists()
+
+    def size(self, name: str) -> int:
+        return self._path(name).stat().st_size
+
+    def read_bytes(self, name: str) -> bytes:
+        return self._path(name).read_bytes()
+
+    def open_read(self, name: str) -> Any:
+        return str(self._path(name))
+
+    def open_temp(self, name: str) -> TempFile:
+        temp = temp_name(name)
+        path = self._path(temp)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return TempFile(path.open("wb"), temp)
+
+    def publish(self, temp: str, name: str) -> None:
+        path = self._path(name)
+        os.replace(self._path(temp), path)
+        _sync_folder(path.parent)
+
+    def create_if_absent(self, name: str, data: bytes) -> bool:
+        """Write the file unless it exists; say whether this call made it.
+
+        ``link`` of a finished file: whoever sees the name sees all of it, also after a crash.
+        """
+        path = self._path(name)
+        with self._written(name, data) as temp:
+            try:
+                os.link(temp, path)
+            except FileExistsError:
+                return False
+        _sync_folder(path.parent)
+        return True
+
+    def write_atomic(self, name: str, data: bytes) -> None:
+        path = self._path(name)
+        with self._written(name, data) as temp:
+            os.replace(temp, path)
+        _sync_folder(path.parent)
+
+    @contextlib.contextmanager
+    def _written(self, name: str, data: bytes) -> Iterator[Path]:
+        temp = self.open_temp(name)
+        try:
+            temp.write(data)
+            temp.close()
+            yield self._path(temp.name)
+        finally:
+            self._path(temp.name).unlink(missing_ok=True)
+
+    def list(self, folder: str) -> list[str]:
+        path = self._path(folder)
+        if not path.is_dir():
+            return []
+        return sorted(entry.name for entry in os.scandir(path))
+
+    def remove(self, name: str) -> None:
+        self._path(name).unlink(missing_ok=True)
+
+    def remove_tree(self, folder: str) -> None:
+        shutil.rmtree(self._path(folder), ignore_errors=True)
+
+    def local_path(self, name: str) -> Path | None:
+        return self._path(name)
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class ObjectStore:
+    """A prefix of an object store reached through fsspec (s3, gs, az, memory, …)."""
+
+    def __init__(self, uri: str) -> None:
+        import fsspec
+
+        self.uri = uri.rstrip("/")
+        self.fs, self.root = fsspec.core.url_to_fs(self.uri)
+
+    def _path(self, name: str) -> str:
+        if ".." in name.split("/") or name.startswith("/"):
+            raise RunError(f"store: a name inside {self.uri} was expected, got {name!r}")
+        return f"{self.root}/{name}" if name else str(self.root)
+
+    def exists(self, name: str) -> bool:
+        return bool(self.fs.exists(self._path(name)))
+
+    def size(self, name: str) -> int:
+        return int(self.fs.size(self._path(name)))
+
+    def read_bytes(self, name: str) -> bytes:
+        return bytes(self.fs.cat_file(self._path(name)))
+
+    def open_read(self, name: str) -> Any:
+        return self.fs.open(self._path(name), "rb")
+
+    def open_temp(self, name: str) -> TempFile:
+        temp = temp_name(name)
+        return TempFile(self.fs.open(self._path(temp), "wb"), temp)
+
+    def publish(self, temp: str, name: str) -> None:
+        self.fs.mv(self._path(temp), self._path(name))
+
+    def create_if_absent(self, name: str, data: bytes) -> bool:
+        # Conditional PUT: of several writers the store lets exactly one through.
+        try:
+            self.fs.pipe_file(self._path(name), data, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+    def write_atomic(self, name: str, data: bytes) -> None:
+        self.fs.pipe_file(self._path(name), data)
+
+    def list(self, folder: str) -> list[str]:
+        self.fs.invalidate_cache()
+        try:
+            found = self.fs.ls(self._path(folder), detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in found)
+
+    def remove(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.fs.rm_file(self._path(name))
+
+    def remove_tree(self, folder: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.fs.rm(self._path(folder), recursive=True)
+
+    def local_path(self, name: str) -> Path | None:
+        return None
+
+
+def is_local(uri: str) -> bool:
+    """Say whether a URI names a local path."""
+    return "://" not in uri or uri.startswith("file://")
+
+
+def open_store(uri: str) -> Store:
+    """Open the place that a URI names.
+
+    Parameters
+    ----------
+    uri
+        Local path, ``file://`` URI, or any URI that fsspec knows.
+    """
+    if is_local(uri):
+        return LocalStore(uri.removeprefix("file://"))
+    return ObjectStore(uri)
