@@ -189,7 +189,7 @@ def numpy_of(values: pa.Array, column: str) -> np.ndarray:
         flat = values.flatten()
         if flat.null_count:
             raise TypeError(f"column {column!r} has nulls inside its vectors")
-        array = flat.to_numpy(zero_copy_only=False).reshape(len(values), width)
+        array: np.ndarray = flat.to_numpy(zero_copy_only=False).reshape(len(values), width)
     else:
         array = values.to_numpy(zero_copy_only=False)
     array.flags.writeable = False

@@ -6,6 +6,7 @@ results are small records; building the graph reads and computes nothing.
 """
 
 import contextlib
+import errno
 import logging
 import os
 import queue
@@ -40,8 +41,8 @@ def attempt(function: Callable[[T], R], task: T) -> R:
             return function(task)
         except LabelopsError:
             raise
-        except (OSError, MemoryError):
-            if tried == RETRIES:
+        except (OSError, MemoryError) as err:
+            if tried == RETRIES or getattr(err, "errno", None) == errno.ENOSPC:
                 raise
             time.sleep(0.1 * 4**tried)
     raise AssertionError("unreachable")

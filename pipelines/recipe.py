@@ -8,7 +8,6 @@ setting of every stage, with the defaults that held then.
 import difflib
 import re
 import tomllib
-import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from pipelines.errors import RecipeError
 from pipelines.registry import STAGES, load_stage
+from pipelines.store import open_store
 
 FOLDER = Path(__file__).with_name("recipes")
 """Recipes that come with the project and go by name."""
@@ -103,7 +103,7 @@ def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
     Parameters
     ----------
     recipe
-        Name of a recipe that comes with the project, or path of a TOML file.
+        Name of a recipe that comes with the project, or path or URI of a TOML file.
     overrides
         ``stage.key=value`` each; the value is read as TOML, or else taken as a string.
 
@@ -112,24 +112,26 @@ def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
     RecipeError
         If there is no such recipe, or it is wrong; says where and what was meant, perhaps.
     """
+    where = recipe
     if recipe in recipe_names():
-        path = FOLDER / f"{recipe}.toml"
-    elif recipe.endswith(".toml") or "/" in recipe:
-        path = Path(recipe)
-    else:
+        where = str(FOLDER / f"{recipe}.toml")
+    elif not recipe.endswith(".toml") and "/" not in recipe:
         raise RecipeError(
             f"recipe: a name or the path of a .toml file was expected, got {recipe!r}"
             f"{_near(recipe, recipe_names())} Known: {recipe_names()}"
         )
+    folder, _, leaf = where.rpartition("/")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = open_store(folder or ("/" if where.startswith("/") else ".")).read_bytes(leaf)
+        return parse_recipe(
+            text.decode(), name=leaf.removesuffix(".toml"), where=where, overrides=overrides
+        )
     except (OSError, UnicodeDecodeError) as err:
         reason = getattr(err, "strerror", None) or str(err)
         raise RecipeError(
-            f"recipe: a readable TOML file was expected at {path}, got: {reason}. Check the path, "
+            f"recipe: a readable TOML file was expected at {where}, got: {reason}. Check the path, "
             f"or name one that comes with the project: {recipe_names()}"
         ) from err
-    return parse_recipe(text, name=path.stem, where=str(path), overrides=overrides)
 
 
 def parse_recipe(
@@ -255,10 +257,8 @@ def _fields(model: type[BaseModel], loc: Iterable[str]) -> Iterable[str]:
         field = model.model_fields.get(part)
         if field is None:
             continue  # the place in a list, or the member of a union
-        members = [field.annotation]
-        if isinstance(field.annotation, types.UnionType) or typing.get_origin(field.annotation):
-            members = list(typing.get_args(field.annotation))
-        for member in members:
+        # Also inside `Model | None`, `list[Model]` and the like.
+        for member in (field.annotation, *typing.get_args(field.annotation)):
             if isinstance(member, type) and issubclass(member, BaseModel):
                 model = member
     return model.model_fields

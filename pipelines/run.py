@@ -1,5 +1,6 @@
 """The driver: a recipe on a data set, stage by stage, resumable at every shard."""
 
+import errno
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -82,16 +83,24 @@ def open_run(recipe: Recipe, *, data: str, out: str) -> Run:
     facts = run.describe()
     if run.store.exists(RUN_FILE):
         _check_same(run, facts)
+        _write_recipe(run)
         return run
-    found = [name for name in run.store.list("") if name != ".lock"]
+    found = [name for name in run.store.list("") if not name.startswith((".lock", ".tmp-"))]
     if found:
         raise RunError(
             f"run: an empty or new folder was expected for --out, got {run.store.uri} with "
             f"{len(found)} entries ({', '.join(found[:5])}), which is no run. Choose another one"
         )
-    run.store.write_atomic(RECIPE_FILE, recipe.to_toml().encode())
-    run.store.write_atomic(RUN_FILE, dump(facts))
+    if not run.store.create_if_absent(RUN_FILE, dump(facts)):
+        _check_same(run, facts)  # another process was faster
+    _write_recipe(run)
     return run
+
+
+def _write_recipe(run: Run) -> None:
+    """Leave the resolved recipe beside the results, for people; `run.json` is what counts."""
+    if not run.store.exists(RECIPE_FILE):
+        run.store.write_atomic(RECIPE_FILE, run.recipe.to_toml().encode())
 
 
 def _check_same(run: Run, facts: Mapping[str, Any]) -> None:
@@ -196,13 +205,31 @@ def run_stage(run: Run, name: str, pool: Workers, *, listen: Listener = silent) 
     ctx = run.context(name, layout)
     steps = list(entry.stage.steps(entry.config, ctx))
     driver = _Driver(run, entry, ctx, steps, layout, pool, listen)
-    for position, step in enumerate(steps):
-        driver.take(position, step)
-    run.store.write_atomic(f"{name}/_manifest.json", make_manifest(entry, steps, driver.records))
+    try:
+        for position, step in enumerate(steps):
+            driver.take(position, step)
+        manifest_bytes = make_manifest(entry, steps, driver.records)
+        run.store.write_atomic(f"{name}/_manifest.json", manifest_bytes)
+    except OSError as err:
+        raise _storage_error(run, name, err) from err
     _clean(run, name)
     seconds = time.monotonic() - began
     _note_timing(run, name, seconds, driver.seconds)
     listen(Event(kind="done", stage=name, n_items=run.source.n_items, seconds=seconds))
+
+
+def _storage_error(run: Run, name: str, err: OSError) -> RunError:
+    if err.errno == errno.ENOSPC:
+        return RunError(
+            f"stage {name!r}: free space was expected for the run folder, the disk is full "
+            f"({err}); in {run.uri}. Finished shards are kept and nothing half-written is "
+            "visible: make room and give the same command again"
+        )
+    return RunError(
+        f"stage {name!r}: readable data in {run.source.uri} and a writable folder {run.uri} were "
+        f"expected, got {type(err).__name__}: {err}. Finished shards are kept; give the same "
+        "command again when the storage answers"
+    )
 
 
 def _clean(run: Run, name: str) -> None:

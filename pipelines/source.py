@@ -125,8 +125,8 @@ def _list_shards(uri: str) -> tuple[Store, list[str]]:
     folder, leaf = uri, ""
     if uri.endswith(".parquet"):
         folder, _, leaf = uri.rpartition("/")
-    store = open_store(folder or ".")
     try:
+        store = open_store(folder or ".")
         names = [leaf] if leaf and store.exists(leaf) else _walk(store)
     except Exception as err:
         if isinstance(err, DataError):

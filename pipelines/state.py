@@ -135,7 +135,7 @@ class Run:
         return {
             "labelops": labelops.__version__,
             "key": self.key,
-            "recipe": self.recipe.name,
+            "recipe": self.recipe.to_toml(),
             "source": {
                 **self.source.manifest(),
                 "schema": pack_schema(self.source.schema),
@@ -271,7 +271,7 @@ def load_run(uri: str) -> Run:
             "with: labelops run audit --data … --out …"
         )
     facts = json.loads(store.read_bytes(RUN_FILE))
-    recipe = parse_recipe(store.read_bytes(RECIPE_FILE).decode(), name=facts["recipe"])
+    recipe = parse_recipe(facts["recipe"], name="run", where=f"{store.uri}/{RUN_FILE}")
     source = Source(
         uri=facts["source"]["uri"],
         shards=tuple(

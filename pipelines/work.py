@@ -200,9 +200,9 @@ def _n_bytes(tasks: Sequence[Task], schema: pa.Schema, n: int) -> int:
 def _width(kind: pa.DataType) -> int | None:
     if pa.types.is_fixed_size_list(kind):
         inner = _width(kind.value_type)
-        return None if inner is None else inner * kind.list_size
+        return None if inner is None else int(inner * kind.list_size)
     try:
-        return max(1, kind.bit_width // 8)
+        return max(1, int(kind.bit_width) // 8)
     except ValueError:
         return None
 
@@ -218,6 +218,6 @@ def _spill_folder(store: Store, stage: str) -> str | None:
 def _keep_artifact(store: Store, target: str, folder: str, name: str) -> None:
     temp = store.open_temp(target)
     with open(os.path.join(folder, name), "rb") as file:
-        shutil.copyfileobj(file, temp, 1 << 24)  # type: ignore[misc]
+        shutil.copyfileobj(file, temp, 1 << 24)
     temp.close()
     store.publish(temp.name, target)

@@ -1,0 +1,197 @@
+"""Written once, true for every stage: the answer does not depend on how data or work are cut."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import pipelines.run
+from pipelines.recipe import load_recipe
+from pipelines.registry import STAGES, load_stage
+from pipelines.state import Run, load_run
+from tests.datasets import blobs, even, vectors, write_shards
+
+N = 240
+CUTS = {
+    "one": [N],
+    "two": [101, N - 101],
+    "seven": even(N, 7),
+    "with an empty and a single": [0, 1, 0, N - 1],
+    "N": [1] * N,
+}
+
+
+def sources() -> dict[str, pa.Table]:
+    """Return the data sets: features, and ready probabilities with ties and exact 0 and 1."""
+    table = blobs(N)
+    rng = np.random.default_rng(1)
+    probs = rng.dirichlet(np.ones(4) * 0.4, N).astype(np.float32)
+    probs[:40] = np.eye(4, dtype=np.float32)[rng.integers(0, 4, 40)]
+    probs[40:80] = np.float32(0.25)
+    # Rows that cannot be used, in the middle of shards: what follows must stay aligned.
+    probs[150] = np.nan
+    probs[151] = 0.5
+    return {
+        "features": table,
+        "pred_probs": table.append_column("pred_probs", vectors(probs)).drop_columns(["features"]),
+    }
+
+
+class Runs:
+    """Finished runs by data set and cut, made when first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.held: dict[tuple[str, str, int | None], Run] = {}
+
+    def get(self, source: str, cut: str, workers: int | None = None) -> Run:
+        if (source, cut, workers) not in self.held:
+            out = self.folder / f"out {source} {cut} {workers}"
+            data = self.folder / f"src {source} {cut}"
+            if not data.exists():
+                write_shards(data, sources()[source], CUTS[cut])
+            recipe = load_recipe("audit", overrides=["data.max_bad_share=0.05"])
+            pipelines.run.run(recipe, data=str(data), out=str(out), workers=workers)
+            self.held[source, cut, workers] = load_run(str(out))
+        return self.held[source, cut, workers]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    yield Runs(tmp_path_factory.mktemp("contracts"))
+
+
+def sidecar(run: Run, folder: str) -> pa.Table:
+    """Return all rows of a folder, in the order of the shards."""
+    paths = sorted((Path(run.uri) / folder).glob("part-*.parquet"))
+    return pa.concat_tables(pq.read_table(path) for path in paths).combine_chunks()
+
+
+def folders(run: Run, stage: str) -> set[str]:
+    manifest = run.manifest(stage)
+    assert manifest is not None
+    return {folder for entry in manifest["maps"] for folder in entry["schemas"]}
+
+
+def active(run: Run, stage: str) -> bool:
+    return run.entry(stage).skipped is None
+
+
+@pytest.mark.parametrize("cut", [cut for cut in CUTS if cut != "one"])
+@pytest.mark.parametrize("source", sorted(sources()))
+@pytest.mark.parametrize("stage", sorted(STAGES))
+def test_output__is_the_same_bit_for_bit_for_every_cut(
+    runs: Runs, stage: str, source: str, cut: str
+) -> None:
+    one, other = runs.get(source, "one"), runs.get(source, cut)
+    if not active(one, stage):
+        assert not active(other, stage)
+        return
+    for folder in folders(one, stage):
+        a, b = sidecar(one, folder), sidecar(other, folder)
+        if "run" in a.column_names:  # names the run, and with it the files that were read
+            a, b = a.drop_columns(["run"]), b.drop_columns(["run"])
+        assert a.schema.equals(b.schema)
+        assert a.num_rows == b.num_rows
+        for name in a.column_names:
+            assert a[name].combine_chunks().equals(b[name].combine_chunks()), (folder, name)
+
+
+@pytest.mark.parametrize("cut", [cut for cut in CUTS if cut != "one"])
+@pytest.mark.parametrize("source", sorted(sources()))
+@pytest.mark.parametrize("stage", sorted(STAGES))
+def test_results__are_the_same_bit_for_bit_for_every_cut(
+    runs: Runs, stage: str, source: str, cut: str
+) -> None:
+    one, other = runs.get(source, "one"), runs.get(source, cut)
+    found = [
+        {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted((Path(run.uri) / stage / "_results").glob("*"))
+        }
+        for run in (one, other)
+    ]
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("source", sorted(sources()))
+def test_files__are_the_same_for_one_and_four_processes(
+    runs: Runs, source: str, workers: int
+) -> None:
+    threads, processes = runs.get(source, "seven"), runs.get(source, "seven", workers)
+    for stage in STAGES:
+        if active(threads, stage):
+            for folder in folders(threads, stage):
+                names = [p.name for p in sorted((Path(threads.uri) / folder).glob("*.parquet"))]
+                for name in names:
+                    a = (Path(threads.uri) / folder / name).read_bytes()
+                    assert a == (Path(processes.uri) / folder / name).read_bytes(), (folder, name)
+
+
+@pytest.mark.parametrize("source", sorted(sources()))
+@pytest.mark.parametrize("stage", sorted(STAGES))
+def test_sidecar__has_the_declared_columns_and_every_live_item_in_order(
+    runs: Runs, stage: str, source: str
+) -> None:
+    run = runs.get(source, "seven")
+    if not active(run, stage):
+        return
+    entry = run.entry(stage)
+    before = frozenset(run.layout(before=stage).types(stage))
+    declared = set(entry.stage.writes(entry.config, before))
+    manifest = run.manifest(stage)
+    assert manifest is not None
+    for part in manifest["maps"]:
+        if stage in part["aligned"]:
+            table = sidecar(run, stage)
+            assert set(table.column_names) == declared | {"item_id"}
+            assert table.column_names[0] == "item_id"
+            ids = table["item_id"].to_pylist()
+            bad = (
+                set(pq.read_table(Path(run.uri) / "quarantine")["item_id"].to_pylist())
+                if (Path(run.uri) / "quarantine").exists()
+                else set()
+            )
+            order = sources()[source]["item_id"].to_pylist()
+            assert ids in (order, [item for item in order if item not in bad])
+
+
+@pytest.mark.parametrize("source", sorted(sources()))
+def test_nothing_is_lost__every_item_is_somewhere_once(runs: Runs, source: str) -> None:
+    run = runs.get(source, "two")
+    ids: list[str] = []
+    for folder in ("dataset", "set_aside", "quarantine"):
+        if (Path(run.uri) / folder).exists():
+            for path in sorted((Path(run.uri) / folder).glob("*.parquet")):
+                ids += pq.read_table(path)["item_id"].to_pylist()
+    assert sorted(ids) == sorted(sources()[source]["item_id"].to_pylist())
+
+
+def test_every_stage_file__is_registered_under_its_name() -> None:
+    here = {path.stem for path in (Path(pipelines.run.__file__).parent / "stages").glob("*.py")}
+    assert here - {"__init__"} == set(STAGES)
+    assert {name: load_stage(name).name for name in STAGES} == {name: name for name in STAGES}
+
+
+def test_no_two_stages__write_one_column(runs: Runs) -> None:
+    run = runs.get("features", "two")
+    seen: dict[str, str] = {}
+    for entry in run.entries:
+        if entry.skipped is None:
+            before = frozenset(run.layout(before=entry.name).types(entry.name))
+            for column in entry.stage.writes(entry.config, before):
+                assert column not in seen or column == "item_id", (column, seen, entry.name)
+                seen[column] = entry.name
+
+
+def test_source__is_never_modified(runs: Runs) -> None:
+    run = runs.get("features", "two")
+    written = pa.concat_tables(
+        pq.read_table(path) for path in sorted(Path(run.source.uri).glob("*.parquet"))
+    )
+    assert written.equals(sources()["features"])

@@ -1,0 +1,131 @@
+"""A run from and to an object store: a real S3 protocol over loopback."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import pipelines.lock
+import pipelines.registry
+import pipelines.run
+from pipelines.errors import DataError, LockedError
+from pipelines.recipe import parse_recipe
+from pipelines.source import open_source
+from pipelines.state import load_run
+from pipelines.store import ObjectStore
+from tests.datasets import blobs, even, write_shards
+from tests.toy import RECIPE
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """An S3 server of its own for these tests, found through the usual environment variables."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        import s3fs
+
+        s3fs.S3FileSystem.clear_instance_cache()
+        s3fs.S3FileSystem().mkdir("bucket")
+        yield "s3://bucket"
+        s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()
+
+
+def upload(folder: Path, uri: str) -> None:
+    store = ObjectStore(uri)
+    for path in sorted(folder.iterdir()):
+        store.write_atomic(path.name, path.read_bytes())
+
+
+def test_run_on_an_object_store__gives_the_files_of_a_local_run(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(pipelines.registry.STAGES, "toy", "tests.toy:STAGE")
+    monkeypatch.setattr(pipelines.run, "finish", lambda run, listen=None: "none")
+    data = write_shards(tmp_path / "src", blobs(), even(240, 3))
+    upload(data, f"{bucket}/src")
+    recipe = parse_recipe(RECIPE, name="toy")
+    pipelines.run.run(recipe, data=str(data), out=str(tmp_path / "out"))
+    pipelines.run.run(recipe, data=f"{bucket}/src", out=f"{bucket}/out")
+    store = ObjectStore(f"{bucket}/out")
+    for path in sorted((tmp_path / "out").rglob("*.parquet")):
+        name = path.relative_to(tmp_path / "out").as_posix()
+        assert store.read_bytes(name) == path.read_bytes(), name
+    assert not [name for name in store.list("toy") if name.startswith(".tmp")]
+    remote = load_run(f"{bucket}/out")
+    table = pa.concat_tables(f.table(["share"]) for f in pipelines.run.frames(remote, ["share"]))
+    local = pa.concat_tables(
+        pq.read_table(path, columns=["share"]) for path in sorted((tmp_path / "out/toy").glob("p*"))
+    )
+    assert table.equals(local)
+
+
+def test_create_if_absent__lets_one_of_many_writers_win(bucket: str) -> None:
+    store = ObjectStore(f"{bucket}/race")
+    for race in range(5):
+        won: list[int] = []
+        barrier = threading.Barrier(6)
+
+        def write(
+            me: int, race: int = race, won: list[int] = won, at: threading.Barrier = barrier
+        ) -> None:
+            at.wait()
+            if store.create_if_absent(f"{race}.json", str(me).encode()):
+                won.append(me)
+
+        threads = [threading.Thread(target=write, args=(me,)) for me in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [str(me).encode() for me in won] == [store.read_bytes(f"{race}.json")]
+
+
+def test_lease__refuses_a_second_run_and_is_taken_over_when_its_holder_is_gone(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ObjectStore(f"{bucket}/leased")
+    with pipelines.lock.locked(store), pytest.raises(LockedError), pipelines.lock.locked(store):
+        pass
+    assert not store.exists(".lock")
+    monkeypatch.setattr(pipelines.lock, "LEASE_S", 0.5)
+    store.create_if_absent(".lock", b'{"pid": 1, "host": "x", "token": "t", "until": 0}')
+    with pipelines.lock.locked(store):
+        time.sleep(0.7)  # longer than the lease: it must have been renewed
+        with pytest.raises(LockedError), pipelines.lock.locked(store):
+            pass
+
+
+def test_missing_bucket__names_address_and_remedy(bucket: str) -> None:
+    with pytest.raises(DataError) as refused:
+        open_source("s3://no-such-bucket/data")
+    assert "s3://no-such-bucket/data" in str(refused.value)
+    assert "The specified bucket does not exist" in str(refused.value)
+
+
+def test_store_out_of_reach__names_address_and_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(DataError) as refused:
+        open_source("s3://elsewhere/data")
+    s3fs.S3FileSystem.clear_instance_cache()
+    assert str(refused.value).startswith(
+        "source: a readable folder of Parquet shards was expected at s3://elsewhere/data, got "
+    )
+    assert "Check the address, the credentials and the network" in str(refused.value)
