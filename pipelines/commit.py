@@ -4,7 +4,8 @@ Order of a commit: write every file under a temporary name (page checksums on), 
 hash; create the commit record if absent (it names temporary files, final names and hashes); rename
 to the final names. The record decides: of two workers with the same shard the second finds the
 record and discards its files. A crash before the record leaves only temporaries; a crash after it
-is rolled forward by whoever looks next.
+is rolled forward by whoever looks next. Only data is forced to the disk at once: a record that a
+loss of power destroys costs one shard's work, and names are forced before the manifest is written.
 """
 
 import hashlib
@@ -275,7 +276,13 @@ def verify(store: Store, record: Record) -> None:
 
 
 def load_record(store: Store, name: str) -> Record:
-    """Read a commit record."""
+    """Read a commit record.
+
+    Raises
+    ------
+    ValueError
+        If it is not whole, as after a loss of power.
+    """
     record: Record = json.loads(store.read_bytes(name))
     return record
 

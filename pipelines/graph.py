@@ -156,7 +156,8 @@ class ClusterWorkers:
 
 @contextlib.contextmanager
 def open_workers(
-    *, workers: int | None = None, cluster: str | None = None, deadline_s: float = 86_400.0
+    *, workers: int | None = None, cluster: str | None = None, deadline_s: float = 86_400.0,
+    connect_s: float = 30.0,
 ) -> Iterator[Workers]:
     """Open what the shards are worked on with.
 
@@ -168,6 +169,8 @@ def open_workers(
         Address of a running scheduler, ``tcp://…`` or ``tls://…``.
     deadline_s
         Longest wait for all shards of one step.
+    connect_s
+        Longest wait for a scheduler to answer.
     """
     if cluster is None and workers is None:
         yield ThreadWorkers()
@@ -188,10 +191,10 @@ def open_workers(
                 )
             )
         try:
-            client = stack.enter_context(Client(cluster, set_as_default=False, timeout=30))
+            client = stack.enter_context(Client(cluster, set_as_default=False, timeout=connect_s))
         except (OSError, TimeoutError) as err:
             raise RunError(
-                f"cluster: a Dask scheduler was expected at {cluster}, none answered within 30 s "
+                f"cluster: a Dask scheduler was expected at {cluster}, none answered within {connect_s:.0f} s "
                 f"({err}). Start it, or leave --cluster out to work in this process"
             ) from err
         client.wait_for_workers(1, timeout=120)

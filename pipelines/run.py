@@ -209,6 +209,8 @@ def run_stage(run: Run, name: str, pool: Workers, *, listen: Listener = silent) 
         for position, step in enumerate(steps):
             driver.take(position, step)
         manifest_bytes = make_manifest(entry, steps, driver.records)
+        for folder in sorted(_folders(json.loads(manifest_bytes))):
+            run.store.sync(folder)
         run.store.write_atomic(f"{name}/_manifest.json", manifest_bytes)
     except OSError as err:
         raise _storage_error(run, name, err) from err
@@ -314,7 +316,12 @@ class _Driver:
             if leaf.startswith("."):
                 continue
             shard = int(leaf.removesuffix(".json"))
-            record = load_record(store, record_name(self.entry.name, step.name, shard))
+            name = record_name(self.entry.name, step.name, shard)
+            try:
+                record = load_record(store, name)
+            except ValueError:
+                store.remove(name)
+                continue
             roll_forward(store, record)
             verify(store, record)
             records[shard] = record

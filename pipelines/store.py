@@ -7,6 +7,7 @@ none) and *create if absent* (of several writers exactly one wins). Locally they
 
 import contextlib
 import hashlib
+import io
 import os
 import shutil
 import uuid
@@ -33,6 +34,7 @@ class Store(Protocol):
     def list(self, folder: str) -> list[str]: ...
     def remove(self, name: str) -> None: ...
     def remove_tree(self, folder: str) -> None: ...
+    def sync(self, folder: str) -> None: ...
     def local_path(self, name: str) -> Path | None: ...
 
 
@@ -67,12 +69,12 @@ class TempFile:
     def flush(self) -> None:
         self.raw.flush()
 
-    def close(self) -> None:
+    def close(self, *, durable: bool = True) -> None:
         """Flush to the disk, not only to the kernel: a rename must never overtake its bytes."""
         if self.closed:
             return
         self.raw.flush()
-        with contextlib.suppress(OSError, AttributeError):
+        if durable and isinstance(self.raw, io.BufferedWriter):
             os.fsync(self.raw.fileno())
         self.raw.close()
         self.closed = True
@@ -131,36 +133,35 @@ class LocalStore:
         return TempFile(path.open("wb"), temp)
 
     def publish(self, temp: str, name: str) -> None:
-        path = self._path(name)
-        os.replace(self._path(temp), path)
-        _sync_folder(path.parent)
+        os.replace(self._path(temp), self._path(name))
 
     def create_if_absent(self, name: str, data: bytes) -> bool:
         """Write the file unless it exists; say whether this call made it.
 
-        ``link`` of a finished file: whoever sees the name sees all of it, also after a crash.
+        ``link`` of a finished file: whoever sees the name sees all of it, also after a crash of
+        the process. It is not forced to the disk: after a loss of power the file may be missing or
+        empty, which its readers must take as absent.
         """
         path = self._path(name)
-        with self._written(name, data) as temp:
+        with self._written(name, data, durable=False) as temp:
             try:
                 os.link(temp, path)
             except FileExistsError:
                 return False
-        _sync_folder(path.parent)
         return True
 
     def write_atomic(self, name: str, data: bytes) -> None:
         path = self._path(name)
-        with self._written(name, data) as temp:
+        with self._written(name, data, durable=True) as temp:
             os.replace(temp, path)
         _sync_folder(path.parent)
 
     @contextlib.contextmanager
-    def _written(self, name: str, data: bytes) -> Iterator[Path]:
+    def _written(self, name: str, data: bytes, *, durable: bool) -> Iterator[Path]:
         temp = self.open_temp(name)
         try:
             temp.write(data)
-            temp.close()
+            temp.close(durable=durable)
             yield self._path(temp.name)
         finally:
             self._path(temp.name).unlink(missing_ok=True)
@@ -169,13 +170,17 @@ class LocalStore:
         path = self._path(folder)
         if not path.is_dir():
             return []
-        return sorted(entry.name for entry in os.scandir(path))
+        return sorted(os.listdir(path))
 
     def remove(self, name: str) -> None:
         self._path(name).unlink(missing_ok=True)
 
     def remove_tree(self, folder: str) -> None:
         shutil.rmtree(self._path(folder), ignore_errors=True)
+
+    def sync(self, folder: str) -> None:
+        """Force the names in a folder to the disk."""
+        _sync_folder(self._path(folder))
 
     def local_path(self, name: str) -> Path | None:
         return self._path(name)
@@ -248,6 +253,9 @@ class ObjectStore:
     def remove_tree(self, folder: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             self.fs.rm(self._path(folder), recursive=True)
+
+    def sync(self, folder: str) -> None:
+        """Do nothing: an object that was put is there."""
 
     def local_path(self, name: str) -> Path | None:
         return None

@@ -278,3 +278,16 @@ def test_disk_full__clear_error_nothing_visible_and_resume_after_making_room(
     run_toy(data, small_disk / "out")
     run_toy(data, tmp_path / "out")
     assert files_of(small_disk / "out") == files_of(tmp_path / "out")
+
+
+@pytest.mark.usefixtures("toy")
+def test_record_emptied_by_a_loss_of_power__only_that_shard_is_done_again(
+    data: Path, tmp_path: Path
+) -> None:
+    run_toy(data, tmp_path / "whole")
+    assert crash(data, tmp_path / "out", "opened", shard=4, step=3) == -signal.SIGKILL
+    records = sorted((tmp_path / "out" / "toy" / "_commits" / "place").glob("*.json"))
+    assert records
+    records[0].write_bytes(b"")
+    run_toy(data, tmp_path / "out")
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
