@@ -126,17 +126,13 @@ class ClusterWorkers:
             attempt, [function] * len(tasks), tasks, pure=False, resources=resources
         )
         position = {future.key: i for i, future in enumerate(futures)}
+        failure: BaseException | None = None
         try:
             for future in as_completed(futures, loop=self.client.loop, timeout=self.deadline_s):
-                try:
-                    result = future.result(timeout=60)
-                except KilledWorker as err:
-                    raise RunError(
-                        f"cluster: task {position[future.key]} killed its worker "
-                        f"{err.allowed_failures + 1} times, probably out of memory ({err}). "
-                        "Give workers more memory or write smaller shards; finished shards are "
-                        "kept and the same command resumes"
-                    ) from err
+                if future.status == "error":
+                    failure = future.exception(timeout=60)
+                    break
+                result = future.result(timeout=60)
                 future.release()
                 yield result
         except (CancelledError, TimeoutError, OSError) as err:
@@ -148,6 +144,15 @@ class ClusterWorkers:
         finally:
             for future in futures:
                 future.release()
+        if isinstance(failure, KilledWorker):
+            raise RunError(
+                f"cluster: task {position[failure.task]} killed its worker "
+                f"{failure.allowed_failures + 1} times, probably out of memory ({failure}). "
+                "Give workers more memory or write smaller shards; finished shards are kept and "
+                "the same command resumes"
+            ) from failure
+        if failure is not None:
+            raise failure
 
     def _has_gpus(self) -> bool:
         workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
@@ -156,7 +161,10 @@ class ClusterWorkers:
 
 @contextlib.contextmanager
 def open_workers(
-    *, workers: int | None = None, cluster: str | None = None, deadline_s: float = 86_400.0,
+    *,
+    workers: int | None = None,
+    cluster: str | None = None,
+    deadline_s: float = 86_400.0,
     connect_s: float = 30.0,
 ) -> Iterator[Workers]:
     """Open what the shards are worked on with.

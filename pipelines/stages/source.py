@@ -93,7 +93,7 @@ def _check_label_type(kind: pa.DataType) -> None:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _plain(labels: pa.Array) -> pa.Array:
@@ -194,7 +194,7 @@ def number_items(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
         names, values = ctx.own("values")["names"], ctx.own("values")["values"]
         given = classes_of(labels, names if values.size == 0 else values)
         frame.reject(np.flatnonzero(labels.is_null()), "no label: label is null")
-        for row in np.flatnonzero(given < 0):
+        for row in np.flatnonzero(given < 0).tolist():
             frame.reject(
                 [row],
                 f"class out of range: label {labels[row].as_py()!r} is none of the "
@@ -218,7 +218,8 @@ def classes_of(labels: pa.Array, classes: np.ndarray) -> np.ndarray:
     """Return the positions of plain labels among the classes; −1 for null and for no class."""
     known = pa.array(classes.tolist(), labels.type)
     index = pc.index_in(labels, value_set=known, skip_nulls=True)
-    return index.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
+    positions: np.ndarray = index.fill_null(-1).to_numpy(zero_copy_only=False)
+    return positions.astype(np.int32)
 
 
 def find_double_hashes(items: Items, ctx: Context, folder: str) -> Arrays:

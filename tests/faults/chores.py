@@ -42,3 +42,7 @@ def flaky_disk(task: tuple[str, int]) -> int:
 def wait_long(task: tuple[str, int]) -> int:
     time.sleep(60)
     return task[1]
+
+
+def broken_disk(task: tuple[str, int]) -> int:
+    raise OSError(5, "Input/output error", task[0])

@@ -12,6 +12,7 @@ import pytest
 from pipelines.errors import RunError
 from pipelines.graph import ClusterWorkers, ThreadWorkers, open_workers
 from tests.faults.chores import (
+    broken_disk,
     die_once_at_nine,
     executions,
     flaky_disk,
@@ -106,3 +107,8 @@ def test_building_the_work__computes_nothing(tmp_path: Path) -> None:
     results = ThreadWorkers(2).map(poison_three, tasks(tmp_path, 5))
     assert results is not None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_error_of_a_task_on_a_cluster__is_that_error(tmp_path: Path) -> None:
+    with open_workers(workers=1) as pool, pytest.raises(OSError, match="Input/output error"):
+        list(pool.map(broken_disk, tasks(tmp_path, 2)))
