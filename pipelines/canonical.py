@@ -62,12 +62,11 @@ class Items:
                 column = table.column(name)
                 values = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
                 kind = values.type
-                if pa.types.is_fixed_size_list(kind) or pa.types.is_integer(kind):
-                    block[name] = numpy_of(values, name)
-                elif pa.types.is_floating(kind) and not values.null_count:
-                    block[name] = numpy_of(values, name)
-                else:
-                    block[name] = values
+                is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+                is_plain = pa.types.is_fixed_size_list(kind) or is_number
+                block[name] = (
+                    values if values.null_count or not is_plain else numpy_of(values, name)
+                )
             yield block
 
     def column(self, name: str) -> np.ndarray:

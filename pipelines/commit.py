@@ -113,6 +113,7 @@ class ShardWriter:
             self._writer = pq.ParquetWriter(self._tail, output.schema, **options)
 
     def write(self, table: pa.Table) -> None:
+        """Append rows, cast to the declared schema."""
         if table.schema.names != self.output.schema.names:
             raise RunError(
                 f"{self.folder}: columns {self.output.schema.names} were declared, "
@@ -126,6 +127,7 @@ class ShardWriter:
             self._writer.write_table(table, row_group_size=self.output.row_group_rows)
 
     def close(self) -> Record:
+        """Finish the file and return what the commit record says of it."""
         self._writer.close()
         footer = ""
         if not self.output.ipc:

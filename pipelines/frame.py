@@ -5,8 +5,12 @@ that an earlier step sent to quarantine are left out of every later file, so old
 filtered while they are read.
 """
 
+import contextlib
+import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +18,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from pipelines.errors import CorruptShardError
-from pipelines.store import Store, open_store
+from pipelines.store import open_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,22 +206,20 @@ def footer_bytes(tail: bytes) -> int:
 
 
 def _open_parquet(ref: FileRef) -> pq.ParquetFile:
-    import hashlib
-
-    store: Store = open_store(ref.uri)
-    source = store.open_read(ref.name)
-    if ref.footer:
-        raw = open(source, "rb") if isinstance(source, str) else source
-        raw.seek(-8, 2)
-        raw.seek(-footer_bytes(raw.read(8)), 2)
-        found = hashlib.sha256(raw.read()).hexdigest()
-        if raw is not source:
-            raw.close()
-        else:
-            raw.seek(0)
-        if found != ref.footer:
-            raise ValueError("its footer differs from the committed one")
+    source = open_store(ref.uri).open_read(ref.name)
+    if ref.footer and _footer_hash(source) != ref.footer:
+        raise ValueError("its footer differs from the committed one")
     return pq.ParquetFile(source, page_checksum_verification=True)
+
+
+def _footer_hash(source: Any) -> str:
+    """Hash the footer of a local path or an open file; checksums in pages do not cover it."""
+    with open(source, "rb") if isinstance(source, str) else contextlib.nullcontext(source) as file:
+        file.seek(-8, os.SEEK_END)
+        file.seek(-footer_bytes(file.read(8)), os.SEEK_END)
+        footer = file.read()
+        file.seek(0)
+    return hashlib.sha256(footer).hexdigest()
 
 
 def _corrupt(ref: FileRef, why: object) -> CorruptShardError:

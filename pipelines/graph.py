@@ -31,7 +31,9 @@ class Workers(Protocol):
 
     def map(
         self, function: Callable[[T], R], tasks: Sequence[T], *, gpu: bool = False
-    ) -> Iterator[R]: ...
+    ) -> Iterator[R]:
+        """Yield the results of all tasks, in any order."""
+        ...
 
 
 def attempt(function: Callable[[T], R], task: T) -> R:
@@ -202,7 +204,8 @@ def open_workers(
             client = stack.enter_context(Client(cluster, set_as_default=False, timeout=connect_s))
         except (OSError, TimeoutError) as err:
             raise RunError(
-                f"cluster: a Dask scheduler was expected at {cluster}, none answered within {connect_s:.0f} s "
+                f"cluster: a Dask scheduler was expected at {cluster}, none "
+                f"answered within {connect_s:.0f} s "
                 f"({err}). Start it, or leave --cluster out to work in this process"
             ) from err
         client.wait_for_workers(1, timeout=120)

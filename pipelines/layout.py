@@ -68,7 +68,7 @@ class Layout:
         return rows - sum(len(layer.records[shard]["rejected"]) for layer in self.layers)
 
     def columns(self, stage: str, reads: Sequence[str]) -> dict[str, ColumnRef]:
-        """Return where columns lie; names with a '/' are whole scratch files, not columns.
+        """Return where columns lie; names of whole scratch files are passed over.
 
         Raises
         ------
@@ -78,11 +78,13 @@ class Layout:
         places: dict[str, ColumnRef] = {
             ours: ColumnRef(SOURCE, theirs) for ours, theirs in self.source.columns.items()
         }
+        for name in self.source.schema.names:
+            places[f"{SOURCE}/{name}"] = ColumnRef(SOURCE, name)
         for layer in self.layers:
             for folder in self._readable(layer, stage):
                 for column in layer.schemas[folder].names:
                     places[column] = ColumnRef(folder, column)
-        return {name: places[name] for name in reads if "/" not in name and name in places}
+        return {name: places[name] for name in reads if name in places}
 
     def files(self, shard: int, folders: set[str]) -> dict[str, FileRef]:
         """Return a shard's files in some folders, with what was rejected since then."""

@@ -66,6 +66,7 @@ class ArtifactCache:
         self._lock = threading.Lock()
 
     def __call__(self, step: str, name: str) -> str:
+        """Return the local path of an artefact."""
         target = artifact_name(self.stage, step, name)
         local = self.store.local_path(target)
         if local is not None:
@@ -88,6 +89,7 @@ class ResultCache:
         self._held: dict[tuple[str, str], Arrays] = {}
 
     def __call__(self, stage: str, step: str) -> Arrays:
+        """Return the arrays of a finished step; they are read-only."""
         if (stage, step) not in self._held:
             arrays = load_result(self.store, stage, step)
             for array in arrays.values():

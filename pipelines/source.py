@@ -63,14 +63,17 @@ class Source:
 
     @property
     def n_items(self) -> int:
+        """Number of items in all shards."""
         return sum(shard.rows for shard in self.shards)
 
     @property
     def n_bytes(self) -> int:
+        """Size of all shards."""
         return sum(shard.bytes for shard in self.shards)
 
     @property
     def types(self) -> dict[str, pa.DataType]:
+        """Arrow types by the contract's names."""
         return {ours: self.schema.field(theirs).type for ours, theirs in self.columns.items()}
 
     def manifest(self) -> dict[str, Any]:
@@ -177,7 +180,7 @@ def _footer(store: Store, name: str) -> tuple[SourceShard, pa.Schema]:
         ) from err
     # Row groups and column sizes, offsets and statistics, plus the file's size and time: what
     # changes when the content does, without reading the content.
-    described = [size, _modified(store, name), metadata.num_rows, str(schema)]
+    described = [size, store.modified(name), metadata.num_rows, str(schema)]
     for g in range(metadata.num_row_groups):
         group = metadata.row_group(g)
         described.append(
@@ -193,15 +196,6 @@ def _footer(store: Store, name: str) -> tuple[SourceShard, pa.Schema]:
 def _statistics(chunk: pq.ColumnChunkMetaData) -> dict[str, Any]:
     found = chunk.statistics
     return {} if found is None else dict(found.to_dict())
-
-
-def _modified(store: Store, name: str) -> str:
-    path = store.local_path(name)
-    if path is not None:
-        return str(path.stat().st_mtime_ns)
-    info = store.fs.info(f"{store.root}/{name}")  # type: ignore[attr-defined]
-    known = (info.get(key) for key in ("ETag", "etag", "LastModified", "mtime", "created"))
-    return str(next((value for value in known if value), ""))
 
 
 def _check_schema(schema: pa.Schema, other: pa.Schema, first: str, name: str) -> None:

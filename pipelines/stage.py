@@ -27,7 +27,9 @@ Tables = Mapping[str, pa.Table]
 class Results(Protocol):
     """Where finished results are looked up."""
 
-    def __call__(self, stage: str, step: str) -> Arrays: ...
+    def __call__(self, stage: str, step: str) -> Arrays:
+        """Return the arrays of a finished step."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,8 @@ class Context:
     classes : class names in the order of their ids; empty before they are known.
     class_values : for labels that are numbers, the number of each class; empty otherwise.
     label_type : Arrow type of the source's `label`; null where there is none.
+    source_schema : schema of the source's files, under their own names and with their metadata; a
+        step reads a column of theirs, whatever it is mapped to, as ``/source/<name>``.
     run_key : hash that identifies data, recipe and code of this run.
     data : the recipe's `[data]` settings.
     """
@@ -56,6 +60,7 @@ class Context:
     classes: tuple[str, ...]
     class_values: tuple[int, ...]
     label_type: pa.DataType
+    source_schema: pa.Schema
     run_key: str
     data: Any
     lookup: Results = field(repr=False)
@@ -63,6 +68,7 @@ class Context:
 
     @property
     def n_classes(self) -> int:
+        """Number of classes."""
         return len(self.classes)
 
     def result(self, stage: str, step: str) -> Arrays:

@@ -72,6 +72,7 @@ class Run:
         return self.entries[-1].key
 
     def entry(self, name: str) -> Entry:
+        """Return a stage of the recipe by its name there."""
         for entry in self.entries:
             if entry.name == name:
                 return entry
@@ -124,6 +125,7 @@ class Run:
             classes=tuple(names),
             class_values=tuple(values),
             label_type=self.source.types.get("label", pa.null()),
+            source_schema=self.source.schema,
             run_key=self.key,
             data=self.recipe.data,
             lookup=results,

@@ -11,31 +11,76 @@ import io
 import os
 import shutil
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
+
+from typing_extensions import override
 
 from pipelines.errors import RunError
 
 
-class Store(Protocol):
+class Store(ABC):
     """What a run needs of a place to keep files. Names are relative, '/'-separated."""
 
     uri: str
 
-    def exists(self, name: str) -> bool: ...
-    def size(self, name: str) -> int: ...
-    def read_bytes(self, name: str) -> bytes: ...
-    def open_read(self, name: str) -> Any: ...
-    def open_temp(self, name: str) -> "TempFile": ...
-    def publish(self, temp: str, name: str) -> None: ...
-    def create_if_absent(self, name: str, data: bytes) -> bool: ...
-    def write_atomic(self, name: str, data: bytes) -> None: ...
-    def list(self, folder: str) -> list[str]: ...
-    def remove(self, name: str) -> None: ...
-    def remove_tree(self, folder: str) -> None: ...
-    def sync(self, folder: str) -> None: ...
-    def local_path(self, name: str) -> Path | None: ...
+    @abstractmethod
+    def exists(self, name: str) -> bool:
+        """Say whether there is a file of that name."""
+
+    @abstractmethod
+    def size(self, name: str) -> int:
+        """Return a file's size in bytes."""
+
+    @abstractmethod
+    def read_bytes(self, name: str) -> bytes:
+        """Return a whole file."""
+
+    @abstractmethod
+    def open_read(self, name: str) -> Any:
+        """Return what pyarrow opens for reading: a local path, or an open file."""
+
+    @abstractmethod
+    def open_temp(self, name: str) -> "TempFile":
+        """Open a file that will get that name when it is published."""
+
+    @abstractmethod
+    def publish(self, temp: str, name: str) -> None:
+        """Give a temporary file its final name, in one step."""
+
+    @abstractmethod
+    def create_if_absent(self, name: str, data: bytes) -> bool:
+        """Write the file unless it exists; say whether this call made it."""
+
+    @abstractmethod
+    def write_atomic(self, name: str, data: bytes) -> None:
+        """Write or replace a file, in one step."""
+
+    @abstractmethod
+    def list(self, folder: str) -> list[str]:
+        """Return the names in a folder, sorted; none if it does not exist."""
+
+    @abstractmethod
+    def remove(self, name: str) -> None:
+        """Remove a file if it is there."""
+
+    @abstractmethod
+    def remove_tree(self, folder: str) -> None:
+        """Remove a folder with all in it, if it is there."""
+
+    @abstractmethod
+    def sync(self, folder: str) -> None:
+        """Force the names in a folder to the disk."""
+
+    @abstractmethod
+    def modified(self, name: str) -> str:
+        """Return what changes when the file is written again: a time, or an entity tag."""
+
+    @abstractmethod
+    def local_path(self, name: str) -> Path | None:
+        """Return the file's local path, or None if it has none."""
 
 
 class TempFile:
@@ -57,6 +102,7 @@ class TempFile:
         self._sha = hashlib.sha256()
 
     def write(self, data: Any) -> int:
+        """Write bytes, counting and hashing them."""
         view = memoryview(data).cast("B")
         self._sha.update(view)
         self.n_bytes += view.nbytes
@@ -64,9 +110,11 @@ class TempFile:
         return view.nbytes
 
     def tell(self) -> int:
+        """Return the number of bytes written."""
         return self.n_bytes
 
     def flush(self) -> None:
+        """Hand what is buffered to the system."""
         self.raw.flush()
 
     def close(self, *, durable: bool = True) -> None:
@@ -80,16 +128,20 @@ class TempFile:
         self.closed = True
 
     def readable(self) -> bool:
+        """Say no."""
         return False
 
     def writable(self) -> bool:
+        """Say yes."""
         return True
 
     def seekable(self) -> bool:
+        """Say no: what is written is hashed in order."""
         return False
 
     @property
     def sha256(self) -> str:
+        """Hash of all that was written, in hexadecimal."""
         return self._sha.hexdigest()
 
 
@@ -99,7 +151,7 @@ def temp_name(name: str) -> str:
     return f"{folder}/.tmp-{leaf}-{uuid.uuid4().hex[:12]}".lstrip("/")
 
 
-class LocalStore:
+class LocalStore(Store):
     """A folder of a local (or locally mounted) file system."""
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
@@ -114,27 +166,34 @@ class LocalStore:
             raise RunError(f"store: a name inside {self.root} was expected, got {name!r}")
         return path
 
+    @override
     def exists(self, name: str) -> bool:
         return self._path(name).exists()
 
+    @override
     def size(self, name: str) -> int:
         return self._path(name).stat().st_size
 
+    @override
     def read_bytes(self, name: str) -> bytes:
         return self._path(name).read_bytes()
 
+    @override
     def open_read(self, name: str) -> Any:
         return str(self._path(name))
 
+    @override
     def open_temp(self, name: str) -> TempFile:
         temp = temp_name(name)
         path = self._path(temp)
         path.parent.mkdir(parents=True, exist_ok=True)
         return TempFile(path.open("wb"), temp)
 
+    @override
     def publish(self, temp: str, name: str) -> None:
         os.replace(self._path(temp), self._path(name))
 
+    @override
     def create_if_absent(self, name: str, data: bytes) -> bool:
         """Write the file unless it exists; say whether this call made it.
 
@@ -150,6 +209,7 @@ class LocalStore:
                 return False
         return True
 
+    @override
     def write_atomic(self, name: str, data: bytes) -> None:
         path = self._path(name)
         with self._written(name, data, durable=True) as temp:
@@ -166,22 +226,31 @@ class LocalStore:
         finally:
             self._path(temp.name).unlink(missing_ok=True)
 
+    @override
     def list(self, folder: str) -> list[str]:
         path = self._path(folder)
         if not path.is_dir():
             return []
         return sorted(os.listdir(path))
 
+    @override
     def remove(self, name: str) -> None:
         self._path(name).unlink(missing_ok=True)
 
+    @override
     def remove_tree(self, folder: str) -> None:
         shutil.rmtree(self._path(folder), ignore_errors=True)
 
+    @override
     def sync(self, folder: str) -> None:
         """Force the names in a folder to the disk."""
         _sync_folder(self._path(folder))
 
+    @override
+    def modified(self, name: str) -> str:
+        return str(self._path(name).stat().st_mtime_ns)
+
+    @override
     def local_path(self, name: str) -> Path | None:
         return self._path(name)
 
@@ -194,7 +263,7 @@ def _sync_folder(path: Path) -> None:
         os.close(handle)
 
 
-class ObjectStore:
+class ObjectStore(Store):
     """A prefix of an object store reached through fsspec (s3, gs, az, memory, …)."""
 
     def __init__(self, uri: str) -> None:
@@ -208,25 +277,32 @@ class ObjectStore:
             raise RunError(f"store: a name inside {self.uri} was expected, got {name!r}")
         return f"{self.root}/{name}" if name else str(self.root)
 
+    @override
     def exists(self, name: str) -> bool:
         return bool(self.fs.exists(self._path(name)))
 
+    @override
     def size(self, name: str) -> int:
         return int(self.fs.size(self._path(name)))
 
+    @override
     def read_bytes(self, name: str) -> bytes:
         return bytes(self.fs.cat_file(self._path(name)))
 
+    @override
     def open_read(self, name: str) -> Any:
         return self.fs.open(self._path(name), "rb")
 
+    @override
     def open_temp(self, name: str) -> TempFile:
         temp = temp_name(name)
         return TempFile(self.fs.open(self._path(temp), "wb"), temp)
 
+    @override
     def publish(self, temp: str, name: str) -> None:
         self.fs.mv(self._path(temp), self._path(name))
 
+    @override
     def create_if_absent(self, name: str, data: bytes) -> bool:
         # Conditional PUT: of several writers the store lets exactly one through.
         try:
@@ -235,9 +311,11 @@ class ObjectStore:
             return False
         return True
 
+    @override
     def write_atomic(self, name: str, data: bytes) -> None:
         self.fs.pipe_file(self._path(name), data)
 
+    @override
     def list(self, folder: str) -> list[str]:
         self.fs.invalidate_cache()
         try:
@@ -246,17 +324,27 @@ class ObjectStore:
             return []
         return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in found)
 
+    @override
     def remove(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             self.fs.rm_file(self._path(name))
 
+    @override
     def remove_tree(self, folder: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             self.fs.rm(self._path(folder), recursive=True)
 
+    @override
     def sync(self, folder: str) -> None:
         """Do nothing: an object that was put is there."""
 
+    @override
+    def modified(self, name: str) -> str:
+        info = self.fs.info(self._path(name))
+        known = (info.get(key) for key in ("ETag", "etag", "LastModified", "mtime", "created"))
+        return str(next((value for value in known if value), ""))
+
+    @override
     def local_path(self, name: str) -> Path | None:
         return None
 

@@ -56,6 +56,7 @@ class Task:
     source_rows: FileRef
 
     def frame(self) -> Frame:
+        """Return the shard as the step sees it."""
         return Frame(
             index=self.shard,
             label=self.label,

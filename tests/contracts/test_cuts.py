@@ -1,7 +1,6 @@
 """Written once, true for every stage: the answer does not depend on how data or work are cut."""
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -61,8 +60,8 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    yield Runs(tmp_path_factory.mktemp("contracts"))
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return Runs(tmp_path_factory.mktemp("contracts"))
 
 
 def sidecar(run: Run, folder: str) -> pa.Table:

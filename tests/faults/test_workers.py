@@ -83,7 +83,7 @@ def test_scheduler_lost__fails_at_once_instead_of_waiting(tmp_path: Path) -> Non
 
 def test_no_scheduler_at_the_address__says_what_to_do() -> None:
     with (
-        pytest.raises(RunError, match="a Dask scheduler was expected at tcp://127.0.0.1:9"),
+        pytest.raises(RunError, match=r"a Dask scheduler was expected at tcp://127\.0\.0\.1:9"),
         open_workers(cluster="tcp://127.0.0.1:9", connect_s=2.0),
     ):
         pass

@@ -50,5 +50,5 @@ def test_plan__of_a_finished_and_of_a_changed_run(tmp_path: Path) -> None:
     changed = parse_recipe(RECIPE, name="toy", overrides=["toy.shift=3"])
     with pytest.raises(RunError, match="settings or version differ"):
         plan(changed, data=str(data), out=str(tmp_path / "out"))
-    with pytest.raises(RunError, match="toy.shift was 0 and is 3"):
+    with pytest.raises(RunError, match=r"toy\.shift was 0 and is 3"):
         pipelines.run.run(changed, data=str(data), out=str(tmp_path / "out"))

@@ -1,0 +1,155 @@
+"""The data card of a run's product: what was done to the data, with numbers.
+
+It is `README.md` of the run folder and names `dataset/` and `set_aside/` as two configurations, so
+``load_dataset(RUN)`` and ``load_dataset(RUN, "set_aside")`` work. It does not lie in `dataset/` itself:
+pandas and polars take every file of a folder for Parquet, and refuse the folder (measured with
+pandas 3.1 and polars 2.1; `datasets` and DuckDB do not mind).
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from labelops import __version__
+from pipelines.decided import counts_of
+from pipelines.stage import Arrays
+from pipelines.state import Run
+
+CARD_FILE = "README.md"
+
+PARTS = {"default": "dataset", "set_aside": "set_aside"}
+
+COLUMNS = """\
+| column | meaning |
+|---|---|
+| `label_clean` | the label to train on, in the type of `label`; null in `set_aside/` |
+| `decision` | keep, relabel, abstain (in `dataset/`); drop, review (in `set_aside/`) |
+| `reason` | why, in words |
+| `confidence` | probability that `label_clean` is right; in `set_aside/`, that the given label is |
+| `weight` | weight in training: 1 without suspicion, else the confidence |
+| `topk_ids`, `topk_probs`, `tail_prob` | soft label: the most probable classes and the given one, \
+their probabilities, and the probability of all others together, to be spread evenly over them |"""
+
+
+def write_card(run: Run) -> str | None:
+    """Write the card of a finished run; returns its URI, or None if there is no product.
+
+    The text holds numbers only, no names or ids from the data, so there is nothing to escape.
+    """
+    if not any(entry.name == "dataset" and entry.skipped is None for entry in run.entries):
+        return None
+    counts = counts_of(run)
+    context = run.context("decide", run.layout())
+    text = "\n".join(
+        [
+            *_header(counts),
+            "# Cleaned labels",
+            "",
+            f"Made by labelops {__version__}, run `{run.key[:16]}`, from "
+            f"{len(run.source.shards)} shards with {run.source.n_items:,} items of "
+            f"{context.n_classes} classes. Nothing in the source was changed.",
+            "",
+            "## What was done",
+            "",
+            *_done(counts),
+            *_undone(run),
+            "",
+            "## Changed labels, by rule",
+            "",
+            *_gate(context.own("outcome")),
+            "",
+            "## Columns besides those of the source",
+            "",
+            COLUMNS,
+            "",
+            "Class ids are positions in the class names, which the file footers hold "
+            "(`labelops.soft_labels`).",
+            "",
+            "## Undo",
+            "",
+            "Every decision is a row of `decisions/`, with what it was before, why, how sure and by "
+            "which rule. `dataset.leave_out_rules` and `dataset.leave_out_items` make the product "
+            "without some of them; `pipelines.ledger.derive` does so for any table.",
+            "",
+            "To share the product, publish this file with `dataset/` and `set_aside/`.",
+            "",
+        ]
+    )
+    run.store.write_atomic(CARD_FILE, text.encode())
+    return f"{run.uri.rstrip('/')}/{CARD_FILE}"
+
+
+def _header(counts: Mapping[str, int]) -> list[str]:
+    """Return the YAML by which `datasets` finds the parts; one without rows cannot be loaded."""
+    lines = ["---", "tags:", "- labelops", "configs:"]
+    for name, folder in PARTS.items():
+        if counts[folder]:
+            lines += [f"- config_name: {name}", f"  data_files: {folder}/part-*.parquet"]
+    return [*lines, "---", ""]
+
+
+def _done(counts: Mapping[str, int]) -> list[str]:
+    n = max(counts["source"], 1)
+    rows = [
+        ("kept", counts["keep"], "`dataset/`"),
+        ("of them with a lower weight", counts["softened"], "`dataset/`"),
+        ("relabelled", counts["relabel"], "`dataset/`"),
+        ("no position taken", counts["abstain"], "`dataset/`"),
+        ("dropped", counts["drop"], "`set_aside/`"),
+        ("for review", counts["review"], "`set_aside/`"),
+        ("quarantined, could not be used", counts["quarantined"], "`quarantine/`"),
+        ("all of the source", counts["source"], ""),
+    ]
+    always = {"kept", "relabelled", "dropped", "for review", "all of the source"}
+    return [
+        "| items | number | share | where |",
+        "|---|---:|---:|---|",
+        *(
+            f"| {name} | {value:,} | {value / n:.2%} | {where} |"
+            for name, value, where in rows
+            if value or name in always
+        ),
+    ]
+
+
+def _undone(run: Run) -> list[str]:
+    config = run.entry("dataset").config.model_dump()
+    rules, items = config["leave_out_rules"], config["leave_out_items"]
+    if not rules and not items:
+        return []
+    return [
+        "",
+        "These are the decisions as they were taken. Left out of the product, so that items stay as "
+        f"given: those of rules {list(rules)}, and of {len(items)} single items.",
+    ]
+
+
+def _gate(outcome: Arrays) -> Sequence[str]:
+    changes = np.flatnonzero(outcome["changes_labels"])
+    if not outcome["proposed"][changes].any():
+        return ["No label was changed, and none was proposed to be."]
+    lines = [
+        "| rule | proposed | changed | expected fixed | expected broken | gate |",
+        "|---|---:|---:|---:|---:|---|",
+    ]
+    for r in changes.tolist():
+        if outcome["proposed"][r] or outcome["reviewed"][r]:
+            lines.append(
+                f"| `{outcome['rules'][r]}` | {int(outcome['proposed'][r]):,} "
+                f"| {int(outcome['shipped'][r]):,} "
+                f"| {float(outcome['shipped_expected_fixed'][r]):.1f} "
+                f"| {float(outcome['shipped_expected_broken'][r]):.1f} "
+                f"| {'ships' if outcome['ships'][r] else 'held back'}: {outcome['verdict'][r]} |"
+            )
+    measured = bool(outcome["is_measured"][changes].any())
+    lines += [
+        "",
+        "Fixed: wrong before and right after; broken: right before. "
+        + (
+            "Gains marked as measured come from reviewed items."
+            if measured
+            else "These numbers are expected from the model's calibrated beliefs, not measured: "
+            "give `decide.reviewed` a table of checked labels to measure them."
+        ),
+    ]
+    return lines

@@ -1,0 +1,278 @@
+"""Recipes: read, changed, refused with a hint, and the same again after a round trip."""
+
+import tomllib
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from pydantic import BaseModel, Field
+
+from pipelines import recipe as module
+from pipelines.errors import RecipeError
+from pipelines.recipe import (
+    Data,
+    load_recipe,
+    parse_recipe,
+    parse_value,
+    recipe_names,
+    recipe_schema,
+    stage_schema,
+)
+from pipelines.registry import STAGES, load_stage
+
+
+class Inner(BaseModel, frozen=True, extra="forbid"):
+    depth: int = 3
+
+
+class Toy(BaseModel, frozen=True, extra="forbid"):
+    filter_by: str = "both"
+    share: float = Field(default=0.5, ge=0, le=1)
+    limit: int | None = None
+    names: tuple[str, ...] = ()
+    inner: Inner = Inner()
+    maybe: Inner | None = None
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two stages with settings that stay as they are, whatever becomes of the real ones."""
+    stages = {"toy": SimpleNamespace(config=Toy), "plain": SimpleNamespace(config=Inner)}
+    monkeypatch.setattr(module, "STAGES", dict.fromkeys(stages, ""))
+    monkeypatch.setattr(module, "load_stage", lambda name: stages[name.split("@")[0]])
+
+
+TOY = 'name = "try"\nstages = ["toy", "plain", "toy@2"]\n'
+
+
+@pytest.mark.usefixtures("toy")
+def test_recipe__settings_come_from_the_table_of_their_stage() -> None:
+    found = parse_recipe(
+        TOY + '[data]\nclasses = ["no", "yes"]\n[toy]\nshare = 0.25\n["toy@2"]\nlimit = 7\n',
+        name="file",
+    )
+    assert found.name == "try"
+    assert found.stages == ("toy", "plain", "toy@2")
+    assert found.data.classes == ("no", "yes")
+    assert found.settings("toy") == Toy(share=0.25)
+    assert found.settings("toy@2") == Toy(limit=7)
+    assert found.settings("plain") == Inner()
+
+
+@pytest.mark.usefixtures("toy")
+def test_recipe__is_named_after_its_file_unless_it_says_so_itself() -> None:
+    assert parse_recipe('stages = ["toy"]', name="file").name == "file"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            TOY + "[toy]\nfilterby = 1\n",
+            "stage 'toy' has no setting 'filterby'; did you mean 'filter_by'? Known: "
+            "['filter_by', 'inner', 'limit', 'maybe', 'names', 'share']; in the recipe",
+        ),
+        (
+            TOY + "[toy]\nxyz = 1\n",
+            "stage 'toy' has no setting 'xyz'. Known: "
+            "['filter_by', 'inner', 'limit', 'maybe', 'names', 'share']; in the recipe",
+        ),
+        (
+            TOY + "[toy.maybe]\ndeph = 1\n",
+            "stage 'toy' has no setting 'deph' in 'maybe'; did you mean 'depth'? Known: "
+            "['depth']; in the recipe",
+        ),
+        (
+            TOY + "[toy]\nshare = 1.5\n",
+            "stage 'toy': setting 'share': input should be less than or equal to 1, got 1.5; "
+            "in the recipe",
+        ),
+        (
+            TOY + "toy = 3\n",
+            "stage 'toy': a table of settings was expected, got 3; in the recipe",
+        ),
+        (
+            TOY + "[plane]\ndepth = 1\n",
+            "recipe: 'plane' is no stage of this recipe; did you mean 'plain'? Known: "
+            "['name', 'stages', 'data', 'toy', 'plain', 'toy@2']; in the recipe",
+        ),
+        (
+            TOY + "[data]\nmax_bad_shares = 1\n",
+            "data has no setting 'max_bad_shares'; did you mean 'max_bad_share'? Known: "
+            "['absent_classes', 'classes', 'columns', 'max_bad_share']; in the recipe",
+        ),
+        (
+            'stages = ["toy", "toy"]',
+            "recipe: stage 'toy' is listed 2 times; in the recipe. List the second as 'toy@2', "
+            "with a table of its own",
+        ),
+        (
+            'stages = ["toy@x"]',
+            "recipe: a stage is listed as name or name@2, got 'toy@x'; in the recipe",
+        ),
+        (
+            'name = "x"',
+            "recipe: 'stages' must be a list of names of stages in their order, got None; in the "
+            "recipe. Known: ['toy', 'plain']",
+        ),
+        (
+            "stages = []",
+            "recipe: 'stages' must be a list of names of stages in their order, got []; in the "
+            "recipe. Known: ['toy', 'plain']",
+        ),
+        (
+            'name = 3\nstages = ["toy"]',
+            "recipe: 'name' must be text, got 3; in the recipe",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("toy")
+def test_recipe__mistakes_are_named_with_their_place_and_the_nearest_key(
+    text: str, message: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(text, name="file")
+    assert str(caught.value) == message
+
+
+def test_recipe__broken_toml_is_refused_with_line_and_column() -> None:
+    with pytest.raises(RecipeError, match=r"TOML was expected in x\.toml, got: .*line 1"):
+        parse_recipe("stages = = 1", name="x", where="x.toml")
+
+
+def test_recipe__an_unknown_stage_suggests_the_nearest() -> None:
+    with pytest.raises(RecipeError, match="got 'sauce'; did you mean 'source'"):
+        parse_recipe('stages = ["sauce"]', name="x")
+
+
+@pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize(
+    ("override", "stage", "expected"),
+    [
+        ("toy.share=0.75", "toy", Toy(share=0.75)),
+        ("toy.share = 1", "toy", Toy(share=1)),
+        ('toy.names=["a", "b"]', "toy", Toy(names=("a", "b"))),
+        ("toy.filter_by=prune_by_class", "toy", Toy(filter_by="prune_by_class")),
+        ('toy.filter_by="3"', "toy", Toy(filter_by="3")),
+        ("toy.inner.depth=9", "toy", Toy(inner=Inner(depth=9))),
+        ("toy@2.limit=4", "toy@2", Toy(limit=4)),
+        ("toy.filter_by=a=b", "toy", Toy(filter_by="a=b")),
+    ],
+)
+def test_override__changes_one_setting(override: str, stage: str, expected: Toy) -> None:
+    assert parse_recipe(TOY, name="x", overrides=[override]).settings(stage) == expected
+
+
+@pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize("override", ["toy", "toy=1", "toy.=1", ".share=1", "toy.share", "=", ""])
+def test_override__without_stage_key_and_value_is_refused(override: str) -> None:
+    with pytest.raises(RecipeError, match=r"--set: stage\.key=value was expected, got"):
+        parse_recipe(TOY, name="x", overrides=[override])
+
+
+@pytest.mark.usefixtures("toy")
+def test_override__of_an_unknown_key_suggests_the_nearest() -> None:
+    with pytest.raises(RecipeError, match="no setting 'shar'; did you mean 'share'"):
+        parse_recipe(TOY, name="x", overrides=["toy.shar=1"])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1", 1),
+        ("1.5", 1.5),
+        ("true", True),
+        ('"true"', "true"),
+        ("True", "True"),
+        ("[1, 2]", [1, 2]),
+        ("a b", "a b"),
+        ("", ""),
+        ("1\nother = 2", "1\nother = 2"),
+        ("1 # one", 1),
+    ],
+)
+def test_value__is_read_as_toml_and_otherwise_as_text(text: str, value: object) -> None:
+    assert parse_value(text) == value
+
+
+@pytest.mark.usefixtures("toy")
+def test_resolved_recipe__writes_out_every_default_and_reads_back_equal() -> None:
+    first = parse_recipe(TOY + '[data.columns]\nlabel = "y"\n[toy.inner]\ndepth = 1\n', name="x")
+    text = first.to_toml()
+    tables = tomllib.loads(text)
+    # The oracle is TOML itself: what another program would read from the file.
+    assert tables["toy"] == {"filter_by": "both", "share": 0.5, "names": [], "inner": {"depth": 1}}
+    assert tables["data"]["columns"] == {"label": "y"}
+    assert parse_recipe(text, name="other") == first
+    assert parse_recipe(text, name="other").to_toml() == text
+
+
+def test_recipe__comes_from_a_file_by_path_and_by_uri(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('stages = ["source"]')
+    for name in (str(path), f"file://{path}"):
+        assert load_recipe(name).name == "mine"
+        assert load_recipe(name).stages == ("source",)
+
+
+def test_recipe__a_missing_file_or_name_is_refused_with_the_known_names(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"expected at .*none\.toml, got: No such file"):
+        load_recipe(str(tmp_path / "none.toml"))
+    with pytest.raises(RecipeError, match="got 'audi'; did you mean 'audit'"):
+        load_recipe("audi")
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_recipes_of_the_project__are_valid_and_survive_the_round_trip(name: str) -> None:
+    found = load_recipe(name)
+    assert parse_recipe(found.to_toml(), name=name) == found
+    assert found.name == name
+
+
+def test_audit__is_addressable_by_name_and_in_the_order_of_the_design() -> None:
+    expected = ("source", "infer", "confident", "neighbours", "decide", "dataset")
+    assert load_recipe("audit").stages == expected
+
+
+@pytest.mark.parametrize("name", list(STAGES))
+def test_config__survives_toml(name: str) -> None:
+    found = parse_recipe(f'stages = ["{name}"]', name="x")
+    again = parse_recipe(found.to_toml(), name="x")
+    assert again.settings(name) == load_stage(name).config()
+    assert again == found
+
+
+@pytest.mark.parametrize("name", list(STAGES))
+def test_config__is_frozen_and_refuses_unknown_keys(name: str) -> None:
+    config = load_stage(name).config
+    assert config.model_config.get("frozen") is True
+    with pytest.raises(RecipeError, match=f"stage '{name}' has no setting 'no_such_key'"):
+        parse_recipe(f'stages = ["{name}"]\n[{name}]\nno_such_key = 1', name="x")
+
+
+def test_data__the_limit_of_bad_rows_is_no_part_of_what_results_depend_on() -> None:
+    strict = parse_recipe('stages = ["source"]\n[data]\nmax_bad_share = 0.0', name="x")
+    loose = parse_recipe('stages = ["source"]\n[data]\nmax_bad_share = 0.5', name="x")
+    assert strict.data != loose.data
+    assert strict.data_dict() == loose.data_dict()
+    assert set(strict.data_dict()) == set(Data.model_fields) - {"max_bad_share"}
+
+
+def test_schema__every_reference_leads_somewhere() -> None:
+    schema = recipe_schema()
+
+    def references(node: object) -> list[str]:
+        if isinstance(node, dict):
+            own = [node["$ref"]] if isinstance(node.get("$ref"), str) else []
+            return own + [ref for value in node.values() for ref in references(value)]
+        if isinstance(node, list):
+            return [ref for value in node for ref in references(value)]
+        return []
+
+    for reference in references(schema):
+        assert reference.removeprefix("#/$defs/") in schema["$defs"]
+    assert set(STAGES) < set(schema["properties"])
+    for name in STAGES:
+        assert set(stage_schema(name).get("properties", {})) == set(
+            load_stage(name).config.model_fields
+        )
