@@ -1,0 +1,85 @@
+"""What holds for every test: no network, and nothing is written outside folders of the test."""
+
+import ipaddress
+import os
+import socket
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# The same examples on every run, so that a red test is red for everybody; no deadline, because
+# two busy cores and a first compilation are slow without being wrong.
+settings.register_profile("suite", derandomize=True, deadline=None, print_blob=True)
+settings.load_profile("suite")
+
+# Set before anything is imported that reads them once.
+for name, value in {
+    "DO_NOT_TRACK": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "HF_HUB_OFFLINE": "1",
+    "MPLBACKEND": "agg",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+}.items():
+    os.environ[name] = value
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Caches and state of libraries go to a folder of this run, not to the user's home.
+
+    A hook, not a fixture: modules of tests import these libraries while they are collected.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="labelops-tests-", ignore_cleanup_errors=True)
+    config.add_cleanup(folder.cleanup)
+    for name in ("HF_HOME", "PREFECT_HOME"):
+        os.environ[name] = str(Path(folder.name) / name.lower())
+    os.environ.setdefault("MPLCONFIGDIR", str(Path(folder.name) / "matplotlib"))
+
+
+def _is_local(address: object) -> bool:
+    """Whether a socket address names this machine; paths of Unix sockets do."""
+    if not isinstance(address, tuple):
+        return True
+    host = str(address[0])
+    if host in {"", "localhost"}:
+        return True
+    try:
+        return ipaddress.ip_address(host.split("%")[0]).is_loopback
+    except ValueError:
+        return host == socket.gethostname()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_network() -> Any:
+    """A connection to anywhere but this machine fails at once and by name."""
+    with pytest.MonkeyPatch.context() as patch:
+        for method in ("connect", "connect_ex"):
+            real = getattr(socket.socket, method)
+
+            def guarded(self: socket.socket, address: Any, _real: Any = real) -> Any:
+                # Datagrams may: "connecting" one sends nothing; so Dask finds its own address.
+                if self.type == socket.SOCK_STREAM and not _is_local(address):
+                    raise OSError(f"tests connect to this machine only; got {address!r}")
+                return _real(self, address)
+
+            patch.setattr(socket.socket, method, guarded)
+        yield
+
+
+@pytest.fixture(scope="session")
+def sample_folder() -> Path:
+    """The folder of shards that comes with the project."""
+    return ROOT / "sample_data" / "fashion_mnist"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real data sets that may not be shipped; tests that want them skip where they are absent."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no folder of shared data sets beside the checkout")
+    return folder
