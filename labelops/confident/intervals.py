@@ -1,0 +1,106 @@
+"""How sure one can be of a noise rate, from the counts alone."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import betaincinv
+
+# K classes
+
+LEVEL = 0.95
+
+
+class Interval(NamedTuple):
+    """Lower and upper ends, in [0, 1]."""
+
+    low: np.ndarray
+    high: np.ndarray
+
+
+def class_intervals(counts: np.ndarray, *, level: float = LEVEL) -> Interval:
+    """Return an interval for each given class's share of wrong labels.
+
+    Of the m_k items given k that were confidently counted, e_k were counted elsewhere. Jeffreys' interval
+    is between the quantiles of Beta(e_k + ½, m_k − e_k + ½); it begins at 0 when e_k = 0 and ends at 1
+    when e_k = m_k.
+
+    Parameters
+    ----------
+    counts
+        Items by given class and guess, before the diagonal is raised; int64, shape (K, K).
+    level
+        Share of data sets whose interval holds the true rate.
+
+    Returns
+    -------
+    Ends of shape (K,); a class of which nothing was counted gets [0, 1].
+
+    Notes
+    -----
+    What it covers is chance: which items came into the data and which of them were counted. It takes
+    the guesses of the model for the truth, and what was counted for a fair sample of its class, as
+    calibrating the joint does.
+
+    References
+    ----------
+    Brown, Cai, DasGupta: Interval estimation for a binomial proportion. Statistical Science 16(2),
+    2001, section 3.2.
+
+    Examples
+    --------
+    >>> ends = class_intervals(np.array([[90, 10], [0, 50]]))
+    >>> ends.low.round(3).tolist(), ends.high.round(3).tolist()
+    ([0.053, 0.0], [0.17, 0.049])
+    """
+    right = counts.diagonal()
+    wrong = counts.sum(axis=1) - right
+    tail = (1.0 - level) / 2.0
+    low = betaincinv(wrong + 0.5, right + 0.5, tail)
+    high = betaincinv(wrong + 0.5, right + 0.5, 1.0 - tail)
+    return Interval(np.where(wrong == 0, 0.0, low), np.where(right == 0, 1.0, high))
+
+
+def total_interval(
+    counts: np.ndarray, n_given: np.ndarray, *, level: float = LEVEL
+) -> tuple[float, float]:
+    """Return an interval for the share of wrong labels in all.
+
+    The rate in all is Σ w_k θ_k with w_k = n_k / N known and θ_k, given the counts, independent:
+    Beta(e_k + ρ, m_k − e_k + 1 − ρ). The sum is given the quantiles of the Beta distribution with the
+    same mean and variance. ρ, the rate over all counted items, is worth one item a class; Jeffreys' ½
+    would, with many small classes, add half an error for each.
+
+    Parameters
+    ----------
+    counts
+        Items by given class and guess, before the diagonal is raised; int64, shape (K, K).
+    n_given
+        Number of items given each class, int64, shape (K,).
+    level
+        As in `class_intervals`, with the same meaning.
+
+    Returns
+    -------
+    Lower and upper end; (0, 1) if nothing was counted.
+
+    Examples
+    --------
+    >>> low, high = total_interval(np.array([[90, 10], [0, 50]]), np.array([150, 50]))
+    >>> round(low, 3), round(high, 3)
+    (0.039, 0.125)
+    """
+    right = counts.diagonal()
+    wrong = counts.sum(axis=1) - right
+    n_wrong, n_counted, n_items = int(wrong.sum()), int(counts.sum()), int(n_given.sum())
+    if n_counted == 0 or n_items == 0:
+        return 0.0, 1.0
+    centre = (n_wrong + 0.5) / (n_counted + 1.0)
+    a, b = wrong + centre, right + 1.0 - centre
+    weight = n_given / n_items
+    mean = float(np.sum(weight * a / (a + b)))
+    variance = float(np.sum(weight**2 * a * b / ((a + b) ** 2 * (a + b + 1.0))))
+    size = mean * (1.0 - mean) / variance - 1.0
+    tail = (1.0 - level) / 2.0
+    low = float(betaincinv(mean * size, (1.0 - mean) * size, tail))
+    high = float(betaincinv(mean * size, (1.0 - mean) * size, 1.0 - tail))
+    return (0.0 if n_wrong == 0 else low), (1.0 if n_wrong == n_counted else high)

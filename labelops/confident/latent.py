@@ -1,0 +1,68 @@
+"""What cannot be seen, from the joint: noise rates in both directions and the prior of the truth."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from labelops.confident.joint import TINY
+
+# K classes
+
+MIN_PRIOR = 1e-6
+MAX_NOISE_RATE = 0.9999
+
+
+class Latent(NamedTuple):
+    """Estimates; all float64.
+
+    Attributes
+    ----------
+    noise_matrix : P(given = a | true = b) at [a, b]; columns sum to 1, or to 0 where the joint has
+        nothing. Shape (K, K).
+    inverse_noise_matrix : P(true = b | given = a) at [b, a]; columns likewise. Shape (K, K).
+    prior : P(true = b), at least 10⁻⁶ before it is normalised. Shape (K,).
+    """
+
+    noise_matrix: np.ndarray
+    inverse_noise_matrix: np.ndarray
+    prior: np.ndarray
+
+
+def estimate_latent(joint: np.ndarray, n_given: np.ndarray) -> Latent:
+    """Divide the joint by its margins.
+
+    P(given = a | true = b) = C[a, b] / Σ_a C[a, b];  P(true = b | given = a) = C[a, b] / Σ_b C[a, b];
+    P(true = b) ∝ P(true = b | given = b) / P(given = b | true = b) · n_b / N.
+
+    Parameters
+    ----------
+    joint
+        Calibrated joint, shape (K, K), rows = given.
+    n_given
+        Number of items given each class, shape (K,).
+
+    References
+    ----------
+    Northcutt, Jiang, Chuang: Confident Learning. JAIR 70, 2021, section 3.1. The prior by counts
+    avoids the inverse of a noise matrix that may be nearly singular.
+
+    Examples
+    --------
+    >>> found = estimate_latent(np.array([[8, 2], [0, 20]]), np.array([10, 20]))
+    >>> found.inverse_noise_matrix.round(3).tolist(), found.prior.round(3).tolist()
+    ([[0.8, 0.0], [0.2, 1.0]], [0.267, 0.733])
+    """
+    of_true, of_given = joint.sum(axis=0), joint.sum(axis=1)
+    noise = joint / np.maximum(of_true.astype(np.float64), TINY)
+    inverse = joint.T / np.maximum(of_given.astype(np.float64), TINY)
+    share = n_given / max(float(n_given.sum()), TINY)
+    prior = inverse.diagonal() / np.maximum(noise.diagonal(), TINY) * share
+    prior = np.clip(prior, MIN_PRIOR, 1.0)
+    return Latent(_clip_rates(noise), _clip_rates(inverse), prior / prior.sum())
+
+
+def _clip_rates(matrix: np.ndarray) -> np.ndarray:
+    """Keep off-diagonal rates below 1; columns then sum to 1 again."""
+    clipped = np.clip(matrix, 0, MAX_NOISE_RATE)
+    np.fill_diagonal(clipped, matrix.diagonal())
+    return np.asarray(clipped / np.maximum(clipped.sum(axis=0), TINY))

@@ -1,0 +1,89 @@
+"""How many items to flag, from the joint: for each pair of classes, or for each class."""
+
+import numpy as np
+
+from labelops.confident.joint import round_rows
+
+# K classes
+
+
+def prune_counts(joint: np.ndarray, *, min_examples: int = 1, frac_noise: float = 1.0) -> np.ndarray:
+    """Return how many items of each given class belong to each class, keeping some of every class.
+
+    The diagonal is raised to the smallest number of items a class must keep, at the cost of the other
+    non-zero counts of the same given class, in equal parts; then the share of the noise that is wanted
+    is taken, and the rest goes back to the diagonal.
+
+    Parameters
+    ----------
+    joint
+        Calibrated joint, int64, shape (K, K), rows = given.
+    min_examples
+        Each class keeps at least so many.
+    frac_noise
+        Share of the estimated errors to flag, in [0, 1].
+
+    Returns
+    -------
+    int64, shape (K, K), rows = given.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range.
+
+    Examples
+    --------
+    >>> prune_counts(np.array([[8, 2], [3, 0]]), min_examples=1).tolist()
+    [[8, 2], [2, 1]]
+    """
+    if not 0 <= frac_noise <= 1:
+        raise ValueError(f"prune_counts: frac_noise must lie in [0, 1], got {frac_noise}")
+    if min_examples < 0:
+        raise ValueError(f"prune_counts: min_examples must not be negative, got {min_examples}")
+    # Rows of this matrix are true classes, as in cleanlab: its sums and roundings run along them.
+    true_given = joint.T
+    diagonal = np.maximum(true_given.diagonal(), min_examples)
+    n_noise = np.maximum(np.count_nonzero(true_given, axis=0) - 1.0, 1.0)
+    counts = np.maximum(true_given - (diagonal - true_given.diagonal()) / n_noise, 0.0)
+    np.fill_diagonal(counts, diagonal)
+    kept = counts * frac_noise
+    np.fill_diagonal(kept, diagonal)
+    np.fill_diagonal(kept, diagonal + np.sum(counts - kept, axis=0))
+    return np.ascontiguousarray(round_rows(np.trunc(kept)).T)
+
+
+def pair_quotas(prune: np.ndarray, n_given: np.ndarray, *, min_examples: int = 1) -> np.ndarray:
+    """Return how many items given k to flag for each other class j: "prune by noise rate".
+
+    Parameters
+    ----------
+    prune
+        From `prune_counts`, shape (K, K), rows = given.
+    n_given
+        Number of items given each class, shape (K,).
+    min_examples
+        Classes with no more items than this are left alone, and so are classes of one item.
+
+    Returns
+    -------
+    int64, shape (K, K), zero diagonal.
+    """
+    quotas = prune.copy()
+    np.fill_diagonal(quotas, 0)
+    quotas[n_given <= max(min_examples, 1)] = 0
+    return quotas
+
+
+def class_quotas(prune: np.ndarray, n_given: np.ndarray, *, min_examples: int = 1) -> np.ndarray:
+    """Return how many items of each given class to flag: "prune by class".
+
+    Parameters and small classes as in `pair_quotas`.
+
+    Returns
+    -------
+    int64, shape (K,).
+    """
+    quotas = np.maximum(n_given - prune.diagonal(), 0)
+    quotas[n_given <= max(min_examples, 1)] = 0
+    return np.asarray(quotas)

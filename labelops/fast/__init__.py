@@ -1,0 +1,1 @@
+"""Faster twins of plain definitions: compiled loops and nearest-neighbour indices."""

@@ -1,0 +1,244 @@
+"""Nearest neighbours of many items: an index proposes, exact distances decide.
+
+Up to `FLAT_LIMIT` distinct vectors all pairs are compared (in single precision, by matrix
+products). Beyond, vectors are reduced to 64 principal components where they have more, and each is
+compared with the cells of an inverted file that are nearest to it; how many of the true neighbours
+this finds is measured on a sample and reported.
+
+Memory: the vectors lie on disk. In memory are the index (4 · min(D, 64) bytes an item beyond the
+flat limit, 4 · D below), 12 · k bytes an item of results, and blocks of constant size.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from labelops.fast.jit import compiled
+from labelops.neighbours import Neighbours, choose, prepare
+
+FLAT_LIMIT = 50_000
+"""2 × 10¹² operations at 400 dimensions: half a minute on two cores."""
+
+FLAT_SLACK = 6
+"""Candidates beyond k, for ranks that single precision cannot tell apart."""
+
+INVERTED_SLACK = 20
+"""The same where principal components blur the ranks."""
+
+QUERY_ROWS = 1024
+TRAIN_PER_CELL = 40
+INDEX_DIMS = 64
+RECALL_QUERIES = 200
+
+SEED = 0
+"""For the cells. The same for every run: one that came with the shards would let the neighbours
+depend on how the data was cut."""
+
+
+class Found(NamedTuple):
+    """Neighbours, and the share of true neighbours among them (1 when all pairs were compared)."""
+
+    neighbours: Neighbours
+    recall: float
+
+
+def find_neighbours(
+    vectors: np.ndarray,
+    *,
+    k: int,
+    metric: str,
+    flat_limit: int = FLAT_LIMIT,
+    n_threads: int = 2,
+) -> Found:
+    """Find the k nearest neighbours of every row.
+
+    Parameters
+    ----------
+    vectors
+        Distinct rows in an order that has nothing to do with their content (by hash of the id): the
+        first rows serve as sample. May be memory-mapped. float32, shape (N, D).
+    k
+        How many; missing ones (N − 1 < k) are −1, at infinite distance.
+    metric
+        ``"cosine"`` or ``"euclidean"``.
+    flat_limit
+        Up to how many rows all pairs are compared.
+    n_threads
+        Blocks worked on side by side; the answer does not depend on it.
+
+    Returns
+    -------
+    Found.
+    """
+    n = len(vectors)
+    if n == 0:
+        return Found(Neighbours(np.empty((0, k), np.int64), np.empty((0, k))), 1.0)
+    is_flat = n <= flat_limit
+    want = min(k + 1 + (FLAT_SLACK if is_flat else INVERTED_SLACK), n)
+    search = _flat(vectors, metric) if is_flat else _inverted(vectors, metric)
+
+    scale = _scales(vectors, metric)
+    raw = np.asarray(vectors)
+
+    def block(start: int) -> Neighbours:
+        rows = np.arange(start, min(start + QUERY_ROWS, n))
+        positions = search(rows, want)
+        positions[positions == rows[:, None]] = -1
+        return _decide(raw, scale, rows, positions, k=k, metric=metric)
+
+    with ThreadPoolExecutor(n_threads) as pool:
+        parts = list(pool.map(block, range(0, n, QUERY_ROWS)))
+    neighbours = Neighbours(
+        np.concatenate([part.indices for part in parts]),
+        np.concatenate([part.distances for part in parts]),
+    )
+    recall = 1.0 if is_flat else _recall(vectors, neighbours, k=k, metric=metric)
+    return Found(neighbours, recall)
+
+
+def _scales(vectors: np.ndarray, metric: str) -> np.ndarray:
+    """Return what each row is multiplied by before rows are compared: 1 / length for cosine."""
+    if metric == "euclidean":
+        return np.ones(len(vectors))
+    parts = [np.zeros(0)]
+    for part in _blocks(len(vectors)):
+        length = np.sqrt(np.square(vectors[part].astype(np.float64)).sum(axis=1))
+        parts.append(np.where(length > 0, 1 / np.where(length > 0, length, 1.0), 0.0))
+    return np.concatenate(parts)
+
+
+@compiled()
+def _half_squares(vectors, scale, rows, positions, out):  # type: ignore[no-untyped-def]
+    n_dims = vectors.shape[1]
+    for i in range(len(rows)):
+        a, scale_a = rows[i], scale[rows[i]]
+        for c in range(positions.shape[1]):
+            b = positions[i, c]
+            if b < 0:
+                out[i, c] = np.inf
+                continue
+            scale_b = scale[b]
+            if (scale_a == 0) != (scale_b == 0):
+                # A vector of zeros has no direction: its cosine distance to all others is 1.
+                out[i, c] = 1.0
+                continue
+            # Two sums, because one would wait for itself; always the same two.
+            even, odd, j = 0.0, 0.0, 0
+            while j + 1 < n_dims:
+                x = np.float64(vectors[a, j]) * scale_a - np.float64(vectors[b, j]) * scale_b
+                y = np.float64(vectors[a, j + 1]) * scale_a
+                y -= np.float64(vectors[b, j + 1]) * scale_b
+                even += x * x
+                odd += y * y
+                j += 2
+            if j < n_dims:
+                x = np.float64(vectors[a, j]) * scale_a - np.float64(vectors[b, j]) * scale_b
+                even += x * x
+            out[i, c] = 0.5 * (even + odd)
+
+
+def _decide(
+    vectors: np.ndarray,
+    scale: np.ndarray,
+    rows: np.ndarray,
+    positions: np.ndarray,
+    *,
+    k: int,
+    metric: str,
+) -> Neighbours:
+    """Choose the neighbours among candidates by exact distance; missing ones are −1."""
+    exact = np.empty(positions.shape)
+    _half_squares(vectors, scale, rows, positions, exact)
+    if metric == "euclidean":
+        exact = np.sqrt(2 * exact)
+    best = choose(exact, positions, k=min(k, positions.shape[1]))
+    indices = np.full((len(rows), k), -1, np.int64)
+    distances = np.full((len(rows), k), np.inf)
+    width = best.indices.shape[1]
+    indices[:, :width] = np.where(np.isfinite(best.distances), best.indices, -1)
+    distances[:, :width] = best.distances
+    return Neighbours(indices, distances)
+
+
+def _ready(vectors: np.ndarray, metric: str) -> np.ndarray:
+    return prepare(vectors, metric).astype(np.float32)
+
+
+def _blocks(n: int, rows: int = 16_384) -> list[slice]:
+    return [slice(a, min(a + rows, n)) for a in range(0, n, rows)]
+
+
+def _alone(faiss: Any) -> None:
+    # The setting belongs to the calling thread: every block is worked on by one thread, so its sums
+    # do not depend on how many there are.
+    faiss.omp_set_num_threads(1)
+
+
+def _flat(vectors: np.ndarray, metric: str) -> Any:
+    import faiss
+
+    index = faiss.IndexFlatL2(vectors.shape[1])
+    for part in _blocks(len(vectors)):
+        index.add(_ready(vectors[part], metric))
+
+    def search(rows: np.ndarray, want: int) -> np.ndarray:
+        _alone(faiss)
+        return np.asarray(index.search(_ready(vectors[rows], metric), want)[1])
+
+    return search
+
+
+def _inverted(vectors: np.ndarray, metric: str) -> Any:
+    import faiss
+
+    _alone(faiss)
+    n, n_dims = vectors.shape
+    n_cells = max(16, round(2 * n**0.5))
+    sample = _ready(vectors[: min(n, TRAIN_PER_CELL * n_cells)], metric)
+    reduce = None
+    if n_dims > INDEX_DIMS:
+        reduce = faiss.PCAMatrix(n_dims, INDEX_DIMS)
+        reduce.train(sample[: 256 * INDEX_DIMS])
+        sample = reduce.apply(sample)
+    quantizer = faiss.IndexFlatL2(sample.shape[1])
+    index = faiss.IndexIVFFlat(quantizer, sample.shape[1], n_cells)
+    index.cp.seed = SEED
+    index.cp.niter = 8
+    index.cp.max_points_per_centroid = TRAIN_PER_CELL
+    index.train(sample)
+    index.nprobe = max(16, n_cells // 32)
+
+    def shrink(part: np.ndarray) -> np.ndarray:
+        ready = _ready(part, metric)
+        return ready if reduce is None else np.asarray(reduce.apply(ready))
+
+    for part in _blocks(n):
+        index.add(shrink(vectors[part]))
+
+    def search(rows: np.ndarray, want: int) -> np.ndarray:
+        _alone(faiss)
+        return np.asarray(index.search(shrink(vectors[rows]), want)[1])
+
+    return search
+
+
+def _recall(vectors: np.ndarray, found: Neighbours, *, k: int, metric: str) -> float:
+    """Return the share of true neighbours found, for the first rows, against all pairs."""
+    import faiss
+
+    _alone(faiss)
+    rows = np.arange(min(RECALL_QUERIES, len(vectors)))
+    queries = _ready(vectors[rows], metric)
+    heap = faiss.ResultHeap(len(rows), k + 1)
+    for part in _blocks(len(vectors)):
+        index = faiss.IndexFlatL2(vectors.shape[1])
+        index.add(_ready(vectors[part], metric))
+        near, at = index.search(queries, min(k + 1, part.stop - part.start))
+        heap.add_result(near, at + part.start)
+    heap.finalize()
+    hits = [
+        len(np.intersect1d(true[true != row][:k], found.indices[row]))
+        for row, true in zip(rows, heap.I, strict=True)
+    ]
+    return float(np.mean(hits)) / k

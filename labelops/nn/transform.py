@@ -1,0 +1,107 @@
+"""From a decoded picture to what a model sees; random changes of it for training."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as v2
+
+# N items, H×W positions, S side of a square
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def square(image: np.ndarray, side: int) -> np.ndarray:
+    """Return the central square of a picture, resized.
+
+    Parameters
+    ----------
+    image
+        uint8, shape (3, H, W).
+    side
+        S.
+
+    Returns
+    -------
+    uint8, shape (3, S, S).
+
+    Notes
+    -----
+    Cropped first: a picture of 1 × 10 000 pixels scaled to a shorter side of 224 would take 1.5 GB.
+
+    Examples
+    --------
+    >>> square(np.full((3, 2, 6), 7, np.uint8), 4)[0].tolist()
+    [[7, 7, 7, 7], [7, 7, 7, 7], [7, 7, 7, 7], [7, 7, 7, 7]]
+    """
+    short = min(image.shape[1:])
+    tensor = torch.from_numpy(np.ascontiguousarray(image))
+    tensor = v2.center_crop(tensor, [short, short])
+    resized: Tensor = v2.resize(tensor, [side, side], antialias=True)
+    return resized.numpy()
+
+
+class Normalised(nn.Module):
+    """A model that takes uint8 pictures: scales to [0, 1], normalises, goes on.
+
+    Parameters
+    ----------
+    model
+        Takes float pictures, shape (N, 3, S, S).
+    mean, std
+        By channel; zeros and ones leave pictures in [0, 1].
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: nn.Module, *, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the model's output for uint8 pictures."""
+        output: Tensor = self.model((images.to(torch.float32) / 255 - self.mean) / self.std)
+        return output
+
+
+def augment(images: Tensor, *, flip: bool, crop: int, generator: torch.Generator) -> Tensor:
+    """Return pictures mirrored at random and shifted by up to `crop` pixels at random.
+
+    Parameters
+    ----------
+    images
+        Shape (N, 3, S, S).
+    flip
+        Whether half of them are mirrored left to right.
+    crop
+        Padding (reflected) of which a random S × S part is taken; 0 for none.
+    generator
+        On the CPU; the only source of randomness.
+
+    Examples
+    --------
+    >>> images = torch.arange(12.0).reshape(1, 3, 2, 2)
+    >>> same = augment(images, flip=False, crop=0, generator=torch.Generator())
+    >>> bool((same == images).all())
+    True
+    """
+    n, side = len(images), images.shape[-1]
+    if flip:
+        mirrored = torch.rand(n, generator=generator) < 0.5
+        chosen = mirrored.to(images.device).view(n, 1, 1, 1)
+        images = torch.where(chosen, v2.horizontal_flip(images), images)
+    if crop:
+        padded = v2.pad(images, [crop] * 4, padding_mode="reflect")
+        corner = torch.randint(0, 2 * crop + 1, (2, n), generator=generator)
+        steps = torch.arange(side)
+        row = (corner[0][:, None] + steps).to(images.device)
+        column = (corner[1][:, None] + steps).to(images.device)
+        item = torch.arange(n, device=images.device)[:, None, None]
+        # Indexed positions come first when a slice stands between them.
+        images = padded[item, :, row[:, :, None], column[:, None, :]].permute(0, 3, 1, 2)
+    return images

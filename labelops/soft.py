@@ -1,0 +1,206 @@
+"""Sparse soft labels: the few probable classes of an item, exactly enough to train on.
+
+For every item the k most probable classes are kept with their probabilities, the given class
+always among them, and the mass of all others in one number. Ids are integers (a class id in a
+half-precision float is wrong from 2 049 on), probabilities are half precision, and the residual
+mass is the true one, not one minus the rounded values.
+"""
+
+# N items, K classes, M stored values
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class SoftLabels(NamedTuple):
+    """Sparse soft labels of N items.
+
+    Attributes
+    ----------
+    ids : class ids item after item, most probable first; uint16 up to 65 536 classes, else uint32.
+    probs : their probabilities, float16.
+    offsets : item i owns ``ids[offsets[i]:offsets[i + 1]]``; int32, shape (N + 1,).
+    tail : probability of all classes that are not stored, float16, shape (N,).
+    n_classes : K.
+    """
+
+    ids: np.ndarray
+    probs: np.ndarray
+    offsets: np.ndarray
+    tail: np.ndarray
+    n_classes: int
+
+
+def id_type(n_classes: int) -> np.dtype:
+    """Return the smallest unsigned type that holds every class id.
+
+    Examples
+    --------
+    >>> id_type(65_536), id_type(65_537)
+    (dtype('uint16'), dtype('uint32'))
+    """
+    return np.dtype(np.uint16 if n_classes <= 1 << 16 else np.uint32)
+
+
+def top_classes(probs: np.ndarray, k: int) -> np.ndarray:
+    """Return the k most probable classes of every item, most probable first, ties by smaller id.
+
+    Parameters
+    ----------
+    probs
+        Probabilities, shape (N, K).
+    k
+        How many, 1 ≤ k ≤ K.
+
+    Returns
+    -------
+    Class ids, int64, shape (N, k).
+
+    Notes
+    -----
+    k sweeps of arg-max: for the usual k ≤ 10 faster than sorting, and ties are always broken alike.
+
+    Examples
+    --------
+    >>> top_classes(np.array([[0.2, 0.4, 0.4], [0.9, 0.0, 0.1]]), 2).tolist()
+    [[1, 2], [0, 2]]
+    """
+    rest = np.array(probs)
+    rows = np.arange(len(rest))
+    tops = np.empty((len(rest), k), np.int64)
+    for j in range(k):
+        tops[:, j] = rest.argmax(axis=1)
+        rest[rows, tops[:, j]] = -1
+    return tops
+
+
+def sparsify(probs: np.ndarray, *, given: np.ndarray | None = None, k: int = 5) -> SoftLabels:
+    """Keep the k most probable classes and the given one, and the true mass of the rest.
+
+    Parameters
+    ----------
+    probs
+        Probabilities that sum to one, shape (N, K).
+    given
+        Class ids, shape (N,); stored even if they are not among the top k. Methods that weigh the
+        target class by itself need it.
+    k
+        How many classes to keep; all of them if there are no more.
+
+    Returns
+    -------
+    SoftLabels with k values an item, or k + 1 where the given class is not among the top k.
+
+    Raises
+    ------
+    ValueError
+        If k < 1, or `probs` is not a matrix.
+
+    Examples
+    --------
+    >>> soft = sparsify(np.array([[0.5, 0.25, 0.125, 0.125]]), given=np.array([3]), k=2)
+    >>> soft.ids.tolist(), soft.probs.tolist(), soft.tail.tolist()
+    ([0, 1, 3], [0.5, 0.25, 0.125], [0.125])
+    """
+    if probs.ndim != 2 or k < 1:
+        raise ValueError(
+            f"sparsify: probs of shape (N, K) and k ≥ 1 were expected, got {probs.shape} and k={k}"
+        )
+    n, n_classes = probs.shape
+    k = min(k, n_classes)
+    exact = np.asarray(probs, np.float64)
+    kept = top_classes(exact, k)
+    stored = np.ones((n, k), bool)
+    if given is not None:
+        wanted = np.asarray(given, np.int64)[:, None]
+        stored = np.concatenate([stored, ~(kept == wanted).any(axis=1, keepdims=True)], axis=1)
+        kept = np.concatenate([kept, wanted], axis=1)
+    values = np.take_along_axis(exact, kept, axis=1)
+    rest = exact.copy()
+    np.put_along_axis(rest, kept, 0.0, axis=1)
+    offsets = np.zeros(n + 1, np.int32)
+    np.cumsum(stored.sum(axis=1), out=offsets[1:])
+    return SoftLabels(
+        ids=kept[stored].astype(id_type(n_classes)),
+        probs=values[stored].astype(np.float16),
+        offsets=offsets,
+        tail=rest.sum(axis=1).astype(np.float16),
+        n_classes=n_classes,
+    )
+
+
+def smooth(soft: SoftLabels) -> np.ndarray:
+    """Return dense labels with the residual mass spread evenly over the classes not stored.
+
+    q_c = v_c for stored classes, r / (K − m) for the others ("marginal smoothing"); divided by its
+    sum, since rounded values may sum to more than one and a target that does not sum to one shifts
+    the minimum of the loss.
+
+    Returns
+    -------
+    float64, shape (N, K); rows sum to one.
+
+    Examples
+    --------
+    >>> smooth(sparsify(np.array([[0.5, 0.25, 0.125, 0.125]]), k=2)).tolist()
+    [[0.5, 0.25, 0.125, 0.125]]
+    """
+    m = np.diff(soft.offsets)
+    others = np.maximum(soft.n_classes - m, 1)
+    dense = np.repeat((soft.tail.astype(np.float64) / others)[:, None], soft.n_classes, axis=1)
+    dense[_rows(soft), soft.ids] = soft.probs
+    return np.asarray(dense / dense.sum(axis=1, keepdims=True))
+
+
+def renormalise(soft: SoftLabels) -> np.ndarray:
+    """Return dense labels with the residual mass left out ("marginal re-norm").
+
+    Returns
+    -------
+    float64, shape (N, K); rows sum to one, classes not stored have 0.
+
+    Examples
+    --------
+    >>> renormalise(sparsify(np.array([[0.5, 0.25, 0.25, 0.0]]), k=2)).round(2).tolist()
+    [[0.67, 0.33, 0.0, 0.0]]
+    """
+    dense = np.zeros((len(soft.tail), soft.n_classes))
+    dense[_rows(soft), soft.ids] = soft.probs
+    return np.asarray(dense / dense.sum(axis=1, keepdims=True))
+
+
+def smoothing_error(probs: np.ndarray, soft: SoftLabels) -> np.ndarray:
+    """Return how much `smooth` loses, before rounding to half precision.
+
+    KL(p ‖ q) = r · (log(K − m) − H(tail)), with H the entropy of p over the classes not stored,
+    normalised: zero if and only if that tail is uniform.
+
+    Parameters
+    ----------
+    probs
+        The probabilities that were made sparse, shape (N, K).
+    soft
+        What was kept of them.
+
+    Returns
+    -------
+    Nats, float64, shape (N,).
+
+    Examples
+    --------
+    >>> p = np.array([[0.5, 0.25, 0.125, 0.125], [0.5, 0.25, 0.25, 0.0]])
+    >>> smoothing_error(p, sparsify(p, k=2)).round(4).tolist()
+    [0.0, 0.1733]
+    """
+    rest = np.array(probs, np.float64)
+    rest[_rows(soft), soft.ids] = 0.0
+    mass = rest.sum(axis=1)
+    tail = rest / np.where(mass > 0, mass, 1.0)[:, None]
+    entropy = -np.sum(tail * np.log(np.where(tail > 0, tail, 1.0)), axis=1)
+    others = np.maximum(soft.n_classes - np.diff(soft.offsets), 1)
+    return np.asarray(mass * (np.log(others) - entropy))
+
+
+def _rows(soft: SoftLabels) -> np.ndarray:
+    return np.repeat(np.arange(len(soft.tail)), np.diff(soft.offsets))
