@@ -1,9 +1,9 @@
 """The data card of a run's product: what was done to the data, with numbers.
 
 It is `README.md` of the run folder and names `dataset/` and `set_aside/` as two configurations, so
-``load_dataset(RUN)`` and ``load_dataset(RUN, "set_aside")`` work. It does not lie in `dataset/` itself:
-pandas and polars take every file of a folder for Parquet, and refuse the folder (measured with
-pandas 3.1 and polars 2.1; `datasets` and DuckDB do not mind).
+``load_dataset(RUN)`` and ``load_dataset(RUN, "set_aside")`` work. It does not lie in `dataset/`
+itself: pandas and polars take every file of a folder for Parquet, and refuse the folder (measured
+with pandas 3.1 and polars 2.1; `datasets` and DuckDB do not mind).
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,43 +40,46 @@ def write_card(run: Run) -> str | None:
         return None
     counts = counts_of(run)
     context = run.context("decide", run.layout())
-    text = "\n".join(
-        [
-            *_header(counts),
-            "# Cleaned labels",
-            "",
-            f"Made by labelops {__version__}, run `{run.key[:16]}`, from "
-            f"{len(run.source.shards)} shards with {run.source.n_items:,} items of "
-            f"{context.n_classes} classes. Nothing in the source was changed.",
-            "",
-            "## What was done",
-            "",
-            *_done(counts),
-            *_undone(run),
-            "",
-            "## Changed labels, by rule",
-            "",
-            *_gate(context.own("outcome")),
-            "",
-            "## Columns besides those of the source",
-            "",
-            COLUMNS,
-            "",
-            "Class ids are positions in the class names, which the file footers hold "
-            "(`labelops.soft_labels`).",
-            "",
-            "## Undo",
-            "",
-            "Every decision is a row of `decisions/`, with what it was before, why, how sure and by "
-            "which rule. `dataset.leave_out_rules` and `dataset.leave_out_items` make the product "
-            "without some of them; `pipelines.ledger.derive` does so for any table.",
-            "",
-            "To share the product, publish this file with `dataset/` and `set_aside/`.",
-            "",
-        ]
-    )
-    run.store.write_atomic(CARD_FILE, text.encode())
+    sections = [
+        *_header(counts),
+        "# Cleaned labels",
+        "",
+        f"Made by labelops {__version__}, run `{run.key[:16]}`, from {len(run.source.shards)} "
+        f"shards with {run.source.n_items:,} items of {context.n_classes} classes. Nothing in the "
+        "source was changed.",
+        "",
+        "## What was done",
+        "",
+        *_estimated(run),
+        *_done(counts),
+        *_undone(run),
+        "",
+        "## Changed labels, by rule",
+        "",
+        *_gate(context.own("outcome")),
+        "",
+        "## Columns besides those of the source",
+        "",
+        COLUMNS,
+        "",
+        "Class ids are positions in the class names, which the file footers hold "
+        "(`labelops.soft_labels`).",
+        "",
+        "## Undo",
+        "",
+        UNDO,
+        "",
+        "To share the product, publish this file with `dataset/` and `set_aside/`.",
+        "",
+    ]
+    run.store.write_atomic(CARD_FILE, "\n".join(sections).encode())
     return f"{run.uri.rstrip('/')}/{CARD_FILE}"
+
+
+UNDO = """\
+Every decision is a row of `decisions/`, with what it was before, why, how sure and by which rule.
+`dataset.leave_out_rules` and `dataset.leave_out_items` make the product without some of them;
+`pipelines.ledger.derive` does so for any table."""
 
 
 def _header(counts: Mapping[str, int]) -> list[str]:
@@ -112,6 +115,19 @@ def _done(counts: Mapping[str, int]) -> list[str]:
     ]
 
 
+def _estimated(run: Run) -> list[str]:
+    if not any(entry.name == "confident" and entry.skipped is None for entry in run.entries):
+        return []
+    found = run.context("confident", run.layout()).own("estimates")
+    n = [int(found[f"n_errors{end}"]) for end in ("", "_low", "_high")]
+    rate = float(found["total_noise_rate"])
+    return [
+        f"About {n[0]:,} labels were wrong before ({n[1]:,} to {n[2]:,} with 95 % confidence, "
+        f"{rate:.1%}), as estimated by confident learning.",
+        "",
+    ]
+
+
 def _undone(run: Run) -> list[str]:
     config = run.entry("dataset").config.model_dump()
     rules, items = config["leave_out_rules"], config["leave_out_items"]
@@ -119,8 +135,8 @@ def _undone(run: Run) -> list[str]:
         return []
     return [
         "",
-        "These are the decisions as they were taken. Left out of the product, so that items stay as "
-        f"given: those of rules {list(rules)}, and of {len(items)} single items.",
+        "These are the decisions as they were taken. Left out of the product, so that items stay "
+        f"as given: those of rules {list(rules)}, and of {len(items)} single items.",
     ]
 
 
@@ -132,15 +148,15 @@ def _gate(outcome: Arrays) -> Sequence[str]:
         "| rule | proposed | changed | expected fixed | expected broken | gate |",
         "|---|---:|---:|---:|---:|---|",
     ]
-    for r in changes.tolist():
-        if outcome["proposed"][r] or outcome["reviewed"][r]:
-            lines.append(
-                f"| `{outcome['rules'][r]}` | {int(outcome['proposed'][r]):,} "
-                f"| {int(outcome['shipped'][r]):,} "
-                f"| {float(outcome['shipped_expected_fixed'][r]):.1f} "
-                f"| {float(outcome['shipped_expected_broken'][r]):.1f} "
-                f"| {'ships' if outcome['ships'][r] else 'held back'}: {outcome['verdict'][r]} |"
-            )
+    lines += [
+        f"| `{outcome['rules'][r]}` | {int(outcome['proposed'][r]):,} "
+        f"| {int(outcome['shipped'][r]):,} "
+        f"| {float(outcome['shipped_expected_fixed'][r]):.1f} "
+        f"| {float(outcome['shipped_expected_broken'][r]):.1f} "
+        f"| {'ships' if outcome['ships'][r] else 'held back'}: {outcome['verdict'][r]} |"
+        for r in changes.tolist()
+        if outcome["proposed"][r] or outcome["reviewed"][r]
+    ]
     measured = bool(outcome["is_measured"][changes].any())
     lines += [
         "",

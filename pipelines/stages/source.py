@@ -22,10 +22,12 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 
 
 def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
+    """Return the source columns that identify and label items, as far as there are any."""
     return [name for name in ("item_id", "label") if name in columns]
 
 
 def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
+    """Return the columns of the sidecar."""
     return ["item_id", "item_hash", *(["given"] if "label" in columns else [])]
 
 

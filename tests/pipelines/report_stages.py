@@ -79,6 +79,10 @@ def decision_of(number: int) -> str:
     return ("relabel", "relabel", "drop", "review")[number // 3 % 4]
 
 
+def rule_of(number: int) -> str:
+    return f"relabel-0.9{'5' * (number % 2)}" if decision_of(number) == "relabel" else "issue"
+
+
 def confidence_of(number: int) -> float:
     return 0.9 + (number * 11 % 8) / 100
 
@@ -126,6 +130,8 @@ def planted(
     class Config(BaseModel, frozen=True, extra="forbid"):
         knob: int = 3
         relabel_confidence: float = 0.9
+        leave_out_rules: tuple[str, ...] = ()
+        leave_out_items: tuple[str, ...] = ()
 
     schema = pa.schema(
         [("item_id", pa.string()), *((column, kind) for column, (kind, _) in columns.items())]
@@ -218,6 +224,8 @@ DECIDE = planted(
         "label_clean": (pa.string(), lambda n: NAMES[predicted_of(n)]),
         "reason": (pa.string(), lambda n: f"because of {decision_of(n)}"),
         "confidence": (pa.float32(), confidence_of),
+        "rule": (pa.string(), rule_of),
     },
     {"outcome": OUTCOME},
 )
+DATASET = planted("dataset", ["item_id"], {"written": (pa.bool_(), is_issue)}, {})

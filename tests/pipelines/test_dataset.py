@@ -213,9 +213,12 @@ def test_product__of_a_product_keeps_the_first_decisions(tmp_path: Path, product
     run = audit(tmp_path, again, even(again.num_rows, 2))
     found = read(tmp_path)
     assert found.schema.names.count("decision") == 1
-    assert found["previous_decision"].to_pylist() == again.filter(
-        pa.compute.is_in(again["item_id"], value_set=found["item_id"].combine_chunks())
-    )["decision"].to_pylist()
+    assert (
+        found["previous_decision"].to_pylist()
+        == again.filter(
+            pa.compute.is_in(again["item_id"], value_set=found["item_id"].combine_chunks())
+        )["decision"].to_pylist()
+    )
     audit(tmp_path / "third", found, [found.num_rows])
     third = read(tmp_path / "third").schema.names
     assert {"decision", "previous_decision", "previous_previous_decision"} <= set(third)
@@ -230,24 +233,23 @@ def test_leave_out__gives_what_the_log_derives_without_those_rows(
     log = pa.concat_tables([pq.read_table(path) for path in parts(product, "decisions")])
     rules = sorted({r for r in log["rule"].to_pylist() if r.startswith("relabel-")})[:1]
     items = log.filter(pa.compute.equal(log["action"], "review"))["item_id"].to_pylist()[:2]
-    settings = (
-        f"[decide]\nmax_review = 10\n[dataset]\nleave_out_rules = {rules}\nleave_out_items = {items}\n"
-    ).replace("'", '"')
+    settings = "[decide]\nmax_review = 10\n[dataset]\n"
+    settings += f"leave_out_rules = {json.dumps(rules)}\nleave_out_items = {json.dumps(items)}\n"
     audit(tmp_path, data, [120, 0, 5, 205], settings)
     want = derive(
         data.select(["item_id", "label"]), log, leave_out_rules=rules, leave_out_items=items
     )
     got = pa.concat_tables(
-        [t.select(["item_id", "decision", "label_clean"]) for t in
-         (read(tmp_path), read(tmp_path, "set_aside"))]
+        [
+            t.select(["item_id", "decision", "label_clean"])
+            for t in (read(tmp_path), read(tmp_path, "set_aside"))
+        ]
     )
     place = {item: row for row, item in enumerate(got["item_id"].to_pylist())}
     got = got.take([place[item] for item in want["item_id"].to_pylist()])
     assert got["decision"].to_pylist() == want["decision"].to_pylist()
     assert got["label_clean"].to_pylist() == want["label_clean"].to_pylist()
-    undone = read(tmp_path).filter(
-        pa.compute.starts_with(read(tmp_path)["reason"], "left out: ")
-    )
+    undone = read(tmp_path).filter(pa.compute.starts_with(read(tmp_path)["reason"], "left out: "))
     assert undone.num_rows > 2
     assert set(undone["weight"].to_pylist()) == {1.0}
     assert "Left out of the product" in (tmp_path / "out" / "README.md").read_text()
@@ -265,7 +267,9 @@ def test_product__label_clean_has_the_type_of_label_without_metadata(
 ) -> None:
     data = source_table().replace_schema_metadata(None).drop_columns(["item_id", "image"])
     label = np.array(data["label"].to_pylist())
-    column = pa.array([NAMES[k] for k in label]) if kind == "string" else pa.array(label, pa.int16())
+    column = (
+        pa.array([NAMES[k] for k in label]) if kind == "string" else pa.array(label, pa.int16())
+    )
     data = data.set_column(data.column_names.index("label"), "label", column)
     audit(tmp_path, data, even(N, 2))
     inside = read(tmp_path)

@@ -26,7 +26,9 @@ def _fake_confident(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipelines.run, "finish", lambda run, listen=None: "none")
 
 
-def planted(seed: int = 0, *, sharp: float = 3.0, names: bool = True) -> tuple[pa.Table, np.ndarray]:
+def planted(
+    seed: int = 0, *, sharp: float = 3.0, names: bool = True
+) -> tuple[pa.Table, np.ndarray]:
     """Return items with predictions and 20 % wrong labels, and their true classes."""
     rng = np.random.default_rng(seed)
     true = rng.integers(0, K, N)
@@ -177,7 +179,7 @@ def test_class_size__a_class_at_its_minimum_loses_nothing(tmp_path: Path) -> Non
 
 
 def test_reviewed__people_have_the_last_word_and_measure_the_gate(tmp_path: Path) -> None:
-    data, true = planted()
+    data, _ = planted()
     blind = sidecar(audit(tmp_path / "blind", data, even(N, 2)))
     changed = np.flatnonzero(np.array(blind["decision"].to_pylist()) == "relabel")
     # Reviewers find that every change was wrong: the given label was right.

@@ -59,7 +59,9 @@ def test_neighbours__equal_brute_force(tmp_path: Path) -> None:
     got = sidecar(run)
     assert got["item_id"].to_pylist() == data["item_id"].to_pylist()
     x = np.stack(data["features"].to_numpy())
-    want, _ = NearestNeighbors(n_neighbors=10, metric="cosine", algorithm="brute").fit(x).kneighbors()
+    want, _ = (
+        NearestNeighbors(n_neighbors=10, metric="cosine", algorithm="brute").fit(x).kneighbors()
+    )
     np.testing.assert_allclose(got["nn_distance"], want[:, 0], atol=1e-6)
     mean = want.mean(axis=1)
     np.testing.assert_allclose(got["outlier_score"], np.exp(-mean / np.median(mean)), atol=1e-5)
@@ -83,7 +85,9 @@ def test_duplicates__planted_sets_are_found_and_only_contradictions_are_conflict
     assert {i for i, s in enumerate(sets) if s is not None} == members
     assert np.flatnonzero(got["is_duplicate_conflict"]).tolist() == [20, 60]
     run = load_run(str(tmp_path / "out"))
-    hashes = np.concatenate([f.array("item_hash") for f in pipelines.run.frames(run, ["item_hash"])])
+    hashes = np.concatenate(
+        [f.array("item_hash") for f in pipelines.run.frames(run, ["item_hash"])]
+    )
     assert sets[20] == min(hashes[20], hashes[60])
 
 

@@ -14,7 +14,8 @@ from PIL import Image
 
 import pipelines.run
 from pipelines import registry
-from pipelines.recipe import parse_recipe
+from pipelines.graph import open_workers
+from pipelines.recipe import Recipe, parse_recipe
 from pipelines.report import collect, write_report
 from pipelines.report.limits import Limits
 from pipelines.report.model import Estimate, Item, Picture, Report
@@ -29,6 +30,11 @@ RECIPE = """
 stages = ["source", "infer", "confident", "neighbours", "decide"]
 [data]
 max_bad_share = 0.2
+"""
+LEFT_OUT = """
+[dataset]
+leave_out_rules = ["relabel-0.95"]
+leave_out_items = ["item-00002", "item-00010", "item-00016"]
 """
 
 
@@ -57,15 +63,27 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Finished runs of the planted stages, by cut."""
     folder = tmp_path_factory.mktemp("report")
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("infer", "confident", "neighbours", "decide"):
+        for name in ("infer", "confident", "neighbours", "decide", "dataset"):
             target = f"tests.pipelines.report_stages:{name.upper()}"
             patch.setitem(registry.STAGES, name, target)
         for cut, sizes in CUTS.items():
             data = folder / cut / "planted"
             write_shards(data, source(), sizes)
-            recipe = parse_recipe(RECIPE, name="audit")
-            pipelines.run.run(recipe, data=str(data), out=str(folder / cut / "out"))
-        yield {cut: str(folder / cut / "out") for cut in CUTS}
+            make_run(parse_recipe(RECIPE, name="audit"), str(data), str(folder / cut / "out"))
+        recipe = parse_recipe(
+            RECIPE.replace('"decide"', '"decide", "dataset"') + LEFT_OUT, name="audit"
+        )
+        make_run(recipe, str(folder / "four" / "planted"), str(folder / "left out"))
+        yield {cut: str(folder / cut / "out") for cut in CUTS} | {"left": str(folder / "left out")}
+
+
+def make_run(recipe: Recipe, data: str, out: str) -> None:
+    """Run the stages, and write what of the end of a run the report reads."""
+    run = pipelines.run.open_run(recipe, data=data, out=out)
+    with open_workers() as pool:
+        for entry in run.entries:
+            pipelines.run.run_stage(run, entry.name, pool)
+    write_report(run.uri)
 
 
 @pytest.fixture(scope="module", params=list(CUTS))
@@ -190,13 +208,34 @@ def test_gate__says_what_shipped_and_why_not(report: Report) -> None:
     assert (shipped.name, shipped.proposed, shipped.shipped) == ("relabel-0.9", 40, 38)
     assert shipped.verdict == "shipped in part"
     assert "2 not changed: max_change_share is reached" in shipped.why
-    assert shipped.basis == "expected, not measured"
     assert shipped.meaning
     assert (held.proposed, held.shipped, held.verdict) == (30, 0, "held back")
-    assert held.basis == "measured on reviewed items"
     assert held.gain == Estimate(0.8, -0.1, 1.0)
     assert report.fixed == Estimate(35.5)
     assert report.broken == Estimate(1.25)
+
+
+def test_decisions_left_out__are_not_counted_as_made(runs: dict[str, str]) -> None:
+    report = collect(runs["left"])
+    items = ("item-00002", "item-00010", "item-00016")
+    done = [
+        n
+        for n in LIVE
+        if planted.is_issue(n)
+        and planted.rule_of(n) != "relabel-0.95"
+        and planted.item_id(n) not in items
+    ]
+    decided = Counter(planted.decision_of(n) for n in done)
+    assert planted.decision_of(10) == "review"
+    assert planted.decision_of(16) != "keep"
+    assert report.ledger.is_balanced
+    assert report.ledger.relabelled == decided["relabel"]
+    assert report.ledger.dropped == decided["drop"]
+    assert report.ledger.review == decided["review"]
+    assert report.changes is not None
+    assert report.changes.count == decided["relabel"]
+    facts = {fact.name: fact.value for fact in report.facts}
+    assert facts["Left out of the dataset"] == ", ".join(("relabel-0.95", *items))
 
 
 def test_quarantine__names_reason_source_file_and_row(report: Report) -> None:
@@ -242,7 +281,7 @@ def test_report__is_the_same_however_the_data_is_cut(runs: dict[str, str]) -> No
             ),
         )
 
-    first, *others = (neutral(collect(uri)) for uri in runs.values())
+    first, *others = (neutral(collect(runs[cut])) for cut in CUTS)
     for other in others:
         assert other == first
 

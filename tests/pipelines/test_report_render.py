@@ -244,7 +244,6 @@ def example(
                 fixed=m.Estimate(relabelled * 0.93, relabelled * 0.9, relabelled * 0.95),
                 broken=m.Estimate(relabelled * 0.03, relabelled * 0.02, relabelled * 0.05),
                 gain=m.Estimate(0.9, 0.79, 0.96),
-                basis="expected, not measured",
                 verdict="shipped",
                 why="the gain is positive over its whole interval",
             ),
@@ -256,7 +255,6 @@ def example(
                 fixed=m.Estimate(8, 4, 12),
                 broken=m.Estimate(6, 2, 10),
                 gain=m.Estimate(0.14, -0.43, 0.71),
-                basis="expected, not measured",
                 verdict="held back",
                 why="the interval of the gain contains zero",
             ),
@@ -528,7 +526,7 @@ def hostile(text: str) -> m.Report:
             ),
         ),
         rules=tuple(
-            replace(rule, name=text, meaning=text, why=text, verdict=text, basis=text)
+            replace(rule, name=text, meaning=text, why=text, verdict=text)
             for rule in report.rules
         ),
         quarantine=(

@@ -1,0 +1,405 @@
+"""Steps of a stage that find cuts: the first so many items of each pair of classes, or of each class.
+
+What `labelops.confident.selection` says about one set of elements is done here over shards: each pass is a
+reduction, and a pass that is no longer needed is left out.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from labelops.confident import selection as sel
+from labelops.confident.issues import BY_CLASSES, BY_LOWEST, BY_PAIRS, Settings, single_elements
+from labelops.confident.keys import order_keys
+from labelops.confident.selection import Elements, Selection
+from pipelines.frame import Frame, numpy_of
+from pipelines.stage import Arrays, Context, Map, Output, Reduce, Step
+
+if TYPE_CHECKING:
+    from labelops.fast.confident import PairCuts
+
+ROW_BYTES = 1 << 20
+"""Probabilities are read in blocks of this size, which stay in the cache of a processor."""
+
+
+def clear_lead(n_classes: int) -> float:
+    """Return by how much the given class must lead for a row not to be kept for choosing among.
+
+    Kept rows nearly always fill the quotas: what is flagged for class j among the items given k has
+    another class than k in front, or is as unlikely to be k as to be j, and between many classes
+    unlikely means less. The more classes, the longer a row: this keeps the rows' share of the disk
+    within bounds, too.
+    """
+    return min(0.25, 4.0 / n_classes)
+
+
+def rows_folder(ctx: Context) -> str:
+    """Return the scratch folder of the rows among which pairs choose."""
+    return f"{ctx.stage}/_rows"
+
+
+def deep_folder(ctx: Context) -> str:
+    """Return the scratch folder of further rows, where the first were not enough."""
+    return f"{ctx.stage}/_deep"
+
+
+def rows_schema(kind: pa.DataType) -> pa.Schema:
+    """Return the columns of kept rows; `kind` is the type of `pred_probs`."""
+    return pa.schema(
+        [
+            ("row", pa.int32()),
+            ("given", pa.int32()),
+            ("item_hash", pa.uint64()),
+            ("pred_probs", pa.list_(kind.value_type, kind.list_size)),
+        ]
+    )
+
+
+def rows_table(
+    rows: np.ndarray, given: np.ndarray, hashes: np.ndarray, probs: np.ndarray, schema: pa.Schema
+) -> pa.Table:
+    """Return kept rows as a table."""
+    flat = pa.array(probs.reshape(-1))
+    columns = [
+        pa.array(rows, pa.int32()),
+        pa.array(given[rows], pa.int32()),
+        pa.array(hashes[rows], pa.uint64()),
+        pa.FixedSizeListArray.from_arrays(flat, probs.shape[1]),
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def blocks_of(frame: Frame, dtype: np.dtype, n_classes: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (first row, probabilities) of a shard, block by block."""
+    rows = max(16, ROW_BYTES // (n_classes * dtype.itemsize))
+    for first, table in frame.batches(["pred_probs"], rows):
+        column = table.column(0)
+        for chunk in column.chunks:
+            yield first, numpy_of(chunk, "pred_probs")
+            first += len(chunk)
+
+
+def cut_steps(settings: Settings, ctx: Context) -> list[Step]:
+    """Return the steps that find the cuts of a filter.
+
+    They read `given`, `p_given`, `p_other`, `item_hash` and the kept rows, and begin with the quotas in
+    the result of step "estimates".
+    """
+    kind = ctx.types["pred_probs"]
+    narrow = ["given", "p_given", "p_other", "item_hash"]
+    reads = [*narrow, rows_folder(ctx), deep_folder(ctx)]
+    found: list[Step] = [
+        Reduce(name="cuts", reads=reads, summarize=count_first, finish=narrow_first)
+    ]
+    if settings.filter_by in BY_PAIRS:
+        found += [
+            Map(
+                name="deep",
+                reads=["pred_probs", *narrow],
+                writes={
+                    deep_folder(ctx): Output(schema=rows_schema(kind), rows="some", ipc=True)
+                },
+                apply=keep_deep,
+                when=has_short,
+            ),
+            Reduce(
+                name="cuts-deep",
+                reads=reads,
+                summarize=count_deep,
+                finish=narrow_deep,
+                when=has_short,
+            ),
+        ]
+    key_bits = 8 * _dtype(ctx).itemsize
+    for turn in range(sel.max_passes(ctx.n_classes**2, key_bits)):
+        found.append(
+            Reduce(
+                name=f"cuts-{turn:02d}",
+                reads=reads,
+                summarize=_summarize_turn(turn),
+                finish=_finish_turn(turn),
+                when=_is_turn(turn),
+            )
+        )
+    found.append(
+        Reduce(
+            name="cuts-last",
+            reads=reads,
+            summarize=collect_open,
+            merge=merge_elements,
+            finish=settle,
+            when=lambda ctx: _narrowed(ctx).total_open > 0,
+        )
+    )
+    return found
+
+
+def _dtype(ctx: Context) -> np.dtype:
+    return np.dtype(ctx.types["pred_probs"].value_type.to_pandas_dtype())
+
+
+# -- what is known after each step -----------------------------------------------------------------
+
+
+def _stored(result: Mapping[str, np.ndarray]) -> Selection:
+    return Selection(**{name: result[name] for name in Selection._fields})
+
+
+def _first_bits(ctx: Context) -> int:
+    return sel.n_bits(len(ctx.own("estimates")["quota_group"]))
+
+
+def _edges(ctx: Context) -> np.ndarray:
+    """Return the edges of the first pass; what kept rows are complete up to is one of them."""
+    lead = order_keys(np.array([clear_lead(ctx.n_classes)], _dtype(ctx)))
+    return np.union1d(sel.whole_range(_dtype(ctx), _first_bits(ctx)), lead)
+
+
+def _n_complete(ctx: Context) -> int:
+    """Return how many of the first pass's bins the kept rows are complete in."""
+    lead = order_keys(np.array([clear_lead(ctx.n_classes)], _dtype(ctx)))
+    return int(np.searchsorted(_edges(ctx), lead[0]))
+
+
+def _start(ctx: Context, edges: np.ndarray) -> Selection:
+    quotas = np.zeros(ctx.n_classes**2, np.int64)
+    quotas[ctx.own("estimates")["quota_group"]] = ctx.own("estimates")["quota"]
+    return sel.start(quotas, edges)
+
+
+def _start_deep(ctx: Context, edges: np.ndarray) -> Selection:
+    quotas = np.zeros(ctx.n_classes**2, np.int64)
+    short = ctx.own("cuts")["is_short"]
+    quotas[ctx.own("estimates")["quota_group"][short]] = ctx.own("estimates")["quota"][short]
+    return sel.start(quotas, edges)
+
+
+def has_short(ctx: Context) -> bool:
+    """Say whether the kept rows cannot fill every quota."""
+    return bool(ctx.own("cuts")["is_short"].any())
+
+
+def _after_first(ctx: Context) -> Selection:
+    selection = _stored(ctx.own("cuts"))
+    if has_short(ctx):
+        selection = sel.replace(selection, _stored(ctx.own("cuts-deep")))
+    return selection
+
+
+def _before_turn(ctx: Context, turn: int) -> Selection:
+    """Return the selection before a narrowing pass, or where narrowing ended earlier."""
+    selection = _after_first(ctx)
+    for earlier in range(turn):
+        if selection.total_open <= sel.COLLECT:
+            break
+        selection = _stored(ctx.own(f"cuts-{earlier:02d}"))
+    return selection
+
+
+def _narrowed(ctx: Context) -> Selection:
+    turns = sel.max_passes(ctx.n_classes**2, 8 * _dtype(ctx).itemsize)
+    return _before_turn(ctx, turns)
+
+
+def found_cuts(ctx: Context) -> Selection:
+    """Return the finished selection."""
+    selection = _narrowed(ctx)
+    return _stored(ctx.own("cuts-last")) if selection.total_open else selection
+
+
+# -- elements of a shard ---------------------------------------------------------------------------
+
+
+def row_blocks(
+    frame: Frame, ctx: Context, *, deep: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield (row, probabilities, given, hash) of a shard's kept rows; with `deep`, of all of them."""
+    for folder in [rows_folder(ctx), *([deep_folder(ctx)] if deep else [])]:
+        for batch in frame.file(folder).to_batches():
+            row, probs, given, hashes = (
+                numpy_of(batch.column(name), name)
+                for name in ("row", "pred_probs", "given", "item_hash")
+            )
+            yield row, probs, given, hashes
+
+
+def _all_rows(
+    frame: Frame, ctx: Context
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    return row_blocks(frame, ctx, deep=has_short(ctx))
+
+
+def singles(frame: Frame, ctx: Context) -> Elements:
+    """Return a shard's elements of classes, or of the lowest scores."""
+    return single_elements(
+        ctx.config.settings,
+        ctx.n_classes,
+        frame.array("given"),
+        frame.array("p_given"),
+        frame.array("p_other"),
+        frame.array("item_hash"),
+    )
+
+
+def _by_pairs(ctx: Context) -> bool:
+    return ctx.config.filter_by in BY_PAIRS
+
+
+def _by_single(ctx: Context) -> bool:
+    return ctx.config.filter_by in BY_CLASSES | BY_LOWEST
+
+
+def _pair_cuts(selection: Selection, ctx: Context) -> "PairCuts":
+    from labelops.fast.confident import PairCuts
+
+    return PairCuts(selection, n_classes=ctx.n_classes, dtype=_dtype(ctx))
+
+
+# -- passes ----------------------------------------------------------------------------------------
+
+
+def count_first(frame: Frame, ctx: Context) -> Arrays:
+    """Count what lies between equally spaced edges; of pairs, only where kept rows are complete."""
+    edges = _edges(ctx)
+    selection = _start(ctx, edges)
+    counts = np.zeros((len(selection.groups), len(edges) - 1), np.int64)
+    if _by_pairs(ctx):
+        n_bins = _n_complete(ctx)
+        lead = _dtype(ctx).type(clear_lead(ctx.n_classes))
+        blocks = ((probs, given) for _, probs, given, _ in row_blocks(frame, ctx, deep=False))
+        counts[:, :n_bins] += _pair_cuts(selection, ctx).count_first(
+            _first_bits(ctx), n_bins, lead, blocks
+        )
+    if _by_single(ctx):
+        counts += sel.count_first(selection, edges, singles(frame, ctx))
+    return {"counts": counts}
+
+
+def narrow_first(summary: Arrays, ctx: Context) -> Arrays:
+    """Find the bin of each cut, and the pairs that the kept rows cannot fill."""
+    edges = _edges(ctx)
+    selection, is_short = sel.narrow_first(_start(ctx, edges), edges, summary["counts"])
+    is_pair = selection.groups % (ctx.n_classes + 1) != 0
+    return selection._asdict() | {"is_short": is_short & is_pair & _by_pairs(ctx)}
+
+
+def keep_deep(frame: Frame, ctx: Context) -> Iterator[Mapping[str, pa.Table]]:
+    """Keep further rows of classes with a short pair: all that could come before its cut.
+
+    Flags are for items whose given class is not the most probable one. `reach` is the largest
+    p_given among those of a class; p_given − p_j ≤ p_given, so beyond it no order matters.
+    """
+    n_classes, dtype = ctx.n_classes, _dtype(ctx)
+    is_short = np.zeros((n_classes, n_classes), bool)
+    short = ctx.own("estimates")["quota_group"][ctx.own("cuts")["is_short"]]
+    is_short[np.divmod(short, n_classes)] = True
+    reach = ctx.own("estimates")["reach"].astype(dtype)
+    given, hashes = frame.array("given"), frame.array("item_hash")
+    p_given, p_other = frame.array("p_given"), frame.array("p_other")
+    lead = dtype.type(clear_lead(n_classes))
+    wanted = is_short.any(axis=1)[given] & (p_given - p_other >= lead)
+    schema = rows_schema(ctx.types["pred_probs"])
+    for first, probs in blocks_of(frame, dtype, n_classes):
+        at = np.flatnonzero(wanted[first : first + len(probs)])
+        rows, found = at + first, probs[at]
+        rival = np.where(is_short[given[rows]], found, -np.inf).max(axis=1, initial=-np.inf)
+        near = p_given[rows] - rival.astype(dtype) <= reach[given[rows]]
+        if near.any():
+            table = rows_table(rows[near], given, hashes, found[near], schema)
+            yield {deep_folder(ctx): table}
+
+
+def count_deep(frame: Frame, ctx: Context) -> Arrays:
+    """Count again for short pairs, now over all rows that matter."""
+    bits = _first_bits(ctx)
+    edges = sel.whole_range(_dtype(ctx), bits)
+    cuts = _pair_cuts(_start_deep(ctx, edges), ctx)
+    blocks = ((probs, given) for _, probs, given, _ in row_blocks(frame, ctx, deep=True))
+    return {"counts": cuts.count_first(bits, len(edges) - 1, _dtype(ctx).type(np.inf), blocks)}
+
+
+def narrow_deep(summary: Arrays, ctx: Context) -> Arrays:
+    """Find the bin of each cut that was short; what is still short takes everything."""
+    edges = sel.whole_range(_dtype(ctx), _first_bits(ctx))
+    selection, _ = sel.narrow_first(_start_deep(ctx, edges), edges, summary["counts"])
+    return selection._asdict()
+
+
+def _bits(selection: Selection) -> int:
+    return sel.n_bits(len(selection.open_slots))
+
+
+def _summarize_turn(turn: int) -> Callable[[Frame, Context], Arrays]:
+    def count_turn(frame: Frame, ctx: Context) -> Arrays:
+        selection = _before_turn(ctx, turn)
+        bits = _bits(selection)
+        counts = np.zeros((len(selection.open_slots), 1 << bits), np.int64)
+        if _by_pairs(ctx):
+            blocks = ((p, given, hashes) for _, p, given, hashes in _all_rows(frame, ctx))
+            counts += _pair_cuts(selection, ctx).count(bits, blocks)
+        if _by_single(ctx):
+            counts += sel.count(selection, bits, singles(frame, ctx))
+        return {"counts": counts}
+
+    return count_turn
+
+
+def _finish_turn(turn: int) -> Callable[[Arrays, Context], Arrays]:
+    def narrow_turn(summary: Arrays, ctx: Context) -> Arrays:
+        selection = _before_turn(ctx, turn)
+        return sel.narrow(selection, _bits(selection), summary["counts"])._asdict()
+
+    return narrow_turn
+
+
+def _is_turn(turn: int) -> Callable[[Context], bool]:
+    def is_needed(ctx: Context) -> bool:
+        return _before_turn(ctx, turn).total_open > sel.COLLECT
+
+    return is_needed
+
+
+def collect_open(frame: Frame, ctx: Context) -> Arrays:
+    """Return the elements between which the remaining cuts lie."""
+    selection = _narrowed(ctx)
+    parts = [sel.no_elements()]
+    if _by_pairs(ctx):
+        blocks = ((p, given, hashes) for _, p, given, hashes in _all_rows(frame, ctx))
+        parts.append(_pair_cuts(selection, ctx).collect(blocks))
+    if _by_single(ctx):
+        parts.append(sel.collect(selection, singles(frame, ctx)))
+    return sel.concatenate(parts)._asdict()
+
+
+def merge_elements(a: Arrays, b: Arrays) -> Arrays:
+    """Put two shards' elements together; their order does not matter."""
+    return {name: np.concatenate([a[name], b[name]]) for name in a}
+
+
+def settle(summary: Arrays, ctx: Context) -> Arrays:
+    """Sort what is left, and cut."""
+    return sel.settle(_narrowed(ctx), Elements(**summary))._asdict()
+
+
+# -- flags of a shard ------------------------------------------------------------------------------
+
+
+def taken(frame: Frame, ctx: Context) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Return which items are taken in any of their pairs, and which in their class (or of all).
+
+    Either is None where the filter does not ask for it.
+    """
+    in_pair = in_class = None
+    if not (_by_pairs(ctx) or _by_single(ctx)):
+        return in_pair, in_class
+    selection = found_cuts(ctx)
+    if _by_pairs(ctx):
+        cuts = _pair_cuts(selection, ctx)
+        in_pair = np.zeros(frame.n, bool)
+        for row, probs, given, hashes in _all_rows(frame, ctx):
+            in_pair[row] = cuts.take(probs, given, hashes)
+    if _by_single(ctx):
+        in_class = sel.is_taken(selection, singles(frame, ctx))
+    return in_pair, in_class

@@ -1,0 +1,1 @@
+"""The steps of stage `infer`, by way."""

@@ -1,0 +1,131 @@
+"""Vectors of a shard: embeddings of its pictures, or its features as they are."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.frame import Frame
+from pipelines.images import BadImageError, Limits, decode, encoded
+from pipelines.inference.embedders import open_embedder
+from pipelines.stage import Context, Tables
+from pipelines.vectors import list_array, vectors_of
+
+DECODE_ROWS = 64
+MAX_DECODERS = 8
+"""Threads that decode for one GPU; shards beside each other use the cores of a CPU already."""
+
+ROWS_A_TABLE = 1024
+
+
+def copy_features(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
+    """Take the source's features as embedding; reject what is null or not finite."""
+    values, null = vectors_of(frame["features"])
+    with np.errstate(over="ignore"):
+        single = values.astype(np.float32)
+    finite = np.isfinite(single).all(axis=1)
+    for row in np.flatnonzero(~finite).tolist():
+        if null[row]:
+            why = "features missing: the row is null"
+        else:
+            column = int(np.flatnonzero(~np.isfinite(single[row]))[0])
+            why = f"features not finite: number {column} is {values[row, column]}"
+        frame.reject([row], why)
+    kept = single if finite.all() else single[finite]
+    return {f"{ctx.stage}/_embedding": pa.table({"embedding": list_array(kept)})}
+
+
+def embed_images(frame: Frame, ctx: Context) -> Iterator[Tables]:
+    """Embed the pictures; reject those that do not decode."""
+    forward = open_embedder(ctx.config)
+    threads = 1 if forward.device.type == "cpu" else min(MAX_DECODERS, os.cpu_count() or 1)
+    pictures = squares(frame, ctx, n_threads=threads)
+    held: list[np.ndarray] = []
+    n_held = 0
+    for features in forward.stream(batches(pictures, forward.batch_rows)):
+        held.append(features)
+        n_held += len(features)
+        if n_held >= ROWS_A_TABLE:
+            yield _table(ctx, "embedding", np.concatenate(held))
+            held, n_held = [], 0
+    if held:
+        yield _table(ctx, "embedding", np.concatenate(held))
+
+
+def decode_images(frame: Frame, ctx: Context) -> Iterator[Tables]:
+    """Write the pictures in the size that is trained on; reject those that do not decode."""
+    pictures = squares(frame, ctx, n_threads=1)
+    for batch in batches(pictures, max(1, ROWS_A_TABLE * 1024 // ctx.config.side**2)):
+        yield _table(ctx, "pixels", batch.reshape(len(batch), -1))
+
+
+def _table(ctx: Context, name: str, rows: np.ndarray) -> Tables:
+    return {f"{ctx.stage}/_{name}": pa.table({name: list_array(rows)})}
+
+
+def batches(pictures: Iterable[np.ndarray], rows: int) -> Iterator[np.ndarray]:
+    """Yield stacks of exactly `rows` pictures; the last may be smaller."""
+    held: list[np.ndarray] = []
+    for picture in pictures:
+        held.append(picture)
+        if len(held) == rows:
+            yield np.stack(held)
+            held = []
+    if held:
+        yield np.stack(held)
+
+
+def squares(frame: Frame, ctx: Context, *, n_threads: int) -> Iterator[np.ndarray]:
+    """Yield a shard's pictures, decoded, cut and scaled; reject the others with a reason."""
+    side, limits = ctx.config.side, ctx.config.limits
+
+    def work(data: bytes | str) -> np.ndarray | str:
+        return data if isinstance(data, str) else prepare(data, side, limits)
+
+    row = 0
+    for found in _ahead(work, _encoded(frame), n_threads):
+        for picture in found:
+            if isinstance(picture, str):
+                frame.reject([row], picture)
+            else:
+                yield picture
+            row += 1
+
+
+def _encoded(frame: Frame) -> Iterator[list[bytes | str]]:
+    for _, table in frame.batches(["image"], DECODE_ROWS):
+        yield encoded(table.column("image").combine_chunks())
+
+
+def _ahead(
+    work: Callable[[bytes | str], np.ndarray | str],
+    groups: Iterable[list[bytes | str]],
+    n_threads: int,
+) -> Iterator[list[np.ndarray | str]]:
+    """Apply `work` to every member of every group, in order; with threads, two groups ahead."""
+    if n_threads == 1:
+        for group in groups:
+            yield [work(member) for member in group]
+        return
+    with ThreadPoolExecutor(n_threads) as pool:
+        waiting: deque[list[Future[np.ndarray | str]]] = deque()
+        for group in groups:
+            waiting.append([pool.submit(work, member) for member in group])
+            if len(waiting) > 2:
+                yield [future.result() for future in waiting.popleft()]
+        while waiting:
+            yield [future.result() for future in waiting.popleft()]
+
+
+def prepare(data: bytes, side: int, limits: Limits) -> np.ndarray | str:
+    """Return a picture as uint8 (3, S, S), or why it cannot be."""
+    from labelops.nn.transform import square
+
+    try:
+        # Twice the side: what is scaled down once more by a good filter keeps its edges.
+        return square(decode(data, limits, at_least=2 * side), side)
+    except BadImageError as err:
+        return str(err)

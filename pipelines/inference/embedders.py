@@ -1,0 +1,68 @@
+"""Embedders by their settings, opened once a process."""
+
+from typing import TYPE_CHECKING, Any
+
+from pipelines.models import file_key, load_weights, once
+
+if TYPE_CHECKING:
+    from labelops.nn.forward import Forward
+
+# The settings are those of stage `infer`, which imports this module; hence `Any`.
+
+
+def n_features(config: Any) -> int:
+    """Return the length of the embedding.
+
+    Raises
+    ------
+    ValueError
+        If the name is no classifier of torchvision.
+    """
+    if config.embedder == "pixels":
+        from labelops.nn.pixels import Pixels
+
+        return Pixels.n_features
+    if config.is_program:
+        import numpy as np
+
+        one = np.zeros((1, 3, config.side, config.side), np.uint8)
+        return int(open_embedder(config)(one).shape[1])
+    from labelops.nn import architecture
+
+    return architecture.n_features(config.embedder)
+
+
+def open_embedder(config: Any) -> "Forward":
+    """Return the embedder on its device; one a process, whatever the number of shards."""
+    path = config.embedder if config.is_program else config.weights
+    key = (
+        "embedder",
+        config.embedder,
+        file_key(path) if path else None,
+        (config.mean, config.std, config.batch_rows, config.device),
+    )
+    found: Forward = once(key, lambda: _open(config))
+    return found
+
+
+def _open(config: Any) -> "Forward":
+    from labelops.nn import architecture
+    from labelops.nn.device import pick_device
+    from labelops.nn.forward import Forward
+    from labelops.nn.pixels import Pixels
+    from labelops.nn.transform import Normalised
+
+    device = pick_device(config.device)
+    mean, std = config.mean, config.std
+    if config.embedder == "pixels":
+        model: Any = Pixels()
+        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    elif config.is_program:
+        from pipelines.programs import load_program
+
+        model = load_program(config.embedder, device)
+    else:
+        model = architecture.load_backbone(config.embedder, load_weights(config.weights))
+    return Forward(
+        Normalised(model, mean=mean, std=std), device=device, batch_rows=config.batch_rows
+    )

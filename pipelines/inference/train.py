@@ -1,0 +1,155 @@
+"""Models trained once a fold: fitted over all items, applied shard by shard."""
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipelines.canonical import Items
+from pipelines.frame import Frame
+from pipelines.inference.folds import fold_of_items
+from pipelines.inference.heads import predictions
+from pipelines.models import file_key, load_weights, once
+from pipelines.stage import Arrays, Context, Tables
+from pipelines.vectors import even_tables, list_array, vectors_of
+
+if TYPE_CHECKING:
+    from labelops.nn.classifier import Classifier
+    from labelops.nn.forward import Forward
+
+BLOCK_ROWS = 1024
+CHUNK_BYTES = 64 * 2**20
+
+
+def fit(items: Items, ctx: Context, out: str) -> Arrays:
+    """Train one model a fold; leave their weights as artefacts."""
+    from safetensors.torch import save_file
+
+    from labelops.nn.device import pick_device
+    from labelops.nn.train import Training, train_folds
+
+    config = ctx.config
+    # Beside the folder of artefacts: gone with it when the step ends, whichever way.
+    pictures = _pictures(items, config.side, os.path.join(os.path.dirname(out), "pixels"))
+    given = items.column("given")
+    fold = fold_of_items(given, items.column("item_hash"), ctx)
+    models = train_folds(
+        _builder(ctx),
+        pictures,
+        given,
+        fold,
+        n_folds=config.folds,
+        training=Training(
+            epochs=config.epochs,
+            batch_rows=config.batch_rows,
+            optimizer=config.optimizer,
+            learning_rate=config.rate,
+            weight_decay=config.weight_decay,
+            flip=config.flip,
+            crop=config.crop,
+            mean=config.mean,
+            std=config.std,
+        ),
+        seeds=[ctx.seed("train", f) for f in range(config.folds)],
+        device=pick_device(config.device),
+    )
+    for f, model in enumerate(models):
+        save_file(model.state_dict(), os.path.join(out, _file(f)))
+    return {"n_items": np.array(items.n)}
+
+
+def _file(fold: int) -> str:
+    return f"fold-{fold}.safetensors"
+
+
+def _pictures(items: Items, side: int, path: str) -> np.ndarray:
+    """Return all pictures as one array on disk, in which a step finds its batch anywhere."""
+    shape = (items.n, 3, side, side)
+    if items.n == 0:
+        return np.empty(shape, np.uint8)
+    pictures = np.memmap(path, np.uint8, "w+", shape=shape)
+    start = 0
+    for block in items.blocks(BLOCK_ROWS):
+        rows = np.asarray(block["pixels"])
+        pictures[start : start + len(rows)] = rows.reshape(-1, 3, side, side)
+        start += len(rows)
+    return pictures
+
+
+def _builder(ctx: Context) -> Any:
+    from labelops.nn.classifier import new_classifier
+
+    config = ctx.config
+    weights = load_weights(config.weights) if config.train == "finetune" else None
+
+    def build(fold: int) -> "Classifier":
+        return new_classifier(
+            config.embedder,
+            n_classes=ctx.n_classes,
+            seed=ctx.seed("weights", fold),
+            weights=weights,
+        )
+
+    return build
+
+
+def _open(ctx: Context) -> "list[Forward]":
+    """Return the trained models of all folds on their device, opened once a process."""
+    paths = [ctx.artifact("train", _file(f)) for f in range(ctx.config.folds)]
+
+    def load() -> "list[Forward]":
+        return [_open_one(ctx, path) for path in paths]
+
+    found: list[Forward] = once(("trained", ctx.config.device, *map(file_key, paths)), load)
+    return found
+
+
+def _open_one(ctx: Context, path: str) -> "Forward":
+    from labelops.nn.classifier import new_classifier
+    from labelops.nn.device import pick_device
+    from labelops.nn.forward import Forward
+    from labelops.nn.transform import Normalised
+
+    config = ctx.config
+    model = new_classifier(config.embedder, n_classes=ctx.n_classes, seed=0)
+    model.load_state_dict(load_weights(path))
+    net = Normalised(model.eval().requires_grad_(False), mean=config.mean, std=config.std)
+    return Forward(net, device=pick_device(config.device), batch_rows=config.batch_rows)
+
+
+def predict(frame: Frame, ctx: Context) -> Iterator[Tables]:
+    """Give every item the probabilities of the model that has not seen it.
+
+    The embedding is that of fold 0's model for all items: of several models the features mean
+    different things, and could not be compared.
+    """
+    models = _open(ctx)
+    side = ctx.config.side
+    given, hashes = frame.array("given"), frame.array("item_hash")
+    fold, ids = fold_of_items(given, hashes, ctx), frame["item_id"]
+    rows = max(ctx.config.batch_rows, CHUNK_BYTES // (3 * side**2))
+    start = 0
+    tables = (table for _, table in frame.batches(["pixels"], rows))
+    for table in even_tables(tables, rows):
+        here = slice(start, start + table.num_rows)
+        start += table.num_rows
+        pixels = vectors_of(table.column("pixels").combine_chunks())[0].reshape(-1, 3, side, side)
+        first = models[0](pixels)
+        n_features = first.shape[1] - ctx.n_classes
+        probs = np.empty((len(pixels), ctx.n_classes), np.float32)
+        for f, members in _members(fold[here]).items():
+            output = first[members] if f == 0 else models[f](pixels[members])
+            probs[members] = _softmax(output[:, n_features:])
+        embedding = list_array(first[:, :n_features])
+        yield predictions(ctx, ids[here], hashes[here], given[here], fold[here], probs, embedding)
+
+
+def _members(fold: np.ndarray) -> Mapping[int, np.ndarray]:
+    return {int(f): np.flatnonzero(fold == f) for f in np.unique(fold)}
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    z = logits.astype(np.float64)
+    p = np.exp(z - z.max(axis=1, keepdims=True))
+    return np.asarray(p / p.sum(axis=1, keepdims=True)).astype(np.float32)

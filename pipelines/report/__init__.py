@@ -1,0 +1,53 @@
+"""The report of a run: one page that needs nothing else.
+
+`collect` reads the run folder into plain values, `render` makes the page of them.
+"""
+
+from typing import TYPE_CHECKING
+
+from pipelines.report.limits import Limits
+
+if TYPE_CHECKING:
+    from pipelines.report.model import Report
+
+REPORT_FILE = "report.html"
+
+
+def collect(run_folder: str, limits: Limits | None = None) -> "Report":
+    """Read what the report of a finished run says, as plain values.
+
+    Memory depends on the largest shard, not on their number.
+
+    Parameters
+    ----------
+    run_folder
+        URI of the run.
+    limits
+        How much is shown.
+    """
+    from pipelines.report.collector import Collector
+    from pipelines.state import load_run
+
+    return Collector(load_run(run_folder), limits or Limits()).report()
+
+
+def write_report(run_folder: str, limits: Limits | None = None) -> str:
+    """Write (or write again) the report of a finished run; returns its URI.
+
+    The page appears whole or not at all, and is the same for the same run, timings apart.
+
+    Parameters
+    ----------
+    run_folder
+        URI of the run.
+    limits
+        How much is shown; the defaults keep the page of 1 M items well under 20 MB.
+    """
+    from pipelines.report.render import render
+    from pipelines.store import open_store
+
+    store = open_store(run_folder)
+    page = render(collect(store.uri, limits), limits)
+    store.write_atomic(REPORT_FILE, page.encode("utf-8"))
+    local = store.local_path(REPORT_FILE)
+    return f"{store.uri}/{REPORT_FILE}" if local is None else str(local)

@@ -1,0 +1,145 @@
+"""What to look at first, in order of what it is likely to cost."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pipelines.report.model import Report
+from pipelines.report.text import clean, count, decimal, percent, plural
+
+NAME = 60
+"""Longest class name inside a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing worth a person's time, and where on the page it is."""
+
+    title: str
+    detail: str
+    anchor: str
+
+
+def findings(report: Report, most: int = 6) -> tuple[Finding, ...]:
+    """Findings of a report, most important first."""
+    return tuple(_all(report))[:most]
+
+
+def _all(report: Report) -> Iterator[Finding]:
+    yield from _accounts(report)
+    yield from _confusion(report)
+    yield from _worst_class(report)
+    yield from _review(report)
+    yield from _duplicates(report)
+    yield from _held_back(report)
+    yield from _quarantine(report)
+    yield from _calibration(report)
+    yield from _outliers(report)
+
+
+def _accounts(report: Report) -> Iterator[Finding]:
+    if not report.ledger.is_balanced:
+        yield Finding(
+            "The accounts do not balance",
+            "Kept, relabelled, dropped, review and quarantined do not add up to the source. "
+            "Do not use this dataset before the cause is known.",
+            "accounts",
+        )
+
+
+def _held_back(report: Report) -> Iterator[Finding]:
+    held = sum(rule.proposed - rule.shipped for rule in report.rules)
+    if held > 0:
+        yield Finding(
+            f"{plural(held, 'proposed change')} held back",
+            "The gate ships a rule only where its gain is beyond doubt. "
+            "A reviewed sample lets it decide on measured rather than expected gain.",
+            "rules",
+        )
+
+
+def _review(report: Report) -> Iterator[Finding]:
+    if report.ledger.review:
+        noun = "waits" if report.ledger.review == 1 else "wait"
+        yield Finding(
+            f"{plural(report.ledger.review, 'item')} {noun} for a person",
+            "The model disagrees with the given label but is not sure enough to change it. "
+            "They are in the set_aside folder; the worst of each class are shown below.",
+            "worst",
+        )
+
+
+def _confusion(report: Report) -> Iterator[Finding]:
+    if report.confusions:
+        top = report.confusions[0]
+        given, believed = clean(top.given, NAME), clean(top.believed, NAME)
+        yield Finding(
+            f"Most frequent mix-up: {given} for {believed}",
+            f"About {plural(top.items, 'item')} given as {given} "
+            f"({percent(top.share_of_given)} of them) are believed to be {believed}. "
+            "If people cannot tell the two apart, the labelling guide may need an example.",
+            "confusion",
+        )
+
+
+def _worst_class(report: Report) -> Iterator[Finding]:
+    sure = [c for c in report.classes if (c.wrong_share.low or 0.0) > 0]
+    if not sure or len(report.classes) < 2:
+        return
+    worst = max(sure, key=lambda c: (c.wrong_share.low or 0.0, c.name))
+    share = worst.wrong_share
+    yield Finding(
+        f"{clean(worst.name, NAME)} has the least reliable labels",
+        f"{percent(share.value)} of its {plural(worst.items, 'label')} are estimated to be wrong "
+        f"(95\u202f% interval {percent(share.low or 0.0)} to {percent(share.high or 1.0)}).",
+        "classes",
+    )
+
+
+def _duplicates(report: Report) -> Iterator[Finding]:
+    if report.duplicates and report.duplicates.conflict_sets:
+        sets = report.duplicates.conflict_sets
+        verb = "contradicts itself" if sets == 1 else "contradict themselves"
+        yield Finding(
+            f"{plural(sets, 'set')} of duplicates {verb}",
+            f"{count(report.duplicates.conflict_items)} items look the same as another one "
+            "but were given a different label: at least one of each set is wrong.",
+            "duplicates",
+        )
+
+
+def _quarantine(report: Report) -> Iterator[Finding]:
+    number = report.ledger.quarantined
+    if number:
+        verb = "row" if number == 1 else "rows"
+        yield Finding(
+            f"{count(number)} {verb} could not be used",
+            "Reasons and examples are listed in the quarantine; "
+            "the rows themselves are untouched in the source.",
+            "quarantine",
+        )
+
+
+def _calibration(report: Report) -> Iterator[Finding]:
+    if report.calibration is None or not report.calibration.metrics:
+        return
+    temperature = report.calibration.temperature
+    first = report.calibration.metrics[0]
+    if temperature > 1.25 or temperature < 0.8:
+        how = "surer than it is often right" if temperature > 1 else "right more often than sure"
+        yield Finding(
+            f"The model was {how}",
+            f"Temperature {decimal(temperature, 2)} corrects it: {first.name} goes from "
+            f"{decimal(first.before)} to {decimal(first.after)}. "
+            "Decisions use corrected probabilities, flags do not.",
+            "calibration",
+        )
+
+
+def _outliers(report: Report) -> Iterator[Finding]:
+    if report.outliers and report.outliers.count:
+        noun = "resembles" if report.outliers.count == 1 else "resemble"
+        yield Finding(
+            f"{plural(report.outliers.count, 'item')} {noun} nothing else",
+            "They may be broken, off topic or simply rare; no label fits them for certain.",
+            "outliers",
+        )

@@ -1,0 +1,296 @@
+"""What the report says, as plain values: no tables, no arrays, no markup.
+
+``collect`` fills it from a finished run folder, ``render`` turns it into a page. Every number is
+already final here; every string may come from the data and is treated as hostile by ``render``.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number with its 95 % interval; bounds are None where none is known."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A thumbnail that is ready to be embedded (re-encoded by us, never the user's own bytes)."""
+
+    media: str
+    data: bytes
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One example, as shown on the page."""
+
+    item_id: str
+    shard: int
+    given: str
+    believed: str = ""
+    score: float | None = None
+    picture: Picture | None = None
+    excerpt: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """Where every item of the source went; the five parts sum to ``source``."""
+
+    source: int
+    kept: int
+    relabelled: int
+    dropped: int
+    review: int
+    quarantined: int
+
+    @property
+    def is_balanced(self) -> bool:
+        """Whether no item was lost or counted twice."""
+        parts = self.kept + self.relabelled + self.dropped + self.review + self.quarantined
+        return parts == self.source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassQuality:
+    """Quality of one class's given labels."""
+
+    name: str
+    items: int
+    flagged: int
+    wrong_share: Estimate
+    hidden: float | None = None
+    """Estimated number of items that belong to this class but carry another label."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confusion:
+    """Items given one class that are believed to be of another."""
+
+    given: str
+    believed: str
+    items: float
+    share_of_given: float
+    flagged: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfusionTable:
+    """Estimated items per given (row) and believed (column) class."""
+
+    classes: tuple[str, ...]
+    items: tuple[tuple[float, ...], ...]
+    is_part: bool = False
+    """True when only the most confused classes are shown and the last is all others together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfusionMap:
+    """A coarse picture of a large confusion matrix: blocks of neighbouring classes."""
+
+    n_classes: int
+    classes_per_block: int
+    wrong: tuple[tuple[float, ...], ...]
+    """Estimated wrong labels per block of given (row) and believed (column) classes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorstOfClass:
+    """The most suspicious items of one given class, most suspicious first."""
+
+    name: str
+    flagged: int
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DuplicateSet:
+    """Items that look the same but were given different labels."""
+
+    kind: str
+    items: tuple[Item, ...]
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duplicates:
+    """Duplicate sets of the whole data set and the conflicting ones worth a look."""
+
+    conflict_sets: int
+    conflict_items: int
+    duplicate_items: int
+    shown: tuple[DuplicateSet, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outliers:
+    """Items that resemble nothing else, most unusual first."""
+
+    count: int
+    shown: tuple[Item, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReliabilityBin:
+    """Items whose confidence fell into (low, high], before or after temperature scaling."""
+
+    low: float
+    high: float
+    count: int
+    confidence: float
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One measure of calibration, before and after temperature scaling (lower is better)."""
+
+    name: str
+    meaning: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """How far stated confidence is from observed agreement with the given labels."""
+
+    temperature: float
+    items: int
+    metrics: tuple[Metric, ...]
+    before: tuple[ReliabilityBin, ...]
+    after: tuple[ReliabilityBin, ...]
+    accuracy: float | None = None
+    """Share of the given labels with which the model agrees."""
+    decision_temperature: float | None = None
+    """Temperature that decisions use, where it is another one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One label that was changed."""
+
+    item: Item
+    before: str
+    after: str
+    confidence: float | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """All changed labels in numbers, and those shown."""
+
+    count: int
+    by_reason: tuple[tuple[str, int], ...]
+    by_pair: tuple[tuple[str, str, int], ...]
+    shown: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One rule of the gate: what it proposed, what shipped, and what that is worth."""
+
+    name: str
+    meaning: str
+    proposed: int
+    shipped: int
+    fixed: Estimate
+    broken: Estimate
+    gain: Estimate
+    verdict: str
+    """``shipped``, ``shipped in part`` or ``held back``."""
+    why: str
+    """How the gain is known, measured or only expected, and what held changes back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuarantinedRow:
+    """A row that could not be used; ``shard`` is the name of its source file."""
+
+    shard: str
+    row: int
+    item_id: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuarantineReason:
+    """All rows rejected for one reason, with a few examples."""
+
+    reason: str
+    stage: str
+    count: int
+    examples: tuple[QuarantinedRow, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageTiming:
+    """What one stage took."""
+
+    name: str
+    doc: str
+    rows: int
+    shards: int
+    seconds: float
+    resumed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One resolved setting of the recipe, as TOML shows it."""
+
+    table: str
+    key: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """A named fact about the run, such as a version or a fingerprint."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """One finished run.
+
+    A part that the recipe has no stage for is None or empty, and its section is left out.
+    """
+
+    title: str
+    recipe: str
+    finished: str
+    ledger: Ledger
+    n_classes: int
+    has_pictures: bool
+    wrong: Estimate | None
+    wrong_share: Estimate | None
+    flagged: int | None
+    fixed: Estimate | None = None
+    broken: Estimate | None = None
+    classes: tuple[ClassQuality, ...] = ()
+    confusions: tuple[Confusion, ...] = ()
+    confusion_table: ConfusionTable | None = None
+    confusion_map: ConfusionMap | None = None
+    worst: tuple[WorstOfClass, ...] = ()
+    worst_left_out: int = 0
+    duplicates: Duplicates | None = None
+    outliers: Outliers | None = None
+    calibration: Calibration | None = None
+    changes: Changes | None = None
+    rules: tuple[Rule, ...] = ()
+    quarantine: tuple[QuarantineReason, ...] = ()
+    timings: tuple[StageTiming, ...] = ()
+    facts: tuple[Fact, ...] = ()
+    settings: tuple[Setting, ...] = ()
+    notes: tuple[str, ...] = ()

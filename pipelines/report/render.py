@@ -1,0 +1,113 @@
+"""Report → one HTML page that needs nothing else.
+
+Strings from the data are hostile: every expression passes ``clean`` and is escaped, attributes are
+quoted, a content security policy allows our one style sheet (by its hash) and embedded pictures,
+and nothing else: no script, no network, no form.
+"""
+
+import base64
+import hashlib
+from collections.abc import Callable
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from pipelines.report import charts, text
+from pipelines.report.findings import findings
+from pipelines.report.limits import Limits
+from pipelines.report.model import Estimate, Picture, Report
+
+MEDIA = frozenset({"image/png", "image/webp", "image/jpeg"})
+"""What a picture may be. Not SVG: it can carry scripts and references."""
+
+
+def render(report: Report, limits: Limits | None = None) -> str:
+    """The whole page.
+
+    Parameters
+    ----------
+    report
+        The run.
+    limits
+        Caps; pictures beyond ``picture_bytes`` are left out, in reading order.
+
+    Returns
+    -------
+    str
+        An HTML document; the same report gives the same text.
+    """
+    limits = limits or Limits()
+    css = resources.files("pipelines.report").joinpath("report.css").read_text("utf-8")
+    template = _environment().get_template("report.html.j2")
+    return template.render(
+        r=report,
+        limits=limits,
+        css=Markup(css),
+        css_hash=_hash(css),
+        parts=charts.ledger_parts(report.ledger),
+        findings=findings(report),
+        axis=charts.quality_axis(report.classes),
+        charts=charts,
+        uri=_embedder(limits.picture_bytes),
+    )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("pipelines.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "n": text.count,
+        "pct": text.percent,
+        "dec": text.decimal,
+        "dur": text.seconds,
+        "clean": text.clean,
+        "signed": text.signed,
+        "between_signed": lambda estimate: _between(estimate, text.signed),
+        "between_n": lambda estimate: _between(estimate, text.count),
+        "between_pct": lambda estimate: _between(estimate, text.percent),
+    }
+    environment.globals["plural"] = text.plural
+    return environment
+
+
+def _finalize(value: Any) -> Any:
+    """Clean whatever is a plain string, so that no expression of the template can forget it."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return text.clean(value)
+    return value
+
+
+def _between(estimate: Estimate, show: Callable[[float], str]) -> str:
+    if estimate.low is None or estimate.high is None:
+        return ""
+    return f"{show(estimate.low)}\u2009–\u2009{show(estimate.high)}"
+
+
+def _hash(css: str) -> str:
+    return base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
+
+
+def _embedder(budget: int) -> Callable[[Picture | None], Markup]:
+    """Make a function that gives a picture as ``data:`` address, or nothing beyond the budget."""
+    left = budget
+
+    def uri(picture: Picture | None) -> Markup:
+        nonlocal left
+        if picture is None or picture.media not in MEDIA:
+            return Markup()
+        encoded = base64.b64encode(picture.data).decode()
+        if len(encoded) > left:
+            return Markup()
+        left -= len(encoded)
+        return Markup("data:{};base64,{}").format(picture.media, encoded)
+
+    return uri

@@ -1,0 +1,395 @@
+"""Stage `confident`: which labels are probably wrong, how many in all, and what is taken for what.
+
+One pass over the probabilities; everything after it reads narrow scratch, and the rows in which the given
+class does not clearly lead. Only where the flags depend on other rows (a pair of classes with a quota that
+those rows cannot fill) are the probabilities of such classes read a second time.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, Field, model_validator
+
+from labelops.confident import ranks
+from labelops.confident import thresholds as conf
+from labelops.confident.confusions import rank_confusions
+from labelops.confident.estimates import estimate
+from labelops.confident.issues import (
+    BY_CLASSES,
+    BY_LOWEST,
+    BY_PAIRS,
+    Filter,
+    Settings,
+    flag,
+    group_quotas,
+)
+from labelops.confident.joint import count
+from labelops.confident.keys import float_of_keys, order_keys
+from labelops.confident.scan import Scan
+from labelops.confident.scores import Score, margin_score
+from pipelines.cuts import (
+    blocks_of,
+    clear_lead,
+    cut_steps,
+    deep_folder,
+    rows_folder,
+    rows_schema,
+    rows_table,
+    taken,
+)
+from pipelines.frame import Frame
+from pipelines.stage import Arrays, Context, Map, Output, Reduce, Stage, Step, Tables
+
+RANK_ITEMS = 1 << 22
+"""Issues of so many items (about 50 MB, if all of them were flagged) are ranked at a time."""
+
+
+SELECTING = BY_PAIRS | BY_CLASSES | BY_LOWEST
+
+# Ids do not repeat; scores hardly do.
+PARQUET = {"use_dictionary": ["given_label", "predicted_label"]}
+
+
+class Config(BaseModel, frozen=True, extra="forbid"):
+    """Settings of stage `confident`; names and defaults are those of cleanlab.
+
+    Attributes
+    ----------
+    filter_by : which items are flagged; see `labelops.confident.issues.find_label_issues`.
+    score : what `label_score` is; see `labelops.confident.scores.label_scores`.
+    adjust_pred_probs : take the mean self-confidence of each class off before scoring, so that items
+        of classes of which the model is never sure are not suspicious for that alone.
+    frac_noise : share of the estimated errors to flag, for filters that prune.
+    min_examples_per_class : classes with no more items are left alone, likewise.
+    """
+
+    filter_by: Filter = "prune_by_noise_rate"
+    score: Score = "self_confidence"
+    adjust_pred_probs: bool = False
+    frac_noise: float = Field(default=1.0, ge=0.0, le=1.0)
+    min_examples_per_class: int = Field(default=1, ge=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Config":
+        if self.adjust_pred_probs and self.score == "confidence_weighted_entropy":
+            raise ValueError("adjust_pred_probs is not defined for confidence_weighted_entropy")
+        prunes = self.filter_by in BY_PAIRS | BY_CLASSES
+        if not prunes and (self.frac_noise != 1.0 or self.min_examples_per_class != 1):
+            raise ValueError(
+                "frac_noise and min_examples_per_class are for filters that prune, "
+                f"not for {self.filter_by}"
+            )
+        return self
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(self.filter_by, self.frac_noise, self.min_examples_per_class)
+
+
+def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
+    return ["item_id", "item_hash", "given", "pred_probs", "p_given"]
+
+
+def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
+    return [
+        "item_id",
+        "given_label",
+        "predicted_label",
+        "is_label_issue",
+        "label_score",
+        "rank",
+        "predicted",
+        "p_predicted",
+    ]
+
+
+def steps(config: Config, ctx: Context) -> Sequence[Step]:
+    """Return the steps: thresholds, one look at every row, estimates, cuts, ranks, flags."""
+    flagging = ["given", "p_given", "guess", "predicted", "agrees", "p_other", "item_hash"]
+    if config.filter_by in BY_PAIRS:
+        flagging += [rows_folder(ctx), deep_folder(ctx)]
+    if _has_score(config):
+        flagging.append("score")
+    ranked = [
+        Reduce(
+            name=f"rank-{part:02d}",
+            reads=flagging,
+            summarize=_summarize_part(part),
+            merge=merge_places,
+            finish=sort_places,
+        )
+        for part in range(_n_parts(ctx))
+    ]
+    return [
+        Reduce(
+            name="thresholds",
+            reads=["given", "p_given"],
+            summarize=sum_confidence,
+            finish=finish_thresholds,
+        ),
+        Map(
+            name="scan",
+            reads=["pred_probs", "given", "p_given", "item_hash"],
+            writes=_scratch(config, ctx),
+            apply=scan,
+        ),
+        Reduce(
+            name="estimates",
+            reads=["given", "p_given", "guess", "agrees"],
+            summarize=count_joint,
+            merge=merge_joint,
+            finish=finish_joint,
+        ),
+        *(cut_steps(config.settings, ctx) if config.filter_by in SELECTING else []),
+        *ranked,
+        Map(
+            name="flags",
+            reads=[*flagging, "item_id", "p_predicted"],
+            writes={ctx.stage: Output(schema=_schema(ctx), options=PARQUET)},
+            apply=write_flags,
+        ),
+    ]
+
+
+def _has_score(config: Config) -> bool:
+    """Say whether the score needs all of a row, and so is computed when it is read."""
+    return config.adjust_pred_probs or config.score == "confidence_weighted_entropy"
+
+
+def _scratch(config: Config, ctx: Context) -> dict[str, Output]:
+    kind = ctx.types["pred_probs"]
+    columns = [
+        # What later steps read again and again is put beside it: reading this needs no decoding.
+        ("given", pa.int32()),
+        ("item_hash", pa.uint64()),
+        ("p_given", kind.value_type),
+        ("guess", pa.int32()),
+        ("predicted", pa.int32()),
+        ("p_predicted", kind.value_type),
+        ("p_other", kind.value_type),
+        ("agrees", pa.bool_()),
+    ]
+    if _has_score(config):
+        columns.append(("score", pa.float32()))
+    found = {f"{ctx.stage}/_scan": Output(schema=pa.schema(columns), ipc=True)}
+    if config.filter_by in BY_PAIRS:
+        found[rows_folder(ctx)] = Output(schema=rows_schema(kind), rows="some", ipc=True)
+    return found
+
+
+# -- thresholds ------------------------------------------------------------------------------------
+
+
+def sum_confidence(frame: Frame, ctx: Context) -> Arrays:
+    """Sum the probability of the given class, by class."""
+    sums = conf.summarize(frame.array("p_given"), frame.array("given"), n_classes=ctx.n_classes)
+    return sums._asdict()
+
+
+def finish_thresholds(summary: Arrays, ctx: Context) -> Arrays:
+    """Return the thresholds and the number of items given each class."""
+    return {"thresholds": conf.finish(conf.SelfConfidence(**summary)), "n_given": summary["n"]}
+
+
+# -- one look at every row -------------------------------------------------------------------------
+
+
+def scan(frame: Frame, ctx: Context) -> Iterator[Tables]:
+    """Read the probabilities once; leave what is needed of every row, and doubtful rows whole."""
+    from labelops.fast import confident as fast
+
+    config, n_classes = ctx.config, ctx.n_classes
+    dtype = np.dtype(ctx.types["pred_probs"].value_type.to_pandas_dtype())
+    thresholds = ctx.own("thresholds")["thresholds"]
+    bounds = conf.confident_bounds(thresholds, dtype)
+    given, hashes = frame.array("given"), frame.array("item_hash")
+    whole = fast.empty_scan(frame.n, dtype)
+    score = np.empty(frame.n if _has_score(config) else 0, np.float32)
+    doubtful = fast.DoubtfulRows(n_classes=n_classes, dtype=dtype)
+    schema = rows_schema(ctx.types["pred_probs"])
+
+    def kept(parts: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[Tables]:
+        for rows, probs in parts:
+            yield {rows_folder(ctx): rows_table(rows, given, hashes, probs, schema)}
+
+    for first, probs in blocks_of(frame, dtype, n_classes):
+        rows = slice(first, first + len(probs))
+        part = Scan(*(column[rows] for column in whole))
+        fast.scan_block(probs, given[rows], bounds, part)
+        if _has_score(config):
+            adjustment = thresholds if config.adjust_pred_probs else None
+            score[rows] = fast.label_scores(
+                probs, given[rows], score=config.score, thresholds=adjustment
+            )
+        if config.filter_by in BY_PAIRS:
+            yield from kept(
+                doubtful.add(probs, given[rows], part.p_other, reach=clear_lead(n_classes), first_row=first)
+            )
+    if config.filter_by in BY_PAIRS:
+        yield from kept(doubtful.rest())
+    narrow = {"given": given, "item_hash": hashes, "p_given": frame.array("p_given")}
+    columns = narrow | whole._asdict() | ({"score": score} if _has_score(config) else {})
+    yield {f"{ctx.stage}/_scan": pa.table(columns)}
+
+
+# -- estimates -------------------------------------------------------------------------------------
+
+
+def count_joint(frame: Frame, ctx: Context) -> Arrays:
+    """Count items by given class and guess, and those that "confident_learning" flags.
+
+    `reach` is the largest p_given, as an ordered integer, of items whose given class is not the most
+    probable one, by class.
+    """
+    given, guess, agrees = frame.array("given"), frame.array("guess"), frame.array("agrees")
+    reach = np.zeros(ctx.n_classes, np.uint64)
+    np.maximum.at(reach, given[~agrees], order_keys(frame.array("p_given")[~agrees]))
+    disagreeing = (guess >= 0) & (guess != given) & ~agrees
+    return {
+        "counts": count(given, guess, n_classes=ctx.n_classes),
+        "n_disagreeing": np.array(np.count_nonzero(disagreeing)),
+        "reach": reach,
+    }
+
+
+def merge_joint(a: Arrays, b: Arrays) -> Arrays:
+    """Add counts; of reaches take the larger."""
+    return {
+        "counts": a["counts"] + b["counts"],
+        "n_disagreeing": a["n_disagreeing"] + b["n_disagreeing"],
+        "reach": np.maximum(a["reach"], b["reach"]),
+    }
+
+
+def finish_joint(summary: Arrays, ctx: Context) -> Arrays:
+    """Turn counts into estimates, suspected confusions and quotas."""
+    n_given = ctx.own("thresholds")["n_given"]
+    found = estimate(summary["counts"], n_given)
+    confusions = rank_confusions(found.calibrated_joint)
+    n_disagreeing = int(summary["n_disagreeing"])
+    quotas = group_quotas(ctx.config.settings, found.calibrated_joint, n_given, n_disagreeing)
+    groups = np.flatnonzero(quotas > 0)
+    dtype = ctx.types["pred_probs"].value_type.to_pandas_dtype()
+    reach = np.where(summary["reach"] > 0, float_of_keys(summary["reach"], np.dtype(dtype)), -1)
+    estimates = {name: np.asarray(value) for name, value in found._asdict().items()}
+    return estimates | {
+        "thresholds": ctx.own("thresholds")["thresholds"],
+        "n_given": n_given,
+        **{f"confusion_{name}": value for name, value in confusions._asdict().items()},
+        "quota_group": groups,
+        "quota": quotas[groups],
+        "reach": reach,
+    }
+
+
+# -- flags and ranks -------------------------------------------------------------------------------
+
+
+def flags_of(frame: Frame, ctx: Context) -> np.ndarray:
+    """Return which items of a shard are issues."""
+    empty = np.empty(0, np.float32)
+    seen = Scan(
+        guess=frame.array("guess"),
+        predicted=frame.array("predicted"),
+        p_predicted=empty,
+        p_other=empty,
+        agrees=frame.array("agrees"),
+    )
+    in_pair, in_class = taken(frame, ctx)
+    return flag(
+        ctx.config.settings, frame.array("given"), seen, taken_pair=in_pair, taken_single=in_class
+    )
+
+
+def scores_of(frame: Frame, ctx: Context) -> np.ndarray:
+    """Return the label scores of a shard, in single precision."""
+    if _has_score(ctx.config):
+        return frame.array("score")
+    if ctx.config.score == "normalized_margin":
+        score = margin_score(frame.array("p_given"), frame.array("p_other"))
+        return score.astype(np.float32)
+    return frame.array("p_given").astype(np.float32)
+
+
+def _n_parts(ctx: Context) -> int:
+    return -(-max(ctx.n_items, 1) // RANK_ITEMS)
+
+
+def _summarize_part(part: int) -> Callable[[Frame, Context], Arrays]:
+    def places_of_part(frame: Frame, ctx: Context) -> Arrays:
+        """Return the places of a shard's issues whose hash falls into a part of all hashes."""
+        hashes = frame.array("item_hash")
+        # The leading 32 bits, spread evenly over the parts.
+        of_part = ((hashes >> np.uint64(32)) * np.uint64(_n_parts(ctx))) >> np.uint64(32)
+        at = np.flatnonzero(flags_of(frame, ctx) & (of_part == part))
+        found = ranks.places(scores_of(frame, ctx)[at], hashes[at])
+        return {name: found[name].copy() for name in ("key", "hash")}
+
+    return places_of_part
+
+
+def merge_places(a: Arrays, b: Arrays) -> Arrays:
+    """Put two shards' issues together; they are sorted at the end."""
+    return {name: np.concatenate([a[name], b[name]]) for name in a}
+
+
+def sort_places(summary: Arrays, ctx: Context) -> Arrays:
+    """Sort the issues of a part."""
+    found = ranks.sort_places(_records(summary))
+    return {name: found[name].copy() for name in ("key", "hash")}
+
+
+def _records(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    found = np.empty(len(arrays["key"]), ranks.ISSUE)
+    found["key"], found["hash"] = arrays["key"], arrays["hash"]
+    return found
+
+
+def write_flags(frame: Frame, ctx: Context) -> Tables:
+    """Write a shard's verdicts."""
+    is_issue, score = flags_of(frame, ctx), scores_of(frame, ctx)
+    at = np.flatnonzero(is_issue)
+    own = ranks.places(score[at], frame.array("item_hash")[at])
+    rank = np.zeros(frame.n, np.int64)
+    rank[at] = 1
+    for part in range(_n_parts(ctx)):
+        rank[at] += ranks.count_before(_records(ctx.own(f"rank-{part:02d}")), own)
+    predicted = frame.array("predicted")
+    columns = {
+        "item_id": frame["item_id"],
+        "given_label": ctx.labels(frame.array("given")),
+        "predicted_label": ctx.labels(predicted),
+        "is_label_issue": pa.array(is_issue),
+        "label_score": pa.array(score),
+        "rank": pa.array(rank, mask=~is_issue),
+        "predicted": pa.array(predicted),
+        "p_predicted": pa.array(frame.array("p_predicted").astype(np.float32)),
+    }
+    return {ctx.stage: pa.table(columns)}
+
+
+def _schema(ctx: Context) -> pa.Schema:
+    return pa.schema(
+        [
+            ("item_id", ctx.types["item_id"]),
+            ("given_label", ctx.label_type),
+            ("predicted_label", ctx.label_type),
+            ("is_label_issue", pa.bool_()),
+            ("label_score", pa.float32()),
+            ("rank", pa.int64()),
+            ("predicted", pa.int32()),
+            ("p_predicted", pa.float32()),
+        ]
+    )
+
+
+STAGE = Stage(
+    name="confident",
+    version=1,
+    doc="Which labels are probably wrong, how many in all, and what is taken for what.",
+    config=Config,
+    steps=steps,
+    reads=reads,
+    writes=writes,
+)

@@ -1,0 +1,261 @@
+"""Stage `dataset`: the product, with the source's columns and what was decided about each item.
+
+`dataset/` has the items to train on, `set_aside/` those that were dropped or wait for a person.
+Images pass through a batch at a time. Decisions of single rules or items can be left out: they are
+then as if they had never been made.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel, Field
+
+from pipelines.errors import RecipeError
+from pipelines.frame import Frame
+from pipelines.layout import SOURCE
+from pipelines.stage import Context, Map, Output, Stage, Step
+
+ASIDE = "set_aside"
+
+IMAGE_ROWS = 100
+"""Rows of a row group with images: so little is read to show one of them."""
+
+ROWS = 16_384
+
+ADDED = (
+    *("label_clean", "decision", "reason", "confidence", "weight"),
+    *("topk_ids", "topk_probs", "tail_prob"),
+)
+"""Columns that the product has besides those of the source."""
+
+FEATURES: dict[str, Any] = {
+    "decision": {"dtype": "string", "_type": "Value"},
+    "reason": {"dtype": "string", "_type": "Value"},
+    "confidence": {"dtype": "float32", "_type": "Value"},
+    "weight": {"dtype": "float32", "_type": "Value"},
+    # Written as the name that both old and new versions of `datasets` read.
+    "topk_ids": {"feature": {"dtype": "uint16", "_type": "Value"}, "_type": "Sequence"},
+    "topk_probs": {"feature": {"dtype": "float16", "_type": "Value"}, "_type": "Sequence"},
+    "tail_prob": {"dtype": "float16", "_type": "Value"},
+}
+
+
+class Config(BaseModel, frozen=True, extra="forbid"):
+    """Settings of stage `dataset`."""
+
+    leave_out_rules: tuple[str, ...] = Field(
+        default=(), description="Rules whose decisions are undone: their items stay as given."
+    )
+    leave_out_items: tuple[str, ...] = Field(
+        default=(), description="Ids of single items whose decisions are undone."
+    )
+
+
+def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
+    """Return the columns of the sidecars that it needs."""
+    return ["item_id", "given", "rule", *ADDED]
+
+
+def steps(config: Config, ctx: Context) -> Sequence[Step]:
+    """Return the only step: every shard's items to one folder or the other."""
+    known = ctx.result("decide", "outcome")["rules"].tolist()
+    unknown = sorted(set(config.leave_out_rules) - set(known))
+    if unknown:
+        raise RecipeError(
+            f"stage {ctx.stage!r}: leave_out_rules must name rules of stage 'decide', got "
+            f"{unknown}; rules: {known}. Correct the name"
+        )
+    heavy = "image" in ctx.columns
+    output = Output(
+        schema=product_schema(ctx),
+        rows="some",
+        row_group_rows=IMAGE_ROWS if heavy else ROWS,
+        options={"write_page_index": True, "use_content_defined_chunking": True},
+    )
+    raw = [f"{SOURCE}/{name}" for name in ctx.source_schema.names]
+    return [
+        Map(
+            name="write",
+            reads=[*reads(config, ctx.columns), *raw],
+            writes={ctx.stage: output, ASIDE: output},
+            apply=divide,
+        )
+    ]
+
+
+def names_of_source(ctx: Context) -> list[str]:
+    """Return under which names the source's columns appear in the product.
+
+    A source that is itself such a product keeps its old columns as ``previous_…``.
+    """
+    names = ctx.source_schema.names
+    taken = {*ADDED, *(() if "item_id" in names else ("item_id",))}
+    found: list[str] = []
+    for name in names:
+        while name in taken or (name != names[len(found)] and name in names):
+            name = f"previous_{name}"
+        taken.add(name)
+        found.append(name)
+    return found
+
+
+def product_schema(ctx: Context) -> pa.Schema:
+    """Return the product's columns, with what `datasets` must know of them in the metadata."""
+    source = ctx.source_schema
+    fields = [] if "item_id" in source.names else [pa.field("item_id", ctx.types["item_id"])]
+    renamed = names_of_source(ctx)
+    fields += [source.field(i).with_name(name) for i, name in enumerate(renamed)]
+    fields += [pa.field(name, ctx.types[name]) for name in ADDED]
+    metadata = dict(source.metadata or {})
+    # These describe the columns as pandas had them.
+    metadata.pop(b"pandas", None)
+    if b"huggingface" in metadata:
+        metadata[b"huggingface"] = _features(metadata[b"huggingface"], renamed, ctx)
+    metadata[b"labelops.soft_labels"] = _soft_label_metadata(ctx)
+    return pa.schema(fields, metadata=metadata)
+
+
+def _features(packed: bytes, renamed: Sequence[str], ctx: Context) -> bytes:
+    """Extend the description of the columns that `datasets` keeps in the footer."""
+    described: dict[str, Any] = json.loads(packed)
+    old = described.get("info", {}).get("features")
+    if not isinstance(old, dict):
+        return packed
+    label = next((name for name in old if name == ctx.data.columns.get("label", "label")), None)
+    features = {
+        new: old[name]
+        for name, new in zip(ctx.source_schema.names, renamed, strict=True)
+        if name in old
+    }
+    text = {"dtype": str(ctx.types["item_id"]), "_type": "Value"}
+    if "item_id" not in ctx.source_schema.names:
+        features = {"item_id": text, **features}
+    clean = {"dtype": str(ctx.label_type), "_type": "Value"} if label is None else old[label]
+    added = {"label_clean": clean, **FEATURES}
+    added["topk_ids"] = {
+        "feature": {"dtype": str(ctx.types["topk_ids"].value_type), "_type": "Value"},
+        "_type": "Sequence",
+    }
+    described["info"]["features"] = {**features, **added}
+    # A fingerprint and split sizes of the source do not hold for the product.
+    for name in ("splits", "dataset_size", "download_size", "download_checksums", "size_in_bytes"):
+        described["info"].pop(name, None)
+    described.pop("fingerprint", None)
+    return json.dumps(described, sort_keys=True).encode()
+
+
+def _soft_label_metadata(ctx: Context) -> bytes:
+    decided = ctx.result("decide", "outcome")
+    return json.dumps(
+        {
+            "format_version": 1,
+            "num_classes": ctx.n_classes,
+            "classes": list(ctx.classes) if ctx.n_classes <= 10_000 else None,
+            "value_kind": "prob",
+            "temperature": float(decided["temperature"]),
+            "reconstruct": "ms",
+            "k": int(decided["top_k"]),
+            "given_is_stored": True,
+            "columns": ["topk_ids", "topk_probs", "tail_prob"],
+        },
+        sort_keys=True,
+    ).encode()
+
+
+class _Buffer:
+    """Rows on their way to one folder, let go a row group at a time."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self.held: list[pa.Table] = []
+        self.n = 0
+
+    def add(self, table: pa.Table) -> Iterator[pa.Table]:
+        if table.num_rows:
+            self.held.append(table)
+            self.n += table.num_rows
+        while self.n >= self.rows:
+            whole = pa.concat_tables(self.held)
+            yield whole.slice(0, self.rows)
+            rest = whole.slice(self.rows)
+            self.held, self.n = ([rest], rest.num_rows) if rest.num_rows else ([], 0)
+
+    def rest(self) -> Iterator[pa.Table]:
+        # A file without rows has no row group at all: `datasets` cannot read an empty one.
+        if self.n:
+            yield pa.concat_tables(self.held)
+
+
+def divide(frame: Frame, ctx: Context) -> Iterator[Mapping[str, pa.Table]]:
+    """Yield the rows of a shard, row group by row group, for one folder or the other."""
+    rows = IMAGE_ROWS if "image" in ctx.columns else ROWS
+    decided = leave_out(frame, ctx)
+    is_aside = pc.is_in(decided["decision"], value_set=pa.array(["drop", "review"]))
+    buffers = {ctx.stage: _Buffer(rows), ASIDE: _Buffer(rows)}
+    raw = [f"{SOURCE}/{name}" for name in ctx.source_schema.names]
+    names = names_of_source(ctx)
+    schema = product_schema(ctx)
+    for start, batch in frame.batches(raw, rows):
+        table = batch.rename_columns(names)
+        if "item_id" not in names:
+            table = table.add_column(0, "item_id", decided["item_id"].slice(start, len(batch)))
+        for name in ADDED:
+            table = table.append_column(name, decided[name].slice(start, len(batch)))
+        table = table.cast(schema)
+        aside = is_aside.slice(start, len(batch))
+        for folder, chosen in ((ctx.stage, pc.invert(aside)), (ASIDE, aside)):
+            for group in buffers[folder].add(table.filter(chosen)):
+                yield {folder: group}
+    for folder, buffer in buffers.items():
+        for group in buffer.rest():
+            yield {folder: group}
+
+
+def leave_out(frame: Frame, ctx: Context) -> pa.Table:
+    """Return a shard's decisions, with those undone that are to be left out."""
+    decided = frame.table(["item_id", "rule", *ADDED])
+    config: Config = ctx.config
+    if not config.leave_out_rules and not config.leave_out_items:
+        return decided
+    by_rule = pc.is_in(decided["rule"], value_set=pa.array(config.leave_out_rules, pa.string()))
+    ids = decided["item_id"].cast(pa.string())
+    by_item = pc.is_in(ids, value_set=pa.array(config.leave_out_items, pa.string()))
+    out = pc.or_(by_rule, by_item)
+    given = frame.array("given")
+    undone = {
+        "decision": pa.scalar("keep"),
+        "label_clean": ctx.labels(given),
+        "reason": pc.binary_join_element_wise("left out", decided["rule"], ": "),
+        "confidence": pa.array(_belief_in(decided, given)),
+        "weight": pa.scalar(1.0, pa.float32()),
+    }
+    for name, values in undone.items():
+        column = pc.if_else(out, values, decided[name].combine_chunks())
+        decided = decided.set_column(decided.column_names.index(name), name, column)
+    return decided
+
+
+def _belief_in(decided: pa.Table, given: np.ndarray) -> np.ndarray:
+    """Return the probability of the given classes, which every soft label has."""
+    ids = decided["topk_ids"].combine_chunks()
+    owner = pc.list_parent_indices(ids).to_numpy()
+    hit = ids.flatten().to_numpy() == given[owner]
+    probs = decided["topk_probs"].combine_chunks().flatten().to_numpy()
+    found = np.zeros(len(given), np.float32)
+    found[owner[hit]] = probs[hit]
+    return found
+
+
+STAGE = Stage(
+    name="dataset",
+    version=1,
+    doc="writes the cleaned data set, and apart from it what was dropped or waits for review",
+    config=Config,
+    steps=steps,
+    reads=reads,
+    writes=lambda config, columns: [],
+)

@@ -1,0 +1,363 @@
+"""Stage `decide`: keep, relabel, drop, review or soften, within limits, with a log of every change.
+
+Beliefs propose, rule by rule; a gate judges each rule that changes labels; limits look at all items
+and take the surest first; whatever is held back is reviewed, up to a budget, or kept with a lower
+weight. The log `decisions/` has a row for every item that is not simply kept; the product follows
+from it (`pipelines.ledger`).
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, Field
+
+from labelops.belief import (
+    COARSE,
+    believe,
+    best_temperature,
+    fine_grid,
+    loss_through_noise,
+    sound_noise,
+)
+from labelops.decide import (
+    DECISIONS,
+    Action,
+    Held,
+    Policy,
+    Proposals,
+    outcome,
+    propose,
+    reason,
+    rules,
+)
+from labelops.soft import id_type, sparsify
+from pipelines.frame import Frame
+from pipelines.ledger import EVIDENCE_FLAGS, LOG_FOLDER, log_schema
+from pipelines.limits import NARROW, PROPOSED, cut_steps, settled
+from pipelines.reviewed import reviewed_classes
+from pipelines.stage import Arrays, Context, Map, Output, Reduce, Stage, Step
+from pipelines.verdicts import count_outcome, judge_rules, report_outcome, tally
+
+SAMPLE_ITEMS = 50_000
+"""Temperature is fitted on so many items, those with the smallest hashes."""
+
+BLOCK_CELLS = 1 << 20
+"""Beliefs are computed for so many probabilities at a time, to stay in the cache."""
+
+Other = Literal["keep", "review", "drop", "soften", "abstain"]
+
+
+class Config(BaseModel, frozen=True, extra="forbid"):
+    """Settings of stage `decide`."""
+
+    relabel_confidence: float = Field(
+        default=0.9, gt=0.5, le=1.0, description="Belief in another class that makes it the label."
+    )
+    drop_confidence: float = Field(
+        default=0.9,
+        gt=0.5,
+        le=1.0,
+        description="An item is dropped when its label is wrong with this probability and no other "
+        "class is sure enough.",
+    )
+    label_issue: Literal["repair", "keep", "review", "drop", "soften", "abstain"] = Field(
+        default="repair",
+        description="What to do with label issues; repair relabels, drops or reviews by belief.",
+    )
+    duplicate_conflict: Other = Field(
+        default="review", description="What to do with copies whose labels differ."
+    )
+    near_duplicate: Other = Field(
+        default="keep", description="What to do with all but one of a set of duplicates."
+    )
+    outlier: Other = Field(default="keep", description="What to do with items unlike all others.")
+    max_change_share: float = Field(
+        default=0.2, ge=0.0, le=1.0, description="At most this share of labels is changed."
+    )
+    max_drop_share: float = Field(
+        default=0.1, ge=0.0, le=1.0, description="At most this share of items is dropped."
+    )
+    max_review: int = Field(
+        default=500, ge=0, description="At most so many items are set aside for people to look at."
+    )
+    min_class_size: int = Field(
+        default=10, ge=0, description="Nothing leaves a class that would become smaller than this."
+    )
+    gate: Literal["expected", "measured"] = Field(
+        default="expected",
+        description="Whether the expected gain lets a rule change labels, or only one that is "
+        "measured on reviewed items.",
+    )
+    reviewed: str | None = Field(
+        default=None,
+        description="Local Parquet or CSV file with item_id and true_label of reviewed items.",
+    )
+    top_k: int = Field(default=5, ge=1, description="Classes stored in a soft label.")
+
+
+FOUND = ("is_outlier", "duplicate_set", "is_duplicate_conflict")
+"""Columns of stage `neighbours`, which may have been skipped."""
+
+
+def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
+    """Return the columns that the settings need."""
+    return [
+        *("item_id", "item_hash", "given", "pred_probs", "is_label_issue", "label_score"),
+        *(name for name in FOUND if name in columns),
+    ]
+
+
+def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
+    """Return the columns of the sidecar."""
+    return ["item_id", *(name for name, _ in _decided(pa.null(), 2))]
+
+
+def _decided(label: pa.DataType, n_classes: int) -> list[tuple[str, pa.DataType]]:
+    return [
+        ("decision", pa.string()),
+        ("label_clean", label),
+        ("rule", pa.string()),
+        ("reason", pa.string()),
+        ("confidence", pa.float32()),
+        ("weight", pa.float32()),
+        ("topk_ids", pa.list_(pa.from_numpy_dtype(id_type(n_classes)))),
+        ("topk_probs", pa.list_(pa.float16())),
+        ("tail_prob", pa.float16()),
+    ]
+
+
+def _proposed(n_classes: int) -> list[tuple[str, pa.DataType]]:
+    soft = _decided(pa.null(), n_classes)[-3:]
+    return [*PROPOSED, *zip(SOFT, (kind for _, kind in soft), strict=True)]
+
+
+SOFT = ("soft_ids", "soft_probs", "soft_tail")
+"""Scratch columns of the soft labels, which the sidecar has as topk_ids, topk_probs, tail_prob."""
+
+
+def steps(config: Config, ctx: Context) -> Sequence[Step]:
+    """Return the steps: temperature, proposals, gate, limits, decisions, totals."""
+    item_id = ("item_id", ctx.types["item_id"])
+    decided = _decided(ctx.label_type, ctx.n_classes)
+    sampled = ["item_hash", "given", "pred_probs"]
+    return [
+        Reduce(name="coarse", reads=sampled, summarize=partial(losses, fine=False), finish=best),
+        Reduce(
+            name="temperature",
+            reads=sampled,
+            summarize=partial(losses, fine=True),
+            finish=partial(best, fine=True),
+        ),
+        Map(
+            name="propose",
+            reads=reads(config, ctx.columns),
+            writes={
+                f"{ctx.stage}/_proposed": Output(
+                    schema=pa.schema([item_id, *_proposed(ctx.n_classes)]), ipc=True
+                )
+            },
+            apply=propose_shard,
+        ),
+        Reduce(name="gate", reads=NARROW, summarize=tally, finish=judge_rules),
+        *cut_steps(),
+        Map(
+            name="settle",
+            reads=["item_id", "label_score", *_flags(ctx), *SOFT, *NARROW],
+            writes={
+                ctx.stage: Output(schema=pa.schema([item_id, *decided])),
+                LOG_FOLDER: Output(
+                    schema=log_schema(ctx.types["item_id"], ctx.label_type), rows="some"
+                ),
+                f"{ctx.stage}/_settled": Output(
+                    schema=pa.schema([("settled_action", pa.uint8()), ("held", pa.uint8())]),
+                    ipc=True,
+                ),
+            },
+            apply=settle_shard,
+        ),
+        Reduce(
+            name="outcome",
+            reads=[*NARROW, "settled_action", "held"],
+            summarize=count_outcome,
+            finish=report_outcome,
+        ),
+    ]
+
+
+def _flags(ctx: Context) -> list[str]:
+    return ["is_label_issue", *(name for name in FOUND if name in ctx.columns)]
+
+
+def noise_of(ctx: Context) -> np.ndarray:
+    """Return P(given | true) as stage `confident` estimated it."""
+    return sound_noise(ctx.result("confident", "estimates")["noise_matrix"])
+
+
+def losses(frame: Frame, ctx: Context, *, fine: bool) -> Arrays:
+    """Sum the loss through the noise at several temperatures, over the sample."""
+    grid = fine_grid(float(ctx.own("coarse")["temperature"])) if fine else COARSE
+    share = min(1.0, SAMPLE_ITEMS / max(ctx.n_items, 1))
+    hashes = frame.array("item_hash")
+    chosen = np.flatnonzero((hashes >> np.uint64(32)) < np.uint64(round(share * 2**32)))
+    noise, given, probs = noise_of(ctx), frame.array("given"), frame.array("pred_probs")
+    total = np.zeros(len(grid), np.int64)
+    step = max(1, BLOCK_CELLS // max(ctx.n_classes, 1))
+    for start in range(0, len(chosen), step):
+        rows = chosen[start : start + step]
+        total += loss_through_noise(probs[rows], given[rows], noise, grid)
+    return {"loss": total, "n": np.array(len(chosen))}
+
+
+def best(summary: Arrays, ctx: Context, *, fine: bool = False) -> Arrays:
+    """Return the temperature of least loss."""
+    grid = fine_grid(float(ctx.own("coarse")["temperature"])) if fine else COARSE
+    temperature = best_temperature(grid, summary["loss"]) if summary["n"] else 1.0
+    return {"temperature": np.array(temperature), "n": summary["n"]}
+
+
+def policy_of(config: Config) -> Policy:
+    """Return the settings as the mathematics takes them."""
+    return Policy(
+        relabel_confidence=config.relabel_confidence,
+        drop_confidence=config.drop_confidence,
+        label_issue=None if config.label_issue == "repair" else _action(config.label_issue),
+        duplicate_conflict=_action(config.duplicate_conflict),
+        near_duplicate=_action(config.near_duplicate),
+        outlier=_action(config.outlier),
+    )
+
+
+def _action(word: str) -> Action:
+    return Action[word.upper()]
+
+
+def propose_shard(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
+    """Propose an action for every item, and write down its belief as a soft label."""
+    given, probs = frame.array("given"), frame.array("pred_probs")
+    flags = {
+        "is_issue": _flag(frame, "is_label_issue"),
+        "is_conflict": _flag(frame, "is_duplicate_conflict"),
+        "is_outlier": _flag(frame, "is_outlier"),
+        "is_copy": _is_copy(frame),
+    }
+    noise, temperature = noise_of(ctx), float(ctx.own("temperature")["temperature"])
+    policy = policy_of(ctx.config)
+    schema = pa.schema(_proposed(ctx.n_classes))
+    step = max(1, BLOCK_CELLS // max(ctx.n_classes, 1))
+    parts = [schema.empty_table()]
+    reviewed = reviewed_classes(frame["item_id"], ctx)
+    for start in range(0, frame.n, step):
+        rows = slice(start, start + step)
+        belief = believe(probs[rows], given[rows], noise, temperature)
+        found = propose(
+            belief, given[rows], policy=policy, **{name: flag[rows] for name, flag in flags.items()}
+        )
+        seen = np.flatnonzero(reviewed[rows] >= 0)
+        belief[seen] = np.eye(ctx.n_classes)[reviewed[rows][seen]]
+        soft = sparsify(belief, given=given[rows], k=ctx.config.top_k)
+        arrays = [
+            *(found.action, found.rule, found.new),
+            *(found.p_new.astype(np.float32), found.p_given.astype(np.float32)),
+            reviewed[rows],
+            pa.ListArray.from_arrays(soft.offsets, soft.ids),
+            pa.ListArray.from_arrays(soft.offsets, pa.array(soft.probs)),
+            pa.array(soft.tail),
+        ]
+        parts.append(pa.table(arrays, names=schema.names))
+    table = pa.concat_tables(parts).add_column(0, "item_id", frame["item_id"])
+    return {f"{ctx.stage}/_proposed": table}
+
+
+def _flag(frame: Frame, name: str) -> np.ndarray:
+    if name not in frame:
+        return np.zeros(frame.n, bool)
+    flag: np.ndarray = frame[name].fill_null(False).to_numpy(zero_copy_only=False)
+    return flag
+
+
+def _is_copy(frame: Frame) -> np.ndarray:
+    """Return which items are a duplicate of another that stands for their set."""
+    if "duplicate_set" not in frame:
+        return np.zeros(frame.n, bool)
+    first = frame["duplicate_set"].fill_null(0).to_numpy(zero_copy_only=False)
+    inside = frame["duplicate_set"].is_valid().to_numpy(zero_copy_only=False)
+    return np.asarray(inside & (first != frame.array("item_hash")))
+
+
+def settle_shard(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
+    """Write decisions, their log, and what the totals are counted from."""
+    final, held = settled(frame, ctx)
+    label, confidence, weight = outcome(final, frame.array("given"))
+    decision = np.array(DECISIONS)[final.action]
+    rule = np.array([rule.name for rule in rules(ctx.config.relabel_confidence)])[final.rule]
+    arrays = [
+        *(frame["item_id"], decision, ctx.labels(label), rule, _reasons(ctx, final, held)),
+        *(confidence, weight, *(frame[name] for name in SOFT)),
+    ]
+    names = ["item_id", *(name for name, _ in _decided(pa.null(), 2))]
+    return {
+        ctx.stage: pa.table(arrays, names=names),
+        LOG_FOLDER: _log(frame, ctx, final, label, confidence),
+        f"{ctx.stage}/_settled": pa.table([final.action, held], names=["settled_action", "held"]),
+    }
+
+
+def _reasons(ctx: Context, final: Proposals, held: np.ndarray) -> pa.Array:
+    """Return the reasons; there are few different ones, so each is worded once."""
+    listed = rules(ctx.config.relabel_confidence)
+    code = (final.rule.astype(np.int64) * 16 + held) * 16 + final.action
+    codes, of_item = np.unique(code, return_inverse=True)
+    texts = [reason(listed[c // 256], Held(c // 16 % 16), Action(c % 16)) for c in codes.tolist()]
+    return pa.array(texts, pa.string()).take(pa.array(of_item))
+
+
+def _log(
+    frame: Frame, ctx: Context, final: Proposals, label: np.ndarray, confidence: np.ndarray
+) -> pa.Table:
+    """Return one row for every item that is not simply kept."""
+    listed = rules(ctx.config.relabel_confidence)
+    rows = np.flatnonzero(final.rule != 0)
+    at = pa.array(rows)
+    by_reviewer = np.array([rule.name == "reviewed" for rule in listed])[final.rule[rows]]
+    flags = {name: frame[name].take(at) for name in _flags(ctx) if name.startswith("is_")}
+    evidence = pa.StructArray.from_arrays(
+        [
+            pa.array(final.p_given[rows].astype(np.float32)),
+            pa.array(final.p_new[rows].astype(np.float32)),
+            ctx.labels(final.new[rows]),
+            frame["label_score"].take(at).cast(pa.float32()),
+            *(flags.get(name, pa.nulls(len(rows), pa.bool_())) for name in EVIDENCE_FLAGS),
+        ],
+        names=["p_given", "p_believed", "believed", "label_score", *EVIDENCE_FLAGS],
+    )
+    names = np.array([rule.name for rule in listed])
+    actions = np.array([action.name.lower() for action in Action])
+    columns = {
+        "item_id": frame["item_id"].take(at),
+        "label_id": pa.nulls(len(rows), pa.int32()),
+        "before": ctx.labels(frame.array("given")[rows]),
+        "after": ctx.labels(label[rows]),
+        "action": actions[final.action[rows]],
+        "p_correct": pa.array(confidence[rows]),
+        "rule": names[final.rule[rows]],
+        "evidence": evidence,
+        "actor": np.where(by_reviewer, "reviewer", f"stage {ctx.stage}"),
+        "run": pa.array([ctx.run_key] * len(rows), pa.string()),
+        "time": pa.nulls(len(rows), pa.timestamp("us", "UTC")),
+    }
+    return pa.table(columns)
+
+
+STAGE = Stage(
+    name="decide",
+    version=1,
+    doc="decides for every item: keep, relabel, drop, review or soften, and logs why",
+    config=Config,
+    steps=steps,
+    reads=reads,
+    writes=writes,
+    files=lambda config: [config.reviewed] if config.reviewed else [],
+)

@@ -1,0 +1,327 @@
+"""Stage `infer`: out-of-sample probabilities and an embedding for every item.
+
+Three ways in. Ready `pred_probs` are only checked. `features`, or embeddings of the `image`, go to
+linear heads, all folds fitted together. Or a torchvision model is trained once a fold. Whichever it
+is, how far the probabilities can be taken at their word is measured on a sample at the end.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, Self
+
+import pyarrow as pa
+from pydantic import BaseModel, Field, model_validator
+
+from pipelines.errors import DataError, RecipeError
+from pipelines.images import Limits, check_type
+from pipelines.inference import calibrate, embed, embedders, heads, ready, train
+from pipelines.inference.folds import folds_step
+from pipelines.stage import Context, Fit, Map, Output, Reduce, Stage, Step
+from pipelines.vectors import width_of
+
+INPUTS = ("pred_probs", "features", "image")
+"""In the order of preference: the more has been done already, the less is left to do."""
+
+GROUP_BYTES = 64 * 2**20
+"""Aim for a row group of vectors."""
+
+
+class Config(BaseModel, frozen=True, extra="forbid"):
+    """Settings of stage `infer`."""
+
+    use: Literal["auto", "pred_probs", "features", "image"] = Field(
+        default="auto",
+        description="What to predict from; auto: the first of pred_probs, features and image that "
+        "the data has.",
+    )
+    folds: int = Field(
+        default=5, ge=2, le=127, description="Every item is predicted by models of other folds."
+    )
+    train: Literal["heads", "scratch", "finetune"] = Field(
+        default="heads",
+        description="heads: linear classifiers on a fixed embedding. scratch, finetune: train the "
+        "torchvision model named by 'embedder' once a fold, from random weights or from 'weights'.",
+    )
+    embedder: str = Field(
+        default="pixels",
+        description="pixels (built in, no weights), the name of a torchvision classifier, or the "
+        "path of a torch.export program (.pt2).",
+    )
+    weights: str | None = Field(
+        default=None, description="File with the weights of a torchvision model."
+    )
+    image_size: int | None = Field(
+        default=None,
+        ge=16,
+        le=2048,
+        description="Pictures are cut to a square and scaled to it. Absent: 32 for pixels and for "
+        "training from scratch, else 224.",
+    )
+    mean: tuple[float, float, float] = Field(
+        default=(0.485, 0.456, 0.406), description="Subtracted from channels scaled to [0, 1]."
+    )
+    std: tuple[float, float, float] = Field(
+        default=(0.229, 0.224, 0.225), description="Divided by, after that; not used by pixels."
+    )
+    max_image_bytes: int = Field(
+        default=64 * 2**20, ge=1, description="Larger files go to quarantine undecoded."
+    )
+    max_image_pixels: int = Field(
+        default=64_000_000, ge=1, description="Larger pictures go to quarantine undecoded."
+    )
+    batch_rows: int = Field(default=64, ge=1, le=65_536, description="Pictures at a time.")
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="auto: a GPU if there is one.",
+    )
+    l2: float | None = Field(
+        default=None,
+        ge=0.0,
+        description="Penalty of the heads. Absent: the one that predicts best out of sample.",
+    )
+    max_iter: int = Field(default=300, ge=1, description="Most iterations of fitting the heads.")
+    epochs: int = Field(default=20, ge=1, description="Passes of training.")
+    optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="For training.")
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0.0,
+        description="At the start of training; falls to 0 along a cosine. Absent: 0.05 for sgd and "
+        "0.001 for adamw, a fifth of it for finetune.",
+    )
+    weight_decay: float = Field(default=5e-4, ge=0.0, description="For training.")
+    flip: bool = Field(default=True, description="Mirror pictures at random in training.")
+    crop: int = Field(
+        default=0, ge=0, description="Shift pictures by up to so many pixels in training."
+    )
+    sum_tolerance: float = Field(
+        default=1e-3, ge=0.0, lt=1.0, description="How far ready probabilities may miss a sum of 1."
+    )
+    calibration_items: int = Field(
+        default=50_000, ge=1, description="Items on which calibration is measured, at most about."
+    )
+    bins: int = Field(default=15, ge=1, le=1000, description="Bins of the calibration errors.")
+
+    @model_validator(mode="after")
+    def _check_model(self) -> Self:
+        named = self.embedder != "pixels" and not self.is_program
+        if self.train != "heads" and not named:
+            raise ValueError(
+                f"train = {self.train!r} needs the name of a torchvision classifier as embedder, "
+                f"got {self.embedder!r}, for example embedder = 'resnet18'"
+            )
+        needed = named and self.train != "scratch"
+        if needed and self.weights is None:
+            raise ValueError(
+                f"embedder = {self.embedder!r} needs weights, the path of a safetensors file or a "
+                "torch state dict; or train = 'scratch'"
+            )
+        if self.weights is not None and not needed:
+            raise ValueError(
+                f"weights are of no use with embedder = {self.embedder!r} and train = "
+                f"{self.train!r}; leave them out"
+            )
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be positive, got {self.std}")
+        return self
+
+    @property
+    def is_program(self) -> bool:
+        """Whether the embedder is a torch.export program."""
+        return self.embedder.endswith(".pt2")
+
+    @property
+    def side(self) -> int:
+        """Side of the square that the model sees, in pixels."""
+        if self.image_size is not None:
+            return self.image_size
+        return 32 if self.embedder == "pixels" or self.train == "scratch" else 224
+
+    @property
+    def rate(self) -> float:
+        """Learning rate of training."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        base = {"sgd": 0.05, "adamw": 0.001}[self.optimizer]
+        return base if self.train == "scratch" else base / 5
+
+    @property
+    def limits(self) -> Limits:
+        """What is refused before it is decoded."""
+        return Limits(max_bytes=self.max_image_bytes, max_pixels=self.max_image_pixels)
+
+
+def input_column(config: Config, columns: frozenset[str]) -> str:
+    """Return the column that is predicted from.
+
+    Raises
+    ------
+    DataError
+        If the data has none of them.
+    """
+    if config.use != "auto":
+        return config.use
+    found = next((name for name in INPUTS if name in columns), None)
+    if found is None:
+        raise DataError(
+            f"stage 'infer': one of the columns {list(INPUTS)} was expected, the source has "
+            f"{sorted(columns)}. Map a column to one of them in data.columns"
+        )
+    return found
+
+
+def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
+    """Return the columns needed."""
+    return ["item_id", "item_hash", "given", input_column(config, columns)]
+
+
+def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
+    """Return the columns of the sidecar."""
+    if input_column(config, columns) == "pred_probs":
+        return ["item_id", "p_given"]
+    return ["item_id", "fold", "pred_probs", "embedding", "p_given"]
+
+
+def files(config: Config) -> Sequence[str]:
+    """Return the model files, whose content is part of the settings."""
+    program = [config.embedder] if config.is_program else []
+    return [*program, *([config.weights] if config.weights is not None else [])]
+
+
+def steps(config: Config, ctx: Context) -> Sequence[Step]:
+    """Return the steps of the way that settings and data call for."""
+    column = input_column(config, ctx.columns)
+    try:
+        if column == "pred_probs":
+            return _ready_steps(ctx)
+        if column == "image":
+            check_type(ctx.types["image"])
+            if config.train != "heads":
+                return _train_steps(config, ctx)
+            n_features = embedders.n_features(config)
+        else:
+            n_features = width_of(ctx.types["features"], "features")
+    except TypeError as err:
+        raise DataError(f"stage {ctx.stage!r}: {err}") from err
+    except ValueError as err:
+        raise RecipeError(f"stage {ctx.stage!r}: {err}") from err
+    return _head_steps(ctx, column, n_features)
+
+
+def _ready_steps(ctx: Context) -> list[Step]:
+    kind = ctx.types["pred_probs"]
+    width = width_of(kind, "pred_probs")
+    if width != ctx.n_classes:
+        raise DataError(
+            f"stage {ctx.stage!r}: pred_probs must have one column for each of the "
+            f"{ctx.n_classes} classes, got {width}. Name the classes of the model in data.classes, "
+            "in the order of its outputs"
+        )
+    values = pa.float64() if pa.types.is_float64(kind.value_type) else pa.float32()
+    schema = pa.schema([("item_id", ctx.types["item_id"]), ("p_given", values)])
+    return [
+        Map(
+            name="validate",
+            reads=["item_id", "item_hash", "given", "pred_probs"],
+            writes={ctx.stage: Output(schema=schema), **_sample(ctx, values)},
+            apply=ready.validate,
+        ),
+        _calibration(ctx),
+    ]
+
+
+def _head_steps(ctx: Context, column: str, n_features: int) -> list[Step]:
+    embedding = pa.list_(pa.float32(), n_features)
+    return [
+        Map(
+            name="embed",
+            reads=[column],
+            writes={
+                f"{ctx.stage}/_embedding": Output(
+                    schema=pa.schema([("embedding", embedding)]), ipc=True
+                )
+            },
+            apply=embed.embed_images if column == "image" else embed.copy_features,
+        ),
+        folds_step(),
+        Fit(name="heads", reads=["item_hash", "given", "embedding"], fit=heads.fit),
+        Map(
+            name="predict",
+            reads=["item_id", "item_hash", "given", "embedding"],
+            writes=_predictions(ctx, n_features),
+            apply=heads.predict,
+        ),
+        _calibration(ctx),
+    ]
+
+
+def _train_steps(config: Config, ctx: Context) -> list[Step]:
+    pixels = pa.list_(pa.uint8(), 3 * config.side**2)
+    n_features = embedders.n_features(config)
+    return [
+        Map(
+            name="decode",
+            reads=["image"],
+            writes={
+                f"{ctx.stage}/_pixels": Output(schema=pa.schema([("pixels", pixels)]), ipc=True)
+            },
+            apply=embed.decode_images,
+        ),
+        folds_step(),
+        Fit(name="train", reads=["item_hash", "given", "pixels"], fit=train.fit),
+        Map(
+            name="predict",
+            reads=["item_id", "item_hash", "given", "pixels"],
+            writes=_predictions(ctx, n_features),
+            apply=train.predict,
+        ),
+        _calibration(ctx),
+    ]
+
+
+def _predictions(ctx: Context, n_features: int) -> dict[str, Output]:
+    schema = pa.schema(
+        [
+            ("item_id", ctx.types["item_id"]),
+            ("fold", pa.int8()),
+            ("pred_probs", pa.list_(pa.float32(), ctx.n_classes)),
+            ("embedding", pa.list_(pa.float32(), n_features)),
+            ("p_given", pa.float32()),
+        ]
+    )
+    rows = GROUP_BYTES // (4 * (ctx.n_classes + n_features))
+    output = Output(schema=schema, row_group_rows=max(1024, min(rows, 131_072)))
+    return {ctx.stage: output, **_sample(ctx, pa.float32())}
+
+
+def _sample(ctx: Context, values: pa.DataType) -> dict[str, Output]:
+    schema = pa.schema(
+        [
+            ("item_hash", pa.uint64()),
+            ("given", pa.int32()),
+            ("pred_probs", pa.list_(values, ctx.n_classes)),
+        ]
+    )
+    return {calibrate.folder(ctx): Output(schema=schema, rows="some", ipc=True)}
+
+
+def _calibration(ctx: Context) -> Reduce:
+    return Reduce(
+        name="calibration",
+        reads=[calibrate.folder(ctx)],
+        summarize=calibrate.summarize,
+        merge=calibrate.merge,
+        finish=calibrate.finish,
+    )
+
+
+STAGE = Stage(
+    name="infer",
+    version=1,
+    doc="Out-of-sample probabilities and an embedding for every item.",
+    config=Config,
+    steps=steps,
+    reads=reads,
+    writes=writes,
+    files=files,
+    gpu=True,
+)
