@@ -1,0 +1,111 @@
+"""Tables and text of the report as Prefect shows them: plain values, escaped, of bounded size."""
+
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipelines.report.model import Estimate, Report
+
+MOST_ROWS = 200
+"""Longer tables are no help in a browser, and every row is stored with every run."""
+
+Row = dict[str, Any]
+
+
+def artifact_key(*parts: str) -> str:
+    """Return an artifact key: lower-case letters, digits and dashes are all that Prefect takes.
+
+    Examples
+    --------
+    >>> artifact_key("labelops-progress", "proportions@2")
+    'labelops-progress-proportions-2'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
+
+
+def number(value: float | int | None) -> float | int | None:
+    """Return a number that JSON can hold: NaN and infinities become null."""
+    if value is None:
+        return None
+    if isinstance(value, bool | int):
+        return int(value)
+    value = float(value)
+    return round(value, 6) if math.isfinite(value) else None
+
+
+def escape(text: str, most: int = 80) -> str:
+    """Return text from the data as Markdown shows it literally, on one line."""
+    text = "".join(c if c.isprintable() else " " for c in text)
+    text = text if len(text) <= most else text[: most - 1] + "…"
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_{}\[\]()#+!|~-])", r"\\\1", text)
+
+
+def class_table(report: "Report") -> list[Row]:
+    """Return one row a class, the worst first."""
+    found = sorted(report.classes, key=lambda c: (-c.wrong_share.value, c.name))
+    return [
+        {
+            "class": c.name,
+            "items": c.items,
+            "flagged": c.flagged,
+            "wrong share": number(c.wrong_share.value),
+            "low": number(c.wrong_share.low),
+            "high": number(c.wrong_share.high),
+        }
+        for c in found[:MOST_ROWS]
+    ]
+
+
+def issue_table(report: "Report") -> list[Row]:
+    """Return the most suspicious items of every class, most suspicious first."""
+    items = [item for group in report.worst for item in group.items]
+    items.sort(key=lambda i: (math.inf if i.score is None else i.score, i.item_id))
+    return [
+        {
+            "item": item.item_id,
+            "shard": item.shard,
+            "given": item.given,
+            "believed": item.believed,
+            "score": number(item.score),
+        }
+        for item in items[:MOST_ROWS]
+    ]
+
+
+def summary(report: "Report") -> str:
+    """Return the run in a few lines of Markdown."""
+    ledger = report.ledger
+    lines = [f"# {escape(report.title)}", ""]
+    if report.wrong is not None and report.wrong_share is not None:
+        share = report.wrong_share
+        lines += [
+            f"About **{_count(report.wrong)}** of {ledger.source:,} labels are wrong "
+            f"({_percent(share.value)}{_interval(share)}).",
+            "",
+        ]
+    lines += ["| items | |", "|---|---:|"]
+    for name in ("source", "kept", "relabelled", "dropped", "review", "quarantined"):
+        lines.append(f"| {name} | {getattr(ledger, name):,} |")
+    if report.confusions:
+        lines += ["", "| given | believed | items |", "|---|---|---:|"]
+        lines += [
+            f"| {escape(c.given)} | {escape(c.believed)} | {c.items:,.0f} |"
+            for c in report.confusions[:10]
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _count(estimate: "Estimate") -> str:
+    return f"{estimate.value:,.0f}" if math.isfinite(estimate.value) else "an unknown number"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f} %" if math.isfinite(value) else "unknown"
+
+
+def _interval(estimate: "Estimate") -> str:
+    if estimate.low is None or estimate.high is None:
+        return ""
+    return f"; 95 % interval {_percent(estimate.low)} to {_percent(estimate.high)}"

@@ -1,0 +1,232 @@
+"""The command line. It takes a recipe, the data and where to; all else is a setting of a stage.
+
+Only the standard library and Typer are imported here: ``labelops --help`` must not wait for torch,
+Dask or Prefect.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Annotated, NoReturn
+
+import typer
+
+app = typer.Typer(
+    name="labelops",
+    help="Audit and repair the labels of data sets that are too big for one machine's memory.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    # Plain help is the same in a terminal, a pipe and a manual, and starts twice as fast.
+    rich_markup_mode=None,
+)
+
+Recipe = Annotated[str, typer.Argument(help="Name of a recipe, such as 'audit', or a TOML file.")]
+Data = Annotated[str, typer.Option("--data", help="Folder or address of the Parquet shards.")]
+Out = Annotated[str, typer.Option("--out", help="Folder or address for the run.")]
+Folder = Annotated[str, typer.Argument(help="Folder or address of an earlier run.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="STAGE.KEY=VALUE", help="Change a setting; may be repeated."),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="Local worker processes instead of threads."),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option("--cluster", metavar="ADDR", help="Dask scheduler, tcp://… or tls://…"),
+]
+Prefect = Annotated[
+    bool | None,
+    typer.Option(
+        "--prefect/--no-prefect",
+        help="Run as a Prefect flow; by default if an API is configured. Without one, a server "
+        "is brought up for this run.",
+        show_default=False,
+    ),
+]
+
+
+BUGS = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError,
+        NotImplementedError, RecursionError, TypeError)  # fmt: skip
+"""What our own checks never raise on purpose; everything else has a message for the user."""
+
+
+@app.command()
+def run(
+    recipe: Recipe,
+    data: Data,
+    out: Out,
+    settings: Settings = None,
+    workers: Workers = None,
+    cluster: Cluster = None,
+    prefect: Prefect = None,
+) -> None:
+    """Run a recipe on a data set, or go on with such a run.
+
+    The same command given again does only what is missing. The last line printed is the path of
+    the report.
+    """
+    _check_usage(settings, workers, cluster)
+    from flows.start import start
+
+    with _stoppable():
+        print(
+            start(
+                recipe,
+                data=data,
+                out=out,
+                settings=settings or [],
+                workers=workers,
+                cluster=cluster,
+                prefect=prefect,
+            )
+        )
+
+
+@app.command()
+def plan(recipe: Recipe, data: Data, out: Out, settings: Settings = None) -> None:
+    """Say what a run would read, write and skip.
+
+    Reads no data but the footers of the shards.
+    """
+    _check_usage(settings, None, None)
+    from pipelines.plan import plan as make
+    from pipelines.recipe import load_recipe
+
+    print(make(load_recipe(recipe, settings or ()), data=data, out=out).text())
+
+
+@app.command()
+def resume(
+    folder: Folder,
+    workers: Workers = None,
+    cluster: Cluster = None,
+    prefect: Prefect = None,
+) -> None:
+    """Go on with a run from its folder alone."""
+    _check_usage(None, workers, cluster)
+    from flows.start import again
+
+    with _stoppable():
+        print(again(folder, workers=workers, cluster=cluster, prefect=prefect))
+
+
+@app.command()
+def report(folder: Folder) -> None:
+    """Write the report of a finished run again."""
+    from pipelines.run import finish
+    from pipelines.state import load_run
+
+    print(finish(load_run(folder)))
+
+
+@app.command()
+def stages() -> None:
+    """List the stages there are."""
+    from pipelines.registry import STAGES, load_stage
+
+    width = max(map(len, STAGES))
+    for name in STAGES:
+        print(f"{name:<{width}}  {load_stage(name).doc}")
+
+
+@app.command()
+def schema(
+    stage: Annotated[
+        str | None, typer.Argument(help="A stage; without one, the schema of recipes.")
+    ] = None,
+) -> None:
+    """Print the JSON Schema of a stage's settings, or of a recipe."""
+    import json
+
+    from pipelines.recipe import recipe_schema, stage_schema
+
+    print(json.dumps(recipe_schema() if stage is None else stage_schema(stage), indent=2))
+
+
+def _check_usage(settings: list[str] | None, workers: int | None, cluster: str | None) -> None:
+    for setting in settings or ():
+        target, equals, _ = setting.partition("=")
+        if not equals or "." not in target.strip("."):
+            raise typer.BadParameter(
+                f"stage.key=value was expected, got {setting!r}", param_hint="--set"
+            )
+    if workers is not None and cluster is not None:
+        raise typer.BadParameter(
+            "give the number of local workers or the address of a cluster, not both",
+            param_hint="--workers",
+        )
+    if cluster is not None and not cluster.startswith(("tcp://", "tls://")):
+        raise typer.BadParameter(
+            f"tcp://host:port or tls://host:port was expected, got {cluster!r}",
+            param_hint="--cluster",
+        )
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let SIGTERM end a run as Ctrl-C does: shards at work are finished or dropped, all closed."""
+
+    def stop(number: int, frame: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        _say("stopped. Finished shards are kept; the same command goes on from there")
+        raise typer.Exit(128 + signal.SIGINT) from None
+    except SystemExit as err:
+        if err.code == 128 + signal.SIGTERM:
+            _say("terminated. Finished shards are kept; the same command goes on from there")
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _say(text: str) -> None:
+    print(f"labelops: {text}", file=sys.stderr, flush=True)
+
+
+def _report_bug(text: str, err: Exception) -> NoReturn:
+    import traceback
+
+    traceback.print_exception(err)
+    _say(
+        f"error: {text}. This is a fault of labelops, not of the data: please report it with the "
+        "lines above. Finished shards are kept"
+    )
+    sys.exit(1)
+
+
+def main() -> None:
+    """Run the command line; every way to fail ends with a message, none with a bare trace."""
+    from pipelines.errors import LabelopsError
+
+    try:
+        app(prog_name="labelops")
+    except LabelopsError as err:
+        if isinstance(err.__cause__, BUGS):
+            _report_bug(str(err), err)
+        _say(f"error: {err}")
+        sys.exit(1)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough, as in `labelops schema | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (OSError, MemoryError) as err:
+        _say(
+            f"error: the machine failed ({type(err).__name__}: {err}). Finished shards are kept; "
+            "mend the cause (space, memory, permissions, network) and give the same command again"
+        )
+        sys.exit(1)
+    except Exception as err:
+        _report_bug(f"{type(err).__name__}: {err}", err)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Artifacts: plain JSON values, escaped text, bounded size."""
+
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+
+from flows.artifacts import (
+    MOST_ROWS,
+    artifact_key,
+    class_table,
+    escape,
+    issue_table,
+    number,
+    summary,
+)
+from pipelines.report import model as m
+
+NASTY = "a|b\n# <img src=x onerror=alert(1)> [x](javascript:alert(1)) `*_~"
+
+
+def example(n_classes: int = 3, name: str = "class") -> m.Report:
+    """A report with numbers that JSON has no word for."""
+    nan, inf = float("nan"), float("inf")
+    return m.Report(
+        title=f"Audit of {name}",
+        recipe="audit",
+        finished="",
+        ledger=m.Ledger(source=10, kept=5, relabelled=2, dropped=1, review=1, quarantined=1),
+        n_classes=n_classes,
+        has_pictures=False,
+        wrong=m.Estimate(3.2, 1.0, 5.0),
+        wrong_share=m.Estimate(0.32, 0.1, 0.5),
+        flagged=4,
+        classes=tuple(
+            m.ClassQuality(
+                name=f"{name}-{k}",
+                items=3,
+                flagged=1,
+                wrong_share=m.Estimate(k / n_classes, -inf if k else None, nan if k else inf),
+            )
+            for k in range(n_classes)
+        ),
+        confusions=(m.Confusion(given=name, believed="other", items=2.4, share_of_given=0.2),),
+        worst=tuple(
+            m.WorstOfClass(
+                name=f"{name}-{k}",
+                flagged=1,
+                items=(
+                    m.Item(
+                        item_id=f"{name}-{k}",
+                        shard=0,
+                        given=name,
+                        score=None if k == 0 else 1 - k / n_classes,
+                    ),
+                ),
+            )
+            for k in range(n_classes)
+        ),
+    )
+
+
+def test_tables__are_strict_json_even_of_infinite_numbers() -> None:
+    for table in (class_table(example()), issue_table(example())):
+        json.dumps(table, allow_nan=False)
+
+
+def test_tables__put_the_worst_first_and_are_of_bounded_size() -> None:
+    report = example(n_classes=1000)
+    classes, issues = class_table(report), issue_table(report)
+    assert len(classes) == len(issues) == MOST_ROWS
+    shares = [row["wrong share"] for row in classes]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[0] == pytest.approx(0.999)
+    scores = [row["score"] for row in issues]
+    assert scores == sorted(scores)
+    assert scores[0] == pytest.approx(0.001)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float32("nan"), None])
+def test_number__what_json_has_no_word_for_is_null(value: float | None) -> None:
+    assert number(value) is None
+
+
+@pytest.mark.parametrize("value", [np.float32(0.5), 0.5, np.float64(0.5)])
+def test_number__is_a_plain_float(value: float) -> None:
+    assert type(number(value)) is float
+    assert number(value) == 0.5
+
+
+def test_summary__text_of_the_data_is_shown_and_not_obeyed() -> None:
+    text = summary(example(name=NASTY))
+    assert "<img" not in text
+    # No unescaped bracket or pipe of theirs: neither links nor further cells.
+    assert not re.search(r"(?<!\\)\[", text)
+    for line in text.splitlines():
+        if line.startswith("| a"):
+            assert len(re.findall(r"(?<!\\)\|", line)) == 4
+    assert "| source | 10 |" in text
+    assert "About **3** of 10 labels are wrong (32.00 %; 95 % interval 10.00 % to 50.00 %)." in text
+
+
+def test_summary__has_no_indented_line() -> None:
+    # Markdown takes an indented line for code.
+    assert not any(line.startswith(" ") for line in summary(example()).splitlines())
+
+
+def test_escape__is_one_line_of_bounded_length() -> None:
+    assert "\n" not in escape("a\nb\rc\x00d")
+    assert len(escape("x" * 1000)) <= 80
+
+
+@pytest.mark.parametrize(
+    ("parts", "key"),
+    [
+        (("labelops", "infer"), "labelops-infer"),
+        (("labelops", "proportions@2"), "labelops-proportions-2"),
+        (("A B", "_c_"), "a-b-c"),
+    ],
+)
+def test_key__has_the_letters_that_prefect_takes(parts: tuple[str, ...], key: str) -> None:
+    assert artifact_key(*parts) == key
+    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", key)
