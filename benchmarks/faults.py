@@ -97,7 +97,7 @@ def where(run: Path) -> tuple[str, int]:
     if not (run / "run.json").exists():
         return "start", len(files)
     for name in STAGES:
-        if not (run / name / "_manifest.json").exists():
+        if not (run / "_manifests" / f"{name}.json").exists():
             return name, len(files)
     return "report", len(files)
 
@@ -166,7 +166,6 @@ def main() -> None:
 
     moments: list[Moment] = []
     compared = bad = ended = 0
-    resumed_s: list[float] = []
     while len(moments) < args.kills:
         folder = work / f"killed-{compared:03d}"
         shutil.rmtree(folder, ignore_errors=True)
@@ -180,9 +179,7 @@ def main() -> None:
                 ended += 1
                 break
             moments.append(moment)
-        began = time.monotonic()
         finished(process, folder)
-        resumed_s.append(time.monotonic() - began)
         found = digests(folder / "run")
         wrong = [name for name in differences(found, wanted) if name not in UNLIKE]
         missing = [name for name in UNLIKE if name not in found and name in wanted]
@@ -198,9 +195,6 @@ def main() -> None:
     places = ", ".join(f"{name} {hits[name]}" for name in ("start", *STAGES, "report"))
     print(f"kills by where they hit: {places}")
     print(f"runs that ended before their moment came: {ended}")
-    print(
-        f"last resume took {np.median(resumed_s):.1f} s (median) against {min(spans):.1f} s in all"
-    )
     print(
         f"{len(moments)} kills in {compared} runs; {compared - bad} runs equal the uninterrupted "
         f"one in all {len(wanted) - len(anyway)} files without times or process numbers, "

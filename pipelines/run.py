@@ -24,6 +24,7 @@ from pipelines.state import (
     Run,
     load_run,
     make_manifest,
+    manifest_name,
 )
 from pipelines.work import Task, do_fit, do_map, do_reduce, forget_jobs
 
@@ -216,7 +217,7 @@ def run_stage(run: Run, name: str, pool: Workers, *, listen: Listener = silent) 
         manifest_bytes = make_manifest(entry, steps, driver.records)
         for folder in sorted(_folders(json.loads(manifest_bytes))):
             run.store.sync(folder)
-        run.store.write_atomic(f"{name}/_manifest.json", manifest_bytes)
+        run.store.write_atomic(manifest_name(name), manifest_bytes)
     except OSError as err:
         raise _storage_error(run, name, err) from err
     _clean(run, name)
@@ -242,15 +243,16 @@ def _storage_error(run: Run, name: str, err: OSError) -> RunError:
 def _clean(run: Run, name: str) -> None:
     """Remove what only an unfinished stage needs."""
     for leaf in run.store.list(name):
-        if leaf not in ("_manifest.json", "_results") and leaf.startswith(("_", ".")):
+        if leaf != "_results" and leaf.startswith(("_", ".")):
             target = f"{name}/{leaf}"
             run.store.remove_tree(target)
             if run.store.exists(target):
                 run.store.remove(target)
-    for folder in _folders(run.manifest(name) or {}):
+    # A killed process leaves what it was writing: shards, results, or a file of the run itself.
+    for folder in ("", f"{name}/_results", *sorted(_folders(run.manifest(name) or {}))):
         for leaf in run.store.list(folder):
             if leaf.startswith(".tmp-"):
-                run.store.remove(f"{folder}/{leaf}")
+                run.store.remove(f"{folder}/{leaf}".lstrip("/"))
 
 
 def _folders(manifest: Mapping[str, Any]) -> set[str]:

@@ -82,9 +82,12 @@ class Run:
         )
 
     def manifest(self, name: str) -> dict[str, Any] | None:
-        """Return a finished stage's manifest, or None."""
-        path = f"{name}/_manifest.json"
-        if not self.store.exists(path):
+        """Return a finished stage's manifest, or None.
+
+        A stage whose folder is gone was undone, whatever its manifest says.
+        """
+        path = manifest_name(name)
+        if not self.store.exists(path) or not self.store.list(name):
             return None
         manifest: dict[str, Any] = json.loads(self.store.read_bytes(path))
         return manifest
@@ -192,6 +195,15 @@ def _file_hash(path: str, stage: str) -> str:
         raise RecipeError(
             f"stage {stage!r}: a readable file was expected at {path}, got {err}. Correct the path"
         ) from err
+
+
+def manifest_name(stage: str) -> str:
+    """Return where a stage's manifest is kept.
+
+    Not in the stage's folder: readers that take whole folders (polars, `datasets`) stumble over
+    anything there that is no shard.
+    """
+    return f"_manifests/{stage}.json"
 
 
 def make_manifest(

@@ -115,7 +115,7 @@ def test_finished_run__given_again_executes_nothing(
 def test_finished_stage__holds_exactly_its_shards(data: Path, tmp_path: Path) -> None:
     run_toy(data, tmp_path / "out")
     parts = [f"part-{s:05d}.parquet" for s in range(5)]
-    assert sorted(os.listdir(tmp_path / "out" / "toy")) == ["_manifest.json", "_results", *parts]
+    assert sorted(os.listdir(tmp_path / "out" / "toy")) == ["_results", *parts]
     assert sorted(os.listdir(tmp_path / "out" / "toy_extra")) == parts
 
 
@@ -203,7 +203,7 @@ def test_stray_file_in_a_stage_folder__is_not_read(data: Path, tmp_path: Path) -
     (folder / "part-00009.parquet").write_bytes((folder / "part-00000.parquet").read_bytes())
     run = load_run(str(tmp_path / "out"))
     n = sum(frame["position"].__len__() for frame in pipelines.run.frames(run, ["position"]))
-    manifest = json.loads((folder / "_manifest.json").read_text())
+    manifest = json.loads((tmp_path / "out" / "_manifests" / "toy.json").read_text())
     assert n == sum(shard["rows"] for shard in manifest["maps"][-1]["shards"]) < 240
 
 
