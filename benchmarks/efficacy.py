@@ -2,6 +2,7 @@
 
     python benchmarks/efficacy.py --folder FOLDER [--seeds 3] [--sets cifar10n-worse hausa] \\
         [--set stage.key=value] [--out results.json]
+    python benchmarks/efficacy.py --folder FOLDER --images lite0.pt2
 
 FOLDER is what `data.py` prepared. For every set and seed: shards → recipe `audit` → detection
 against cleanlab on the very same probabilities, label accuracy before and after, honesty of the
@@ -259,6 +260,7 @@ def measure(
     items = load_set(folder, name)
     run_folder, seconds = audit(work / f"{name}-{seed}", items, seed, settings)
     probs = probs_of(run_folder, items)
+    np.save(work / f"{name}-{seed}.probs.npy", probs)
     decided = table(run_folder / "decide")
     assert decided.num_rows == len(items.given)
     belief = beliefs(decided, len(items.classes))
@@ -271,6 +273,33 @@ def measure(
         found |= teach(items, arms, seed)
     shutil.rmtree(run_folder.parent)
     return found
+
+
+def check_images(folder: Path, work: Path, program: Path, n: int) -> None:
+    """Run the first items of a set from pictures, and compare with their stored embedding."""
+    items = load_set(folder, "cifar10n-worse").head(n)
+    shutil.rmtree(work / "images", ignore_errors=True)
+    data = write_shards(work / "images" / "data", items, column="image", n_shards=SHARDS)
+    settings = [
+        *(f'infer.embedder="{program.resolve()}"', "infer.image_size=32"),
+        *("infer.mean=[0.0,0.0,0.0]", "infer.std=[1.0,1.0,1.0]"),
+    ]
+    out = work / "images" / "run"
+    began = time.monotonic()
+    run(load_recipe("audit", settings), data=str(data), out=str(out))
+    seconds = time.monotonic() - began
+    lists = table(out / "infer", ["item_id", "embedding"])["embedding"].combine_chunks()
+    found = np.asarray(lists.flatten().to_numpy()).reshape(len(lists), -1)
+    stored = np.asarray(items.features)
+    print(f"from pictures: {n} items in {seconds:.0f} s; ", end="")
+    print(f"embedding differs by {np.abs(found - stored).max():.1e} at most, ", end="")
+    print(f"of {np.abs(stored).max():.1f}")
+    wrong = items.given != items.true
+    ours = table(out / "confident", ["item_id", "is_label_issue", "label_score"])
+    score, flagged = numbers(ours, "label_score"), numbers(ours, "is_label_issue").astype(bool)
+    print(line("AP score", [float(average_precision_score(wrong, -score))]))
+    print(line("F1 flags", [f1(flagged, wrong)]))
+    shutil.rmtree(work / "images")
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -329,9 +358,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file for all figures")
     parser.add_argument("--no-students", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--images", type=Path, metavar="PROGRAM", help="run from pictures instead")
+    parser.add_argument("--items", type=int, default=5000, help="how many pictures")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     work = args.work or args.folder / "runs"
+    if args.images:
+        check_images(args.folder, work, args.images, args.items)
+        return
     results: dict[str, Any] = {}
     for name in args.sets or set_names(args.folder):
         # Ready probabilities leave nothing to a seed but the order of ties.

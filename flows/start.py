@@ -120,17 +120,18 @@ def prefect_api() -> Iterator[None]:
             settings |= server.settings
         else:
             check_api(url)
-        stack.enter_context(environment(settings))
-        # While the server starts in its own process.
-        import prefect.context
-        import prefect.logging.configuration
+        stale = "prefect" in sys.modules
+        if stale:
+            # Imported before, under other settings; it shall have those again when we are done.
+            from prefect.context import refresh_global_settings_context
 
+            stack.callback(refresh_global_settings_context)
+        stack.enter_context(environment(settings))
+        if stale:
+            refresh_global_settings_context()
+        # While the server starts in its own process.
         import flows.flow  # noqa: F401
 
-        # For a process in which Prefect was imported before, under other settings.
-        prefect.context.refresh_global_settings_context()
-        prefect.logging.configuration.setup_logging(incremental=False)
-        stack.callback(prefect.context.refresh_global_settings_context)
         if server is not None:
             server.wait()
         stack.callback(flush)

@@ -133,7 +133,9 @@ def choose(distances: np.ndarray, positions: np.ndarray, *, k: int) -> Neighbour
     )
 
 
-def with_copies(neighbours: Neighbours, copies: np.ndarray, *, k: int) -> np.ndarray:
+def with_copies(
+    neighbours: Neighbours, copies: np.ndarray, *, k: int, rows: slice = slice(None)
+) -> np.ndarray:
     """Return the distances to the k nearest items, where vectors may stand for several items.
 
     Parameters
@@ -144,11 +146,13 @@ def with_copies(neighbours: Neighbours, copies: np.ndarray, *, k: int) -> np.nda
         How many items have each vector, int64, shape (U,).
     k
         How many neighbours of an item; at most the number of other items.
+    rows
+        For which of the vectors.
 
     Returns
     -------
-    float64, shape (U, k), ascending: an item's own copies come first, at distance 0, and a
-    neighbour counts as often as it has copies.
+    float64, shape (U, k) or fewer rows, ascending: an item's own copies come first, at distance 0,
+    and a neighbour counts as often as it has copies.
 
     Examples
     --------
@@ -156,11 +160,10 @@ def with_copies(neighbours: Neighbours, copies: np.ndarray, *, k: int) -> np.nda
     >>> with_copies(n, np.array([1, 3]), k=3).tolist()
     [[0.5, 0.5, 0.5], [0.0, 0.0, 0.5]]
     """
-    has = neighbours.indices >= 0
-    often = np.where(has, copies[np.where(has, neighbours.indices, 0)], 0)
-    own = np.zeros((len(copies), 1))
-    steps = np.concatenate([own, neighbours.distances], axis=1)
-    reach = np.cumsum(np.concatenate([copies[:, None] - 1, often], axis=1), axis=1)
+    indices = neighbours.indices[rows]
+    often = np.where(indices >= 0, copies[np.maximum(indices, 0)], 0)
+    steps = np.concatenate([np.zeros((len(indices), 1)), neighbours.distances[rows]], axis=1)
+    reach = np.cumsum(np.concatenate([copies[rows, None] - 1, often], axis=1), axis=1)
     # The j-th neighbour is the first vector within whose reach j copies have been counted.
     which = (reach[:, None, :] <= np.arange(k)[None, :, None]).sum(axis=2)
     return np.take_along_axis(steps, np.minimum(which, steps.shape[1] - 1), axis=1)

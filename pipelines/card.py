@@ -2,8 +2,8 @@
 
 It is `README.md` of the run folder and names `dataset/` and `set_aside/` as two configurations, so
 ``load_dataset(RUN)`` and ``load_dataset(RUN, "set_aside")`` work. It does not lie in `dataset/`
-itself: pandas and polars take every file of a folder for Parquet, and refuse the folder (measured
-with pandas 3.1 and polars 2.1; `datasets` and DuckDB do not mind).
+itself: pandas and polars take every file of a folder for Parquet, and refuse the folder (pandas
+3.1, polars 2.1; `datasets` and DuckDB do not mind).
 """
 
 from collections.abc import Mapping, Sequence

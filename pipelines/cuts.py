@@ -1,7 +1,7 @@
-"""Steps of a stage that find cuts: the first so many items of each pair of classes, or of each class.
+"""Steps of a stage that find cuts: the first so many items of each pair of classes, or class.
 
-What `labelops.confident.selection` says about one set of elements is done here over shards: each pass is a
-reduction, and a pass that is no longer needed is left out.
+What `labelops.confident.selection` says about one set of elements is done here over shards: each
+pass is a reduction, and a pass that is no longer needed is left out.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -84,8 +84,8 @@ def blocks_of(frame: Frame, dtype: np.dtype, n_classes: int) -> Iterator[tuple[i
 def cut_steps(settings: Settings, ctx: Context) -> list[Step]:
     """Return the steps that find the cuts of a filter.
 
-    They read `given`, `p_given`, `p_other`, `item_hash` and the kept rows, and begin with the quotas in
-    the result of step "estimates".
+    They read `given`, `p_given`, `p_other`, `item_hash` and the kept rows, and begin with the
+    quotas in the result of step "estimates".
     """
     kind = ctx.types["pred_probs"]
     narrow = ["given", "p_given", "p_other", "item_hash"]
@@ -98,9 +98,7 @@ def cut_steps(settings: Settings, ctx: Context) -> list[Step]:
             Map(
                 name="deep",
                 reads=["pred_probs", *narrow],
-                writes={
-                    deep_folder(ctx): Output(schema=rows_schema(kind), rows="some", ipc=True)
-                },
+                writes={deep_folder(ctx): Output(schema=rows_schema(kind), rows="some", ipc=True)},
                 apply=keep_deep,
                 when=has_short,
             ),
@@ -137,7 +135,8 @@ def cut_steps(settings: Settings, ctx: Context) -> list[Step]:
 
 
 def _dtype(ctx: Context) -> np.dtype:
-    return np.dtype(ctx.types["pred_probs"].value_type.to_pandas_dtype())
+    found: np.dtype = np.dtype(ctx.types["pred_probs"].value_type.to_pandas_dtype())
+    return found
 
 
 # -- what is known after each step -----------------------------------------------------------------
@@ -215,7 +214,7 @@ def found_cuts(ctx: Context) -> Selection:
 def row_blocks(
     frame: Frame, ctx: Context, *, deep: bool
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield (row, probabilities, given, hash) of a shard's kept rows; with `deep`, of all of them."""
+    """Yield (row, probabilities, given, hash) of kept rows; with `deep`, of all of them."""
     for folder in [rows_folder(ctx), *([deep_folder(ctx)] if deep else [])]:
         for batch in frame.file(folder).to_batches():
             row, probs, given, hashes = (
@@ -299,13 +298,14 @@ def keep_deep(frame: Frame, ctx: Context) -> Iterator[Mapping[str, pa.Table]]:
     given, hashes = frame.array("given"), frame.array("item_hash")
     p_given, p_other = frame.array("p_given"), frame.array("p_other")
     lead = dtype.type(clear_lead(n_classes))
-    wanted = is_short.any(axis=1)[given] & (p_given - p_other >= lead)
+    has_short_pair = np.asarray(is_short.any(axis=1))
+    wanted = has_short_pair[given] & (p_given - p_other >= lead)
     schema = rows_schema(ctx.types["pred_probs"])
     for first, probs in blocks_of(frame, dtype, n_classes):
         at = np.flatnonzero(wanted[first : first + len(probs)])
         rows, found = at + first, probs[at]
         rival = np.where(is_short[given[rows]], found, -np.inf).max(axis=1, initial=-np.inf)
-        near = p_given[rows] - rival.astype(dtype) <= reach[given[rows]]
+        near = np.asarray(p_given[rows] - rival.astype(dtype) <= reach[given[rows]])
         if near.any():
             table = rows_table(rows[near], given, hashes, found[near], schema)
             yield {deep_folder(ctx): table}

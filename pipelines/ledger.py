@@ -5,7 +5,7 @@ is. It is only ever appended to: of several rows for an item the last counts. Wh
 like without a rule, or without a single decision, is found by leaving those rows out.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -55,6 +55,62 @@ def log_schema(item_id: pa.DataType, label: pa.DataType) -> pa.Schema:
             ("run", pa.string()),
             ("time", pa.timestamp("us", "UTC")),
         ]
+    )
+
+
+def log_rows(
+    *,
+    item_id: pa.Array,
+    before: pa.Array,
+    after: pa.Array,
+    action: np.ndarray,
+    p_correct: np.ndarray,
+    rule: np.ndarray,
+    evidence: Mapping[str, pa.Array | np.ndarray],
+    actor: np.ndarray,
+    run: str,
+) -> pa.Table:
+    """Return rows of the log, one for each item given.
+
+    Parameters
+    ----------
+    item_id
+        N ids; all others are of the same length.
+    before, after
+        Labels; `after` is null for items set aside.
+    action
+        What was done, in the words of `DECISION_OF_ACTION`.
+    p_correct
+        Probability that `after` is right; that `before` is, for items set aside.
+    rule
+        Names of rules.
+    evidence
+        What spoke for it; flags that nobody looked for may be missing.
+    actor
+        Which stage, or "reviewer".
+    run
+        Key of the run.
+    """
+    n = len(item_id)
+    parts = {
+        **dict(evidence),
+        **{name: pa.nulls(n, pa.bool_()) for name in EVIDENCE_FLAGS if name not in evidence},
+    }
+    names = [field.name for field in log_schema(item_id.type, before.type).field("evidence").type]
+    return pa.table(
+        {
+            "item_id": item_id,
+            "label_id": pa.nulls(n, pa.int32()),
+            "before": before,
+            "after": after,
+            "action": action,
+            "p_correct": p_correct,
+            "rule": rule,
+            "evidence": pa.StructArray.from_arrays([pa.array(parts[k]) for k in names], names),
+            "actor": actor,
+            "run": pa.array([run] * n, pa.string()),
+            "time": pa.nulls(n, pa.timestamp("us", "UTC")),
+        }
     )
 
 

@@ -20,7 +20,11 @@ def _read(path: str, modified_ns: int) -> pa.Table:
     try:
         if path.endswith(".csv"):
             # Text throughout: an id like 007 is not the number 7.
-            text = pa.csv.ConvertOptions(column_types=dict.fromkeys(COLUMNS, pa.string()))
+            text = pa.csv.ConvertOptions(
+                column_types=dict.fromkeys(COLUMNS, pa.string()),
+                strings_can_be_null=True,
+                null_values=[""],
+            )
             table = pa.csv.read_csv(path, convert_options=text)
         else:
             table = pq.read_table(path)
@@ -67,15 +71,19 @@ def reviewed_classes(item_id: pa.Array, ctx: Context) -> np.ndarray:
     if path is None:
         return np.full(len(item_id), -1, np.int32)
     table = _read(path, os.stat(path).st_mtime_ns)
-    # Classes of numeric labels go by the number.
-    names = pa.array([str(value) for value in (ctx.class_values or ctx.classes)], pa.string())
-    classes = pc.index_in(table["true_label"], value_set=names)
-    unknown = table["true_label"].filter(pc.is_null(classes))
+    # Labels that are numbers go by the number, or by the name of their class.
+    names = pa.array([str(name) for name in ctx.classes], pa.string())
+    numbers = pa.array([str(value) for value in ctx.class_values], pa.string())
+    labels = table["true_label"].combine_chunks()
+    classes = pc.coalesce(
+        pc.index_in(labels, value_set=numbers), pc.index_in(labels, value_set=names)
+    )
+    unknown = labels.filter(pc.is_null(classes))
     if len(unknown):
         raise DataError(
             f"reviewed: labels among the {len(names)} classes were expected, got "
             f"{unknown[0].as_py()!r}; at {path}. Classes: {names.to_pylist()[:10]}"
         )
-    at = pc.index_in(item_id.cast(pa.string()), value_set=table["item_id"])
-    found = classes.take(at)
-    return np.asarray(found.fill_null(-1).combine_chunks().to_numpy(zero_copy_only=False), np.int32)
+    at = pc.index_in(item_id.cast(pa.string()), value_set=table["item_id"].combine_chunks())
+    found = classes.take(at).fill_null(-1)
+    return np.asarray(found.to_numpy(zero_copy_only=False), np.int32)

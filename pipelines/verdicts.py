@@ -4,7 +4,7 @@ import numpy as np
 
 from labelops.belief import UNIT
 from labelops.decide import Action, Held, rules, small_classes, with_reviews
-from labelops.gate import Evidence, judge, spread
+from labelops.gate import Evidence, expected_count, judge, spread
 from pipelines.frame import Frame
 from pipelines.limits import model_proposals
 from pipelines.stage import Arrays, Context
@@ -102,13 +102,16 @@ def count_outcome(frame: Frame, ctx: Context) -> Arrays:
     np.add.at(done, (found.rule, action), 1)
     stopped = np.zeros((n_rules, len(Held)), np.int64)
     np.add.at(stopped, (found.rule, held), 1)
-    changed = action == Action.RELABEL
-    rule = found.rule[changed]
+    # A reviewer's change needs no expectation.
+    changed = (action == Action.RELABEL) & (frame.array("reviewed_class") < 0)
+    rule, p_new, p_given = found.rule[changed], found.p_new[changed], found.p_given[changed]
     return {
         "done": done,
         "held": stopped,
-        "fixed": _sum_by(rule, found.p_new[changed], n_rules),
-        "broken": _sum_by(rule, found.p_given[changed], n_rules),
+        "fixed": _sum_by(rule, p_new, n_rules),
+        "fixed_variance": _sum_by(rule, p_new * (1 - p_new), n_rules),
+        "broken": _sum_by(rule, p_given, n_rules),
+        "broken_variance": _sum_by(rule, p_given * (1 - p_given), n_rules),
     }
 
 
@@ -119,15 +122,25 @@ def report_outcome(summary: Arrays, ctx: Context) -> Arrays:
     -------
     What `judge_rules` returns, and per rule: `done` (a column for each of `actions`), `held` (a
     column for each of `held_reasons`), `shipped`, `shipped_expected_fixed`,
-    `shipped_expected_broken`; and the `temperature` of the beliefs.
+    `shipped_expected_broken`; over all rules `total_fixed`, `total_broken` with `_low` and `_high`,
+    expected of what was shipped; the `temperature` of the beliefs and `top_k`.
     """
+    gate, shipped = ctx.own("gate"), summary["done"][:, Action.RELABEL]
+    n_shipped = int(shipped[gate["changes_labels"]].sum())
+    totals: Arrays = {}
+    for what in ("fixed", "broken"):
+        variance = int(summary[f"{what}_variance"].sum()) / UNIT
+        interval = expected_count(int(summary[what].sum()) / UNIT, variance, n_shipped)
+        for end, value in zip(("", "_low", "_high"), interval, strict=True):
+            totals[f"total_{what}{end}"] = np.array(value)
     return {
-        **ctx.own("gate"),
+        **totals,
+        **gate,
         "actions": np.array([action.name.lower() for action in Action]),
         "done": summary["done"],
         "held_reasons": np.array([held.name.lower() for held in Held]),
         "held": summary["held"],
-        "shipped": summary["done"][:, Action.RELABEL],
+        "shipped": shipped,
         "shipped_expected_fixed": summary["fixed"] / UNIT,
         "shipped_expected_broken": summary["broken"] / UNIT,
         "temperature": ctx.own("temperature")["temperature"],

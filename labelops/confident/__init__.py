@@ -1,1 +1,1 @@
-"""Confident learning: which labels are probably wrong, how many in all, and what is taken for what."""
+"""Confident learning: which labels are probably wrong, how many, and what is taken for what."""

@@ -21,10 +21,11 @@ class Estimates(NamedTuple):
     noise_matrix : P(given = a | true = b) at [a, b], shape (K, K).
     inverse_noise_matrix : P(true = b | given = a) at [b, a], shape (K, K).
     prior : P(true = b), shape (K,).
-    noise_rate : share of wrong labels among the items given each class; NaN for a class without items.
-        Shape (K,).
+    noise_rate : share of wrong labels among the items given each class; NaN for a class without
+        items. Shape (K,).
     noise_rate_low, noise_rate_high : its 95 % interval, shape (K,).
-    total_noise_rate, total_noise_rate_low, total_noise_rate_high : the same over all items; scalars.
+    total_noise_rate, total_noise_rate_low, total_noise_rate_high : the same over all items;
+        scalars.
     n_errors, n_errors_low, n_errors_high : the same as numbers of items; scalars.
     """
 

@@ -20,9 +20,9 @@ class Interval(NamedTuple):
 def class_intervals(counts: np.ndarray, *, level: float = LEVEL) -> Interval:
     """Return an interval for each given class's share of wrong labels.
 
-    Of the m_k items given k that were confidently counted, e_k were counted elsewhere. Jeffreys' interval
-    is between the quantiles of Beta(e_k + ½, m_k − e_k + ½); it begins at 0 when e_k = 0 and ends at 1
-    when e_k = m_k.
+    Of the m_k items given k that were confidently counted, e_k were counted elsewhere. Jeffreys'
+    interval is between the quantiles of Beta(e_k + ½, m_k − e_k + ½); it begins at 0 when e_k = 0
+    and ends at 1 when e_k = m_k.
 
     Parameters
     ----------
@@ -37,9 +37,9 @@ def class_intervals(counts: np.ndarray, *, level: float = LEVEL) -> Interval:
 
     Notes
     -----
-    What it covers is chance: which items came into the data and which of them were counted. It takes
-    the guesses of the model for the truth, and what was counted for a fair sample of its class, as
-    calibrating the joint does.
+    What it covers is chance: which items came into the data and which of them were counted. It
+    takes the guesses of the model for the truth, and what was counted for a fair sample of its
+    class, as calibrating the joint does.
 
     References
     ----------
@@ -65,10 +65,10 @@ def total_interval(
 ) -> tuple[float, float]:
     """Return an interval for the share of wrong labels in all.
 
-    The rate in all is Σ w_k θ_k with w_k = n_k / N known and θ_k, given the counts, independent:
-    Beta(e_k + ρ, m_k − e_k + 1 − ρ). The sum is given the quantiles of the Beta distribution with the
-    same mean and variance. ρ, the rate over all counted items, is worth one item a class; Jeffreys' ½
-    would, with many small classes, add half an error for each.
+    The rate in all is Σ w_k θ_k with w_k = n_k / N known. Each class's rate is drawn a little
+    toward the rate ρ of all counted items, θ_k = (e_k + 2ρ) / (m_k + 2), so that small classes in which
+    no error was counted still say that one was possible. The ends are the quantiles of the Beta
+    distribution with mean Σ w_k θ_k and variance Σ w_k² θ_k (1 − θ_k) / m_k.
 
     Parameters
     ----------
@@ -83,11 +83,17 @@ def total_interval(
     -------
     Lower and upper end; (0, 1) if nothing was counted.
 
+    References
+    ----------
+    Agresti, Coull: Approximate is better than "exact" for interval estimation of binomial
+    proportions. The American Statistician 52(2), 1998 (adding two successes and two failures, here
+    two items of the common rate).
+
     Examples
     --------
     >>> low, high = total_interval(np.array([[90, 10], [0, 50]]), np.array([150, 50]))
     >>> round(low, 3), round(high, 3)
-    (0.039, 0.125)
+    (0.037, 0.125)
     """
     right = counts.diagonal()
     wrong = counts.sum(axis=1) - right
@@ -95,11 +101,13 @@ def total_interval(
     if n_counted == 0 or n_items == 0:
         return 0.0, 1.0
     centre = (n_wrong + 0.5) / (n_counted + 1.0)
-    a, b = wrong + centre, right + 1.0 - centre
+    n_of_class = right + wrong
+    rate = (wrong + 2.0 * centre) / (n_of_class + 2.0)
     weight = n_given / n_items
-    mean = float(np.sum(weight * a / (a + b)))
-    variance = float(np.sum(weight**2 * a * b / ((a + b) ** 2 * (a + b + 1.0))))
-    size = mean * (1.0 - mean) / variance - 1.0
+    mean = float(np.sum(weight * rate))
+    variance = float(np.sum(weight**2 * rate * (1.0 - rate) / np.maximum(n_of_class, 1)))
+    # A handful of items knows no less than one.
+    size = max(mean * (1.0 - mean) / variance - 1.0, 1.0)
     tail = (1.0 - level) / 2.0
     low = float(betaincinv(mean * size, (1.0 - mean) * size, tail))
     high = float(betaincinv(mean * size, (1.0 - mean) * size, 1.0 - tail))

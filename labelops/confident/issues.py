@@ -17,8 +17,8 @@ from labelops.confident.prune import class_quotas, pair_quotas, prune_counts
 from labelops.confident.scan import Scan, scan_rows
 from labelops.confident.selection import Elements, Selection
 
-# N items, K classes. A group is a pair (given k, other j) at k·K + j, or a given class k at k·K + k;
-# the lowest scores of all are group 0.
+# N items, K classes. A group is a pair (given k, other j) at k·K + j, or a given class k at k·K +
+# k; the lowest scores of all are group 0.
 
 Filter = Literal[
     "prune_by_noise_rate",
@@ -93,7 +93,7 @@ def pair_elements(
 
     The difference is taken in the type of the probabilities, as cleanlab does.
     """
-    n, n_classes = probs.shape
+    n_classes = probs.shape[1]
     group = given.astype(np.int64)[:, None] * n_classes + np.arange(n_classes)
     has_quota = np.zeros(n_classes * n_classes, bool)
     has_quota[selection.groups] = True
@@ -248,14 +248,14 @@ def find_label_issues(
 ) -> np.ndarray:
     """Flag the items whose given class is probably wrong.
 
-    * prune_by_noise_rate: for each pair (given k, other j) as many items as the joint says, those with
-      the largest p_j − p_k;
+    * prune_by_noise_rate: for each pair (given k, other j) as many items as the joint says, those
+      with the largest p_j − p_k;
     * prune_by_class: for each given class as many as the joint says, those with the smallest p_k;
     * both: what both flag;
     * confident_learning: what is confidently counted into another class;
     * predicted_neq_given: what is predicted to be another class;
-    * low_normalized_margin, low_self_confidence: as many as confident_learning, those with the lowest
-      score.
+    * low_normalized_margin, low_self_confidence: as many as confident_learning, those with the
+      lowest score.
 
     Except for the last two, items whose given class is the most probable one are not flagged.
 
@@ -285,8 +285,8 @@ def find_label_issues(
 
     Notes
     -----
-    The flags are those of ``cleanlab.filter.find_label_issues`` wherever the latter does not depend on
-    the order of equal values.
+    The flags are those of ``cleanlab.filter.find_label_issues`` wherever the latter does not depend
+    on the order of equal values.
 
     References
     ----------
@@ -344,14 +344,15 @@ def _select(
 
     edges = sel.whole_range(probs.dtype, sel.n_bits(int(np.count_nonzero(quotas))))
     selection = sel.start(quotas, edges)
-    counts = sum(
-        (sel.count_first(selection, edges, block) for block in elements()),
-        np.zeros((len(selection.groups), len(edges) - 1), np.int64),
-    )
+    counts = np.zeros((len(selection.groups), len(edges) - 1), np.int64)
+    for block in elements():
+        counts += sel.count_first(selection, edges, block)
     selection, _ = sel.narrow_first(selection, edges, counts)
     while selection.total_open > sel.COLLECT:
         bits = sel.n_bits(len(selection.open_slots))
-        counts = sum(sel.count(selection, bits, block) for block in elements())
+        counts = np.zeros((len(selection.open_slots), 1 << bits), np.int64)
+        for block in elements():
+            counts += sel.count(selection, bits, block)
         selection = sel.narrow(selection, bits, counts)
     found = [sel.no_elements(), *(sel.collect(selection, block) for block in elements())]
     return sel.settle(selection, sel.concatenate(found))
@@ -374,8 +375,6 @@ def _flag_block(
         taken_pair[pairs.hash[taken].astype(np.int64)] = True
     if settings.filter_by in BY_CLASSES | BY_LOWEST:
         p_given = probs[np.arange(len(probs)), given]
-        singles = single_elements(
-            settings, probs.shape[1], given, p_given, scan.p_other, hashes
-        )
+        singles = single_elements(settings, probs.shape[1], given, p_given, scan.p_other, hashes)
         taken_single = sel.is_taken(selection, singles)
     return flag(settings, given, scan, taken_pair=taken_pair, taken_single=taken_single)

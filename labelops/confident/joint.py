@@ -77,8 +77,8 @@ def calibrate(joint: np.ndarray, n_given: np.ndarray) -> np.ndarray:
 def round_rows(values: np.ndarray) -> np.ndarray:
     """Round to integers so that every row keeps its rounded sum.
 
-    Each value is rounded; what a row is short of goes to its entries with the largest remainder, what
-    it has too much is taken from those with the smallest.
+    Each value is rounded; what a row is short of goes to its entries with the largest remainder,
+    what it has too much is taken from those with the smallest.
 
     Parameters
     ----------
@@ -96,8 +96,8 @@ def round_rows(values: np.ndarray) -> np.ndarray:
 
     Examples
     --------
-    >>> round_rows(np.array([[1.4, 1.4, 1.2], [0.6, 0.6, 0.8]])).tolist()
-    [[1, 2, 1], [1, 0, 1]]
+    >>> round_rows(np.array([[1.4, 1.3, 1.3], [0.6, 0.7, 0.8]])).tolist()
+    [[2, 1, 1], [0, 1, 1]]
     """
     rounded = np.ascontiguousarray(values.round())
     wanted = np.array([np.sum(row) for row in values]).round()
@@ -112,5 +112,5 @@ def round_rows(values: np.ndarray) -> np.ndarray:
 
 
 def joint_distribution(calibrated: np.ndarray) -> np.ndarray:
-    """Return the calibrated joint as probabilities, shape (K, K), summing to 1 (or 0 without items)."""
+    """Return the calibrated joint as probabilities, shape (K, K); zeros without items."""
     return np.asarray(calibrated / max(float(calibrated.sum()), TINY))

@@ -1,7 +1,8 @@
 """Floats as integers of the same order.
 
-The bits of a non-negative IEEE float, read as an integer, are ordered as the float is; of a negative one
-in reverse. So a cut between two floats can be found digit by digit, by counting, exactly.
+The bits of a non-negative IEEE float, read as an integer, are ordered as the float is; of a
+negative one in reverse. So a cut between two floats can be found digit by digit, by counting,
+exactly.
 """
 
 import numpy as np
@@ -53,7 +54,8 @@ def float_of_keys(keys: np.ndarray, dtype: np.dtype) -> np.ndarray:
     >>> float_of_keys(order_keys(np.array([-0.5, 0.0, 2.0])), np.dtype(float)).tolist()
     [-0.5, 0.0, 2.0]
     """
-    unsigned = np.uint32 if dtype == np.float32 else np.uint64
-    bits = keys.astype(unsigned)
-    top = unsigned(1 << (8 * bits.itemsize - 1))
-    return np.asarray(np.where(bits & top, bits ^ top, ~bits).view(dtype))
+    if dtype == np.float32:
+        bits, top = keys.astype(np.uint32), np.uint32(1 << 31)
+        return np.asarray(np.where(bits & top, bits ^ top, ~bits).view(np.float32))
+    wide, top64 = keys.astype(np.uint64), np.uint64(1 << 63)
+    return np.asarray(np.where(wide & top64, wide ^ top64, ~wide).view(np.float64))

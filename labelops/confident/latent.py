@@ -1,4 +1,4 @@
-"""What cannot be seen, from the joint: noise rates in both directions and the prior of the truth."""
+"""What cannot be seen, from the joint: noise rates both ways, and the prior of the truth."""
 
 from typing import NamedTuple
 
@@ -31,7 +31,8 @@ class Latent(NamedTuple):
 def estimate_latent(joint: np.ndarray, n_given: np.ndarray) -> Latent:
     """Divide the joint by its margins.
 
-    P(given = a | true = b) = C[a, b] / Σ_a C[a, b];  P(true = b | given = a) = C[a, b] / Σ_b C[a, b];
+    P(given = a | true = b) = C[a, b] / Σ_a C[a, b];
+    P(true = b | given = a) = C[a, b] / Σ_b C[a, b];
     P(true = b) ∝ P(true = b | given = b) / P(given = b | true = b) · n_b / N.
 
     Parameters

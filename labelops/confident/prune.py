@@ -7,12 +7,14 @@ from labelops.confident.joint import round_rows
 # K classes
 
 
-def prune_counts(joint: np.ndarray, *, min_examples: int = 1, frac_noise: float = 1.0) -> np.ndarray:
+def prune_counts(
+    joint: np.ndarray, *, min_examples: int = 1, frac_noise: float = 1.0
+) -> np.ndarray:
     """Return how many items of each given class belong to each class, keeping some of every class.
 
-    The diagonal is raised to the smallest number of items a class must keep, at the cost of the other
-    non-zero counts of the same given class, in equal parts; then the share of the noise that is wanted
-    is taken, and the rest goes back to the diagonal.
+    The diagonal is raised to the smallest number of items a class must keep, at the cost of the
+    other non-zero counts of the same given class, in equal parts; then the share of the noise that
+    is wanted is taken, and the rest goes back to the diagonal.
 
     Parameters
     ----------

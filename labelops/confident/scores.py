@@ -1,4 +1,4 @@
-"""Label quality scores: how well a row of probabilities supports its given class; low = suspicious."""
+"""Label quality scores: how well probabilities support the given class; low = suspicious."""
 
 from typing import Literal
 
@@ -21,8 +21,8 @@ def label_scores(
     """Return one score in [0, 1] for every item.
 
     self_confidence: p_y. normalized_margin: (p_y − max_{j≠y} p_j + 1) / 2.
-    confidence_weighted_entropy: log(1 + s) / s with s = H(p) / log K / max(p_y, 10⁻⁶), and its limit 1
-    for s = 0.
+    confidence_weighted_entropy: log(1 + s) / s with s = H(p) / log K / max(p_y, 10⁻⁶), and its
+    limit 1 for s = 0.
 
     Parameters
     ----------
@@ -34,8 +34,8 @@ def label_scores(
         Which score.
     thresholds
         Mean self-confidence of each class. If they are given, they are taken off the probabilities
-        first, p̃ = p − t + max t, and rows are normalised: items of rare classes are then not suspicious
-        merely because the model is never sure of their class. Not for the entropy score.
+        first, p̃ = p − t + max t, and rows are normalised: items of rare classes are then not
+        suspicious merely because the model is never sure of their class. Not for the entropy score.
 
     Returns
     -------
@@ -63,7 +63,7 @@ def label_scores(
     >>> label_scores(probs, given).tolist()
     [0.9, 0.2, 1.0]
     >>> label_scores(probs, given, score="confidence_weighted_entropy").round(3).tolist()
-    [0.803, 0.423, 1.0]
+    [0.805, 0.423, 1.0]
     """
     if score not in ("self_confidence", "normalized_margin", "confidence_weighted_entropy"):
         raise ValueError(f"label_scores: unknown score {score!r}")

@@ -1,13 +1,13 @@
 """The first so many of each group, over any number of shards, exactly and in bounded memory.
 
-Every element has a group, a key (smaller comes first) and the hash of its item, which no other element of
-its group has; hashes break ties. Each group has a quota. What is sought is a *cut* for each group: exactly
-as many elements lie before it as the quota says.
+Every element has a group, a key (smaller comes first) and the hash of its item, which no other
+element of its group has; hashes break ties. Each group has a quota. What is sought is a *cut* for
+each group: exactly as many elements lie before it as the quota says.
 
-Cuts are found by narrowing: every pass over the shards counts the open elements of each group in a number
-of bins, and the bin in which the quota is reached is what stays open. A group whose quota is reached
-exactly at the edge of a bin is done. When few elements are open they are collected and sorted. Counts
-add up exactly, so neither shards nor their order matter.
+Cuts are found by narrowing: every pass over the shards counts the open elements of each group in a
+number of bins, and the bin in which the quota is reached is what stays open. A group whose quota is
+reached exactly at the edge of a bin is done. When few elements are open they are collected and
+sorted. Counts add up exactly, so neither shards nor their order matter.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,10 +53,12 @@ class Selection(NamedTuple):
 
     @property
     def total_open(self) -> int:
+        """Number of open elements of all groups."""
         return int(self.n_open.sum())
 
     @property
     def open_slots(self) -> np.ndarray:
+        """Positions of the groups that are not done."""
         return np.flatnonzero(self.n_open)
 
 
@@ -91,11 +93,11 @@ def max_passes(n_groups: int, key_bits: int) -> int:
 
 
 def whole_range(dtype: np.dtype, bits: int) -> np.ndarray:
-    """Return the edges of the first pass's bins: differences of probabilities at multiples of 2^(1−bits).
+    """Return the edges of the first pass's bins: differences at multiples of 2^(1−bits).
 
-    Floats are densest around zero, where few cuts lie; equal steps get closer at once. Bin d is from
-    edge d up to, not including, edge d + 1; the first and the last are open to values below −1 and
-    above 1.
+    Floats are densest around zero, where few cuts lie; equal steps get closer at once. Bin d is
+    from edge d up to, not including, edge d + 1; the first and the last are open to values below −1
+    and above 1.
 
     Returns
     -------
@@ -113,7 +115,8 @@ def start(quotas: np.ndarray, edges: np.ndarray) -> Selection:
     Parameters
     ----------
     quotas
-        How many to take of each group; groups without a quota take nothing. int64, shape (all groups,).
+        How many to take of each group; groups without a quota take nothing. int64, shape (all
+        groups,).
     edges
         From `whole_range`, perhaps with more edges; elements outside are not seen.
     """
@@ -147,9 +150,7 @@ def _open(selection: Selection, elements: Elements) -> tuple[np.ndarray, np.ndar
     inside = (selection.n_open[slot] != 0) & (key >= low) & (key <= high)
     tied = low == high
     hashes = elements.hash[at]
-    inside &= ~tied | (
-        (hashes >= selection.hash_low[slot]) & (hashes <= selection.hash_high[slot])
-    )
+    inside &= ~tied | ((hashes >= selection.hash_low[slot]) & (hashes <= selection.hash_high[slot]))
     return at[inside], slot[inside]
 
 

@@ -1,8 +1,8 @@
 """How sure a model is, on average, of the class that was given.
 
 A mean that is summed in floating point depends on how the items were cut into shards, and where
-confidences are saturated it then moves whole classes to the other side of their threshold. So the sum is
-held in integers: 62 binary digits of every probability, in two words.
+confidences are saturated it then moves whole classes to the other side of their threshold. So the
+sum is held in integers: 62 binary digits of every probability, in two words.
 """
 
 from typing import NamedTuple
@@ -107,8 +107,8 @@ def finish(sums: SelfConfidence) -> np.ndarray:
 def confident_bounds(thresholds: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Return the smallest probabilities of a type that count as confident, one a class.
 
-    Comparing in the type of the probabilities with a bound that was rounded up gives the same answer as
-    comparing in double precision, at twice the speed in single.
+    Comparing in the type of the probabilities with a bound that was rounded up gives the same
+    answer as comparing in double precision, at twice the speed in single.
 
     Parameters
     ----------

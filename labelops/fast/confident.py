@@ -56,8 +56,17 @@ def _first(bits, i, wanted):  # type: ignore[no-untyped-def]
 
 @compiled()
 def _scan(  # type: ignore[no-untyped-def]
-    probs, bits, given, bounds, tolerance, lowest,
-    guess, predicted, p_predicted, p_other, agrees,
+    probs,
+    bits,
+    given,
+    bounds,
+    tolerance,
+    lowest,
+    guess,
+    predicted,
+    p_predicted,
+    p_other,
+    agrees,
 ):
     sides = np.empty(2, probs.dtype)
     side_bits = sides.view(bits.dtype)
@@ -153,7 +162,7 @@ class DoubtfulRows:
         reach: float,
         first_row: int,
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Copy the rows with p_given − p_other < reach; yields (row, probs) when the buffer is full.
+        """Copy the rows with p_given − p_other < reach; yield (row, probs) from time to time.
 
         What is yielded is valid until the next step.
         """
@@ -204,7 +213,7 @@ def label_scores(
     score: Score = "self_confidence",
     thresholds: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Do what `labelops.confident.scores.label_scores` does, up to the rounding of sums over a row."""
+    """Do what `labelops.confident.scores.label_scores` does, up to the rounding of sums."""
     n, n_classes = probs.shape
     if score == "confidence_weighted_entropy":
         if thresholds is not None:
@@ -259,8 +268,19 @@ def _count(  # type: ignore[no-untyped-def]
 
 @compiled()
 def _collect(  # type: ignore[no-untyped-def]
-    probs, given, hashes, low, high, slots, order, hash_low, hash_high, tied,
-    out_slot, out_key, out_hash,
+    probs,
+    given,
+    hashes,
+    low,
+    high,
+    slots,
+    order,
+    hash_low,
+    hash_high,
+    tied,
+    out_slot,
+    out_key,
+    out_hash,
 ):
     top, sign_shift, lead, lead_bits, signed_keys, keys, _ = order
     n = 0
@@ -318,7 +338,7 @@ def _take(probs, given, hashes, cuts, hash_cuts, taken):  # type: ignore[no-unty
 
 
 class PairCuts:
-    """Selection in pairs of classes, over rows of probabilities; for many calls with blocks of rows.
+    """Selection in pairs of classes over rows of probabilities, block by block.
 
     Does what `labelops.confident.selection` does with the elements that
     `labelops.confident.issues.pair_elements` lists, without listing them.
@@ -370,12 +390,22 @@ class PairCuts:
         n_classes, bits = self._shape[0], np.iinfo(signed)
         lead, keys = np.empty(n_classes, self.dtype), np.empty(n_classes, signed)
         order = (
-            signed(bits.min), signed(bits.bits - 1), lead, lead.view(signed), keys,
-            keys.view(unsigned), s.key_low[slots].astype(unsigned),
+            signed(bits.min),
+            signed(bits.bits - 1),
+            lead,
+            lead.view(signed),
+            keys,
+            keys.view(unsigned),
+            s.key_low[slots].astype(unsigned),
         )
         return (
-            self._table(low, np.inf), self._table(high, -np.inf), self._table(position, 0), order,
-            s.hash_low[slots], s.hash_high[slots], s.key_low[slots] == s.key_high[slots],
+            self._table(low, np.inf),
+            self._table(high, -np.inf),
+            self._table(position, 0),
+            order,
+            s.hash_low[slots],
+            s.hash_high[slots],
+            s.key_low[slots] == s.key_high[slots],
         )
 
     def count_first(

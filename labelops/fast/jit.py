@@ -1,14 +1,16 @@
 """Compiling, once a machine where it can be remembered."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numba
 
-F = TypeVar("F", bound=Callable[..., Any])
+Function = Callable[..., Any]
 
 
-def compiled(*, any_order: bool = False, any_sum_order: bool = False) -> Callable[[F], F]:
+def compiled(
+    *, any_order: bool = False, any_sum_order: bool = False
+) -> Callable[[Function], Function]:
     """Compile a function with numba; it runs without the GIL.
 
     Parameters
@@ -25,9 +27,9 @@ def compiled(*, any_order: bool = False, any_sum_order: bool = False) -> Callabl
     elif any_sum_order:
         options["fastmath"] = {"nsz", "reassoc"}
 
-    def decorate(function: F) -> F:
+    def decorate(function: Function) -> Function:
         try:
-            result: F = numba.njit(cache=True, **options)(function)
+            result: Function = numba.njit(cache=True, **options)(function)
         except RuntimeError:
             # Neither beside the source nor in the user's cache may be written: compile every time.
             result = numba.njit(**options)(function)

@@ -23,7 +23,7 @@ FLAT_LIMIT = 50_000
 FLAT_SLACK = 6
 """Candidates beyond k, for ranks that single precision cannot tell apart."""
 
-INVERTED_SLACK = 20
+INVERTED_SLACK = 60
 """The same where principal components blur the ranks."""
 
 QUERY_ROWS = 1024

@@ -1,7 +1,6 @@
 """Run a model over batches: fixed shapes, halved when memory runs out, overlapped on a GPU."""
 
 import contextlib
-import logging
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -81,7 +80,6 @@ class Forward:
                 "Use a smaller image_size or model, or device = 'cpu'"
             )
         self.batch_rows //= 2
-        logging.getLogger(__name__).info("out of memory; batches of %d now", self.batch_rows)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 

@@ -1,5 +1,6 @@
 """Train one classifier a fold; the same answer for any number of cores."""
 
+import contextlib
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -55,7 +56,7 @@ def rate_at(step: int, n_steps: int) -> float:
     Examples
     --------
     >>> [round(rate_at(step, 100), 2) for step in (0, 4, 52, 99)]
-    [0.2, 0.8, 0.5, 0.0]
+    [0.2, 1.0, 0.5, 0.0]
     """
     n_warm = max(1, round(WARM_UP * n_steps))
     if step < n_warm:
@@ -112,31 +113,40 @@ def train(
     starts = [s for s in range(0, len(rows), training.batch_rows) if len(rows) - s > 1]
     n_steps, step = training.epochs * len(starts), 0
     n_features = model.head.in_features
-    for _ in range(training.epochs):
-        order = rows[rng.permutation(len(rows))]
-        for start in starts:
-            batch = np.sort(order[start : start + training.batch_rows])
-            images = torch.from_numpy(pictures[batch])
-            wanted = torch.from_numpy(given[batch].astype(np.int64))
-            if on_gpu:
-                images, wanted = images.pin_memory(), wanted.pin_memory()
-            images = images.to(device, non_blocking=True, memory_format=memory)
-            images = augment(images, flip=training.flip, crop=training.crop, generator=generator)
-            for group in optimiser.param_groups:
-                group["lr"] = training.learning_rate * rate_at(step, n_steps)
-            with autocast(device):
-                logits: Tensor = net(images)[:, n_features:]
-            loss = functional.cross_entropy(logits.float(), wanted.to(device, non_blocking=True))
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            step += 1
+    # One thread on a CPU: sums over a batch by several would depend on how many there are.
+    with contextlib.nullcontext() if on_gpu else one_thread():
+        for _ in range(training.epochs):
+            order = rows[rng.permutation(len(rows))]
+            for start in starts:
+                batch = np.sort(order[start : start + training.batch_rows])
+                images = _move(pictures[batch], device).contiguous(memory_format=memory)
+                wanted = _move(given[batch].astype(np.int64), device)
+                images = augment(
+                    images, flip=training.flip, crop=training.crop, generator=generator
+                )
+                for group in optimiser.param_groups:
+                    group["lr"] = training.learning_rate * rate_at(step, n_steps)
+                with autocast(device):
+                    logits: Tensor = net(images)[:, n_features:]
+                loss = functional.cross_entropy(logits.float(), wanted)
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+                step += 1
     if not all(bool(p.isfinite().all()) for p in model.parameters()):
         raise ValueError(
             f"training must end with finite weights; with learning_rate "
             f"{training.learning_rate} it diverged. Lower it"
         )
     return model.to("cpu").to(memory_format=torch.contiguous_format).eval()
+
+
+def _move(rows: np.ndarray, device: torch.device) -> Tensor:
+    tensor = torch.from_numpy(rows)
+    if device.type == "cuda":
+        # Pinned, the copy runs beside the step before.
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def _optimiser(model: nn.Module, training: Training) -> torch.optim.Optimizer:
@@ -193,16 +203,9 @@ def train_folds(
 
     def work(f: int) -> Classifier:
         rows = np.flatnonzero(fold != f)
-        with one_thread():
-            return train(
-                models[f],
-                pictures,
-                given,
-                rows,
-                training=training,
-                seed=seeds[f],
-                device=device,
-            )
+        return train(
+            models[f], pictures, given, rows, training=training, seed=seeds[f], device=device
+        )
 
     models = [build(f) for f in range(n_folds)]
     cudnn = torch.backends.cudnn

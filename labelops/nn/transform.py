@@ -54,18 +54,21 @@ class Normalised(nn.Module):
         By channel; zeros and ones leave pictures in [0, 1].
     """
 
-    mean: Tensor
-    std: Tensor
+    factor: Tensor
+    offset: Tensor
 
     def __init__(self, model: nn.Module, *, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.model = model
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        # (x / 255 − mean) / std as one multiplication and one subtraction, in place.
+        factor = torch.tensor([1 / (255 * s) for s in std]).view(1, 3, 1, 1)
+        offset = torch.tensor([m / s for m, s in zip(mean, std, strict=True)]).view(1, 3, 1, 1)
+        self.register_buffer("factor", factor, persistent=False)
+        self.register_buffer("offset", offset, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the model's output for uint8 pictures."""
-        output: Tensor = self.model((images.to(torch.float32) / 255 - self.mean) / self.std)
+        output: Tensor = self.model(images.to(torch.float32).mul_(self.factor).sub_(self.offset))
         return output
 
 

@@ -59,10 +59,8 @@ def summarize(frame: Frame, ctx: Context) -> Arrays:
 
 
 def merge(a: Arrays, b: Arrays) -> Arrays:
-    """Return the rows of both, in the order of their hashes."""
-    both = {name: np.concatenate([a[name], b[name]]) for name in a}
-    order = np.argsort(both["item_hash"], kind="stable")
-    return {name: values[order] for name, values in both.items()}
+    """Return the rows of both; `finish` brings them into the order of their hashes."""
+    return {name: np.concatenate([a[name], b[name]]) for name in a}
 
 
 def finish(summary: Arrays, ctx: Context) -> Arrays:

@@ -107,8 +107,12 @@ def _ahead(
 ) -> Iterator[list[np.ndarray | str]]:
     """Apply `work` to every member of every group, in order; with threads, two groups ahead."""
     if n_threads == 1:
+        from labelops.nn.threads import one_thread
+
         for group in groups:
-            yield [work(member) for member in group]
+            with one_thread():
+                done = [work(member) for member in group]
+            yield done
         return
     with ThreadPoolExecutor(n_threads) as pool:
         waiting: deque[list[Future[np.ndarray | str]]] = deque()

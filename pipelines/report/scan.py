@@ -115,7 +115,8 @@ def choose(run: Run, names: Names, limits: Limits, out: LeftOut | None = None) -
     """Count, and find the items worth showing."""
     out = out or LeftOut()
     columns = (*NARROW, *(("item_id", "rule") if out else ()))
-    present = [name for name in columns if name in run.layout().types("")]
+    known = run.layout().types("")
+    present = [name for name in columns if name in known]
     _, each = worst_per_class(len(names), limits)
     chosen = Chosen(
         worst=Smallest(each),

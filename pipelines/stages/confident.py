@@ -1,8 +1,8 @@
 """Stage `confident`: which labels are probably wrong, how many in all, and what is taken for what.
 
-One pass over the probabilities; everything after it reads narrow scratch, and the rows in which the given
-class does not clearly lead. Only where the flags depend on other rows (a pair of classes with a quota that
-those rows cannot fill) are the probabilities of such classes read a second time.
+One pass over the probabilities; everything after it reads narrow scratch, and the rows in which the
+given class does not clearly lead. Only where the flags depend on other rows (a pair of classes with
+a quota that those rows cannot fill) are the probabilities of such classes read a second time.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -52,23 +52,38 @@ PARQUET = {"use_dictionary": ["given_label", "predicted_label"]}
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
-    """Settings of stage `confident`; names and defaults are those of cleanlab.
+    """Settings of stage `confident`; names and defaults are those of cleanlab."""
 
-    Attributes
-    ----------
-    filter_by : which items are flagged; see `labelops.confident.issues.find_label_issues`.
-    score : what `label_score` is; see `labelops.confident.scores.label_scores`.
-    adjust_pred_probs : take the mean self-confidence of each class off before scoring, so that items
-        of classes of which the model is never sure are not suspicious for that alone.
-    frac_noise : share of the estimated errors to flag, for filters that prune.
-    min_examples_per_class : classes with no more items are left alone, likewise.
-    """
-
-    filter_by: Filter = "prune_by_noise_rate"
-    score: Score = "self_confidence"
-    adjust_pred_probs: bool = False
-    frac_noise: float = Field(default=1.0, ge=0.0, le=1.0)
-    min_examples_per_class: int = Field(default=1, ge=0)
+    filter_by: Filter = Field(
+        default="prune_by_noise_rate",
+        description="What is flagged. prune_by_noise_rate: for each pair of classes as many items "
+        "as the joint says. prune_by_class: the same for each given class. both: what both flag. "
+        "confident_learning: what is confidently counted into another class. "
+        "predicted_neq_given: what is predicted to be another class. low_normalized_margin, "
+        "low_self_confidence: the lowest scores, as many as confident_learning flags.",
+    )
+    score: Score = Field(
+        default="self_confidence",
+        description="What label_score is. self_confidence: probability of the given class. "
+        "normalized_margin: its lead over the best other class. confidence_weighted_entropy: low "
+        "where the model is unsure and the given class improbable.",
+    )
+    adjust_pred_probs: bool = Field(
+        default=False,
+        description="Score how sure the model is compared with its mean for that class, so that "
+        "items of a class of which it is never sure are not suspicious for that alone.",
+    )
+    frac_noise: float = Field(
+        default=1.0,
+        ge=0.0,
+        le=1.0,
+        description="Share of the estimated errors to flag; for filters that prune.",
+    )
+    min_examples_per_class: int = Field(
+        default=1,
+        ge=0,
+        description="Classes with no more items than this are left alone; for filters that prune.",
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> "Config":
@@ -84,14 +99,17 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 
     @property
     def settings(self) -> Settings:
+        """What decides which items are flagged."""
         return Settings(self.filter_by, self.frac_noise, self.min_examples_per_class)
 
 
 def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
+    """Return the columns that the stage needs."""
     return ["item_id", "item_hash", "given", "pred_probs", "p_given"]
 
 
 def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
+    """Return the columns of its sidecar."""
     return [
         "item_id",
         "given_label",
@@ -224,7 +242,9 @@ def scan(frame: Frame, ctx: Context) -> Iterator[Tables]:
             )
         if config.filter_by in BY_PAIRS:
             yield from kept(
-                doubtful.add(probs, given[rows], part.p_other, reach=clear_lead(n_classes), first_row=first)
+                doubtful.add(
+                    probs, given[rows], part.p_other, reach=clear_lead(n_classes), first_row=first
+                )
             )
     if config.filter_by in BY_PAIRS:
         yield from kept(doubtful.rest())
@@ -239,8 +259,8 @@ def scan(frame: Frame, ctx: Context) -> Iterator[Tables]:
 def count_joint(frame: Frame, ctx: Context) -> Arrays:
     """Count items by given class and guess, and those that "confident_learning" flags.
 
-    `reach` is the largest p_given, as an ordered integer, of items whose given class is not the most
-    probable one, by class.
+    `reach` is the largest p_given, as an ordered integer, of items whose given class is not the
+    most probable one, by class.
     """
     given, guess, agrees = frame.array("given"), frame.array("guess"), frame.array("agrees")
     reach = np.zeros(ctx.n_classes, np.uint64)

@@ -24,6 +24,8 @@ from labelops.belief import (
 )
 from labelops.decide import (
     DECISIONS,
+    NO_ISSUE,
+    REVIEWED,
     Action,
     Held,
     Policy,
@@ -35,14 +37,14 @@ from labelops.decide import (
 )
 from labelops.soft import id_type, sparsify
 from pipelines.frame import Frame
-from pipelines.ledger import EVIDENCE_FLAGS, LOG_FOLDER, log_schema
+from pipelines.ledger import LOG_FOLDER, log_rows, log_schema
 from pipelines.limits import NARROW, PROPOSED, cut_steps, settled
 from pipelines.reviewed import reviewed_classes
 from pipelines.stage import Arrays, Context, Map, Output, Reduce, Stage, Step
 from pipelines.verdicts import count_outcome, judge_rules, report_outcome, tally
 
-SAMPLE_ITEMS = 50_000
-"""Temperature is fitted on so many items, those with the smallest hashes."""
+SAMPLE_ITEMS, SAMPLE_CELLS = 50_000, 5_000_000
+"""Temperature is fitted on so many items, or probabilities: those with the smallest hashes."""
 
 BLOCK_CELLS = 1 << 20
 """Beliefs are computed for so many probabilities at a time, to stay in the cache."""
@@ -199,7 +201,8 @@ def noise_of(ctx: Context) -> np.ndarray:
 def losses(frame: Frame, ctx: Context, *, fine: bool) -> Arrays:
     """Sum the loss through the noise at several temperatures, over the sample."""
     grid = fine_grid(float(ctx.own("coarse")["temperature"])) if fine else COARSE
-    share = min(1.0, SAMPLE_ITEMS / max(ctx.n_items, 1))
+    n_sample = min(SAMPLE_ITEMS, SAMPLE_CELLS // max(ctx.n_classes, 1))
+    share = min(1.0, n_sample / max(ctx.n_items, 1))
     hashes = frame.array("item_hash")
     chosen = np.flatnonzero((hashes >> np.uint64(32)) < np.uint64(round(share * 2**32)))
     noise, given, probs = noise_of(ctx), frame.array("given"), frame.array("pred_probs")
@@ -318,37 +321,27 @@ def _log(
     frame: Frame, ctx: Context, final: Proposals, label: np.ndarray, confidence: np.ndarray
 ) -> pa.Table:
     """Return one row for every item that is not simply kept."""
-    listed = rules(ctx.config.relabel_confidence)
-    rows = np.flatnonzero(final.rule != 0)
+    rows = np.flatnonzero(final.rule != NO_ISSUE)
     at = pa.array(rows)
-    by_reviewer = np.array([rule.name == "reviewed" for rule in listed])[final.rule[rows]]
+    rule = final.rule[rows]
     flags = {name: frame[name].take(at) for name in _flags(ctx) if name.startswith("is_")}
-    evidence = pa.StructArray.from_arrays(
-        [
-            pa.array(final.p_given[rows].astype(np.float32)),
-            pa.array(final.p_new[rows].astype(np.float32)),
-            ctx.labels(final.new[rows]),
-            frame["label_score"].take(at).cast(pa.float32()),
-            *(flags.get(name, pa.nulls(len(rows), pa.bool_())) for name in EVIDENCE_FLAGS),
-        ],
-        names=["p_given", "p_believed", "believed", "label_score", *EVIDENCE_FLAGS],
+    return log_rows(
+        item_id=frame["item_id"].take(at),
+        before=ctx.labels(frame.array("given")[rows]),
+        after=ctx.labels(label[rows]),
+        action=np.array([action.name.lower() for action in Action])[final.action[rows]],
+        p_correct=confidence[rows],
+        rule=np.array([rule.name for rule in rules(ctx.config.relabel_confidence)])[rule],
+        evidence={
+            "p_given": final.p_given[rows].astype(np.float32),
+            "p_believed": final.p_new[rows].astype(np.float32),
+            "believed": ctx.labels(final.new[rows]),
+            "label_score": frame["label_score"].take(at).cast(pa.float32()),
+            **flags,
+        },
+        actor=np.where(rule == REVIEWED, "reviewer", f"stage {ctx.stage}"),
+        run=ctx.run_key,
     )
-    names = np.array([rule.name for rule in listed])
-    actions = np.array([action.name.lower() for action in Action])
-    columns = {
-        "item_id": frame["item_id"].take(at),
-        "label_id": pa.nulls(len(rows), pa.int32()),
-        "before": ctx.labels(frame.array("given")[rows]),
-        "after": ctx.labels(label[rows]),
-        "action": actions[final.action[rows]],
-        "p_correct": pa.array(confidence[rows]),
-        "rule": names[final.rule[rows]],
-        "evidence": evidence,
-        "actor": np.where(by_reviewer, "reviewer", f"stage {ctx.stage}"),
-        "run": pa.array([ctx.run_key] * len(rows), pa.string()),
-        "time": pa.nulls(len(rows), pa.timestamp("us", "UTC")),
-    }
-    return pa.table(columns)
 
 
 STAGE = Stage(

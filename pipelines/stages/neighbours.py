@@ -1,9 +1,9 @@
 """Stage `neighbours`: duplicates, duplicates whose labels contradict each other, and outliers.
 
 Neighbours are those in `embedding`, or in `features` where nothing was embedded. They depend on all
-items, so one task finds them, over the items in canonical order; what it leaves is a small table by
-the hash of the id, in which every shard then looks its items up. Memory: 60 bytes an item, and the
-index of `labelops.fast.neighbours`; vectors are streamed from disk.
+items, so one task finds them, over the items in canonical order; what it leaves is a small table
+by the hash of the id, in which every shard then looks its items up. Memory: some 300 bytes an item
+with k = 10, and the index of `labelops.fast.neighbours`; vectors are streamed from disk.
 """
 
 import os
@@ -27,6 +27,7 @@ from labelops.duplicates import (
     sets_of,
 )
 from labelops.neighbours import (
+    Neighbours,
     metric_for,
     outlier_limit,
     outlier_scores,
@@ -203,10 +204,7 @@ def _judge(vectors: np.ndarray, narrow: Narrow, ctx: Context, metric: str) -> tu
         flat_limit=ctx.config.flat_limit,
         n_threads=len(os.sched_getaffinity(0)),
     )
-    distances = with_copies(found.neighbours, np.bincount(copies.vector_of_item), k=k)
-    distances = distances[copies.vector_of_item]
-    mean = distances.mean(axis=1) if k else np.zeros(n)
-    first = distances[:, 0] if k else np.full(n, np.nan)
+    mean, first = _to_neighbours(found.neighbours, copies, k)
     far, near = outlier_limit(mean), near_limit(first) if k else 0.0
     sets = sets_of(copies, near_edges(found.neighbours, near))
     convinced = sets_of(copies, convincing_edges(found.neighbours, near))
@@ -240,6 +238,18 @@ def _judge(vectors: np.ndarray, narrow: Narrow, ctx: Context, metric: str) -> tu
         "recall": np.array(found.recall),
     }
     return table, totals
+
+
+def _to_neighbours(neighbours: Neighbours, copies: Copies, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return every item's mean distance to its k neighbours, and that to the first."""
+    n_vectors = len(copies.first)
+    mean, first = np.zeros(n_vectors), np.full(n_vectors, np.nan)
+    often = np.bincount(copies.vector_of_item, minlength=n_vectors)
+    for start in range(0, n_vectors if k else 0, BLOCK_ROWS):
+        rows = slice(start, start + BLOCK_ROWS)
+        distances = with_copies(neighbours, often, k=k, rows=rows)
+        mean[rows], first[rows] = distances.mean(axis=1), distances[:, 0]
+    return mean[copies.vector_of_item], first[copies.vector_of_item]
 
 
 def look_up(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:

@@ -1,6 +1,5 @@
 """A small data set, recipes for it, the command line as a process, and one Prefect server."""
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from flows.server import EmbeddedServer, environment
 from pipelines import registry
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,7 +56,14 @@ def nap_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def environ(**more: str) -> dict[str, str]:
     """Return an environment without the caller's Prefect, and with a home of the test's own."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "COV_"))}
-    return kept | {"PREFECT_HOME": os.environ["PREFECT_HOME"], "OMP_NUM_THREADS": "1"} | more
+    own = {"PREFECT_HOME": os.environ["PREFECT_HOME"], "OMP_NUM_THREADS": "1"}
+    return kept | own | compiled() | more
+
+
+def compiled() -> dict[str, str]:
+    """Let processes keep what they compile: a thousand modules take longer than all else here."""
+    folder = Path(os.environ["PREFECT_HOME"]).with_name("pycache")
+    return {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder)}
 
 
 def launch(
@@ -144,10 +151,14 @@ def is_gone(process: psutil.Process) -> bool:
 
 
 @pytest.fixture(scope="session")
-def prefect_url() -> Iterator[dict[str, str]]:
-    """Settings that lead to one Prefect server for all tests of this folder."""
-    from flows.server import EmbeddedServer
-
-    with contextlib.closing(EmbeddedServer(startup_s=180)) as server:
+def server() -> Iterator[EmbeddedServer]:
+    """One Prefect server for all tests of this folder that do not need one of their own."""
+    with environment(compiled()), EmbeddedServer(startup_s=180) as server:
         server.wait()
-        yield server.settings
+        yield server
+
+
+@pytest.fixture(scope="session")
+def prefect_url(server: EmbeddedServer) -> dict[str, str]:
+    """Settings that lead to the server."""
+    return server.settings

@@ -294,6 +294,24 @@ def test_stage__is_tried_again_only_where_data_and_recipe_are_not_to_blame(
     assert is_passing(do_stage, None, Failed(data=error)) is again  # type: ignore[arg-type]
 
 
+def test_flow__runs_in_a_process_that_has_prefect_under_other_settings(
+    inside: Command,
+    prefect_url: dict[str, str],
+    ask: Ask,
+    shards: Path,
+    nap_recipe: Path,
+    tmp_path: Path,
+) -> None:
+    from prefect.settings import PREFECT_API_URL
+
+    before, out = PREFECT_API_URL.value(), tmp_path / "run"
+    assert before != prefect_url["PREFECT_API_URL"]
+    done = inside("run", nap_recipe, "--data", shards, "--out", out, "--prefect", **prefect_url)
+    assert done.returncode == 0, done.stderr
+    assert flow_run_on(ask, out)["state_type"] == "COMPLETED"
+    assert PREFECT_API_URL.value() == before
+
+
 def test_tasks__persist_and_cache_nothing() -> None:
     from prefect.cache_policies import NO_CACHE
 

@@ -51,7 +51,7 @@ def steps(config: Config, ctx: Context) -> Sequence[Step]:
 STAGE = Stage(
     name="nap",
     version=1,
-    doc="Sleep.",
+    doc="Sleep beside every shard.",
     config=Config,
     steps=steps,
     reads=lambda config, columns: ["item_id"],

@@ -141,6 +141,9 @@ def test_datasets__loads_folder_run_and_files_with_class_names(product: Path) ->
     loaded = {
         "files": datasets.load_dataset("parquet", data_files=files, split="train"),
         "folder": datasets.load_dataset(str(product / "out" / "dataset"), split="train"),
+        "data_dir": datasets.load_dataset(
+            "parquet", data_dir=str(product / "out" / "dataset"), split="train"
+        ),
         "run": datasets.load_dataset(str(product / "out"), split="train"),
     }
     for found in loaded.values():
@@ -160,9 +163,10 @@ def test_pandas__reads_the_folder(product: Path) -> None:
     assert {"image", "label_clean", "decision", "weight", "topk_ids"} <= set(found.columns)
 
 
-def test_polars__reads_the_files(product: Path) -> None:
+def test_polars__reads_folder_and_files(product: Path) -> None:
     found = pl.read_parquet(f"{product}/out/dataset/*.parquet")
     assert found.height == read(product).num_rows
+    assert pl.read_parquet(product / "out" / "dataset").equals(found)
     assert found.schema["topk_probs"] == pl.List(pl.Float16)
 
 

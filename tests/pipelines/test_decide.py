@@ -292,3 +292,16 @@ def test_reviewed__bad_tables_are_refused(tmp_path: Path, rows: dict, want: str)
         audit(tmp_path, data, [N], f'[decide]\nreviewed = "{tmp_path / "r.parquet"}"\n')
     assert want in str(refused.value)
     assert str(tmp_path / "r.parquet") in str(refused.value)
+
+
+def test_reviewed__a_csv_table_with_numbers_for_ids_and_labels(tmp_path: Path) -> None:
+    data, _ = planted(names=False)
+    ids = pa.array(np.arange(N) + 1000)
+    data = data.set_column(0, "item_id", ids)
+    (tmp_path / "r.csv").write_text("item_id,true_label\n1003,2\n1004,\n")
+    got = sidecar(audit(tmp_path, data, [N], f'[decide]\nreviewed = "{tmp_path / "r.csv"}"\n'))
+    assert got["label_clean"][3].as_py() == 2
+    assert got["confidence"][3].as_py() == 1
+    assert "reviewer" in got["reason"][3].as_py()
+    assert "reviewer" not in got["reason"][4].as_py()
+    assert got["topk_probs"][3].as_py()[0] == 1

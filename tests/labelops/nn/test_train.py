@@ -35,7 +35,7 @@ def build(name: str = "shufflenet_v2_x0_5") -> Classifier:
 
 def test_train__learns_what_is_plain_to_see() -> None:
     images, given = bright_and_dark(64)
-    training = Training(**{**vars(TRAINING), "epochs": 6})
+    training = Training(**{**vars(TRAINING), "epochs": 15, "batch_rows": 8})
     model = train(build(), images, given, np.arange(48), training=training, seed=1, device=CPU)
     net = module.Normalised(model, mean=TRAINING.mean, std=TRAINING.std).eval()
     with torch.no_grad():
@@ -92,6 +92,19 @@ def test_train__divergence_is_refused() -> None:
     wild = Training(**{**vars(TRAINING), "learning_rate": 1e30})
     with pytest.raises(ValueError, match=r"with learning_rate 1e\+30 it diverged\. Lower it$"):
         train(build(), images, given, np.arange(32), training=wild, seed=1, device=CPU)
+
+
+def test_new_classifier__takes_the_weights_of_all_but_the_head() -> None:
+    weights = {
+        key.removeprefix("backbone."): value
+        for key, value in build().state_dict().items()
+        if key.startswith("backbone.")
+    }
+    model = new_classifier("shufflenet_v2_x0_5", n_classes=5, seed=9, weights=weights)
+    found = model.backbone.state_dict()
+    assert all(torch.equal(found[key], weights[key]) for key in weights)
+    assert all(p.requires_grad for p in model.parameters())
+    assert model.head.out_features == 5
 
 
 def test_new_classifier__leaves_the_global_generator_alone() -> None:

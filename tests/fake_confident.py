@@ -1,0 +1,63 @@
+"""A stand-in for stage `confident` whose flags and noise matrix are those that a test planted."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel
+
+from pipelines.frame import Frame
+from pipelines.stage import Arrays, Context, Map, Output, Reduce, Stage, Step
+
+SCHEMA = [("is_label_issue", pa.bool_()), ("label_score", pa.float32())]
+
+
+class Config(BaseModel, frozen=True, extra="forbid"):
+    """Settings: the share of wrong labels."""
+
+    noise: float = 0.2
+
+
+def flag(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
+    probs, given = frame.array("pred_probs"), frame.array("given")
+    p_given = probs[np.arange(frame.n), given]
+    issue = probs.max(axis=1) > p_given
+    table = pa.table([frame["item_id"], issue, p_given], names=["item_id", *dict(SCHEMA)])
+    return {ctx.stage: table}
+
+
+def count(frame: Frame, ctx: Context) -> Arrays:
+    return {"n": np.array(frame.n)}
+
+
+def estimate(summary: Arrays, ctx: Context) -> Arrays:
+    k = ctx.n_classes
+    noise = np.full((k, k), ctx.config.noise / (k - 1))
+    np.fill_diagonal(noise, 1 - ctx.config.noise)
+    rate = ctx.config.noise
+    errors = {"n_errors": 60, "n_errors_low": 50, "n_errors_high": 70, "total_noise_rate": rate}
+    return {"noise_matrix": noise, **{name: np.array(value) for name, value in errors.items()}}
+
+
+def steps(config: Config, ctx: Context) -> Sequence[Step]:
+    schema = pa.schema([("item_id", ctx.types["item_id"]), *SCHEMA])
+    return [
+        Map(
+            name="flag",
+            reads=["item_id", "given", "pred_probs"],
+            writes={ctx.stage: Output(schema=schema)},
+            apply=flag,
+        ),
+        Reduce(name="estimates", reads=["given"], summarize=count, finish=estimate),
+    ]
+
+
+STAGE = Stage(
+    name="confident",
+    version=1,
+    doc="flags what the test planted",
+    config=Config,
+    steps=steps,
+    reads=lambda config, columns: ["item_id", "given", "pred_probs"],
+    writes=lambda config, columns: ["item_id", *dict(SCHEMA)],
+)

@@ -1,0 +1,259 @@
+"""Oracles: cleanlab on the whole data set in memory; sorting; and the same data cut otherwise."""
+
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import pipelines.cuts
+import pipelines.run
+import pipelines.stages.confident
+from labelops.confident import selection as sel
+from labelops.confident.issues import Filter, estimate_noise
+from labelops.confident.scores import label_scores
+from labelops.hashing import hash_strings
+from pipelines.recipe import parse_recipe
+from pipelines.results import load_result
+from pipelines.state import load_run
+from tests.datasets import even, vectors, write_shards
+from tests.labelops.confident.data import cleanlab_flags, make
+
+FILTERS = get_args(Filter)
+RECIPE = """
+stages = ["source", "infer", "confident"]
+[data]
+absent_classes = "allow"
+max_bad_share = 0.5
+[confident]
+"""
+N = 420
+
+
+def table_of(probs: np.ndarray, given: np.ndarray, *, text: bool = False) -> pa.Table:
+    labels = [f"class {k}" for k in given] if text else given.astype(np.int64)
+    ids = [f"item-{i:05d}" for i in range(len(given))]
+    return pa.table({"item_id": ids, "label": labels, "pred_probs": vectors(probs)})
+
+
+def run(folder: Path, table: pa.Table, sizes: list[int], settings: str = "", **how: Any) -> Path:
+    data, out = folder / "src", folder / "out"
+    write_shards(data, table, sizes)
+    recipe = parse_recipe(RECIPE + settings, name="test")
+    pipelines.run.run(recipe, data=str(data), out=str(out), **how)
+    return out
+
+
+def sidecar(out: Path) -> pa.Table:
+    paths = sorted((out / "confident").glob("part-*.parquet"))
+    return pa.concat_tables(pq.read_table(path) for path in paths).combine_chunks()
+
+
+def flags(out: Path) -> np.ndarray:
+    return np.asarray(sidecar(out)["is_label_issue"])
+
+
+def result(out: Path, step: str) -> dict[str, np.ndarray]:
+    return load_result(load_run(str(out)).store, "confident", step)
+
+
+def is_done(out: Path, step: str) -> bool:
+    return (out / "confident" / "_results" / f"{step}.npz").exists()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("filter_by", FILTERS)
+def test_flags__over_shards_equal_those_of_cleanlab_in_memory(
+    tmp_path: Path, filter_by: str, dtype: str
+) -> None:
+    probs, given, _ = make(21, n=N, n_classes=6, dtype=np.dtype(dtype).type)
+    sizes = [0, 1, 100, 0, N - 101]
+    out = run(tmp_path, table_of(probs, given), sizes, f'filter_by = "{filter_by}"')
+    assert np.array_equal(flags(out), cleanlab_flags(probs, given, filter_by))
+
+
+@pytest.mark.parametrize(
+    ("score", "adjust"),
+    [
+        ("self_confidence", False),
+        ("normalized_margin", False),
+        ("confidence_weighted_entropy", False),
+        ("self_confidence", True),
+        ("normalized_margin", True),
+    ],
+)
+def test_sidecar__has_scores_ranks_and_labels(tmp_path: Path, score: str, adjust: bool) -> None:
+    probs, given, _ = make(22, n=N, n_classes=5, dtype=np.float32)
+    probs[5::7], given[5::7] = probs[5], given[5]
+    settings = f'score = "{score}"\nadjust_pred_probs = {str(adjust).lower()}'
+    out = run(tmp_path, table_of(probs, given, text=True), even(N, 3), settings)
+    found = sidecar(out)
+    assert found["item_id"].to_pylist() == [f"item-{i:05d}" for i in range(N)]
+    assert found["given_label"].to_pylist() == [f"class {k}" for k in given]
+    assert found["predicted"].to_pylist() == probs.argmax(axis=1).tolist()
+    assert found["predicted_label"].to_pylist() == [f"class {k}" for k in probs.argmax(axis=1)]
+    assert np.array_equal(np.asarray(found["p_predicted"]), probs.max(axis=1))
+    thresholds, _ = estimate_noise(probs, given)
+    wanted = label_scores(probs, given, score=score, thresholds=thresholds if adjust else None)
+    scores = np.asarray(found["label_score"])
+    assert np.allclose(scores, wanted, atol=1e-6)
+    # Lowest score first; equal scores in the order of the hashed ids; null for everybody else.
+    hashes = hash_strings(found["item_id"].to_pylist())
+    issues = np.flatnonzero(found["is_label_issue"])
+    ranking = issues[np.lexsort((hashes[issues], scores[issues]))]
+    ranks = dict(zip(ranking.tolist(), range(1, len(issues) + 1), strict=True))
+    assert found["rank"].to_pylist() == [ranks.get(i) for i in range(N)]
+    assert len(issues) > 10
+
+
+def test_sidecar__integer_labels_stay_integers(tmp_path: Path) -> None:
+    probs, given, _ = make(23, n=60)
+    table = table_of(probs, given).set_column(1, "label", pa.array(given, pa.int16()))
+    found = sidecar(run(tmp_path, table, [60]))
+    assert found.schema.field("given_label").type == pa.int16()
+    assert found.schema.field("predicted_label").type == pa.int16()
+    assert found["given_label"].to_pylist() == given.tolist()
+
+
+def test_estimates__equal_those_in_memory(tmp_path: Path) -> None:
+    probs, given, _ = make(24, n=N, n_classes=6, dtype=np.float32)
+    found = result(run(tmp_path, table_of(probs, given), even(N, 4)), "estimates")
+    thresholds, wanted = estimate_noise(probs, given)
+    assert np.array_equal(found["thresholds"], thresholds)
+    assert np.array_equal(found["n_given"], np.bincount(given))
+    for name, value in wanted._asdict().items():
+        assert np.array_equal(found[name], value), name
+    pairs = zip(found["confusion_given"], found["confusion_true"], strict=True)
+    counts = [wanted.calibrated_joint[pair] for pair in pairs]
+    assert counts == found["confusion_n_items"].tolist() == sorted(counts, reverse=True)
+
+
+def saturated(n_classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    """Return probabilities full of ties, exact zeros and ones, and a class that nobody has."""
+    rng = np.random.default_rng(7)
+    probs = np.round(rng.dirichlet(np.full(n_classes, 0.5), N) * 4) / 4
+    probs /= probs.sum(axis=1, keepdims=True)
+    probs[:150] = np.eye(n_classes)[rng.integers(0, n_classes, 150)]
+    return probs.astype(np.float32), rng.integers(0, n_classes - 1, N)
+
+
+CUTS = [
+    ([N], {}),
+    (even(N, 2), {"COLLECT": 0, "CELLS": 1}),
+    (even(N, 7), {"COLLECT": 20}),
+    ([0, 1, 0, N - 1], {}),
+]
+"""Sizes of shards, and limits that make counting go on to the last bit, or end after one turn."""
+
+
+@pytest.mark.parametrize("filter_by", ["both", "low_normalized_margin"])
+def test_ties__are_cut_alike_for_every_sharding_and_way_of_counting(
+    tmp_path: Path, filter_by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probs, given = saturated()
+    table = table_of(probs, given)
+    found = []
+    for i, (sizes, limits) in enumerate(CUTS):
+        with monkeypatch.context() as patch:
+            for name, value in limits.items():
+                patch.setattr(sel, name, value)
+            out = run(tmp_path / str(i), table, sizes, f'filter_by = "{filter_by}"')
+        assert is_done(out, "cuts-00") == bool(limits)
+        found.append(sidecar(out))
+    assert all(table.equals(found[0]) for table in found)
+    n_issues = np.count_nonzero(found[0]["is_label_issue"])
+    assert n_issues > 0
+    if filter_by == "low_normalized_margin":
+        assert n_issues == cleanlab_flags(probs, given, filter_by).sum()
+
+
+def short_of_rows(seed: int, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return data in which unsure right rows raise a quota beyond the rows that disagree.
+
+    Errors are all confident, right rows hardly ever: calibrated, there are more errors than rows
+    whose other class is in front.
+    """
+    rng = np.random.default_rng(seed)
+    true = rng.integers(0, n_classes, N)
+    is_wrong = rng.random(N) < 0.15
+    given = np.where(is_wrong, (true + 1) % n_classes, true)
+    top = np.where(is_wrong, rng.uniform(0.85, 0.99, N), rng.beta(4, 1, N) * 0.35 + 0.6)
+    rest = rng.dirichlet(np.full(n_classes - 1, 0.3), N) * (1 - top)[:, None]
+    probs = np.empty((N, n_classes))
+    for i in range(N):
+        probs[i] = np.insert(rest[i], true[i], top[i])
+    return probs, given
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("filter_by", ["prune_by_noise_rate", "both"])
+@pytest.mark.parametrize("lead", [0.0, -0.3])
+def test_flags__are_exact_where_kept_rows_cannot_fill_a_quota(
+    tmp_path: Path, lead: float, filter_by: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipelines.cuts, "clear_lead", lambda n_classes: lead)
+    monkeypatch.setattr(pipelines.stages.confident, "clear_lead", lambda n_classes: lead)
+    probs, given = short_of_rows(3, 3)
+    probs = probs.astype(dtype)
+    out = run(tmp_path, table_of(probs, given), even(N, 4), f'filter_by = "{filter_by}"')
+    assert is_done(out, "cuts-deep")
+    assert np.array_equal(flags(out), cleanlab_flags(probs, given, filter_by))
+
+
+@pytest.mark.parametrize("filter_by", FILTERS)
+def test_settings__of_pruning_are_those_of_cleanlab(tmp_path: Path, filter_by: str) -> None:
+    probs, given, _ = make(25, n=N, n_classes=5)
+    settings = {"frac_noise": 0.6, "min_examples_per_class": 70}
+    lines = [f'filter_by = "{filter_by}"', *(f"{key} = {value}" for key, value in settings.items())]
+    if filter_by in ("prune_by_noise_rate", "prune_by_class", "both"):
+        out = run(tmp_path, table_of(probs, given), even(N, 2), "\n".join(lines))
+        assert np.array_equal(flags(out), cleanlab_flags(probs, given, filter_by, **settings))
+    else:
+        with pytest.raises(Exception, match="are for filters that prune, not for " + filter_by):
+            parse_recipe(RECIPE + "\n".join(lines), name="test")
+
+
+def test_settings__adjusted_entropy_is_refused() -> None:
+    settings = 'score = "confidence_weighted_entropy"\nadjust_pred_probs = true'
+    with pytest.raises(Exception, match="adjust_pred_probs is not defined for confidence_weighted"):
+        parse_recipe(RECIPE + settings, name="test")
+
+
+def test_rejected_rows__do_not_shift_what_comes_after_them(tmp_path: Path) -> None:
+    probs, given, _ = make(26, n=N, n_classes=5, dtype=np.float32)
+    bad = np.array([0, 57, 58, 200, N - 1])
+    damaged = probs.copy()
+    damaged[bad] = np.nan
+    out = run(tmp_path, table_of(damaged, given), even(N, 3))
+    kept = np.setdiff1d(np.arange(N), bad)
+    assert sidecar(out)["item_id"].to_pylist() == [f"item-{i:05d}" for i in kept]
+    wanted = cleanlab_flags(probs[kept], given[kept], "prune_by_noise_rate")
+    assert np.array_equal(flags(out), wanted)
+
+
+def test_ranks__do_not_depend_on_the_parts_in_which_they_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probs, given = saturated()
+    table = table_of(probs, given)
+    whole = sidecar(run(tmp_path / "whole", table, even(N, 3)))
+    monkeypatch.setattr(pipelines.stages.confident, "RANK_ITEMS", 50)
+    out = run(tmp_path / "parts", table, even(N, 3))
+    assert is_done(out, "rank-08")
+    assert sidecar(out).equals(whole)
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_flags__of_hardly_any_items(tmp_path: Path, n: int) -> None:
+    probs = np.array([[0.9, 0.1], [0.2, 0.8], [0.1, 0.9]])[:n]
+    out = run(tmp_path, table_of(probs, np.array([0, 1, 0])[:n]), [1] * n)
+    assert np.array_equal(flags(out), [False, False, True][:n])
+
+
+def test_scratch__is_gone_when_the_stage_is_finished(tmp_path: Path) -> None:
+    probs, given, _ = make(27, n=60)
+    out = run(tmp_path, table_of(probs, given), [30, 30])
+    leaves = {path.name for path in (out / "confident").iterdir()} - {"_manifest.json"}
+    assert leaves == {"_results", "part-00000.parquet", "part-00001.parquet"}
