@@ -50,6 +50,12 @@ def attempt(function: Callable[[T], R], task: T) -> R:
     raise AssertionError("unreachable")
 
 
+def describe(task: object) -> str:
+    """Name a task for people: by its shard where it has one."""
+    label = getattr(task, "label", None)
+    return f"shard {getattr(task, 'shard', '')} ({label})" if label else str(task)
+
+
 class ThreadWorkers:
     """Dask's threaded scheduler in this process."""
 
@@ -129,11 +135,16 @@ class ClusterWorkers:
         )
         position = {future.key: i for i, future in enumerate(futures)}
         failure: BaseException | None = None
+        killed: dict[int, KilledWorker] = {}
         try:
             for future in as_completed(futures, loop=self.client.loop, timeout=self.deadline_s):
                 if future.status == "error":
                     failure = future.exception(timeout=60)
-                    break
+                    if not isinstance(failure, KilledWorker):
+                        break
+                    # Others may still finish; and Dask blames all that a dying worker held.
+                    killed[position[future.key]] = failure
+                    continue
                 result = future.result(timeout=60)
                 future.release()
                 yield result
@@ -146,12 +157,14 @@ class ClusterWorkers:
         finally:
             for future in futures:
                 future.release()
-        if isinstance(failure, KilledWorker):
+        if killed:
+            names = "; ".join(describe(tasks[at]) for at in sorted(killed))
+            times = max(err.allowed_failures for err in killed.values()) + 1
             raise RunError(
-                f"cluster: task {position[failure.task]} killed its worker "
-                f"{failure.allowed_failures + 1} times, probably out of memory ({failure}). "
-                "Give workers more memory or write smaller shards; finished shards are kept and "
-                "the same command resumes"
+                f"cluster: workers were expected to survive their shards, {times} died in a row "
+                f"while holding: {names}. Probably they ran out of memory: give them more, or "
+                "write smaller shards; all other shards are done and kept, and the same command "
+                "resumes"
             ) from failure
         if failure is not None:
             raise failure

@@ -14,10 +14,10 @@ from pipelines.registry import STAGES, load_stage
 from pipelines.state import Run, load_run
 from tests.datasets import blobs, even, vectors, write_shards
 
-N = 240
+N = 120
 CUTS = {
     "one": [N],
-    "two": [101, N - 101],
+    "two": [51, N - 51],
     "seven": even(N, 7),
     "with an empty and a single": [0, 1, 0, N - 1],
     "N": [1] * N,
@@ -29,11 +29,11 @@ def sources() -> dict[str, pa.Table]:
     table = blobs(N)
     rng = np.random.default_rng(1)
     probs = rng.dirichlet(np.ones(4) * 0.4, N).astype(np.float32)
-    probs[:40] = np.eye(4, dtype=np.float32)[rng.integers(0, 4, 40)]
-    probs[40:80] = np.float32(0.25)
+    probs[:20] = np.eye(4, dtype=np.float32)[rng.integers(0, 4, 20)]
+    probs[20:40] = np.float32(0.25)
     # Rows that cannot be used, in the middle of shards: what follows must stay aligned.
-    probs[150] = np.nan
-    probs[151] = 0.5
+    probs[75] = np.nan
+    probs[76] = 0.5
     return {
         "features": table,
         "pred_probs": table.append_column("pred_probs", vectors(probs)).drop_columns(["features"]),
