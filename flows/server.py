@@ -12,12 +12,13 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 
 from pipelines.errors import RunError
 
 STARTUP_S = 120.0
-"""Deadline for the embedded server; it takes 3 to 10 s on two idle cores, more on busy ones."""
+"""Deadline for the embedded server: seconds on idle cores, half a minute on very busy ones."""
 
 ANSWER_S = 15.0
 """Deadline for a configured API to answer at all."""
@@ -56,12 +57,30 @@ def quiet(environ: Mapping[str, str]) -> dict[str, str]:
     return settings | {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
 
 
+def default_template() -> Path | None:
+    """Return where an empty database is kept between runs: beside the code that made it.
+
+    In the virtual environment, so that it can be trusted as much as that, goes with it, and no
+    folder of the user is touched; None outside of one.
+    """
+    if sys.prefix == sys.base_prefix:
+        return None
+    return Path(sys.prefix, ".cache", "labelops", f"prefect-{version('prefect')}.db")
+
+
 class EmbeddedServer:
     """A Prefect server that lives as long as this object, or this process.
 
     Starting returns at once, so that the caller can import and plan meanwhile; `wait` before the
     first request. State is kept in a temporary folder that only this user can read and that is
     removed with the server. It listens on the loopback interface and asks for a password.
+
+    Parameters
+    ----------
+    startup_s
+        Deadline for `wait`, counted from here.
+    template
+        File in which an empty database is kept for the next server; saves most of its start.
 
     Attributes
     ----------
@@ -71,7 +90,7 @@ class EmbeddedServer:
     process : its process.
     """
 
-    def __init__(self, startup_s: float = STARTUP_S) -> None:
+    def __init__(self, startup_s: float = STARTUP_S, template: Path | None = None) -> None:
         self.startup_s = startup_s
         self._started = time.monotonic()
         login = f"labelops:{secrets.token_urlsafe(24)}"
@@ -107,7 +126,10 @@ class EmbeddedServer:
             self.process = subprocess.Popen(
                 # By path and with -P: neither the user's folder nor this package is searched for
                 # modules. In the server's home no .env or prefect.toml of the user is found.
-                [sys.executable, "-P", str(script), str(listener.fileno())],
+                [
+                    *(sys.executable, "-P", str(script), str(listener.fileno()), self.home),
+                    *([] if template is None else [str(template)]),
+                ],
                 pass_fds=[listener.fileno()],
                 cwd=self.home,
                 env=environ,

@@ -10,14 +10,17 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import sys
 import threading
+from pathlib import Path
+from typing import Any
 
 STOP_S = 5.0
 """A server that has not shut down by itself after so long is ended."""
 
 
-def end(home: str) -> None:
+def end(home: Path) -> None:
     """Remove the state of the server, and end it with everything it started."""
     shutil.rmtree(home, ignore_errors=True)
     # The whole group: `flows.server` starts this process as the leader of its own.
@@ -26,10 +29,39 @@ def end(home: str) -> None:
     os._exit(1)
 
 
-def main() -> None:
-    """Serve until standard input ends."""
-    home = os.environ["PREFECT_HOME"]
-    stopping: list[object] = []
+def keep(database: Path, template: Path) -> None:
+    """Keep a new, empty database for the next server: making one takes longer than all else.
+
+    Whole or not at all, and without the rows that are of this server only. Where the folder cannot
+    be written, the next server makes its own again.
+    """
+    part = template.with_name(f".{template.name}-{os.getpid()}")
+    with contextlib.suppress(OSError, sqlite3.Error):
+        template.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.closing(sqlite3.connect(database)) as source:
+            source.execute("VACUUM INTO ?", [str(part)])
+        with contextlib.closing(sqlite3.connect(part)) as copy, copy:
+            copy.execute("DELETE FROM configuration")
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, template)
+    with contextlib.suppress(OSError):
+        part.unlink(missing_ok=True)
+
+
+def main(descriptor: int, home: Path, template: Path | None) -> None:
+    """Serve until standard input ends.
+
+    Parameters
+    ----------
+    descriptor
+        Socket to listen on.
+    home
+        Folder of this server.
+    template
+        Where an empty database is kept for the next server; None keeps none.
+    """
+    serving: list[Any] = []
 
     def watch() -> None:
         # Blocks until the owner closes its end, or dies.
@@ -38,12 +70,17 @@ def main() -> None:
         timer = threading.Timer(STOP_S, end, [home])
         timer.daemon = True
         timer.start()
-        if not stopping:
+        if not serving:
             end(home)
-        for server in stopping:
-            server.should_exit = True  # type: ignore[attr-defined]
+        for server in serving:
+            server.should_exit = True
 
     threading.Thread(target=watch, name="owner", daemon=True).start()
+    database = home / "prefect.db"
+    with contextlib.suppress(OSError):
+        if template is not None:
+            shutil.copyfile(template, database)
+    is_new = not database.exists()
 
     import uvicorn
     from prefect.server.api.server import create_app
@@ -52,14 +89,22 @@ def main() -> None:
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
-                stopping.append(self)
+                if is_new and template is not None:
+                    keep(database, template)
+                serving.append(self)
                 os.write(1, b"up\n")
 
-    listener = socket.socket(fileno=int(sys.argv[1]))
     app = create_app(ephemeral=True, final=True)
-    Server(uvicorn.Config(app, log_level="error", lifespan="on")).run([listener])
+    server = Server(uvicorn.Config(app, log_level="error", lifespan="on"))
+    try:
+        server.run([socket.socket(fileno=descriptor)])
+    finally:
+        if not serving and template is not None:
+            # It did not come up: perhaps what was kept is to blame. The next one starts afresh.
+            template.unlink(missing_ok=True)
     end(home)
 
 
 if __name__ == "__main__":
-    main()
+    kept = Path(sys.argv[3]) if len(sys.argv) > 3 else None
+    main(int(sys.argv[1]), Path(sys.argv[2]), kept)

@@ -6,7 +6,15 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from flows.progress import watch
-from flows.server import EmbeddedServer, check_api, configured_api, environment, flush, quiet
+from flows.server import (
+    EmbeddedServer,
+    check_api,
+    configured_api,
+    default_template,
+    environment,
+    flush,
+    quiet,
+)
 from pipelines.errors import RunError
 
 
@@ -116,7 +124,7 @@ def prefect_api() -> Iterator[None]:
         settings = quiet(os.environ)
         if url is None:
             print("labelops: starting a Prefect server for this run …", file=sys.stderr, flush=True)
-            server = stack.enter_context(EmbeddedServer())
+            server = stack.enter_context(EmbeddedServer(template=default_template()))
             settings |= server.settings
         else:
             check_api(url)

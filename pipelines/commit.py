@@ -8,8 +8,10 @@ is rolled forward by whoever looks next. Only data is forced to the disk at once
 loss of power destroys costs one shard's work, and names are forced before the manifest is written.
 """
 
+import contextlib
 import hashlib
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -44,6 +46,11 @@ def no_crash(point: str) -> None:
     """Do nothing: what a real run does at every point of a commit."""
 
 
+def is_scratch(folder: str) -> bool:
+    """Say whether a folder is removed when its stage is finished."""
+    return any(part.startswith("_") for part in folder.split("/"))
+
+
 def part_name(shard: int, *, ipc: bool = False) -> str:
     """Return the file name of a shard's output."""
     return f"part-{shard:05d}.{'arrow' if ipc else 'parquet'}"
@@ -54,17 +61,32 @@ def record_name(stage: str, step: str, shard: int) -> str:
     return f"{stage}/_commits/{step}/{shard:05d}.json"
 
 
+TAIL_BYTES = 1 << 24
+"""Longer footers (of some ten thousand row groups) are not hashed."""
+
+
 class _Tail:
     """Keeps the end of what is written, to hash the footer without reading back."""
 
-    def __init__(self, sink: TempFile) -> None:
+    def __init__(self, sink: TempFile, n_bytes: int) -> None:
         self.sink = sink
-        self.tail = b""
+        self.n_bytes = n_bytes
+        self._blocks: deque[bytes] = deque()
+        self._held = 0
 
     def write(self, data: Any) -> int:
-        block = bytes(memoryview(data)[-65536:])
-        self.tail = (self.tail + block)[-4_194_304:]
+        # A footer comes in one piece however long it is; blocks are dropped only when those
+        # after them are enough.
+        if self.n_bytes:
+            self._blocks.append(bytes(memoryview(data).cast("B")[-self.n_bytes :]))
+            self._held += len(self._blocks[-1])
+            while self._held - len(self._blocks[0]) >= self.n_bytes:
+                self._held -= len(self._blocks.popleft())
         return self.sink.write(data)
+
+    @property
+    def tail(self) -> bytes:
+        return b"".join(self._blocks)
 
     def tell(self) -> int:
         return self.sink.tell()
@@ -97,7 +119,7 @@ class ShardWriter:
         self.folder = folder
         self.final = f"{folder}/{part_name(shard, ipc=output.ipc)}"
         self.temp = store.open_temp(self.final)
-        self._tail = _Tail(self.temp)
+        self._tail = _Tail(self.temp, 0 if output.ipc else TAIL_BYTES)
         self.rows = 0
         if output.ipc:
             self._writer: Any = pa.ipc.new_file(self._tail, output.schema)
@@ -126,14 +148,25 @@ class ShardWriter:
         else:
             self._writer.write_table(table, row_group_size=self.output.row_group_rows)
 
+    def discard(self, store: Store) -> None:
+        """Drop what was written; whatever made that necessary is not to be masked by it."""
+        # The writer first: left open, it would write its footer when it is collected.
+        with contextlib.suppress(Exception):
+            self._writer.close()
+        with contextlib.suppress(OSError):
+            self.temp.close(durable=False)
+        store.remove(self.temp.name)
+
     def close(self) -> Record:
         """Finish the file and return what the commit record says of it."""
         self._writer.close()
         footer = ""
         if not self.output.ipc:
             tail = self._tail.tail
-            footer = hashlib.sha256(tail[-footer_bytes(tail) :]).hexdigest()
-        self.temp.close()
+            if footer_bytes(tail) <= len(tail):
+                footer = hashlib.sha256(tail[-footer_bytes(tail) :]).hexdigest()
+        # Scratch that a loss of power destroys is made again.
+        self.temp.close(durable=not is_scratch(self.folder))
         return {
             "folder": self.folder,
             "name": self.final,
@@ -175,7 +208,7 @@ def commit_shard(
                 writers[folder].write(table)
     except BaseException:
         for writer in writers.values():
-            store.remove(writer.temp.name)
+            writer.discard(store)
         raise
     crash("written")
     rejected = dict(sorted(frame.rejected.items()))

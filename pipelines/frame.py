@@ -76,6 +76,9 @@ class Frame:
         Where each readable column lies.
     reads
         Columns that the step declared; reading another is an error.
+    narrow
+        Those of them that are cheap: when one is wanted, all that lie in its file are read with it,
+        because opening a file costs more than they do.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class Frame:
         files: Mapping[str, FileRef],
         columns: Mapping[str, ColumnRef],
         reads: Sequence[str],
+        narrow: frozenset[str] = frozenset(),
     ) -> None:
         self.index = index
         self.label = label
@@ -94,6 +98,7 @@ class Frame:
         self.reads = tuple(reads)
         self._files = files
         self._columns = columns
+        self._narrow = narrow
         self._cache: dict[str, pa.ChunkedArray] = {}
         self.rejected: dict[int, str] = {}
 
@@ -127,6 +132,11 @@ class Frame:
         for name in missing:
             by_file.setdefault(self._where(name).file, []).append(name)
         for file, names in by_file.items():
+            names += [
+                name
+                for name in self._narrow
+                if self._columns[name].file == file and name not in {*names, *self._cache}
+            ]
             ref = self._files[file]
             table = read_columns(ref, [self._columns[name].name for name in names])
             live = ref.live()

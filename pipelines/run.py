@@ -7,8 +7,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.commit import Record, dump, load_record, record_name, roll_forward, verify
-from pipelines.errors import DataError, RunError
+from pipelines.commit import (
+    Record,
+    dump,
+    is_scratch,
+    load_record,
+    record_name,
+    roll_forward,
+    verify,
+)
+from pipelines.errors import CorruptShardError, DataError, RunError
 from pipelines.frame import Frame
 from pipelines.graph import Workers, open_workers
 from pipelines.layout import SOURCE, Layer, Layout
@@ -330,7 +338,13 @@ class _Driver:
                 store.remove(name)
                 continue
             roll_forward(store, record)
-            verify(store, record)
+            try:
+                verify(store, record)
+            except CorruptShardError:
+                if not all(map(is_scratch, step.writes)):
+                    raise
+                store.remove(name)
+                continue
             records[shard] = record
         return records
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 import labelops
-from pipelines.commit import Record, dump
+from pipelines.commit import Record, dump, is_scratch
 from pipelines.errors import DataError, RecipeError, RunError
 from pipelines.layout import Layer, Layout, pack_schema, unpack_schema
 from pipelines.recipe import Recipe, parse_recipe
@@ -263,11 +263,6 @@ def layers_of(manifest: Mapping[str, Any]) -> list[Layer]:
         )
         for entry in manifest["maps"]
     ]
-
-
-def is_scratch(folder: str) -> bool:
-    """Say whether a folder is removed when its stage is finished."""
-    return any(part.startswith("_") for part in folder.split("/"))
 
 
 def load_run(uri: str) -> Run:

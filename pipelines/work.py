@@ -64,7 +64,13 @@ class Task:
             files=self.files,
             columns=self.columns,
             reads=self.reads,
+            narrow=frozenset(name for name, kind in self.types.items() if is_narrow(kind)),
         )
+
+
+def is_narrow(kind: pa.DataType) -> bool:
+    """Say whether a column holds one number, flag or short text an item."""
+    return bool(pa.types.is_primitive(kind) or pa.types.is_string(kind))
 
 
 _jobs: dict[tuple[str, str, str], Job] = {}

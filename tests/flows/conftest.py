@@ -151,9 +151,15 @@ def is_gone(process: psutil.Process) -> bool:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[EmbeddedServer]:
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the servers of these tests keep their empty database."""
+    return tmp_path_factory.mktemp("template") / "kept" / "prefect.db"
+
+
+@pytest.fixture(scope="session")
+def server(template: Path) -> Iterator[EmbeddedServer]:
     """One Prefect server for all tests of this folder that do not need one of their own."""
-    with environment(compiled()), EmbeddedServer(startup_s=180) as server:
+    with environment(compiled()), EmbeddedServer(180, template) as server:
         server.wait()
         yield server
 

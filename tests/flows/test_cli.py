@@ -230,3 +230,20 @@ def test_run__goes_on_under_a_higher_limit_of_bad_rows(inside: Command, tmp_path
     # The folder alone says under which limit it was finished.
     assert "max_bad_share = 0.1" in (out / "recipe.toml").read_text()
     assert inside("resume", out).returncode == 0
+
+
+def test_plan__says_what_would_be_done_and_writes_nothing(
+    inside: Command, shards: Path, nap_recipe: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    done = inside("plan", nap_recipe, "--data", shards, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "300 items in 4 shards" in done.stdout
+    assert [line.split()[:2] for line in done.stdout.splitlines() if line.startswith("  run")] == [
+        ["run", "source"],
+        ["run", "nap"],
+    ]
+    assert not out.exists()
+    assert inside("run", nap_recipe, "--data", shards, "--out", out).returncode == 0
+    done = inside("plan", nap_recipe, "--data", shards, "--out", out)
+    assert [line.split()[0] for line in done.stdout.splitlines()[-2:]] == ["keep", "keep"]

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+from flows.server import environment
 from pipelines.errors import DataError, LabelopsError, RunError
 from tests.flows.conftest import ROOT, TOY, Command, environ, family, is_gone, launch, wait_for
 
@@ -302,14 +303,16 @@ def test_flow__runs_in_a_process_that_has_prefect_under_other_settings(
     nap_recipe: Path,
     tmp_path: Path,
 ) -> None:
+    from prefect.context import refresh_global_settings_context
     from prefect.settings import PREFECT_API_URL
 
-    before, out = PREFECT_API_URL.value(), tmp_path / "run"
-    assert before != prefect_url["PREFECT_API_URL"]
-    done = inside("run", nap_recipe, "--data", shards, "--out", out, "--prefect", **prefect_url)
+    out = tmp_path / "run"
+    assert PREFECT_API_URL.value() != prefect_url["PREFECT_API_URL"]
+    with environment(prefect_url):
+        done = inside("run", nap_recipe, "--data", shards, "--out", out, "--prefect")
+    refresh_global_settings_context()
     assert done.returncode == 0, done.stderr
     assert flow_run_on(ask, out)["state_type"] == "COMPLETED"
-    assert PREFECT_API_URL.value() == before
 
 
 def test_tasks__persist_and_cache_nothing() -> None:

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import os
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from flows.server import (
     EmbeddedServer,
     check_api,
     configured_api,
+    default_template,
     environment,
     quiet,
 )
@@ -69,6 +71,45 @@ def test_server__asks_for_no_telemetry_and_inherits_no_settings(server: Embedded
     assert found["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
     assert "PREFECT_API_URL" not in found
     assert found["PREFECT_HOME"] == server.home
+
+
+def test_server__leaves_an_empty_database_from_which_the_next_one_starts(
+    server: EmbeddedServer, template: Path
+) -> None:
+    with contextlib.closing(sqlite3.connect(template)) as kept:
+        # What the server's own migrations have made, and nothing of any run or of this server.
+        tables = {name for (name,) in kept.execute("SELECT name FROM sqlite_master")}
+        assert {"flow_run", "task_run", "artifact", "alembic_version"} <= tables
+        for table in ("flow_run", "task_run", "log", "artifact", "configuration"):
+            assert kept.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+    before = template.stat().st_mtime_ns
+    with EmbeddedServer(180, template) as second:
+        second.wait()
+        login = second.settings["PREFECT_API_AUTH_STRING"]
+        assert status(f"{second.url}/admin/version", login) == 200
+    assert template.stat().st_mtime_ns == before
+    assert [path.name for path in template.parent.iterdir()] == [template.name]
+
+
+def test_server__that_cannot_start_from_what_was_kept_removes_it(tmp_path: Path) -> None:
+    broken = tmp_path / "prefect.db"
+    broken.write_text("no database " * 1000)
+    server = EmbeddedServer(180, broken)
+    with pytest.raises(RunError, match="it ended after"):
+        server.wait()
+    assert not broken.exists()
+    assert not os.path.exists(server.home)
+
+
+def test_template__lies_in_the_virtual_environment_or_nowhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "prefix", "/opt/venv")
+    found = default_template()
+    assert found is not None
+    assert found.is_relative_to("/opt/venv")
+    monkeypatch.setattr(sys, "base_prefix", "/opt/venv")
+    assert default_template() is None
 
 
 def test_server__that_has_not_come_up_is_gone_as_well_when_closed() -> None:
