@@ -11,74 +11,23 @@ import numpy as np
 import pyarrow as pa
 
 from labelops.confident import selection as sel
-from labelops.confident.issues import BY_CLASSES, BY_LOWEST, BY_PAIRS, Settings, single_elements
+from labelops.confident.filters import BY_CLASSES, BY_LOWEST, BY_PAIRS, Settings, single_elements
 from labelops.confident.keys import order_keys
 from labelops.confident.selection import Elements, Selection
-from pipelines.frame import Frame, numpy_of
+from pipelines.frame import Frame
+from pipelines.kept_rows import (
+    blocks_of,
+    clear_lead,
+    deep_folder,
+    row_blocks,
+    rows_folder,
+    rows_schema,
+    rows_table,
+)
 from pipelines.stage import Arrays, Context, Map, Output, Reduce, Step
 
 if TYPE_CHECKING:
-    from labelops.fast.confident import PairCuts
-
-ROW_BYTES = 1 << 20
-"""Probabilities are read in blocks of this size, which stay in the cache of a processor."""
-
-
-def clear_lead(n_classes: int) -> float:
-    """Return by how much the given class must lead for a row not to be kept for choosing among.
-
-    Kept rows nearly always fill the quotas: what is flagged for class j among the items given k has
-    another class than k in front, or is as unlikely to be k as to be j, and between many classes
-    unlikely means less. The more classes, the longer a row: this keeps the rows' share of the disk
-    within bounds, too.
-    """
-    return min(0.25, 4.0 / n_classes)
-
-
-def rows_folder(ctx: Context) -> str:
-    """Return the scratch folder of the rows among which pairs choose."""
-    return f"{ctx.stage}/_rows"
-
-
-def deep_folder(ctx: Context) -> str:
-    """Return the scratch folder of further rows, where the first were not enough."""
-    return f"{ctx.stage}/_deep"
-
-
-def rows_schema(kind: pa.DataType) -> pa.Schema:
-    """Return the columns of kept rows; `kind` is the type of `pred_probs`."""
-    return pa.schema(
-        [
-            ("row", pa.int32()),
-            ("given", pa.int32()),
-            ("item_hash", pa.uint64()),
-            ("pred_probs", pa.list_(kind.value_type, kind.list_size)),
-        ]
-    )
-
-
-def rows_table(
-    rows: np.ndarray, given: np.ndarray, hashes: np.ndarray, probs: np.ndarray, schema: pa.Schema
-) -> pa.Table:
-    """Return kept rows as a table."""
-    flat = pa.array(probs.reshape(-1))
-    columns = [
-        pa.array(rows, pa.int32()),
-        pa.array(given[rows], pa.int32()),
-        pa.array(hashes[rows], pa.uint64()),
-        pa.FixedSizeListArray.from_arrays(flat, probs.shape[1]),
-    ]
-    return pa.table(columns, schema=schema)
-
-
-def blocks_of(frame: Frame, dtype: np.dtype, n_classes: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (first row, probabilities) of a shard, block by block."""
-    rows = max(16, ROW_BYTES // (n_classes * dtype.itemsize))
-    for first, table in frame.batches(["pred_probs"], rows):
-        column = table.column(0)
-        for chunk in column.chunks:
-            yield first, numpy_of(chunk, "pred_probs")
-            first += len(chunk)
+    from labelops.fast.confident_pairs import PairCuts
 
 
 def cut_steps(settings: Settings, ctx: Context) -> list[Step]:
@@ -211,19 +160,6 @@ def found_cuts(ctx: Context) -> Selection:
 # -- elements of a shard ---------------------------------------------------------------------------
 
 
-def row_blocks(
-    frame: Frame, ctx: Context, *, deep: bool
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield (row, probabilities, given, hash) of kept rows; with `deep`, of all of them."""
-    for folder in [rows_folder(ctx), *([deep_folder(ctx)] if deep else [])]:
-        for batch in frame.file(folder).to_batches():
-            row, probs, given, hashes = (
-                numpy_of(batch.column(name), name)
-                for name in ("row", "pred_probs", "given", "item_hash")
-            )
-            yield row, probs, given, hashes
-
-
 def _all_rows(
     frame: Frame, ctx: Context
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
@@ -251,7 +187,7 @@ def _by_single(ctx: Context) -> bool:
 
 
 def _pair_cuts(selection: Selection, ctx: Context) -> "PairCuts":
-    from labelops.fast.confident import PairCuts
+    from labelops.fast.confident_pairs import PairCuts
 
     return PairCuts(selection, n_classes=ctx.n_classes, dtype=_dtype(ctx))
 
@@ -267,7 +203,7 @@ def count_first(frame: Frame, ctx: Context) -> Arrays:
     if _by_pairs(ctx):
         n_bins = _n_complete(ctx)
         lead = _dtype(ctx).type(clear_lead(ctx.n_classes))
-        blocks = ((probs, given) for _, probs, given, _ in row_blocks(frame, ctx, deep=False))
+        blocks = (block[1:] for block in row_blocks(frame, ctx, deep=False))
         counts[:, :n_bins] += _pair_cuts(selection, ctx).count_first(
             _first_bits(ctx), n_bins, lead, blocks
         )
@@ -316,7 +252,7 @@ def count_deep(frame: Frame, ctx: Context) -> Arrays:
     bits = _first_bits(ctx)
     edges = sel.whole_range(_dtype(ctx), bits)
     cuts = _pair_cuts(_start_deep(ctx, edges), ctx)
-    blocks = ((probs, given) for _, probs, given, _ in row_blocks(frame, ctx, deep=True))
+    blocks = (block[1:] for block in row_blocks(frame, ctx, deep=True))
     return {"counts": cuts.count_first(bits, len(edges) - 1, _dtype(ctx).type(np.inf), blocks)}
 
 
@@ -337,7 +273,7 @@ def _summarize_turn(turn: int) -> Callable[[Frame, Context], Arrays]:
         bits = _bits(selection)
         counts = np.zeros((len(selection.open_slots), 1 << bits), np.int64)
         if _by_pairs(ctx):
-            blocks = ((p, given, hashes) for _, p, given, hashes in _all_rows(frame, ctx))
+            blocks = (block[1:] for block in _all_rows(frame, ctx))
             counts += _pair_cuts(selection, ctx).count(bits, blocks)
         if _by_single(ctx):
             counts += sel.count(selection, bits, singles(frame, ctx))
@@ -366,7 +302,7 @@ def collect_open(frame: Frame, ctx: Context) -> Arrays:
     selection = _narrowed(ctx)
     parts = [sel.no_elements()]
     if _by_pairs(ctx):
-        blocks = ((p, given, hashes) for _, p, given, hashes in _all_rows(frame, ctx))
+        blocks = (block[1:] for block in _all_rows(frame, ctx))
         parts.append(_pair_cuts(selection, ctx).collect(blocks))
     if _by_single(ctx):
         parts.append(sel.collect(selection, singles(frame, ctx)))

@@ -66,9 +66,9 @@ def total_interval(
     """Return an interval for the share of wrong labels in all.
 
     The rate in all is Σ w_k θ_k with w_k = n_k / N known. Each class's rate is drawn a little
-    toward the rate ρ of all counted items, θ_k = (e_k + 2ρ) / (m_k + 2), so that small classes in which
-    no error was counted still say that one was possible. The ends are the quantiles of the Beta
-    distribution with mean Σ w_k θ_k and variance Σ w_k² θ_k (1 − θ_k) / m_k.
+    toward the rate ρ of all counted items, θ_k = (e_k + 2ρ) / (m_k + 2), so that small classes in
+    which no error was counted still say that one was possible. The ends are the quantiles of the
+    Beta distribution with mean Σ w_k θ_k and variance Σ w_k² θ_k (1 − θ_k) / m_k.
 
     Parameters
     ----------

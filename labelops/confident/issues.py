@@ -1,167 +1,35 @@
-"""Which items are flagged: the seven filters, as compositions over blocks of rows.
+"""Confident learning on a data set in memory: the passes that run over shards, over blocks of rows.
 
-Nothing here is done to all rows at once: what runs over shards elsewhere runs here over one.
+The loops over rows are done by an engine: the readable one here, or a compiled one in
+`labelops.fast.confident`.
 """
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple, get_args
+from typing import get_args
 
 import numpy as np
 
 from labelops.confident import selection as sel
 from labelops.confident import thresholds as conf
+from labelops.confident.engines import Engine, Pairs, ReadableEngine, Rows
 from labelops.confident.estimates import Estimates, estimate
+from labelops.confident.filters import (
+    BY_CLASSES,
+    BY_LOWEST,
+    BY_PAIRS,
+    Filter,
+    Settings,
+    flag,
+    group_quotas,
+    single_elements,
+)
 from labelops.confident.joint import count
-from labelops.confident.keys import order_keys
-from labelops.confident.prune import class_quotas, pair_quotas, prune_counts
 from labelops.confident.scan import Scan, scan_rows
 from labelops.confident.selection import Elements, Selection
 
-# N items, K classes. A group is a pair (given k, other j) at k·K + j, or a given class k at k·K +
-# k; the lowest scores of all are group 0.
-
-Filter = Literal[
-    "prune_by_noise_rate",
-    "prune_by_class",
-    "both",
-    "confident_learning",
-    "predicted_neq_given",
-    "low_normalized_margin",
-    "low_self_confidence",
-]
-
-BY_PAIRS: frozenset[str] = frozenset({"prune_by_noise_rate", "both"})
-BY_CLASSES: frozenset[str] = frozenset({"prune_by_class", "both"})
-BY_LOWEST: frozenset[str] = frozenset({"low_normalized_margin", "low_self_confidence"})
+# N items, K classes
 
 BLOCK_CELLS = 1 << 20
-
-
-class Settings(NamedTuple):
-    """What decides which items are flagged.
-
-    Attributes
-    ----------
-    filter_by : see `find_label_issues`.
-    frac_noise : share of the estimated errors to flag; for filters that prune.
-    min_examples_per_class : classes keep at least so many items; likewise.
-    """
-
-    filter_by: Filter = "prune_by_noise_rate"
-    frac_noise: float = 1.0
-    min_examples_per_class: int = 1
-
-
-def group_quotas(
-    settings: Settings, calibrated: np.ndarray, n_given: np.ndarray, n_disagreeing: int
-) -> np.ndarray:
-    """Return how many items the filter takes of each group, before the guard.
-
-    Parameters
-    ----------
-    settings
-        The filter.
-    calibrated
-        Calibrated joint, shape (K, K).
-    n_given
-        Number of items given each class, shape (K,).
-    n_disagreeing
-        Number of items that the filter "confident_learning" flags.
-
-    Returns
-    -------
-    int64, shape (K · K,).
-    """
-    n_classes = len(n_given)
-    quotas = np.zeros((n_classes, n_classes), np.int64)
-    if settings.filter_by in BY_LOWEST:
-        quotas[0, 0] = n_disagreeing
-    keep = settings.min_examples_per_class
-    if settings.filter_by in BY_PAIRS | BY_CLASSES:
-        prune = prune_counts(calibrated, min_examples=keep, frac_noise=settings.frac_noise)
-        if settings.filter_by in BY_PAIRS:
-            quotas += pair_quotas(prune, n_given, min_examples=keep)
-        if settings.filter_by in BY_CLASSES:
-            np.fill_diagonal(quotas, class_quotas(prune, n_given, min_examples=keep))
-    return quotas.ravel()
-
-
-def pair_elements(
-    selection: Selection, probs: np.ndarray, given: np.ndarray, hashes: np.ndarray
-) -> Elements:
-    """Return every (row, other class j) of a pair with a quota; the largest p_j − p_y come first.
-
-    The difference is taken in the type of the probabilities, as cleanlab does.
-    """
-    n_classes = probs.shape[1]
-    group = given.astype(np.int64)[:, None] * n_classes + np.arange(n_classes)
-    has_quota = np.zeros(n_classes * n_classes, bool)
-    has_quota[selection.groups] = True
-    # The diagonal stands for whole classes.
-    has_quota[:: n_classes + 1] = False
-    row, other = np.nonzero(has_quota[group])
-    lead = probs[row, given[row]] - probs[row, other]
-    return Elements(group[row, other], order_keys(lead), hashes[row])
-
-
-def single_elements(
-    settings: Settings,
-    n_classes: int,
-    given: np.ndarray,
-    p_given: np.ndarray,
-    p_other: np.ndarray,
-    hashes: np.ndarray,
-) -> Elements:
-    """Return one element an item: its probability within its class, or its score among all."""
-    if settings.filter_by in BY_CLASSES:
-        group = given.astype(np.int64) * (n_classes + 1)
-        return Elements(group, order_keys(p_given), hashes)
-    if settings.filter_by in BY_LOWEST:
-        by_margin = settings.filter_by == "low_normalized_margin"
-        value = p_given - p_other if by_margin else p_given
-        return Elements(np.zeros(len(given), np.int64), order_keys(value), hashes)
-    return sel.no_elements()
-
-
-def flag(
-    settings: Settings,
-    given: np.ndarray,
-    scan: Scan,
-    *,
-    taken_pair: np.ndarray | None = None,
-    taken_single: np.ndarray | None = None,
-) -> np.ndarray:
-    """Return which items the filter flags, after the guard; bool, shape (N,).
-
-    Parameters
-    ----------
-    settings
-        The filter.
-    given, scan
-        The rows.
-    taken_pair
-        Whether the item is taken in any of its pairs; for filters by pairs.
-    taken_single
-        Whether it is taken in its class, or among the lowest; for those filters.
-    """
-    if settings.filter_by in BY_LOWEST:
-        assert taken_single is not None
-        return taken_single
-    if settings.filter_by == "confident_learning":
-        flags = (scan.guess >= 0) & (scan.guess != given)
-    elif settings.filter_by == "predicted_neq_given":
-        flags = scan.predicted != given
-    else:
-        flags = np.ones(len(given), bool)
-        for taken in (taken_pair, taken_single):
-            flags = flags if taken is None else flags & taken
-    return np.asarray(flags & ~scan.agrees)
-
-
-def _blocks(probs: np.ndarray) -> Iterator[slice]:
-    step = max(1, BLOCK_CELLS // max(1, probs.shape[1]))
-    for start in range(0, len(probs), step):
-        yield slice(start, start + step)
 
 
 def check_inputs(probs: np.ndarray, given: np.ndarray) -> None:
@@ -223,18 +91,15 @@ def estimate_noise(probs: np.ndarray, given: np.ndarray) -> tuple[np.ndarray, Es
     ([0.6, 0.85], [[2, 1], [0, 1]])
     """
     check_inputs(probs, given)
-    thresholds, n_given = _thresholds(probs, given)
-    counts = np.zeros((probs.shape[1],) * 2, np.int64)
+    n_classes = probs.shape[1]
+    p_given = probs[np.arange(len(probs)), given]
+    sums = conf.summarize(p_given, given, n_classes=n_classes)
+    thresholds = conf.finish(sums)
+    counts = np.zeros((n_classes, n_classes), np.int64)
     for rows in _blocks(probs):
         scan = scan_rows(probs[rows], given[rows], thresholds)
-        counts += count(given[rows], scan.guess, n_classes=probs.shape[1])
-    return thresholds, estimate(counts, n_given)
-
-
-def _thresholds(probs: np.ndarray, given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    p_given = probs[np.arange(len(probs)), given]
-    sums = conf.summarize(p_given, given, n_classes=probs.shape[1])
-    return conf.finish(sums), sums.n
+        counts += count(given[rows], scan.guess, n_classes=n_classes)
+    return thresholds, estimate(counts, sums.n)
 
 
 def find_label_issues(
@@ -299,82 +164,129 @@ def find_label_issues(
     >>> find_label_issues(probs, np.array([0, 0, 0, 1, 1])).tolist()
     [False, False, True, False, False]
     """
-    check_inputs(probs, given)
-    if filter_by not in get_args(Filter):
-        raise ValueError(f"filter_by must be one of {list(get_args(Filter))}, got {filter_by!r}")
-    hashes = np.arange(len(probs), dtype=np.uint64) if item_hash is None else item_hash
-    settings = Settings(filter_by, frac_noise, min_examples_per_class)
-    thresholds, found = estimate_noise(probs, given)
-    n_classes = probs.shape[1]
-    n_given = np.bincount(given, minlength=n_classes)
-    by_confidence = Settings("confident_learning")
-    n_disagreeing = 0
-    for rows in _blocks(probs):
-        scan = scan_rows(probs[rows], given[rows], thresholds)
-        n_disagreeing += int(flag(by_confidence, given[rows], scan).sum())
-    quotas = group_quotas(settings, found.calibrated_joint, n_given, n_disagreeing)
-    selection = _select(settings, probs, given, hashes, thresholds, quotas)
-    flags = np.zeros(len(probs), bool)
-    for rows in _blocks(probs):
-        flags[rows] = _flag_block(
-            settings, selection, probs[rows], given[rows], hashes[rows], thresholds
-        )
-    return flags
+    return flag_items(
+        probs,
+        given,
+        settings=Settings(filter_by, frac_noise, min_examples_per_class),
+        item_hash=item_hash,
+        engine=ReadableEngine(),
+    )
 
 
-def _select(
-    settings: Settings,
+def flag_items(
     probs: np.ndarray,
     given: np.ndarray,
-    hashes: np.ndarray,
-    thresholds: np.ndarray,
-    quotas: np.ndarray,
-) -> Selection:
-    """Find the cuts in passes over the blocks."""
-
-    def elements() -> Iterator[Elements]:
-        for rows in _blocks(probs):
-            if settings.filter_by in BY_PAIRS:
-                yield pair_elements(selection, probs[rows], given[rows], hashes[rows])
-            scan = scan_rows(probs[rows], given[rows], thresholds)
-            p_given = probs[rows][np.arange(len(scan.guess)), given[rows]]
-            yield single_elements(
-                settings, probs.shape[1], given[rows], p_given, scan.p_other, hashes[rows]
-            )
-
-    edges = sel.whole_range(probs.dtype, sel.n_bits(int(np.count_nonzero(quotas))))
-    selection = sel.start(quotas, edges)
-    counts = np.zeros((len(selection.groups), len(edges) - 1), np.int64)
-    for block in elements():
-        counts += sel.count_first(selection, edges, block)
-    selection, _ = sel.narrow_first(selection, edges, counts)
-    while selection.total_open > sel.COLLECT:
-        bits = sel.n_bits(len(selection.open_slots))
-        counts = np.zeros((len(selection.open_slots), 1 << bits), np.int64)
-        for block in elements():
-            counts += sel.count(selection, bits, block)
-        selection = sel.narrow(selection, bits, counts)
-    found = [sel.no_elements(), *(sel.collect(selection, block) for block in elements())]
-    return sel.settle(selection, sel.concatenate(found))
-
-
-def _flag_block(
+    *,
     settings: Settings,
-    selection: Selection,
-    probs: np.ndarray,
-    given: np.ndarray,
-    hashes: np.ndarray,
-    thresholds: np.ndarray,
+    item_hash: np.ndarray | None,
+    engine: Engine,
 ) -> np.ndarray:
-    scan = scan_rows(probs, given, thresholds)
-    taken_pair = taken_single = None
-    if settings.filter_by in BY_PAIRS:
-        pairs = pair_elements(selection, probs, given, np.arange(len(probs), dtype=np.uint64))
-        taken = sel.is_taken(selection, pairs._replace(hash=hashes[pairs.hash.astype(np.int64)]))
-        taken_pair = np.zeros(len(probs), bool)
-        taken_pair[pairs.hash[taken].astype(np.int64)] = True
-    if settings.filter_by in BY_CLASSES | BY_LOWEST:
-        p_given = probs[np.arange(len(probs)), given]
-        singles = single_elements(settings, probs.shape[1], given, p_given, scan.p_other, hashes)
-        taken_single = sel.is_taken(selection, singles)
-    return flag(settings, given, scan, taken_pair=taken_pair, taken_single=taken_single)
+    """Do what `find_label_issues` says, with an engine.
+
+    Parameters
+    ----------
+    probs, given, item_hash
+        As there.
+    settings
+        What decides.
+    engine
+        Who does the loops over rows.
+
+    Returns
+    -------
+    bool, shape (N,).
+
+    Raises
+    ------
+    ValueError
+        If the inputs do not fit or a setting is out of range.
+    """
+    check_inputs(probs, given)
+    if settings.filter_by not in get_args(Filter):
+        raise ValueError(
+            f"filter_by must be one of {list(get_args(Filter))}, got {settings.filter_by!r}"
+        )
+    hashes = np.arange(len(probs), dtype=np.uint64) if item_hash is None else item_hash
+    return _Flagging(probs, given, hashes, settings, engine).flags()
+
+
+class _Flagging:
+    """The passes over one data set in memory."""
+
+    def __init__(
+        self,
+        probs: np.ndarray,
+        given: np.ndarray,
+        hashes: np.ndarray,
+        settings: Settings,
+        engine: Engine,
+    ) -> None:
+        self.probs, self.given, self.hashes = probs, given, hashes
+        self.n_classes = probs.shape[1]
+        self.settings, self.engine = settings, engine
+        self.p_given = probs[np.arange(len(probs)), given]
+        sums = conf.summarize(self.p_given, given, n_classes=self.n_classes)
+        self.n_given = sums.n
+        thresholds = conf.finish(sums)
+        parts = [engine.scan(probs[:0], given[:0], thresholds)]
+        parts += [engine.scan(probs[r], given[r], thresholds) for r in _blocks(probs)]
+        self.scan = Scan(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+    def flags(self) -> np.ndarray:
+        taken_pair = taken_single = None
+        filter_by = self.settings.filter_by
+        if filter_by in BY_PAIRS | BY_CLASSES | BY_LOWEST:
+            selection = self._select(self._quotas())
+            if filter_by in BY_PAIRS:
+                pairs = self.engine.pairs(selection, self.n_classes, self.probs.dtype)
+                parts = [pairs.take(*block) for block in self._rows()]
+                taken_pair = np.concatenate([np.zeros(0, bool), *parts])
+            if filter_by in BY_CLASSES | BY_LOWEST:
+                taken_single = sel.is_taken(selection, self._singles())
+        return flag(
+            self.settings, self.given, self.scan, taken_pair=taken_pair, taken_single=taken_single
+        )
+
+    def _quotas(self) -> np.ndarray:
+        counts = count(self.given, self.scan.guess, n_classes=self.n_classes)
+        calibrated = estimate(counts, self.n_given).calibrated_joint
+        disagreeing = flag(Settings("confident_learning"), self.given, self.scan)
+        return group_quotas(
+            self.settings, calibrated, self.n_given, int(np.count_nonzero(disagreeing))
+        )
+
+    def _rows(self) -> Iterator[Rows]:
+        if self.settings.filter_by in BY_PAIRS:
+            for rows in _blocks(self.probs):
+                yield self.probs[rows], self.given[rows], self.hashes[rows]
+
+    def _singles(self) -> Elements:
+        return single_elements(
+            self.settings, self.n_classes, self.given, self.p_given, self.scan.p_other, self.hashes
+        )
+
+    def _pairs(self, selection: Selection) -> Pairs:
+        return self.engine.pairs(selection, self.n_classes, self.probs.dtype)
+
+    def _select(self, quotas: np.ndarray) -> Selection:
+        """Find the cuts: count, narrow, count again while much is open, then sort what is left."""
+        dtype, singles = self.probs.dtype, self._singles()
+        bits = sel.n_bits(int(np.count_nonzero(quotas)))
+        edges = sel.whole_range(dtype, bits)
+        selection = sel.start(quotas, edges)
+        counts = self._pairs(selection).count_first(bits, len(edges) - 1, np.inf, self._rows())
+        counts = counts + sel.count_first(selection, edges, singles)
+        selection, _ = sel.narrow_first(selection, edges, counts)
+        while selection.total_open > sel.COLLECT:
+            bits = sel.n_bits(len(selection.open_slots))
+            counts = self._pairs(selection).count(bits, self._rows())
+            counts = counts + sel.count(selection, bits, singles)
+            selection = sel.narrow(selection, bits, counts)
+        found = self._pairs(selection).collect(self._rows())
+        return sel.settle(selection, sel.concatenate([found, sel.collect(selection, singles)]))
+
+
+def _blocks(probs: np.ndarray) -> Iterator[slice]:
+    step = max(1, BLOCK_CELLS // max(1, probs.shape[1]))
+    for start in range(0, len(probs), step):
+        yield slice(start, start + step)

@@ -1,5 +1,7 @@
 """The order in which a person should look at issues, over any number of shards."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from labelops.confident.keys import order_keys
@@ -30,6 +32,37 @@ def places(scores: np.ndarray, hashes: np.ndarray) -> np.ndarray:
     return found
 
 
+class Known(NamedTuple):
+    """Sorted places of the issues of one part, as little as is needed to count those before others.
+
+    Attributes
+    ----------
+    key : uint32, ascending, shape (M,).
+    tied_hash : hashes of those whose key is not the only one of its value, in order; uint64. Keys
+        repeat seldom, and hashes do not compress.
+    """
+
+    key: np.ndarray
+    tied_hash: np.ndarray
+
+
+def part_of(hashes: np.ndarray, n_parts: int) -> np.ndarray:
+    """Return into which of equal ranges of all hashes each one falls; uint64, shape (F,)."""
+    return np.asarray(((hashes >> np.uint64(32)) * np.uint64(n_parts)) >> np.uint64(32))
+
+
+def know(found: np.ndarray) -> Known:
+    """Sort the places of a part, and keep what counting needs."""
+    found = sort_places(found)
+    key = np.ascontiguousarray(found["key"])
+    return Known(key, found["hash"][_is_tied(key)])
+
+
+def _is_tied(key: np.ndarray) -> np.ndarray:
+    same = key[1:] == key[:-1]
+    return np.append(same, False) | np.append(False, same) if len(key) else np.zeros(0, bool)
+
+
 def sort_places(found: np.ndarray) -> np.ndarray:
     """Return places in ascending order."""
     # Sorting one integer is much faster than sorting by two; those that share 64 bits are rare.
@@ -40,17 +73,19 @@ def sort_places(found: np.ndarray) -> np.ndarray:
     return np.asarray(found[order])
 
 
-def count_before(sorted_places: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Count the places that come before each of some others.
+def count_before(known: Known, wanted: np.ndarray, *, part: int, n_parts: int) -> np.ndarray:
+    """Count the issues of a part that come before each of some issues of any part.
 
-    Summed over disjoint sets that make up all issues, plus one, it is the rank.
+    Summed over all parts, plus one, it is the rank.
 
     Parameters
     ----------
-    sorted_places
-        From `sort_places`, shape (M,).
+    known
+        From `know`, of all issues whose hash falls into the part.
     wanted
-        Places, shape (F,).
+        Places of issues, shape (F,).
+    part, n_parts
+        Which part it is, of how many.
 
     Returns
     -------
@@ -58,18 +93,24 @@ def count_before(sorted_places: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
     Examples
     --------
-    >>> all_of_them = places(np.array([0.5, 0.1, 0.1], np.float32), np.array([0, 2, 1], np.uint64))
-    >>> (count_before(sort_places(all_of_them), all_of_them) + 1).tolist()
+    >>> issues = places(np.array([0.5, 0.1, 0.1], np.float32), np.array([0, 2, 1], np.uint64))
+    >>> (count_before(know(issues), issues, part=0, n_parts=1) + 1).tolist()
     [3, 2, 1]
     """
-    keys, hashes = np.ascontiguousarray(sorted_places["key"]), sorted_places["hash"]
+    keys = known.key
     # In their order, searches for one after the other stay in the cache.
     order = np.argsort(wanted["key"])
     low, high = np.empty(len(wanted), np.int64), np.empty(len(wanted), np.int64)
     low[order] = np.searchsorted(keys, wanted["key"][order], side="left")
     high[order] = np.searchsorted(keys, wanted["key"][order], side="right")
-    # Among equal scores the hash decides: all such places are bisected side by side.
-    tied = np.flatnonzero(high > low)
+    # Among equal scores the hash decides. All hashes of an earlier part are smaller, and of a later
+    # one larger. Within the part a key alone of its value is the wanted issue's own; among several
+    # their places are bisected, all side by side.
+    of_part = part_of(wanted["hash"], n_parts)
+    low = np.where(of_part > part, high, low)
+    tied = np.flatnonzero((of_part == part) & (high - low > 1))
+    hashes = np.zeros(len(keys), np.uint64)
+    hashes[_is_tied(keys)] = known.tied_hash
     while tied.size:
         middle = (low[tied] + high[tied]) // 2
         is_before = hashes[middle] < wanted["hash"][tied]
@@ -82,4 +123,4 @@ def count_before(sorted_places: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 def rank(scores: np.ndarray, hashes: np.ndarray) -> np.ndarray:
     """Return ranks from 1 (lowest score); int64, shape (F,)."""
     found = places(scores, hashes)
-    return count_before(sort_places(found), found) + 1
+    return count_before(know(found), found, part=0, n_parts=1) + 1

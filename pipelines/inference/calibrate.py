@@ -27,10 +27,15 @@ def sampled(item_hash: np.ndarray, ctx: Context) -> np.ndarray:
 
 
 def sample_table(
-    item_hash: np.ndarray, given: np.ndarray, probs: np.ndarray, ctx: Context
+    item_hash: np.ndarray,
+    given: np.ndarray,
+    probs: np.ndarray,
+    ctx: Context,
+    usable: np.ndarray | None = None,
 ) -> pa.Table:
-    """Return the sampled ones of some items as rows of the scratch folder."""
-    rows = np.flatnonzero(sampled(item_hash, ctx))
+    """Return the sampled ones of some items, if they are usable, as rows of the scratch folder."""
+    chosen_rows = sampled(item_hash, ctx)
+    rows = np.flatnonzero(chosen_rows if usable is None else chosen_rows & usable)
     chosen = probs[rows]
     if chosen.dtype == np.float16:
         chosen = chosen.astype(np.float32)

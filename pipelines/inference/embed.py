@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -19,23 +19,25 @@ MAX_DECODERS = 8
 """Threads that decode for one GPU; shards beside each other use the cores of a CPU already."""
 
 ROWS_A_TABLE = 1024
+CHUNK_BYTES = 32 * 2**20
 
 
-def copy_features(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
+def copy_features(frame: Frame, ctx: Context) -> Iterator[Tables]:
     """Take the source's features as embedding; reject what is null or not finite."""
-    values, null = vectors_of(frame["features"])
-    with np.errstate(over="ignore"):
-        single = values.astype(np.float32)
-    finite = np.isfinite(single).all(axis=1)
-    for row in np.flatnonzero(~finite).tolist():
-        if null[row]:
-            why = "features missing: the row is null"
-        else:
-            column = int(np.flatnonzero(~np.isfinite(single[row]))[0])
-            why = f"features not finite: number {column} is {values[row, column]}"
-        frame.reject([row], why)
-    kept = single if finite.all() else single[finite]
-    return {f"{ctx.stage}/_embedding": pa.table({"embedding": list_array(kept)})}
+    width = ctx.types["features"].list_size
+    for start, table in frame.batches(["features"], max(1024, CHUNK_BYTES // (8 * width))):
+        values, null = vectors_of(table.column("features").combine_chunks())
+        with np.errstate(over="ignore"):
+            single = values.astype(np.float32)
+        finite = np.isfinite(single).all(axis=1)
+        for row in np.flatnonzero(~finite).tolist():
+            if null[row]:
+                why = "features missing: the row is null"
+            else:
+                column = int(np.flatnonzero(~np.isfinite(single[row]))[0])
+                why = f"features not finite: number {column} is {values[row, column]}"
+            frame.reject([start + row], why)
+        yield _table(ctx, "embedding", single if finite.all() else single[finite])
 
 
 def embed_images(frame: Frame, ctx: Context) -> Iterator[Tables]:

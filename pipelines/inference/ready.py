@@ -11,27 +11,36 @@ from pipelines.inference.calibrate import folder, sample_table
 from pipelines.stage import Context
 from pipelines.vectors import vectors_of
 
+CHUNK_BYTES = 32 * 2**20
+
 
 def validate(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
     """Reject rows that are no probabilities; keep the value at the given label of the others."""
     from labelops.fast.simplex import check_rows
 
-    probs, null = vectors_of(frame["pred_probs"])
-    if probs.dtype == np.float16:
-        probs = probs.astype(np.float32)
-    given = frame.array("given")
-    bad, p_given = check_rows(probs, given, tolerance=ctx.config.sum_tolerance)
-    for row in bad:
-        why = (
-            "probabilities missing: pred_probs is null" if null[row] else what_is_wrong(probs[row])
-        )
-        frame.reject([row], why)
-    ids, item_hash = frame["item_id"], frame.array("item_hash")
-    if bad.size:
-        kept = frame.kept()
-        ids, p_given = ids.take(pa.array(kept)), p_given[kept]
-        given, item_hash, probs = given[kept], item_hash[kept], probs[kept]
+    given, item_hash = frame.array("given"), frame.array("item_hash")
+    p_given: list[np.ndarray] = []
+    samples = [sample_table(item_hash[:0], given[:0], np.empty((0, ctx.n_classes)), ctx)]
+    rows = max(1024, CHUNK_BYTES // (8 * ctx.n_classes))
+    for start, table in frame.batches(["pred_probs"], rows):
+        here = slice(start, start + table.num_rows)
+        probs, null = vectors_of(table.column("pred_probs").combine_chunks())
+        if probs.dtype == np.float16:
+            probs = probs.astype(np.float32)
+        bad, found = check_rows(probs, given[here], tolerance=ctx.config.sum_tolerance)
+        for row in bad.tolist():
+            missing = "probabilities missing: pred_probs is null"
+            frame.reject([start + row], missing if null[row] else what_is_wrong(probs[row]))
+        p_given.append(found)
+        usable = np.ones(len(probs), bool)
+        usable[bad] = False
+        samples.append(sample_table(item_hash[here], given[here], probs, ctx, usable))
+    kept = frame.kept()
+    values = np.concatenate(p_given) if p_given else np.empty(0)
+    sample = pa.concat_tables(samples[1:] or samples)
     return {
-        ctx.stage: pa.table({"item_id": ids, "p_given": p_given}),
-        folder(ctx): sample_table(item_hash, given, probs, ctx),
+        ctx.stage: pa.table(
+            {"item_id": frame["item_id"].take(pa.array(kept)), "p_given": values[kept]}
+        ),
+        folder(ctx): sample,
     }

@@ -15,7 +15,7 @@ from labelops.confident import ranks
 from labelops.confident import thresholds as conf
 from labelops.confident.confusions import rank_confusions
 from labelops.confident.estimates import estimate
-from labelops.confident.issues import (
+from labelops.confident.filters import (
     BY_CLASSES,
     BY_LOWEST,
     BY_PAIRS,
@@ -28,17 +28,16 @@ from labelops.confident.joint import count
 from labelops.confident.keys import float_of_keys, order_keys
 from labelops.confident.scan import Scan
 from labelops.confident.scores import Score, margin_score
-from pipelines.cuts import (
+from pipelines.cuts import cut_steps, taken
+from pipelines.frame import Frame
+from pipelines.kept_rows import (
     blocks_of,
     clear_lead,
-    cut_steps,
     deep_folder,
     rows_folder,
     rows_schema,
     rows_table,
-    taken,
 )
-from pipelines.frame import Frame
 from pipelines.stage import Arrays, Context, Map, Output, Reduce, Stage, Step, Tables
 
 RANK_ITEMS = 1 << 22
@@ -177,13 +176,14 @@ def _has_score(config: Config) -> bool:
 
 def _scratch(config: Config, ctx: Context) -> dict[str, Output]:
     kind = ctx.types["pred_probs"]
+    class_type = pa.int16() if ctx.n_classes < 2**15 else pa.int32()
     columns = [
         # What later steps read again and again is put beside it: reading this needs no decoding.
         ("given", pa.int32()),
         ("item_hash", pa.uint64()),
         ("p_given", kind.value_type),
-        ("guess", pa.int32()),
-        ("predicted", pa.int32()),
+        ("guess", class_type),
+        ("predicted", class_type),
         ("p_predicted", kind.value_type),
         ("p_other", kind.value_type),
         ("agrees", pa.bool_()),
@@ -262,6 +262,7 @@ def count_joint(frame: Frame, ctx: Context) -> Arrays:
     `reach` is the largest p_given, as an ordered integer, of items whose given class is not the
     most probable one, by class.
     """
+    frame.table(["given", "p_given", "guess", "agrees"])
     given, guess, agrees = frame.array("given"), frame.array("guess"), frame.array("agrees")
     reach = np.zeros(ctx.n_classes, np.uint64)
     np.maximum.at(reach, given[~agrees], order_keys(frame.array("p_given")[~agrees]))
@@ -308,6 +309,8 @@ def finish_joint(summary: Arrays, ctx: Context) -> Arrays:
 
 def flags_of(frame: Frame, ctx: Context) -> np.ndarray:
     """Return which items of a shard are issues."""
+    # All at once: one by one, each would open the file again.
+    frame.table(["given", "item_hash", "p_given", "guess", "predicted", "agrees"])
     empty = np.empty(0, np.float32)
     seen = Scan(
         guess=frame.array("guess"),
@@ -340,8 +343,7 @@ def _summarize_part(part: int) -> Callable[[Frame, Context], Arrays]:
     def places_of_part(frame: Frame, ctx: Context) -> Arrays:
         """Return the places of a shard's issues whose hash falls into a part of all hashes."""
         hashes = frame.array("item_hash")
-        # The leading 32 bits, spread evenly over the parts.
-        of_part = ((hashes >> np.uint64(32)) * np.uint64(_n_parts(ctx))) >> np.uint64(32)
+        of_part = ranks.part_of(hashes, _n_parts(ctx))
         at = np.flatnonzero(flags_of(frame, ctx) & (of_part == part))
         found = ranks.places(scores_of(frame, ctx)[at], hashes[at])
         return {name: found[name].copy() for name in ("key", "hash")}
@@ -356,14 +358,9 @@ def merge_places(a: Arrays, b: Arrays) -> Arrays:
 
 def sort_places(summary: Arrays, ctx: Context) -> Arrays:
     """Sort the issues of a part."""
-    found = ranks.sort_places(_records(summary))
-    return {name: found[name].copy() for name in ("key", "hash")}
-
-
-def _records(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-    found = np.empty(len(arrays["key"]), ranks.ISSUE)
-    found["key"], found["hash"] = arrays["key"], arrays["hash"]
-    return found
+    found = np.empty(len(summary["key"]), ranks.ISSUE)
+    found["key"], found["hash"] = summary["key"], summary["hash"]
+    return ranks.know(found)._asdict()
 
 
 def write_flags(frame: Frame, ctx: Context) -> Tables:
@@ -374,7 +371,8 @@ def write_flags(frame: Frame, ctx: Context) -> Tables:
     rank = np.zeros(frame.n, np.int64)
     rank[at] = 1
     for part in range(_n_parts(ctx)):
-        rank[at] += ranks.count_before(_records(ctx.own(f"rank-{part:02d}")), own)
+        known = ranks.Known(**ctx.own(f"rank-{part:02d}"))
+        rank[at] += ranks.count_before(known, own, part=part, n_parts=_n_parts(ctx))
     predicted = frame.array("predicted")
     columns = {
         "item_id": frame["item_id"],
@@ -383,7 +381,7 @@ def write_flags(frame: Frame, ctx: Context) -> Tables:
         "is_label_issue": pa.array(is_issue),
         "label_score": pa.array(score),
         "rank": pa.array(rank, mask=~is_issue),
-        "predicted": pa.array(predicted),
+        "predicted": pa.array(predicted, pa.int32()),
         "p_predicted": pa.array(frame.array("p_predicted").astype(np.float32)),
     }
     return {ctx.stage: pa.table(columns)}

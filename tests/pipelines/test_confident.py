@@ -12,7 +12,8 @@ import pipelines.cuts
 import pipelines.run
 import pipelines.stages.confident
 from labelops.confident import selection as sel
-from labelops.confident.issues import Filter, estimate_noise
+from labelops.confident.filters import Filter
+from labelops.confident.issues import estimate_noise
 from labelops.confident.scores import label_scores
 from labelops.hashing import hash_strings
 from pipelines.recipe import parse_recipe

@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ from sklearn.metrics import log_loss
 
 from labelops.nn import architecture
 from labelops.nn.pixels import Pixels
-from pipelines.errors import DataError, RecipeError
+from pipelines.errors import DataError, RecipeError, RunError
+from pipelines.inference import embed
+from pipelines.models import forget_models
 from pipelines.results import load_result
 from pipelines.stages.infer import Config
 from pipelines.state import Run
@@ -32,6 +36,7 @@ from tests.pipelines.inferred import (
 )
 
 SHUFFLE = "shufflenet_v2_x0_5"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def result(run: Run, step: str) -> dict[str, np.ndarray]:
@@ -406,3 +411,50 @@ def test_infer__finetuning_starts_from_the_weights(
     tuned = infer(tmp_path / "tuned", pictures(30), [30], *settings, "infer.train=finetune")
     frozen = infer(tmp_path / "frozen", pictures(30), [30], *settings)
     assert np.array_equal(*(matrix(sidecar(run), "embedding") for run in (tuned, frozen)))
+
+
+def test_infer__opens_the_model_once_for_all_shards(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget_models()
+    opened: list[str] = []
+    real = architecture.load_backbone
+
+    def counted(name: str, *rest: Any) -> torch.nn.Module:
+        opened.append(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(architecture, "load_backbone", counted)
+    infer(tmp_path, pictures(30), even(30, 6), *ways(weights)["backbone"])
+    assert opened == [SHUFFLE]
+
+
+def test_infer__decoders_beside_each_other_keep_the_order(
+    tmp_path: Path, whole: dict[str, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where decoding has threads of its own."""
+    real = embed.squares
+    monkeypatch.setattr(
+        embed, "squares", lambda frame, ctx, n_threads: real(frame, ctx, n_threads=3)
+    )
+    run = infer(tmp_path, pictures(), [40, 50])
+    assert same(run, whole["pixels"])
+
+
+def test_infer__an_unexpected_fault_while_decoding_names_the_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*rest: Any) -> Any:
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr(embed, "prepare", broken)
+    with pytest.raises(RunError, match=r"step 'embed', shard 0 \(part-00000\.parquet\): ZeroDiv"):
+        infer(tmp_path, pictures(10), [10])
+
+
+def test_infer__is_listed_without_torch() -> None:
+    code = "import sys, pipelines.stages.infer; print({'torch', 'numba'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "set()\n"

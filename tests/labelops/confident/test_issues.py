@@ -9,21 +9,25 @@ from hypothesis import given as examples
 from hypothesis import strategies as st
 
 from labelops.confident import selection as sel
-from labelops.confident.issues import Filter, estimate_noise, find_label_issues
+from labelops.confident.filters import Filter
+from labelops.confident.issues import estimate_noise, find_label_issues
+from labelops.fast import confident as fast
 from tests.labelops.confident.data import cleanlab_flags, digits, is_untied, make, problems
 
 FILTERS = get_args(Filter)
 PRUNING = ("prune_by_noise_rate", "prune_by_class", "both")
 every_filter = pytest.mark.parametrize("filter_by", FILTERS)
+both_engines = pytest.mark.parametrize("find", [find_label_issues, fast.find_label_issues])
 
 
 @every_filter
+@both_engines
 @examples(problem=problems())
-def test_flags__equal_those_of_cleanlab_on_every_row(filter_by, problem):
+def test_flags__equal_those_of_cleanlab_on_every_row(find, filter_by, problem):
     probs, given = problem
     thresholds, _ = estimate_noise(probs, given)
     assume(is_untied(probs, given, thresholds))
-    found = find_label_issues(probs, given, filter_by=filter_by)
+    found = find(probs, given, filter_by=filter_by)
     assert np.array_equal(found, cleanlab_flags(probs, given, filter_by))
 
 
@@ -142,15 +146,16 @@ def test_flags__of_nothing_of_one_item_and_of_one_class(filter_by, n, n_classes)
 
 
 @every_filter
+@both_engines
 @pytest.mark.parametrize("collect", [0, 5])
-def test_flags__do_not_depend_on_when_counting_ends(filter_by, collect, monkeypatch):
+def test_flags__do_not_depend_on_when_counting_ends(find, filter_by, collect, monkeypatch):
     probs, given, _ = make(15, n=500)
     probs[::3] = np.round(probs[::3] * 4) / 4
     found = find_label_issues(probs, given, filter_by=filter_by)
     monkeypatch.setattr(sel, "COLLECT", collect)
     monkeypatch.setattr(sel, "CELLS", 1)
     monkeypatch.setattr("labelops.confident.issues.BLOCK_CELLS", 100)
-    assert np.array_equal(found, find_label_issues(probs, given, filter_by=filter_by))
+    assert np.array_equal(found, find(probs, given, filter_by=filter_by))
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,10 @@ def test_ranks__are_those_of_sorting_however_the_issues_are_parted(seed, n_parts
         hashes *= np.uint64(2**57 + 1)
     all_of_them = ranks.places(scores, hashes)
     found = np.ones(n, np.int64)
+    of_part = ranks.part_of(hashes, n_parts)
     for part in range(n_parts):
-        known = ranks.sort_places(all_of_them[part::n_parts])
-        found += ranks.count_before(known, all_of_them)
+        known = ranks.know(all_of_them[of_part == part])
+        found += ranks.count_before(known, all_of_them, part=part, n_parts=n_parts)
     order = sorted(range(n), key=lambda i: (scores[i], hashes[i]))
     assert np.array_equal(found[order], np.arange(1, n + 1))
     assert np.array_equal(ranks.rank(scores, hashes), found)

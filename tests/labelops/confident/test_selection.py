@@ -6,10 +6,10 @@ from hypothesis import given as examples
 from hypothesis import strategies as st
 
 from labelops.confident import selection as sel
-from labelops.confident.issues import pair_elements
+from labelops.confident.filters import pair_elements
 from labelops.confident.keys import MAX_KEY, order_keys
 from labelops.confident.selection import Elements
-from labelops.fast.confident import PairCuts
+from labelops.fast.confident_pairs import PairCuts
 from tests.oracles.confident import slow_first
 
 
@@ -82,7 +82,6 @@ def test_pair_cuts__compiled_do_what_the_readable_ones_do(seed, bits, coarse, dt
     quotas = rng.integers(0, 9, n_classes**2)
     edges = sel.whole_range(probs.dtype, bits)
     blocks = [(probs[::2], given[::2], hashes[::2]), (probs[1::2], given[1::2], hashes[1::2])]
-    narrow_blocks = [block[:2] for block in blocks]
 
     def compiled():
         return PairCuts(selection, n_classes=n_classes, dtype=probs.dtype)
@@ -91,9 +90,9 @@ def test_pair_cuts__compiled_do_what_the_readable_ones_do(seed, bits, coarse, dt
     # Groups on the diagonal are whole classes: they get no elements from pairs.
     elements = pair_elements(selection, probs, given, hashes)
     counts = sel.count_first(selection, edges, elements)
-    found = compiled().count_first(bits, len(edges) - 1, np.inf, narrow_blocks)
+    found = compiled().count_first(bits, len(edges) - 1, np.inf, blocks)
     assert np.array_equal(found, counts)
-    below = compiled().count_first(bits, 3, edges_value(edges, 2, dtype), narrow_blocks)
+    below = compiled().count_first(bits, 3, edges_value(edges, 2, dtype), blocks)
     assert np.array_equal(below[:, :2], counts[:, :2])
     assert not below[:, 2].any()
     selection, _ = sel.narrow_first(selection, edges, counts)

@@ -1,0 +1,149 @@
+"""The seven filters: what they choose among, how many they take, and what they flag in the end."""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from labelops.confident import selection as sel
+from labelops.confident.keys import order_keys
+from labelops.confident.prune import class_quotas, pair_quotas, prune_counts
+from labelops.confident.scan import Scan
+from labelops.confident.selection import Elements, Selection
+
+# N items, K classes. A group is a pair (given k, other j) at k·K + j, or a given class k at k·K +
+# k; the lowest scores of all are group 0.
+
+Filter = Literal[
+    "prune_by_noise_rate",
+    "prune_by_class",
+    "both",
+    "confident_learning",
+    "predicted_neq_given",
+    "low_normalized_margin",
+    "low_self_confidence",
+]
+
+BY_PAIRS: frozenset[str] = frozenset({"prune_by_noise_rate", "both"})
+BY_CLASSES: frozenset[str] = frozenset({"prune_by_class", "both"})
+BY_LOWEST: frozenset[str] = frozenset({"low_normalized_margin", "low_self_confidence"})
+
+
+class Settings(NamedTuple):
+    """What decides which items are flagged.
+
+    Attributes
+    ----------
+    filter_by : see `find_label_issues`.
+    frac_noise : share of the estimated errors to flag; for filters that prune.
+    min_examples_per_class : classes keep at least so many items; likewise.
+    """
+
+    filter_by: Filter = "prune_by_noise_rate"
+    frac_noise: float = 1.0
+    min_examples_per_class: int = 1
+
+
+def group_quotas(
+    settings: Settings, calibrated: np.ndarray, n_given: np.ndarray, n_disagreeing: int
+) -> np.ndarray:
+    """Return how many items the filter takes of each group, before the guard.
+
+    Parameters
+    ----------
+    settings
+        The filter.
+    calibrated
+        Calibrated joint, shape (K, K).
+    n_given
+        Number of items given each class, shape (K,).
+    n_disagreeing
+        Number of items that the filter "confident_learning" flags.
+
+    Returns
+    -------
+    int64, shape (K · K,).
+    """
+    n_classes = len(n_given)
+    quotas = np.zeros((n_classes, n_classes), np.int64)
+    if settings.filter_by in BY_LOWEST:
+        quotas[0, 0] = n_disagreeing
+    keep = settings.min_examples_per_class
+    if settings.filter_by in BY_PAIRS | BY_CLASSES:
+        prune = prune_counts(calibrated, min_examples=keep, frac_noise=settings.frac_noise)
+        if settings.filter_by in BY_PAIRS:
+            quotas += pair_quotas(prune, n_given, min_examples=keep)
+        if settings.filter_by in BY_CLASSES:
+            np.fill_diagonal(quotas, class_quotas(prune, n_given, min_examples=keep))
+    return quotas.ravel()
+
+
+def pair_elements(
+    selection: Selection, probs: np.ndarray, given: np.ndarray, hashes: np.ndarray
+) -> Elements:
+    """Return every (row, other class j) of a pair with a quota; the largest p_j − p_y come first.
+
+    The difference is taken in the type of the probabilities, as cleanlab does.
+    """
+    n_classes = probs.shape[1]
+    group = given.astype(np.int64)[:, None] * n_classes + np.arange(n_classes)
+    has_quota = np.zeros(n_classes * n_classes, bool)
+    has_quota[selection.groups] = True
+    # The diagonal stands for whole classes.
+    has_quota[:: n_classes + 1] = False
+    row, other = np.nonzero(has_quota[group])
+    lead = probs[row, given[row]] - probs[row, other]
+    return Elements(group[row, other], order_keys(lead), hashes[row])
+
+
+def single_elements(
+    settings: Settings,
+    n_classes: int,
+    given: np.ndarray,
+    p_given: np.ndarray,
+    p_other: np.ndarray,
+    hashes: np.ndarray,
+) -> Elements:
+    """Return one element an item: its probability within its class, or its score among all."""
+    if settings.filter_by in BY_CLASSES:
+        group = given.astype(np.int64) * (n_classes + 1)
+        return Elements(group, order_keys(p_given), hashes)
+    if settings.filter_by in BY_LOWEST:
+        by_margin = settings.filter_by == "low_normalized_margin"
+        value = p_given - p_other if by_margin else p_given
+        return Elements(np.zeros(len(given), np.int64), order_keys(value), hashes)
+    return sel.no_elements()
+
+
+def flag(
+    settings: Settings,
+    given: np.ndarray,
+    scan: Scan,
+    *,
+    taken_pair: np.ndarray | None = None,
+    taken_single: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return which items the filter flags, after the guard; bool, shape (N,).
+
+    Parameters
+    ----------
+    settings
+        The filter.
+    given, scan
+        The rows.
+    taken_pair
+        Whether the item is taken in any of its pairs; for filters by pairs.
+    taken_single
+        Whether it is taken in its class, or among the lowest; for those filters.
+    """
+    if settings.filter_by in BY_LOWEST:
+        assert taken_single is not None
+        return taken_single
+    if settings.filter_by == "confident_learning":
+        flags = (scan.guess >= 0) & (scan.guess != given)
+    elif settings.filter_by == "predicted_neq_given":
+        flags = scan.predicted != given
+    else:
+        flags = np.ones(len(given), bool)
+        for taken in (taken_pair, taken_single):
+            flags = flags if taken is None else flags & taken
+    return np.asarray(flags & ~scan.agrees)

@@ -1,0 +1,82 @@
+"""Rows of probabilities that are kept whole while a stage runs, because choosing needs them."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.frame import Frame, numpy_of
+from pipelines.stage import Context
+
+ROW_BYTES = 1 << 20
+"""Probabilities are read in blocks of this size, which stay in the cache of a processor."""
+
+
+def clear_lead(n_classes: int) -> float:
+    """Return by how much the given class must lead for a row not to be kept for choosing among.
+
+    Kept rows nearly always fill the quotas: what is flagged for class j among the items given k has
+    another class than k in front, or is as unlikely to be k as to be j, and between many classes
+    unlikely means less. The more classes, the longer a row: this keeps the rows' share of the disk
+    within bounds, too.
+    """
+    return min(0.25, 4.0 / n_classes)
+
+
+def rows_folder(ctx: Context) -> str:
+    """Return the scratch folder of the rows among which pairs choose."""
+    return f"{ctx.stage}/_rows"
+
+
+def deep_folder(ctx: Context) -> str:
+    """Return the scratch folder of further rows, where the first were not enough."""
+    return f"{ctx.stage}/_deep"
+
+
+def rows_schema(kind: pa.DataType) -> pa.Schema:
+    """Return the columns of kept rows; `kind` is the type of `pred_probs`."""
+    return pa.schema(
+        [
+            ("row", pa.int32()),
+            ("given", pa.int32()),
+            ("item_hash", pa.uint64()),
+            ("pred_probs", pa.list_(kind.value_type, kind.list_size)),
+        ]
+    )
+
+
+def rows_table(
+    rows: np.ndarray, given: np.ndarray, hashes: np.ndarray, probs: np.ndarray, schema: pa.Schema
+) -> pa.Table:
+    """Return kept rows as a table."""
+    flat = pa.array(probs.reshape(-1))
+    columns = [
+        pa.array(rows, pa.int32()),
+        pa.array(given[rows], pa.int32()),
+        pa.array(hashes[rows], pa.uint64()),
+        pa.FixedSizeListArray.from_arrays(flat, probs.shape[1]),
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def blocks_of(frame: Frame, dtype: np.dtype, n_classes: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (first row, probabilities) of a shard, block by block."""
+    rows = max(16, ROW_BYTES // (n_classes * dtype.itemsize))
+    for first, table in frame.batches(["pred_probs"], rows):
+        column = table.column(0)
+        for chunk in column.chunks:
+            yield first, numpy_of(chunk, "pred_probs")
+            first += len(chunk)
+
+
+def row_blocks(
+    frame: Frame, ctx: Context, *, deep: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield (row, probabilities, given, hash) of kept rows; with `deep`, of all of them."""
+    for folder in [rows_folder(ctx), *([deep_folder(ctx)] if deep else [])]:
+        for batch in frame.file(folder).to_batches():
+            row, probs, given, hashes = (
+                numpy_of(batch.column(name), name)
+                for name in ("row", "pred_probs", "given", "item_hash")
+            )
+            yield row, probs, given, hashes
