@@ -18,6 +18,8 @@ export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 # Never in the home folder: an unattended machine may not have one that can be written.
 export NUMBA_CACHE_DIR ?= $(CURDIR)/$(VENV)/.cache/numba
 export MPLCONFIGDIR ?= $(CURDIR)/$(VENV)/.cache/matplotlib
+# Without compiled modules each of the many short processes of a run compiles a thousand of them.
+unexport PYTHONDONTWRITEBYTECODE
 COMPILE := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes \
 	--no-annotate --no-header --no-emit-index-url $(UPGRADE)
 

@@ -108,6 +108,7 @@ class Proposals(NamedTuple):
     rule : position in `rules`, uint8.
     new : most believed class, int32.
     p_new, p_given : belief in it and in the given class, float64.
+    p_second : belief in the second most believed class, float64.
     """
 
     action: np.ndarray
@@ -115,6 +116,7 @@ class Proposals(NamedTuple):
     new: np.ndarray
     p_new: np.ndarray
     p_given: np.ndarray
+    p_second: np.ndarray
 
 
 def propose(
@@ -153,6 +155,9 @@ def propose(
     rows = np.arange(len(given))
     new = belief.argmax(axis=1).astype(np.int32) if len(given) else np.zeros(0, np.int32)
     p_new, p_given = belief[rows, new], belief[rows, given]
+    others = belief.copy()
+    others[rows, new] = 0.0
+    p_second = others.max(axis=1)
     action = np.full(len(given), Action.KEEP, np.uint8)
     rule = np.full(len(given), NO_ISSUE, np.uint8)
 
@@ -172,13 +177,13 @@ def propose(
     if policy.label_issue is not None:
         if policy.label_issue != Action.KEEP:
             put(is_issue, policy.label_issue, ISSUE)
-        return Proposals(action, rule, new, p_new, p_given)
+        return Proposals(action, rule, new, p_new, p_given, p_second)
     put(is_issue, Action.REVIEW, UNSURE)
     put(is_issue & (p_given <= 1 - policy.drop_confidence), Action.DROP, IMPROBABLE)
     for band, edge in enumerate(bands(policy.relabel_confidence)):
         put(is_issue & (new != given) & (p_new >= edge), Action.RELABEL, len(FIXED_RULES) + band)
     put(is_issue & is_outlier, Action.REVIEW, ON_OUTLIER)
-    return Proposals(action, rule, new, p_new, p_given)
+    return Proposals(action, rule, new, p_new, p_given, p_second)
 
 
 def small_classes(sizes: np.ndarray, leaving: np.ndarray, *, min_class_size: int) -> np.ndarray:
@@ -248,6 +253,7 @@ def with_reviews(proposals: Proposals, given: np.ndarray, reviewed: np.ndarray) 
         new=np.where(known, reviewed, proposals.new).astype(np.int32),
         p_new=np.where(known, 1.0, proposals.p_new),
         p_given=np.where(known, same, proposals.p_given),
+        p_second=np.where(known, 0.0, proposals.p_second),
     )
 
 
@@ -332,16 +338,27 @@ def outcome(proposals: Proposals, given: np.ndarray) -> tuple[np.ndarray, np.nda
     Returns
     -------
     Class ids (−1 for items set aside), int32; the probability that this label is right (for items
-    set aside: that the given one is), float32; the weight in training, float32: 1 for an item
-    without suspicion or with a reviewed label, the confidence for others, 0 for items set aside.
+    set aside: that the given one is), float32; the weight in training, float32: by how much the
+    label is believed more than any other class, and 0 where another is believed more. A reviewed
+    label weighs 1; an item set aside 0.
+
+    Examples
+    --------
+    >>> found = propose(
+    ...     np.array([[0.7, 0.2, 0.1]]), np.array([0]), is_issue=np.array([False]),
+    ...     is_conflict=np.array([False]), is_copy=np.array([False]), is_outlier=np.array([False]),
+    ...     policy=Policy(0.9, 0.95, None, Action.REVIEW, Action.KEEP, Action.KEEP))
+    >>> label, confidence, weight = outcome(found, np.array([0]))
+    >>> label.tolist(), confidence.round(2).tolist(), weight.round(2).tolist()
+    ([0], [0.7], [0.5])
     """
     action = proposals.action
     aside = (action == Action.DROP) | (action == Action.REVIEW)
     changed = action == Action.RELABEL
     label = np.where(aside, -1, np.where(changed, proposals.new, given)).astype(np.int32)
     confidence = np.where(changed, proposals.p_new, proposals.p_given).astype(np.float32)
-    suspected = changed | (action == Action.SOFTEN) | (action == Action.ABSTAIN)
-    weight = np.where(suspected, confidence, np.float32(1))
+    leads = changed | (proposals.new == given)
+    weight = np.where(leads, proposals.p_new - proposals.p_second, 0.0)
     return label, confidence, np.where(aside, np.float32(0), weight).astype(np.float32)
 
 

@@ -26,7 +26,7 @@ COLUMNS = """\
 | `decision` | keep, relabel, abstain (in `dataset/`); drop, review (in `set_aside/`) |
 | `reason` | why, in words |
 | `confidence` | probability that `label_clean` is right; in `set_aside/`, that the given label is |
-| `weight` | weight in training: 1 without suspicion, else the confidence |
+| `weight` | weight in training: by how much the label is believed more than any other class |
 | `topk_ids`, `topk_probs`, `tail_prob` | soft label: the most probable classes and the given one, \
 their probabilities, and the probability of all others together, to be spread evenly over them |"""
 

@@ -42,12 +42,13 @@ PROPOSED = (
     ("proposed_new", pa.int32()),
     ("proposed_p_new", pa.float32()),
     ("proposed_p_given", pa.float32()),
+    ("proposed_p_second", pa.float32()),
     ("reviewed_class", pa.int32()),
 )
 """Scratch columns that hold what was proposed."""
 
 NARROW = ("item_hash", "given", *(name for name, _ in PROPOSED))
-"""All that the limits look at: 30 bytes an item."""
+"""All that the limits look at: 34 bytes an item."""
 
 LIMITED = ((Action.RELABEL, Held.MAX_CHANGE), (Action.DROP, Held.MAX_DROP))
 """Actions with a share of their own, in the order of the cuts."""
@@ -61,6 +62,7 @@ def model_proposals(frame: Frame) -> Proposals:
         new=frame.array("proposed_new"),
         p_new=frame.array("proposed_p_new").astype(np.float64),
         p_given=frame.array("proposed_p_given").astype(np.float64),
+        p_second=frame.array("proposed_p_second").astype(np.float64),
     )
 
 

@@ -257,7 +257,8 @@ def _clean(run: Run, name: str) -> None:
             if run.store.exists(target):
                 run.store.remove(target)
     # A killed process leaves what it was writing: shards, results, or a file of the run itself.
-    for folder in ("", f"{name}/_results", *sorted(_folders(run.manifest(name) or {}))):
+    written = _folders(run.manifest(name) or {})
+    for folder in sorted({"", "_manifests", "quarantine", f"{name}/_results", *written}):
         for leaf in run.store.list(folder):
             if leaf.startswith(".tmp-"):
                 run.store.remove(f"{folder}/{leaf}".lstrip("/"))

@@ -5,7 +5,7 @@ given class does not clearly lead. Only where the flags depend on other rows (a 
 a quota that those rows cannot fill) are the probabilities of such classes read a second time.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa

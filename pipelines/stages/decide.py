@@ -263,7 +263,7 @@ def propose_shard(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
         soft = sparsify(belief, given=given[rows], k=ctx.config.top_k)
         arrays = [
             *(found.action, found.rule, found.new),
-            *(found.p_new.astype(np.float32), found.p_given.astype(np.float32)),
+            *(p.astype(np.float32) for p in (found.p_new, found.p_given, found.p_second)),
             reviewed[rows],
             pa.ListArray.from_arrays(soft.offsets, soft.ids),
             pa.ListArray.from_arrays(soft.offsets, pa.array(soft.probs)),
