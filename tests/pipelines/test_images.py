@@ -46,11 +46,18 @@ def test_decode__lossless_formats_give_the_pixels_back(kind: str) -> None:
     (6, lambda a: np.rot90(a, -1)), (7, lambda a: a[::-1, ::-1].transpose(1, 0, 2)),
     (8, lambda a: np.rot90(a)), (99, lambda a: a),
 ])  # fmt: skip
-def test_decode__turns_pictures_upright(orientation: int, turn: Any) -> None:
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "JPEG"])
+def test_decode__turns_pictures_upright(orientation: int, turn: Any, kind: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    found = decode(save(Image.fromarray(colours()), "PNG", exif=exif), LIMITS)
-    assert np.array_equal(found.transpose(1, 2, 0), turn(colours()))
+    # Whole blocks of one colour, which a JPEG keeps.
+    large = colours().repeat(16, axis=0).repeat(16, axis=1)
+    options = {"lossless": True} if kind == "WEBP" else {}
+    found = decode(save(Image.fromarray(large), kind, exif=exif, **options), LIMITS)
+    expected = turn(large)
+    assert found.shape[1:] == expected.shape[:2]
+    middle = np.abs(found.transpose(1, 2, 0).astype(int) - expected)[4::8, 4::8]
+    assert middle.max() <= (12 if kind == "JPEG" else 0)
 
 
 def test_decode__damaged_exif_data_do_no_harm() -> None:
