@@ -49,13 +49,15 @@ def check_inputs(probs: np.ndarray, given: np.ndarray) -> None:
             f"given must be {len(probs)} integers, one for each row of probs, "
             f"got {given.dtype} {given.shape}"
         )
-    # Written so that NaN fails too.
-    bad = np.flatnonzero(~((probs >= 0) & (probs <= 1)).all(axis=1))
-    if bad.size:
-        raise ValueError(
-            f"probs must lie in [0, 1]; row {bad[0]} does not ({bad.size} in all). "
-            "Were logits passed instead of probabilities?"
-        )
+    for rows in _blocks(probs):
+        # Written so that NaN fails too.
+        is_fit = (probs[rows] >= 0) & (probs[rows] <= 1)
+        if not is_fit.all():
+            row = rows.start + int(np.argmin(is_fit.all(axis=1)))
+            raise ValueError(
+                f"probs must lie in [0, 1]; row {row} does not. Were logits passed instead of "
+                "probabilities?"
+            )
     out = np.flatnonzero((given < 0) | (given >= probs.shape[1]))
     if out.size:
         raise ValueError(

@@ -4,7 +4,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from hypothesis import assume
+from hypothesis import assume, settings
 from hypothesis import given as examples
 from hypothesis import strategies as st
 
@@ -22,6 +22,7 @@ both_engines = pytest.mark.parametrize("find", [find_label_issues, fast.find_lab
 
 @every_filter
 @both_engines
+@settings(max_examples=40)
 @examples(problem=problems())
 def test_flags__equal_those_of_cleanlab_on_every_row(find, filter_by, problem):
     probs, given = problem
@@ -32,6 +33,7 @@ def test_flags__equal_those_of_cleanlab_on_every_row(find, filter_by, problem):
 
 
 @pytest.mark.parametrize("filter_by", PRUNING)
+@settings(max_examples=40)
 @examples(
     problem=problems(),
     frac_noise=st.sampled_from([0.0, 0.25, 0.5, 0.9, 1.0]),
@@ -161,7 +163,7 @@ def test_flags__do_not_depend_on_when_counting_ends(find, filter_by, collect, mo
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"probs": np.full((2, 2), np.nan)}, r"probs must lie in \[0, 1\]; row 0 does not \(2 in"),
+        ({"probs": np.full((2, 2), np.nan)}, r"probs must lie in \[0, 1\]; row 0 does not"),
         ({"probs": np.array([[3.0, -1.0], [0.5, 0.5]])}, "Were logits passed instead of prob"),
         ({"probs": np.full((2, 2), 1, np.int64)}, r"must be float32 or float64 .* got int64 \(2,"),
         ({"given": np.array([0, 2])}, r"given must lie in 0…1, the columns of probs; row 1 has 2"),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from cleanlab.rank import get_label_quality_scores
 from hypothesis import given as examples
+from hypothesis import settings
 from scipy import stats
 
 from labelops.confident.issues import estimate_noise
@@ -17,6 +18,7 @@ NAMES = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
 
 @IMPLEMENTATIONS
 @pytest.mark.parametrize("score", NAMES)
+@settings(max_examples=40)
 @examples(problem=problems())
 def test_score__equals_that_of_cleanlab(scores, score, problem):
     probs, given = problem
@@ -35,6 +37,7 @@ def test_score__equals_that_of_cleanlab(scores, score, problem):
 
 @IMPLEMENTATIONS
 @pytest.mark.parametrize("score", NAMES[:2])
+@settings(max_examples=40)
 @examples(problem=problems())
 def test_score__adjusted_equals_that_of_cleanlab(scores, score, problem):
     probs, given = problem

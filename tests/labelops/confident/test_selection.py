@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from hypothesis import given as examples
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from labelops.confident import selection as sel
@@ -71,6 +72,7 @@ def test_selection__number_of_passes_is_enough_for_any_number_of_groups():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@settings(max_examples=40)
 @examples(seed=st.integers(0, 99_999), bits=st.integers(1, 6), coarse=st.booleans())
 def test_pair_cuts__compiled_do_what_the_readable_ones_do(seed, bits, coarse, dtype):
     rng = np.random.default_rng(seed)
