@@ -200,24 +200,28 @@ def count_first(frame: Frame, ctx: Context) -> Arrays:
     edges = _edges(ctx)
     selection = _start(ctx, edges)
     counts = np.zeros((len(selection.groups), len(edges) - 1), np.int64)
+    n_behind = np.zeros(len(selection.groups), np.int64)
     if _by_pairs(ctx):
         n_bins = _n_complete(ctx)
         lead = _dtype(ctx).type(clear_lead(ctx.n_classes))
         blocks = (block[1:] for block in row_blocks(frame, ctx, deep=False))
-        counts[:, :n_bins] += _pair_cuts(selection, ctx).count_first(
-            _first_bits(ctx), n_bins, lead, blocks
-        )
+        found = _pair_cuts(selection, ctx).count_first(_first_bits(ctx), n_bins, lead, blocks)
+        counts[:, :n_bins] += found[:, :n_bins]
+        n_behind += found[:, n_bins]
     if _by_single(ctx):
         counts += sel.count_first(selection, edges, singles(frame, ctx))
-    return {"counts": counts}
+    return {"counts": counts, "n_behind": n_behind}
 
 
 def narrow_first(summary: Arrays, ctx: Context) -> Arrays:
-    """Find the bin of each cut, and the pairs that the kept rows cannot fill."""
+    """Find the bin of each cut, and the pairs for which the kept rows are too few.
+
+    A pair that they cannot fill takes all of them. Others matter only if an item that could be
+    flagged, one in which another class is more probable than the given one, lies behind them.
+    """
     edges = _edges(ctx)
     selection, is_short = sel.narrow_first(_start(ctx, edges), edges, summary["counts"])
-    is_pair = selection.groups % (ctx.n_classes + 1) != 0
-    return selection._asdict() | {"is_short": is_short & is_pair & _by_pairs(ctx)}
+    return selection._asdict() | {"is_short": is_short & (summary["n_behind"] > 0)}
 
 
 def keep_deep(frame: Frame, ctx: Context) -> Iterator[Mapping[str, pa.Table]]:
@@ -253,7 +257,9 @@ def count_deep(frame: Frame, ctx: Context) -> Arrays:
     edges = sel.whole_range(_dtype(ctx), bits)
     cuts = _pair_cuts(_start_deep(ctx, edges), ctx)
     blocks = (block[1:] for block in row_blocks(frame, ctx, deep=True))
-    return {"counts": cuts.count_first(bits, len(edges) - 1, _dtype(ctx).type(np.inf), blocks)}
+    n_bins = len(edges) - 1
+    counts = cuts.count_first(bits, n_bins, _dtype(ctx).type(np.inf), blocks)
+    return {"counts": counts[:, :n_bins]}
 
 
 def narrow_deep(summary: Arrays, ctx: Context) -> Arrays:

@@ -20,7 +20,7 @@ def clear_lead(n_classes: int) -> float:
     unlikely means less. The more classes, the longer a row: this keeps the rows' share of the disk
     within bounds, too.
     """
-    return min(0.25, 4.0 / n_classes)
+    return min(0.25, 8.0 / n_classes)
 
 
 def rows_folder(ctx: Context) -> str:

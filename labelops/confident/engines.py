@@ -67,16 +67,23 @@ class ReadablePairs:
 
         Returns
         -------
-        int64, shape (G, n_bins).
+        int64, shape (G, n_bins + 1); the last column counts what lies behind the bins, of rows
+        in which another class is more probable than the given one.
         """
         edges = sel.whole_range(self.dtype, bits)
         limit = order_keys(np.array([below], self.dtype))[0]
-        counts = np.zeros((len(self.selection.groups), len(edges) - 1), np.int64)
-        for block in blocks:
-            found = pair_elements(self.selection, *block)
-            near = Elements(*(column[found.key < limit] for column in found))
-            counts += sel.count_first(self.selection, edges, near)
-        return counts[:, :n_bins]
+        counts = np.zeros((len(self.selection.groups), n_bins + 1), np.int64)
+        for probs, given, hashes in blocks:
+            found = pair_elements(self.selection, probs, given, hashes)
+            is_near = found.key < limit
+            near = Elements(*(column[is_near] for column in found))
+            counts[:, :n_bins] += sel.count_first(self.selection, edges, near)[:, :n_bins]
+            is_behind = ~is_near | (found.key >= edges[n_bins])
+            is_led = probs.max(axis=1, initial=0.0) > probs[np.arange(len(probs)), given]
+            is_behind &= np.isin(found.hash, hashes[is_led])
+            slots = sel.find_slots(self.selection, found.group[is_behind])
+            counts[:, n_bins] += np.bincount(slots, minlength=len(counts))
+        return counts
 
     def count(self, bits: int, blocks: Iterable[Rows]) -> np.ndarray:
         """Count as `selection.count`."""

@@ -276,8 +276,9 @@ class _Flagging:
         bits = sel.n_bits(int(np.count_nonzero(quotas)))
         edges = sel.whole_range(dtype, bits)
         selection = sel.start(quotas, edges)
-        counts = self._pairs(selection).count_first(bits, len(edges) - 1, np.inf, self._rows())
-        counts = counts + sel.count_first(selection, edges, singles)
+        n_bins = len(edges) - 1
+        counts = self._pairs(selection).count_first(bits, n_bins, np.inf, self._rows())
+        counts = counts[:, :n_bins] + sel.count_first(selection, edges, singles)
         selection, _ = sel.narrow_first(selection, edges, counts)
         while selection.total_open > sel.COLLECT:
             bits = sel.n_bits(len(selection.open_slots))

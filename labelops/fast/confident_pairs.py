@@ -25,18 +25,22 @@ from labelops.fast.jit import compiled
 
 
 @compiled()
-def _count_first(probs, given, cells, scale, n_digits, below, counts):  # type: ignore[no-untyped-def]
+def _count_first(probs, given, cells, nowhere, scale, n_digits, below, counts):  # type: ignore[no-untyped-def]
     n_classes = probs.shape[1]
     half = np.int32(scale)
     cell = np.empty(n_classes, np.int32)
     for i in range(len(probs)):
         y = np.int64(given[i])
         p = probs[i, y]
+        n_ahead = np.int32(0)
+        for j in range(n_classes):
+            n_ahead += np.int32(probs[i, j] > p)
         for j in range(n_classes):
             # A product with a power of two is exact, and so is the floor of it.
             x = p - probs[i, j]
             digit = max(np.int32(np.floor(x * scale)) + half, np.int32(0))
-            cell[j] = cells[y, j] + (min(digit, n_digits) if x < below else n_digits)
+            behind = cells[y, j] + n_digits if n_ahead > 0 else nowhere
+            cell[j] = cells[y, j] + digit if x < below and digit < n_digits else behind
         for j in range(n_classes):
             counts[cell[j]] += 1
 
@@ -226,18 +230,27 @@ class PairCuts:
 
         Returns
         -------
-        int64, shape (G, n_bins).
+        int64, shape (G, n_bins + 1); the last column counts what lies behind the bins, of rows
+        in which another class is more probable than the given one.
         """
         n_groups, width = len(self.selection.groups), n_bins + 1
-        # What has no quota, and what lies behind the bins, is counted where nobody looks.
+        # What has no quota is counted where nobody looks.
         cells = self._table((np.arange(n_groups) * width).astype(np.int32), n_groups * width)
+        nowhere = np.int32(n_groups * width)
         counts = np.zeros((n_groups + 1) * width, np.int64)
         scale = self.dtype.type(2.0 ** (bits - 1))
         for probs, given, _ in blocks:
             _count_first(
-                probs, given, cells, scale, np.int32(n_bins), self.dtype.type(below), counts
+                probs,
+                given,
+                cells,
+                nowhere,
+                scale,
+                np.int32(n_bins),
+                self.dtype.type(below),
+                counts,
             )
-        return counts.reshape(-1, width)[:n_groups, :n_bins]
+        return counts.reshape(-1, width)[:n_groups]
 
     def count(self, bits: int, blocks: Iterable[Rows]) -> np.ndarray:
         """Count as `selection.count`, over blocks of (probs, given, hashes)."""

@@ -40,8 +40,8 @@ from pipelines.kept_rows import (
 )
 from pipelines.stage import Arrays, Context, Map, Output, Reduce, Stage, Step, Tables
 
-RANK_ITEMS = 1 << 22
-"""Issues of so many items (about 50 MB, if all of them were flagged) are ranked at a time."""
+RANK_ITEMS = 1 << 23
+"""Issues of so many items (10 MB where a tenth is flagged) are ranked at a time."""
 
 
 SELECTING = BY_PAIRS | BY_CLASSES | BY_LOWEST

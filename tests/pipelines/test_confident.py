@@ -170,36 +170,41 @@ def test_ties__are_cut_alike_for_every_sharding_and_way_of_counting(
         assert n_issues == cleanlab_flags(probs, given, filter_by).sum()
 
 
-def short_of_rows(seed: int, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return data in which unsure right rows raise a quota beyond the rows that disagree.
+def short_of_rows(seed: int, *, misjudged: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return data in which a quota is larger than the number of rows it is meant for.
 
-    Errors are all confident, right rows hardly ever: calibrated, there are more errors than rows
-    whose other class is in front.
+    Errors are all of one kind and confidently found, right rows are hardly ever confident:
+    calibrated, there are more errors than rows in which that other class is in front. Misjudged
+    rows could be flagged, too: a third class is in front of the given one.
     """
     rng = np.random.default_rng(seed)
-    true = rng.integers(0, n_classes, N)
+    true = rng.integers(0, 3, N)
     is_wrong = rng.random(N) < 0.15
-    given = np.where(is_wrong, (true + 1) % n_classes, true)
+    given = np.where(is_wrong, (true + 1) % 3, true)
     top = np.where(is_wrong, rng.uniform(0.85, 0.99, N), rng.beta(4, 1, N) * 0.35 + 0.6)
-    rest = rng.dirichlet(np.full(n_classes - 1, 0.3), N) * (1 - top)[:, None]
-    probs = np.empty((N, n_classes))
-    for i in range(N):
-        probs[i] = np.insert(rest[i], true[i], top[i])
+    rest = rng.dirichlet(np.full(2, 0.3), N) * (1 - top)[:, None]
+    probs = np.stack([np.insert(rest[i], true[i], top[i]) for i in range(N)])
+    for i in np.flatnonzero(~is_wrong & (rng.random(N) < misjudged)):
+        low, high = np.sort(rng.uniform(0.36, 0.45, 2))
+        # The class for which the given one is mistaken elsewhere has almost nothing here.
+        probs[i, [given[i], (given[i] + 1) % 3]] = low, high
+        probs[i, (given[i] + 2) % 3] = 1 - low - high
     return probs, given
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("filter_by", ["prune_by_noise_rate", "both"])
-@pytest.mark.parametrize("lead", [0.0, -0.3])
+@pytest.mark.parametrize("misjudged", [0.0, 0.1])
 def test_flags__are_exact_where_kept_rows_cannot_fill_a_quota(
-    tmp_path: Path, lead: float, filter_by: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, misjudged: float, filter_by: str, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipelines.cuts, "clear_lead", lambda n_classes: lead)
-    monkeypatch.setattr(pipelines.stages.confident, "clear_lead", lambda n_classes: lead)
-    probs, given = short_of_rows(3, 3)
+    for module in (pipelines.cuts, pipelines.stages.confident):
+        monkeypatch.setattr(module, "clear_lead", lambda n_classes: 0.0)
+    probs, given = short_of_rows(3, misjudged=misjudged)
     probs = probs.astype(dtype)
     out = run(tmp_path, table_of(probs, given), even(N, 4), f'filter_by = "{filter_by}"')
-    assert is_done(out, "cuts-deep")
+    # The probabilities are read again only if an item that could be flagged depends on it.
+    assert is_done(out, "cuts-deep") == (misjudged > 0)
     assert np.array_equal(flags(out), cleanlab_flags(probs, given, filter_by))
 
 

@@ -7,6 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from labelops.confident import selection as sel
+from labelops.confident.engines import ReadablePairs
 from labelops.confident.filters import pair_elements
 from labelops.confident.keys import MAX_KEY, order_keys
 from labelops.confident.selection import Elements
@@ -93,10 +94,13 @@ def test_pair_cuts__compiled_do_what_the_readable_ones_do(seed, bits, coarse, dt
     elements = pair_elements(selection, probs, given, hashes)
     counts = sel.count_first(selection, edges, elements)
     found = compiled().count_first(bits, len(edges) - 1, np.inf, blocks)
-    assert np.array_equal(found, counts)
-    below = compiled().count_first(bits, 3, edges_value(edges, 2, dtype), blocks)
-    assert np.array_equal(below[:, :2], counts[:, :2])
-    assert not below[:, 2].any()
+    assert np.array_equal(found[:, :-1], counts)
+    assert not found[:, -1].any()
+    readable = ReadablePairs(selection, probs.dtype)
+    for n_bins, limit in ((3, edges_value(edges, 2, dtype)), (2, 0.0), (1, np.inf)):
+        found = compiled().count_first(bits, n_bins, limit, blocks)
+        assert np.array_equal(found, readable.count_first(bits, n_bins, limit, blocks))
+    assert np.array_equal(found[:, 0], counts[:, 0])
     selection, _ = sel.narrow_first(selection, edges, counts)
     while selection.total_open > 3:
         counts = sel.count(selection, bits, elements)
