@@ -1,11 +1,41 @@
 """Compiling, once a machine where it can be remembered."""
 
+import contextlib
+import hashlib
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 Function = Callable[..., Any]
+
+
+@cache
+def source_stamp() -> str:
+    """Return a hash of all sources of this package."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+class StampedCache(FunctionCache):
+    """What was compiled before, unless any source has changed since.
+
+    numba looks at the file of the outermost function only; loops that it calls, and constants that
+    it was compiled with, lie in other files.
+    """
+
+    def __init__(self, function: Function) -> None:
+        super().__init__(function)
+        self._cache_file = IndexDataCacheFile(
+            cache_path=self._cache_path,
+            filename_base=self._impl.filename_base,
+            source_stamp=source_stamp(),
+        )
 
 
 def compiled(
@@ -28,11 +58,11 @@ def compiled(
         options["fastmath"] = {"nsz", "reassoc"}
 
     def decorate(function: Function) -> Function:
-        try:
-            result: Function = numba.njit(cache=True, **options)(function)
-        except RuntimeError:
-            # Neither beside the source nor in the user's cache may be written: compile every time.
-            result = numba.njit(**options)(function)
+        result: Function = numba.njit(**options)(function)
+        # Where neither the folder beside the source nor the user's cache may be written, numba
+        # raises; then it is compiled every time.
+        with contextlib.suppress(RuntimeError):
+            result._cache = StampedCache(function)  # type: ignore[attr-defined]
         return result
 
     return decorate
