@@ -21,8 +21,6 @@ from pipelines.errors import CorruptShardError
 from pipelines.recent import Recent
 from pipelines.store import open_store
 
-_recent = Recent()
-
 
 @dataclass(frozen=True, slots=True)
 class FileRef:
@@ -93,6 +91,8 @@ class Frame:
     narrow
         Those of them that are cheap: when one is wanted, all that lie in its file are read with it,
         because opening a file costs more than they do.
+    recent
+        Where they are remembered; None reads, and so verifies, them every time.
     """
 
     def __init__(
@@ -105,6 +105,7 @@ class Frame:
         columns: Mapping[str, ColumnRef],
         reads: Sequence[str],
         narrow: frozenset[str] = frozenset(),
+        recent: Recent | None = None,
     ) -> None:
         self.index = index
         self.label = label
@@ -113,6 +114,7 @@ class Frame:
         self._files = files
         self._columns = columns
         self._narrow = narrow
+        self._recent = recent
         self._cache: dict[str, pa.ChunkedArray] = {}
         self.rejected: dict[int, str] = {}
 
@@ -163,12 +165,13 @@ class Frame:
     def _read(self, ref: FileRef, columns: Sequence[str]) -> pa.Table:
         """Return all rows of some columns of one file; narrow ones are remembered."""
         names = [self._columns[column].name for column in columns]
-        if not ref.digest or not self._narrow.issuperset(columns):
+        recent = self._recent
+        if recent is None or not ref.digest or not self._narrow.issuperset(columns):
             return read_columns(ref, names)
-        table = _recent.get(ref.digest, names)
+        table = recent.get(ref.digest, names)
         if table is None:
             table = read_columns(ref, names)
-            _recent.put(ref.digest, table)
+            recent.put(ref.digest, table)
         return table
 
     def file(self, folder: str) -> pa.Table:

@@ -29,6 +29,12 @@ class Recent:
         self._files: OrderedDict[str, dict[str, pa.ChunkedArray]] = OrderedDict()
         self._lock = threading.Lock()
 
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._files.clear()
+            self.n_bytes = 0
+
     def get(self, digest: str, names: Sequence[str]) -> pa.Table | None:
         """Return columns of a file, if all of them are remembered."""
         with self._lock:

@@ -19,6 +19,7 @@ from pipelines.canonical import Items, sort_items
 from pipelines.commit import Crash, Record, commit_shard, no_crash
 from pipelines.errors import LabelopsError, RunError
 from pipelines.frame import ColumnRef, FileRef, Frame, narrow_columns
+from pipelines.recent import Recent
 from pipelines.results import artifact_name, save_result
 from pipelines.stage import Arrays, Fit, Map, Reduce, Step
 from pipelines.state import Job, load_job
@@ -65,8 +66,12 @@ class Task:
             columns=self.columns,
             reads=self.reads,
             narrow=narrow_columns(self.types),
+            recent=_recent,
         )
 
+
+_recent = Recent()
+"""What this process read in the stage at work; the next one reads, and verifies, again."""
 
 _jobs: dict[tuple[str, str, str], Job] = {}
 _jobs_lock = threading.Lock()
@@ -78,12 +83,14 @@ def open_job(run: str, key: str, stage: str) -> Job:
         job = _jobs.get((run, stage, key))
         if job is None:
             job = load_job(run, stage)
+            _recent.clear()
             _jobs[run, stage, key] = job
         return job
 
 
 def forget_jobs(run: str) -> None:
     """Drop what this process remembers of a run."""
+    _recent.clear()
     with _jobs_lock:
         for name in [name for name in _jobs if name[0] == run]:
             del _jobs[name]

@@ -2,9 +2,10 @@
 
 import contextlib
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
-from pathlib import Path
+from importlib.abc import Traversable
+from importlib.resources import files
 from typing import Any
 
 import numba
@@ -17,9 +18,17 @@ Function = Callable[..., Any]
 def source_stamp() -> str:
     """Return a hash of all sources of this package."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
-        digest.update(path.read_bytes())
+    for source in _sources(files("labelops")):
+        digest.update(source.read_bytes())
     return digest.hexdigest()
+
+
+def _sources(folder: Traversable) -> Iterator[Traversable]:
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if entry.is_dir():
+            yield from _sources(entry)
+        elif entry.name.endswith(".py"):
+            yield entry
 
 
 class StampedCache(FunctionCache):
