@@ -1,0 +1,220 @@
+"""Multi-label confident learning's loops over rows, compiled.
+
+Each does what `labelops.multilabel.cells.ReadableEngine` says in NumPy, and gives the same bits.
+Where every class that is not present is ruled out, a row is first counted as if it had no class at
+all, in loops without branches, and its few classes are put right afterwards: sums are integers, so
+nothing is lost.
+"""
+
+import numpy as np
+
+from labelops.confident.filters import Filter
+from labelops.confident.thresholds import FRACTION_BITS, LOW_BITS, TOLERANCE, SelfConfidence
+from labelops.fast.jit import compiled
+from labelops.multilabel import issues
+from labelops.multilabel.cells import Cells, Counts
+from labelops.multilabel.estimates import Estimates
+from labelops.multilabel.labels import LabelSets, n_no, n_yes
+
+# n rows, K classes
+
+UNIT = 2.0**FRACTION_BITS
+LOW_MASK = (1 << LOW_BITS) - 1
+
+
+@compiled()
+def _sum_rest(probs, high, low):  # type: ignore[no-untyped-def]
+    one = probs.dtype.type(1)
+    for i in range(len(probs)):
+        for c in range(probs.shape[1]):
+            fixed = np.int64(np.float64(one - probs[i, c]) * UNIT)
+            high[c] += fixed >> LOW_BITS
+            low[c] += fixed & LOW_MASK
+
+
+@compiled()
+def _sum_listed(probs, ids, start, is_yes, sign, high, low):  # type: ignore[no-untyped-def]
+    one = probs.dtype.type(1)
+    for i in range(len(probs)):
+        for m in range(start[i], start[i + 1]):
+            c = ids[m]
+            p = probs[i, c] if is_yes else one - probs[i, c]
+            fixed = np.int64(np.float64(p) * UNIT)
+            high[c] += sign * (fixed >> LOW_BITS)
+            low[c] += sign * (fixed & LOW_MASK)
+
+
+@compiled()
+def _count_rest(probs, low_no, low_yes, tolerance, to_no, to_yes, apart, sure):  # type: ignore[no-untyped-def]
+    one = probs.dtype.type(1)
+    for i in range(len(probs)):
+        for c in range(probs.shape[1]):
+            p = probs[i, c]
+            q = one - p
+            is_no, is_yes, leads = q >= low_no[c], p >= low_yes[c], p > q
+            is_apart = q + tolerance < p
+            to_yes[c] += np.int32(is_yes & (leads | (not is_no)))
+            to_no[c] += np.int32(is_no & ((not leads) | (not is_yes)))
+            apart[c] += np.int32(is_apart)
+            sure[c] += np.int32(is_apart & is_yes)
+
+
+@compiled()
+def _count_listed(  # type: ignore[no-untyped-def]
+    probs, ids, start, is_given, sign, low_no, low_yes, tolerance, to_no, to_yes, apart, sure
+):
+    one = probs.dtype.type(1)
+    for i in range(len(probs)):
+        for m in range(start[i], start[i + 1]):
+            c = ids[m]
+            p = probs[i, c]
+            q = one - p
+            is_no, is_yes, leads = q >= low_no[c], p >= low_yes[c], p > q
+            if is_given:
+                is_apart = not (p + tolerance > q)
+                is_sure = is_apart and is_no
+            else:
+                is_apart = q + tolerance < p
+                is_sure = is_apart and is_yes
+            to_yes[c] += sign * np.int32(is_yes and (leads or not is_no))
+            to_no[c] += sign * np.int32(is_no and (not leads or not is_yes))
+            apart[c] += sign * np.int32(is_apart)
+            sure[c] += sign * np.int32(is_sure)
+
+
+@compiled()
+def _n_apart(probs, i, tolerance):  # type: ignore[no-untyped-def]
+    n, one = np.int32(0), probs.dtype.type(1)
+    for c in range(probs.shape[1]):
+        n += np.int32((one - probs[i, c]) + tolerance < probs[i, c])
+    return n
+
+
+@compiled()
+def _list_all(  # type: ignore[no-untyped-def]
+    probs, ids, start, tolerance, out_row, out_class, out_given
+):
+    """Write disagreeing cells while there is room; return how many there are."""
+    n, one = 0, probs.dtype.type(1)
+    n_classes = probs.shape[1]
+    for i in range(len(probs)):
+        m, end = start[i], start[i + 1]
+        # Nearly all rows of a good model have none among the classes that are ruled out.
+        dense = _n_apart(probs, i, tolerance) > 0
+        c = 0
+        while c < n_classes:
+            if not dense:
+                if m == end:
+                    break
+                c = np.int64(ids[m])
+            p = probs[i, c]
+            is_given = m < end and np.int64(ids[m]) == c
+            if is_given:
+                m += 1
+                is_apart = not (p + tolerance > one - p)
+            else:
+                is_apart = (one - p) + tolerance < p
+            if is_apart:
+                if n < len(out_row):
+                    out_row[n], out_class[n], out_given[n] = i, c, is_given
+                n += 1
+            c += 1
+    return n
+
+
+@compiled()
+def _list_listed(  # type: ignore[no-untyped-def]
+    probs, ids, start, no_ids, no_start, tolerance, out_row, out_class, out_given
+):
+    n, one = 0, probs.dtype.type(1)
+    for i in range(len(probs)):
+        m, end = start[i], start[i + 1]
+        k, no_end = no_start[i], no_start[i + 1]
+        while m < end or k < no_end:
+            is_given = m < end and (k == no_end or ids[m] < no_ids[k])
+            if is_given:
+                c = np.int64(ids[m])
+                m += 1
+                is_apart = not (probs[i, c] + tolerance > one - probs[i, c])
+            else:
+                c = np.int64(no_ids[k])
+                k += 1
+                is_apart = (one - probs[i, c]) + tolerance < probs[i, c]
+            if is_apart:
+                if n < len(out_row):
+                    out_row[n], out_class[n], out_given[n] = i, c, is_given
+                n += 1
+    return n
+
+
+class CompiledEngine:
+    """The loops over rows, compiled."""
+
+    def sums(self, probs: np.ndarray, labels: LabelSets) -> SelfConfidence:
+        """Do `ReadableEngine.sums`."""
+        shape = (2, labels.n_classes)
+        high, low = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        if labels.negative_ids is None:
+            _sum_rest(probs, high[0], low[0])
+            _sum_listed(probs, labels.ids, labels.start, False, -1, high[0], low[0])
+        else:
+            negative = labels.negative_ids, labels.negative_start
+            _sum_listed(probs, *negative, False, 1, high[0], low[0])
+        _sum_listed(probs, labels.ids, labels.start, True, 1, high[1], low[1])
+        n = np.stack([n_no(labels), n_yes(labels)])
+        return SelfConfidence(*(np.ascontiguousarray(x.T).ravel() for x in (n, high, low)))
+
+    def counts(self, probs: np.ndarray, labels: LabelSets, bounds: np.ndarray) -> Counts:
+        """Do `ReadableEngine.counts`."""
+        low = np.ascontiguousarray(bounds.T)
+        limits = low[0], low[1], probs.dtype.type(TOLERANCE)
+        # By given state: guesses "no", guesses "yes", disagreeing, sure.
+        found = np.zeros((2, 4, labels.n_classes), np.int32)
+        if labels.negative_ids is None:
+            _count_rest(probs, *limits, *found[0])
+            _count_listed(probs, labels.ids, labels.start, False, -1, *limits, *found[0])
+        else:
+            negative = labels.negative_ids, labels.negative_start
+            _count_listed(probs, *negative, False, 1, *limits, *found[0])
+        _count_listed(probs, labels.ids, labels.start, True, 1, *limits, *found[1])
+        joint = found[:, :2].transpose(2, 0, 1).astype(np.int64)
+        return Counts(joint, found[:, 2].T.astype(np.int64), found[:, 3].T.astype(np.int64))
+
+    def disagreeing(self, probs: np.ndarray, labels: LabelSets) -> Cells:
+        """Do `ReadableEngine.disagreeing`."""
+        tolerance = probs.dtype.type(TOLERANCE)
+        size = 1024 + len(probs) // 2
+        while True:
+            row, class_id = np.empty(size, np.int64), np.empty(size, np.int64)
+            is_given = np.empty(size, np.bool_)
+            out = tolerance, row, class_id, is_given
+            sets = probs, labels.ids, labels.start
+            if labels.negative_ids is None:
+                n = _list_all(*sets, *out)
+            else:
+                n = _list_listed(*sets, labels.negative_ids, labels.negative_start, *out)
+            if n <= size:
+                row, class_id = row[:n].copy(), class_id[:n].copy()
+                return Cells(row, class_id, is_given[:n].copy(), probs[row, class_id])
+            size = n
+
+
+def find_label_issues(
+    probs: np.ndarray,
+    labels: LabelSets,
+    *,
+    filter_by: Filter = "prune_by_noise_rate",
+    frac_noise: float = 1.0,
+    min_examples_per_class: int = 1,
+    item_hash: np.ndarray | None = None,
+) -> tuple[Cells, Estimates]:
+    """Do what `labelops.multilabel.issues.find_label_issues` does, faster."""
+    return issues.find_label_issues(
+        probs,
+        labels,
+        filter_by=filter_by,
+        frac_noise=frac_noise,
+        min_examples_per_class=min_examples_per_class,
+        item_hash=item_hash,
+        engine=CompiledEngine(),
+    )
