@@ -1,0 +1,263 @@
+"""A second opinion on an item's classes from its other classes.
+
+A beach without sea, or a guitar beside an aorta, makes one look twice whatever a model says of the
+pixels. How often two classes are said of one item is counted; from an item's *present* classes,
+each tells by how much it raises or lowers the odds of another one. Classes that are absent are not
+heard: they are the least reliable, and where labels are missing they would argue against just what
+is looked for.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import sparse
+from scipy.special import expit, logit
+
+from labelops.multilabel.cells import Cells
+from labelops.multilabel.labels import LabelSets, n_no, n_yes, owners
+
+# N items, K classes, M cells, F features
+
+PSEUDO_ITEMS = 4.0
+"""Every pair is believed independent with the weight of so many items."""
+
+HALF = 0.5
+"""Added to either state of a class: no class is certain."""
+
+
+class Pairs(NamedTuple):
+    """Counts of classes and pairs of them; those of shards are added by `merge`.
+
+    Attributes
+    ----------
+    n_yes, n_no : items by class and given state, int64, shape (K,).
+    both : items in which both classes are present, sparse int64, shape (K, K).
+    against : items in which the class of the row is present and that of the column ruled out,
+        likewise; None where that is said of every class that is not present.
+    """
+
+    n_yes: np.ndarray
+    n_no: np.ndarray
+    both: sparse.csr_array
+    against: sparse.csr_array | None
+
+
+class Opinion(NamedTuple):
+    """How much features of a cell say about its state: P = expit(bias + Σ weight · feature).
+
+    Attributes
+    ----------
+    bias : float.
+    weight : float64, shape (F,).
+    """
+
+    bias: float
+    weight: np.ndarray
+
+
+def summarize(labels: LabelSets) -> Pairs:
+    """Count classes and pairs of classes.
+
+    Parameters
+    ----------
+    labels
+        Given classes of some items.
+
+    Notes
+    -----
+    Time and memory as the number of pairs of present (or ruled out) classes within items, never
+    K × K; exact.
+
+    Examples
+    --------
+    >>> from labelops.multilabel.labels import label_sets
+    >>> summarize(label_sets([[0, 1], [0], [0, 1]], n_classes=3)).both.toarray().tolist()
+    [[3, 2, 0], [2, 2, 0], [0, 0, 0]]
+    """
+    present = _indicator(labels.ids, labels.start, labels.n_classes)
+    against = None
+    if labels.negative_ids is not None and labels.negative_start is not None:
+        ruled_out = _indicator(labels.negative_ids, labels.negative_start, labels.n_classes)
+        against = sparse.csr_array(present.T @ ruled_out)
+    return Pairs(n_yes(labels), n_no(labels), sparse.csr_array(present.T @ present), against)
+
+
+def _indicator(ids: np.ndarray, start: np.ndarray, n_classes: int) -> sparse.csr_array:
+    ones = np.ones(len(ids), np.int64)
+    return sparse.csr_array((ones, ids.astype(np.int64), start), shape=(len(start) - 1, n_classes))
+
+
+def merge(a: Pairs, b: Pairs) -> Pairs:
+    """Add the counts of two sets of items, both with or both without classes ruled out.
+
+    Raises
+    ------
+    ValueError
+        If one rules out what the other leaves unknown.
+    """
+    if (a.against is None) != (b.against is None):
+        raise ValueError(
+            "merge: in one part every class that is not present is ruled out, in the other it may "
+            "be unknown; say for both which classes are ruled out"
+        )
+    against = None if a.against is None or b.against is None else a.against + b.against
+    return Pairs(a.n_yes + b.n_yes, a.n_no + b.n_no, a.both + b.both, against)
+
+
+def evidence(cells: Cells, labels: LabelSets, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
+    """Return what is known of each cell before its item is looked at, and what its classes add.
+
+    prior_c = logit π_c; e_ic = Σ_{j≠c} log (n_jc + m π_c) / (n_j¬c + m (1 − π_c)) − prior_c
+
+    over the item's present classes j, with n_jc items that have j and c, n_j¬c that have j and not
+    c, and m = 4. The item itself is left out of all counts, so no label vouches for itself.
+
+    Parameters
+    ----------
+    cells
+        Cells with a known state, as given.
+    labels
+        Given classes of the block that the cells are of.
+    pairs
+        Counts over all items, those of the block among them.
+
+    Returns
+    -------
+    prior, evidence: log-odds, float64, shape (M,); 0 evidence for an item without another class.
+
+    Notes
+    -----
+    O(classes of the item) a cell. Terms are added as if classes were independent given c, so the
+    sum shouts; `fit_opinion` finds how much of it to believe.
+
+    Examples
+    --------
+    >>> from labelops.multilabel.labels import label_sets
+    >>> labels = label_sets([[0, 1]] * 8 + [[2]] * 8 + [[0]], n_classes=3)
+    >>> cell = Cells(np.array([16]), np.array([1]), np.array([False]), np.array([0.5]))
+    >>> prior, said = evidence(cell, labels, summarize(labels))
+    >>> prior.tolist(), said.round(3).tolist()  # log (8 + 4 / 2) / (0 + 4 / 2)
+    ([0.0], [1.609])
+    """
+    first, last = labels.start[cells.row], labels.start[cells.row + 1]
+    n_others = last - first
+    cell = np.repeat(np.arange(len(cells.row)), n_others)
+    at = np.arange(len(cell)) - np.repeat(np.cumsum(n_others) - n_others, n_others)
+    other = labels.ids[np.repeat(first, n_others) + at].astype(np.int64)
+    is_other = other != cells.class_id[cell]
+    cell, other = cell[is_other], other[is_other]
+    own = cells.is_given.astype(np.int64)
+    yes = pairs.n_yes[cells.class_id] - own + HALF
+    prior = np.log(yes / (pairs.n_no[cells.class_id] - (1 - own) + HALF))
+    share = expit(prior)
+    target = cells.class_id[cell]
+    together = _at(pairs.both, other, target) - own[cell]
+    if pairs.against is None:
+        apart = pairs.n_yes[other] - 1 - together
+    else:
+        apart = _at(pairs.against, other, target) - (1 - own[cell])
+    terms = np.log(together + PSEUDO_ITEMS * share[cell])
+    terms -= np.log(apart + PSEUDO_ITEMS * (1 - share[cell])) + prior[cell]
+    return prior, np.bincount(cell, terms, minlength=len(prior))
+
+
+def _at(counts: sparse.csr_array, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+    if not len(row):
+        return np.zeros(0, np.int64)
+    return np.asarray(counts[row, column]).ravel()
+
+
+def model_log_odds(p: np.ndarray) -> np.ndarray:
+    """Return log p / (1 − p) of a model's probabilities, within ±16; float64."""
+    return np.asarray(np.clip(logit(p.astype(np.float64)), -16.0, 16.0))
+
+
+def features(cells: Cells, labels: LabelSets, pairs: Pairs) -> np.ndarray:
+    """Return what the second opinion is made of: the model's log-odds and the evidence, (M, 2)."""
+    _, said = evidence(cells, labels, pairs)
+    return np.stack([model_log_odds(cells.p), said], axis=1)
+
+
+def sample_cells(
+    probs: np.ndarray, labels: LabelSets, *, n: int, rng: np.random.Generator
+) -> tuple[Cells, np.ndarray]:
+    """Return about n cells to fit on: as many present as ruled-out ones, and what each stands for.
+
+    Parameters
+    ----------
+    probs
+        Shape (N, K).
+    labels
+        Given classes.
+    n
+        How many, at most all.
+    rng
+        Which.
+
+    Returns
+    -------
+    Cells, and weights, shape (M,), by which they stand for all cells.
+    """
+    row, class_id = owners(labels.start), labels.ids.astype(np.int64)
+    chosen = _some(len(row), n // 2, rng)
+    yes = row[chosen], class_id[chosen]
+    if labels.negative_ids is not None and labels.negative_start is not None:
+        n_rest = len(labels.negative_ids)
+        chosen = _some(n_rest, n // 2, rng)
+        no = owners(labels.negative_start)[chosen], labels.negative_ids[chosen].astype(np.int64)
+    else:
+        n_rest = labels.n_items * labels.n_classes - len(row)
+        drawn = _some(labels.n_items * labels.n_classes, n // 2, rng)
+        drawn = drawn[~np.isin(drawn, row * labels.n_classes + class_id)]
+        no = drawn // labels.n_classes, drawn % labels.n_classes
+    n_yes_drawn, n_no_drawn = len(yes[0]), len(no[0])
+    rows, classes = np.concatenate([yes[0], no[0]]), np.concatenate([yes[1], no[1]])
+    is_given = np.arange(len(rows)) < n_yes_drawn
+    weight = np.where(is_given, len(row) / max(n_yes_drawn, 1), n_rest / max(n_no_drawn, 1))
+    return Cells(rows, classes, is_given, probs[rows, classes]), weight
+
+
+def _some(n: int, wanted: int, rng: np.random.Generator) -> np.ndarray:
+    return np.sort(rng.choice(n, min(n, wanted), replace=False))
+
+
+def fit_opinion(values: np.ndarray, is_given: np.ndarray, weight: np.ndarray) -> Opinion:
+    """Find how much each feature says, by logistic regression on the given states.
+
+    Parameters
+    ----------
+    values
+        From `features`, shape (M, F).
+    is_given
+        Given states, shape (M,).
+    weight
+        How many cells each one stands for, shape (M,).
+
+    Returns
+    -------
+    What makes the given states most probable (pseudo-likelihood), with a penalty too small to
+    notice. Without both states nothing can be learned: the first feature alone is believed.
+
+    References
+    ----------
+    Besag: Statistical analysis of non-lattice data. The Statistician 24, 1975.
+    """
+    # Imported late: most users of the counts never need it.
+    from sklearn.linear_model import LogisticRegression
+
+    if is_given.all() or not is_given.any():
+        return Opinion(0.0, np.eye(values.shape[1])[0])
+    model = LogisticRegression(C=1e4, solver="newton-cholesky", max_iter=100)
+    model.fit(values, is_given, sample_weight=weight / weight.mean())
+    return Opinion(float(model.intercept_[0]), np.asarray(model.coef_[0], np.float64))
+
+
+def second_opinion(values: np.ndarray, opinion: Opinion) -> np.ndarray:
+    """Return the probability of "present" that features speak for; float64, shape (M,).
+
+    Examples
+    --------
+    >>> second_opinion(np.array([[0.0, 2.0]]), Opinion(0.0, np.array([1.0, 0.5]))).round(3).tolist()
+    [0.731]
+    """
+    return np.asarray(expit(opinion.bias + values @ opinion.weight))
