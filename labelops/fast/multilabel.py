@@ -15,11 +15,15 @@ from labelops.multilabel import issues
 from labelops.multilabel.cells import Cells, Counts
 from labelops.multilabel.estimates import Estimates
 from labelops.multilabel.labels import LabelSets, n_no, n_yes
+from labelops.multilabel.scores import ALPHA, TEMPERATURE, RowScore
 
 # n rows, K classes
 
 UNIT = 2.0**FRACTION_BITS
 LOW_MASK = (1 << LOW_BITS) - 1
+
+N_LOWEST = 32
+"""Of the moving average the 33rd lowest score weighs 0.2³², less than a rounding."""
 
 
 @compiled()
@@ -197,6 +201,84 @@ class CompiledEngine:
                 row, class_id = row[:n].copy(), class_id[:n].copy()
                 return Cells(row, class_id, is_given[:n].copy(), probs[row, class_id])
             size = n
+
+
+@compiled()
+def _known_scores(  # type: ignore[no-untyped-def]
+    probs, i, ids, start, no_ids, no_start, rest_is_no, scores
+):
+    """Write the probabilities of a row's known states; return how many there are."""
+    n = 0
+    if rest_is_no:
+        n = probs.shape[1]
+        for c in range(n):
+            scores[c] = 1.0 - np.float64(probs[i, c])
+        for m in range(start[i], start[i + 1]):
+            scores[ids[m]] = np.float64(probs[i, ids[m]])
+        return n
+    for m in range(start[i], start[i + 1]):
+        scores[n] = np.float64(probs[i, ids[m]])
+        n += 1
+    for m in range(no_start[i], no_start[i + 1]):
+        scores[n] = 1.0 - np.float64(probs[i, no_ids[m]])
+        n += 1
+    return n
+
+
+@compiled()
+def _row_ema(probs, sets, out):  # type: ignore[no-untyped-def]
+    ids, start, no_ids, no_start, rest_is_no = sets
+    scores, lowest = np.empty(probs.shape[1]), np.empty(N_LOWEST)
+    for i in range(len(probs)):
+        n = _known_scores(probs, i, ids, start, no_ids, no_start, rest_is_no, scores)
+        lowest[:] = np.inf
+        for m in range(n):
+            if scores[m] < lowest[-1]:
+                at = N_LOWEST - 1
+                while at > 0 and lowest[at - 1] > scores[m]:
+                    lowest[at] = lowest[at - 1]
+                    at -= 1
+                lowest[at] = scores[m]
+        last = min(n, N_LOWEST) - 1
+        average = lowest[last] if n else 1.0
+        for t in range(last - 1, -1, -1):
+            average = ALPHA * lowest[t] + (1 - ALPHA) * average
+        out[i] = average
+
+
+@compiled()
+def _row_softmin(probs, sets, out):  # type: ignore[no-untyped-def]
+    ids, start, no_ids, no_start, rest_is_no = sets
+    scores = np.empty(probs.shape[1])
+    for i in range(len(probs)):
+        n = _known_scores(probs, i, ids, start, no_ids, no_start, rest_is_no, scores)
+        lowest, total, weights = np.inf, 0.0, 0.0
+        for m in range(n):
+            lowest = min(lowest, scores[m])
+        for m in range(n):
+            weight = np.exp((lowest - scores[m]) / TEMPERATURE)
+            weights += weight
+            total += weight * scores[m]
+        out[i] = total / weights if n else 1.0
+
+
+def row_scores(probs: np.ndarray, labels: LabelSets, *, score: RowScore = "ema") -> np.ndarray:
+    """Do what `labelops.multilabel.scores.row_scores` does, up to the rounding of sums.
+
+    Raises
+    ------
+    ValueError
+        If the score is unknown.
+    """
+    kernels = {"ema": _row_ema, "softmin": _row_softmin}
+    if score not in kernels:
+        raise ValueError(f"row_scores: score must be one of {list(kernels)}, got {score!r}")
+    found = np.empty(len(probs))
+    no_ids, no_start, rest_is_no = labels.negative_ids, labels.negative_start, False
+    if no_ids is None or no_start is None:
+        no_ids, no_start, rest_is_no = labels.ids[:0], labels.start[:0], True
+    kernels[score](probs, (labels.ids, labels.start, no_ids, no_start, rest_is_no), found)
+    return found
 
 
 def find_label_issues(

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given as examples
 from hypothesis import settings
 
+from labelops.fast import multilabel as fast
 from labelops.multilabel.labels import from_states, label_sets
 from labelops.multilabel.scores import cell_scores, row_scores
 from tests.labelops.multilabel.data import make, problems
@@ -40,6 +41,8 @@ def test_ema__of_the_toy():
 def test_rows__are_scored_as_the_formula_says_without_unknown_classes(score, problem):
     probs, table = problem
     got = row_scores(probs, from_states(table), score=score)
+    compiled = fast.row_scores(probs, from_states(table), score=score)
+    np.testing.assert_allclose(compiled, got, atol=1e-12)
     for i, row in enumerate(table):
         p = probs[i].astype(np.float64)
         known = [p[c] if row[c] == 1 else 1 - p[c] for c in range(len(row)) if row[c] >= 0]
@@ -80,6 +83,16 @@ def test_rows__of_nothing_known_certain_and_impossible_labels(score):
     assert row_scores(probs[:0], label_sets([], n_classes=2), score=score).shape == (0,)
 
 
+@both_scores
+@pytest.mark.parametrize("unknown", [0.0, 0.3])
+def test_rows__of_many_classes_are_scored_alike_by_both_loops(score, unknown):
+    probs, table, _ = make(3, n=50, n_classes=300, unknown=unknown)
+    labels = from_states(table)
+    want = row_scores(probs, labels, score=score)
+    # Sums of 300 terms in two orders.
+    np.testing.assert_allclose(fast.row_scores(probs, labels, score=score), want, atol=1e-12)
+
+
 def test_cells__unknown_ones_have_no_score():
     scores = cell_scores(np.array([[0.2, 0.2, 0.2]]), from_states(np.array([[1, 0, -1]])))
     np.testing.assert_array_equal(scores, [[0.2, 0.8, np.nan]])
@@ -88,3 +101,5 @@ def test_cells__unknown_ones_have_no_score():
 def test_scores__unknown_name_is_refused():
     with pytest.raises(ValueError, match=r"one of \['ema', 'softmin'\], got 'mean'"):
         row_scores(TOY_PROBS, TOY, score="mean")
+    with pytest.raises(ValueError, match=r"one of \['ema', 'softmin'\], got 'mean'"):
+        fast.row_scores(TOY_PROBS, TOY, score="mean")
