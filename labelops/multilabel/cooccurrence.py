@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
-from scipy.special import expit, logit
+from scipy.special import expit
 
 from labelops.multilabel.cells import Cells
-from labelops.multilabel.labels import LabelSets, n_no, n_yes, owners
+from labelops.multilabel.labels import LabelSets, n_no, n_yes
 
-# N items, K classes, M cells, F features
+# N items, K classes, M cells
 
 PSEUDO_ITEMS = 4.0
 """Every pair is believed independent with the weight of so many items."""
@@ -40,19 +40,6 @@ class Pairs(NamedTuple):
     n_no: np.ndarray
     both: sparse.csr_array
     against: sparse.csr_array | None
-
-
-class Opinion(NamedTuple):
-    """How much features of a cell say about its state: P = expit(bias + Σ weight · feature).
-
-    Attributes
-    ----------
-    bias : float.
-    weight : float64, shape (F,).
-    """
-
-    bias: float
-    weight: np.ndarray
 
 
 def summarize(labels: LabelSets) -> Pairs:
@@ -128,7 +115,7 @@ def evidence(cells: Cells, labels: LabelSets, pairs: Pairs) -> tuple[np.ndarray,
     Notes
     -----
     O(classes of the item) a cell. Terms are added as if classes were independent given c, so the
-    sum shouts; `fit_opinion` finds how much of it to believe.
+    sum shouts; `labelops.multilabel.opinion` finds how much of it to believe.
 
     Examples
     --------
@@ -165,99 +152,3 @@ def _at(counts: sparse.csr_array, row: np.ndarray, column: np.ndarray) -> np.nda
     if not len(row):
         return np.zeros(0, np.int64)
     return np.asarray(counts[row, column]).ravel()
-
-
-def model_log_odds(p: np.ndarray) -> np.ndarray:
-    """Return log p / (1 − p) of a model's probabilities, within ±16; float64."""
-    return np.asarray(np.clip(logit(p.astype(np.float64)), -16.0, 16.0))
-
-
-def features(cells: Cells, labels: LabelSets, pairs: Pairs) -> np.ndarray:
-    """Return what the second opinion is made of: the model's log-odds and the evidence, (M, 2)."""
-    _, said = evidence(cells, labels, pairs)
-    return np.stack([model_log_odds(cells.p), said], axis=1)
-
-
-def sample_cells(
-    probs: np.ndarray, labels: LabelSets, *, n: int, rng: np.random.Generator
-) -> tuple[Cells, np.ndarray]:
-    """Return about n cells to fit on: as many present as ruled-out ones, and what each stands for.
-
-    Parameters
-    ----------
-    probs
-        Shape (N, K).
-    labels
-        Given classes.
-    n
-        How many, at most all.
-    rng
-        Which.
-
-    Returns
-    -------
-    Cells, and weights, shape (M,), by which they stand for all cells.
-    """
-    row, class_id = owners(labels.start), labels.ids.astype(np.int64)
-    chosen = _some(len(row), n // 2, rng)
-    yes = row[chosen], class_id[chosen]
-    if labels.negative_ids is not None and labels.negative_start is not None:
-        n_rest = len(labels.negative_ids)
-        chosen = _some(n_rest, n // 2, rng)
-        no = owners(labels.negative_start)[chosen], labels.negative_ids[chosen].astype(np.int64)
-    else:
-        n_rest = labels.n_items * labels.n_classes - len(row)
-        drawn = _some(labels.n_items * labels.n_classes, n // 2, rng)
-        drawn = drawn[~np.isin(drawn, row * labels.n_classes + class_id)]
-        no = drawn // labels.n_classes, drawn % labels.n_classes
-    n_yes_drawn, n_no_drawn = len(yes[0]), len(no[0])
-    rows, classes = np.concatenate([yes[0], no[0]]), np.concatenate([yes[1], no[1]])
-    is_given = np.arange(len(rows)) < n_yes_drawn
-    weight = np.where(is_given, len(row) / max(n_yes_drawn, 1), n_rest / max(n_no_drawn, 1))
-    return Cells(rows, classes, is_given, probs[rows, classes]), weight
-
-
-def _some(n: int, wanted: int, rng: np.random.Generator) -> np.ndarray:
-    return np.sort(rng.choice(n, min(n, wanted), replace=False))
-
-
-def fit_opinion(values: np.ndarray, is_given: np.ndarray, weight: np.ndarray) -> Opinion:
-    """Find how much each feature says, by logistic regression on the given states.
-
-    Parameters
-    ----------
-    values
-        From `features`, shape (M, F).
-    is_given
-        Given states, shape (M,).
-    weight
-        How many cells each one stands for, shape (M,).
-
-    Returns
-    -------
-    What makes the given states most probable (pseudo-likelihood), with a penalty too small to
-    notice. Without both states nothing can be learned: the first feature alone is believed.
-
-    References
-    ----------
-    Besag: Statistical analysis of non-lattice data. The Statistician 24, 1975.
-    """
-    # Imported late: most users of the counts never need it.
-    from sklearn.linear_model import LogisticRegression
-
-    if is_given.all() or not is_given.any():
-        return Opinion(0.0, np.eye(values.shape[1])[0])
-    model = LogisticRegression(C=1e4, solver="newton-cholesky", max_iter=100)
-    model.fit(values, is_given, sample_weight=weight / weight.mean())
-    return Opinion(float(model.intercept_[0]), np.asarray(model.coef_[0], np.float64))
-
-
-def second_opinion(values: np.ndarray, opinion: Opinion) -> np.ndarray:
-    """Return the probability of "present" that features speak for; float64, shape (M,).
-
-    Examples
-    --------
-    >>> second_opinion(np.array([[0.0, 2.0]]), Opinion(0.0, np.array([1.0, 0.5]))).round(3).tolist()
-    [0.731]
-    """
-    return np.asarray(expit(opinion.bias + values @ opinion.weight))

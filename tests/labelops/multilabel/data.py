@@ -9,7 +9,6 @@ import numpy as np
 from hypothesis import strategies as st
 
 from labelops.multilabel.cells import Cells
-from labelops.multilabel.labels import LabelSets, from_states
 
 
 def make(
@@ -71,6 +70,13 @@ def is_untied(probs: np.ndarray, table: np.ndarray, thresholds: np.ndarray) -> b
     return True
 
 
+def all_cells(table: np.ndarray, probs: np.ndarray | None = None) -> Cells:
+    """Return every cell with a known state."""
+    row, class_id = np.nonzero(table >= 0)
+    p = np.full(len(row), 0.5) if probs is None else probs[row, class_id]
+    return Cells(row, class_id, table[row, class_id] == 1, p)
+
+
 def dense(cells: Cells, shape: tuple[int, int]) -> np.ndarray:
     """Return flags of all cells."""
     flags = np.zeros(shape, bool)
@@ -120,8 +126,3 @@ def real_problem(path: Path, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.
         warnings.simplefilter("ignore")
         probs = cross_val_predict(model, scale(features), table, cv=3, method="predict_proba")
     return probs, table, truth
-
-
-def sets(table: np.ndarray) -> LabelSets:
-    """Return the sparse form."""
-    return from_states(table)

@@ -14,21 +14,11 @@ from labelops.multilabel.cooccurrence import (
     HALF,
     PSEUDO_ITEMS,
     evidence,
-    features,
-    fit_opinion,
     merge,
-    sample_cells,
-    second_opinion,
     summarize,
 )
 from labelops.multilabel.labels import from_states, label_sets, states, take_rows
-from tests.labelops.multilabel.data import make
-
-
-def all_cells(table: np.ndarray, probs: np.ndarray | None = None) -> Cells:
-    row, class_id = np.nonzero(table >= 0)
-    p = np.full(len(row), 0.5) if probs is None else probs[row, class_id]
-    return Cells(row, class_id, table[row, class_id] == 1, p)
+from tests.labelops.multilabel.data import all_cells, make
 
 
 def loop_evidence(table: np.ndarray, i: int, c: int) -> tuple[float, float]:
@@ -76,34 +66,6 @@ def test_evidence__of_classes_independent_given_another_is_bayes_rule(seed):
     assert expit(prior + said)[0] == pytest.approx(want, abs=1e-4)
 
 
-def test_opinion__learns_the_coupling_of_a_planted_pair():
-    n = {(1, 1): 4000, (1, 0): 1000, (0, 1): 3000, (0, 0): 12_000}
-    table = np.repeat(np.array(list(n), np.int8), list(n.values()), axis=0)
-    labels, cells = from_states(table), all_cells(table)
-    cells = cells.choose(cells.class_id == 0)
-    prior, said = evidence(cells, labels, summarize(labels))
-    has_other = table[cells.row, 1] == 1
-    values, state = (prior + said)[has_other, None], cells.is_given[has_other]
-    opinion = fit_opinion(values[:, :1], state, np.ones(len(state)))
-    found = second_opinion(values, opinion)
-    assert found.mean() == pytest.approx(4000 / 7000, abs=1e-3)
-
-
-def test_opinion__weighs_two_independent_witnesses_as_they_deserve():
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=(200_000, 2)) * 2
-    state = rng.random(len(values)) < expit(-0.7 + values @ [1.0, 0.4])
-    opinion = fit_opinion(values, state, np.ones(len(values)))
-    # Three standard errors of this many draws.
-    assert opinion.bias == pytest.approx(-0.7, abs=0.03)
-    np.testing.assert_allclose(opinion.weight, [1.0, 0.4], atol=0.03)
-
-
-def test_opinion__of_one_state_only_is_that_of_the_model():
-    opinion = fit_opinion(np.ones((3, 2)), np.zeros(3, bool), np.ones(3))
-    assert (opinion.bias, opinion.weight.tolist()) == (0.0, [1.0, 0.0])
-
-
 @pytest.mark.parametrize("unknown", [0.0, 0.5])
 @pytest.mark.parametrize("cut", [0, 1, 77, 200])
 def test_counts__add_up_over_shards_exactly(cut, unknown):
@@ -141,42 +103,7 @@ def test_evidence__of_no_cells_of_one_item_and_of_an_item_without_classes():
     # Left out of the counts, the only item leaves nothing behind.
     assert prior.tolist() == said.tolist() == [0.0, 0.0]
     none = all_cells(np.zeros((0, 2), np.int8))
-    assert features(none, label_sets([], n_classes=2), summarize(labels)).shape == (0, 2)
+    assert evidence(none, label_sets([], n_classes=2), summarize(labels))[1].shape == (0,)
     empty = label_sets([[], [0]], n_classes=2)
     _, said = evidence(all_cells(states(empty)), empty, summarize(empty))
     assert said[:2].tolist() == [0.0, 0.0]
-
-
-@pytest.mark.parametrize("unknown", [0.0, 0.5])
-def test_sample__stands_for_all_cells_of_either_state(unknown):
-    probs, table, _ = make(5, n=400, unknown=unknown)
-    cells, weight = sample_cells(probs, from_states(table), n=300, rng=np.random.default_rng(0))
-    assert np.array_equal(table[cells.row, cells.class_id] == 1, cells.is_given)
-    assert (table[cells.row, cells.class_id] >= 0).all()
-    assert np.array_equal(cells.p, probs[cells.row, cells.class_id])
-    assert weight[cells.is_given].sum() == pytest.approx((table == 1).sum())
-    assert weight[~cells.is_given].sum() == pytest.approx((table == 0).sum())
-
-
-def test_second_opinion__tells_planted_wrong_labels_better_than_the_model_alone():
-    """Classes come in two groups that do not mix; the model sees little."""
-    from sklearn.metrics import average_precision_score
-
-    rng = np.random.default_rng(0)
-    group = rng.integers(0, 2, 2000)
-    member = (np.arange(8) < 4)[None, :] == (group == 0)[:, None]
-    truth = member & (rng.random((2000, 8)) < 0.5)
-    logits = np.where(truth, 0.7, -0.7) + rng.normal(size=truth.shape)
-    probs = expit(logits)
-    table = (truth ^ (rng.random(truth.shape) < 0.05)).astype(np.int8)
-    labels = from_states(table)
-    pairs = summarize(labels)
-    cells, weight = sample_cells(probs, labels, n=6000, rng=rng)
-    opinion = fit_opinion(features(cells, labels, pairs), cells.is_given, weight)
-    assert opinion.weight[1] > 0
-    every = all_cells(table, probs)
-    given = every.choose(every.is_given)
-    is_wrong = ~truth[given.row, given.class_id]
-    alone = average_precision_score(is_wrong, 1 - given.p)
-    with_second = second_opinion(features(given, labels, pairs), opinion)
-    assert average_precision_score(is_wrong, 1 - with_second) > alone + 0.1

@@ -1,4 +1,4 @@
-"""Oracle: `labelops.confident` on every class by itself; Bayes' rule by enumeration."""
+"""Oracle: `labelops.confident` on every class by itself."""
 
 import numpy as np
 import pytest
@@ -11,8 +11,7 @@ from labelops.confident import estimates as single
 from labelops.confident.filters import Settings, group_quotas
 from labelops.confident.joint import round_rows
 from labelops.confident.prune import prune_counts as single_prune_counts
-from labelops.multilabel.belief import presence
-from labelops.multilabel.cells import Cells, Counts
+from labelops.multilabel.cells import Counts
 from labelops.multilabel.estimates import calibrate, estimate, prune_counts, quotas, round_pairs
 
 counts_of_classes = arrays(
@@ -80,27 +79,3 @@ def test_estimates__of_classes_that_nobody_or_everybody_has():
     assert np.isnan(found.wrong_rate).tolist() == [True, False, True]
     assert np.isnan(found.missing_rate).tolist() == [False, True, True]
     assert calibrate(found.joint, n_given).sum(axis=(1, 2)).tolist() == [5, 5, 0]
-
-
-def test_presence__inverts_the_noise_and_applies_bayes_rule():
-    counts = np.array([[[800, 100], [20, 180]], [[500, 0], [0, 300]]])
-    found = estimate(counts, counts.sum(axis=2), np.ones((2, 2)))
-    alpha, beta = 100 / 280, 20 / 820
-    for q in (0.0, 0.3, 0.9, 1.0):
-        p = (1 - alpha) * q + beta * (1 - q)
-        for given in (False, True):
-            present = q * ((1 - alpha) if given else alpha)
-            absent = (1 - q) * (beta if given else 1 - beta)
-            cells = Cells(np.zeros(1, int), np.zeros(1, int), np.array([given]), np.array([p]))
-            want = (q + present / (present + absent)) / 2
-            # Two roundings of p at most, divided by 1 − α − β.
-            assert presence(cells, found)[0] == pytest.approx(want, abs=1e-14)
-
-
-def test_presence__without_noise_the_given_state_and_the_model_meet_half_way():
-    counts = np.array([[[500, 0], [0, 300]]])
-    found = estimate(counts, counts.sum(axis=2), np.ones((1, 2)))
-    zero = np.zeros(3, int)
-    cells = Cells(zero, zero, np.array([False, True, False]), np.array([0.5, 0.5, 1.0]))
-    # Ruled out with α = 0 is impossible for p = 1: there the model alone is heard.
-    assert presence(cells, found).tolist() == [0.25, 0.75, 1.0]

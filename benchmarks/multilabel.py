@@ -1,0 +1,280 @@
+"""Multi-label confident learning against cleanlab, and at a size that cleanlab was left with.
+
+    python benchmarks/multilabel.py [--part both|cleanlab|shards] [--rows 50000] [--classes 100]
+        [--shard-rows 351133] [--shard-classes 1522] [--folder DIR] [--only-make] [--repeats 3]
+
+Part `cleanlab`: flags of every row and class of made-up data in memory, ours (compiled) and
+`cleanlab.multilabel_classification.filter.find_multilabel_issues_per_class` with one process and
+with its default, turn by turn in one run, best of the repeats (cleanlab: of one); every flag is
+compared. What is compiled was compiled before.
+
+Part `shards`: 351 133 items × 1 522 classes, the size of cleanlab's issue 780, from Parquet shards
+of float32 in blocks of rows, on two threads: thresholds, joints, cuts; pairs of classes; flags with
+what to believe of each, and row scores. Each pass reads the shards again; time of each, and the
+peak memory of a process that does nothing else.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import reduce
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from labelops.confident.filters import Settings  # noqa: E402
+from labelops.fast import multilabel as fast  # noqa: E402
+from labelops.hashing import hash_integers  # noqa: E402
+from labelops.multilabel import cooccurrence as co  # noqa: E402
+from labelops.multilabel import opinion as op  # noqa: E402
+from labelops.multilabel.issues import Block, Blocks, apply, fit  # noqa: E402
+from labelops.multilabel.labels import from_flat, from_states  # noqa: E402
+
+THREADS = 2
+SHARD_BYTES = 50_000_000
+BLOCK_BYTES = 1 << 22
+
+
+def make(seed: list[int], n: int, n_classes: int, per_item: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return (probs, present) of a fair model; a fifth of the positives is missing, some wrong."""
+    rng = np.random.default_rng(seed)
+    share = 1 / np.arange(2, n_classes + 2)
+    share *= per_item / share.sum()
+    truth = rng.random((n, n_classes), dtype=np.float32) < share.astype(np.float32)
+    logits = rng.standard_normal((n, n_classes), dtype=np.float32)
+    logits += np.where(truth, np.float32(2.0), np.float32(-4.5))
+    probs = 1 / (1 + np.exp(-logits))
+    chance = rng.random((n, n_classes), dtype=np.float32)
+    return probs, np.where(truth, chance > 0.2, chance < 0.02 * share.astype(np.float32))
+
+
+def versus_cleanlab(args: argparse.Namespace) -> None:
+    from cleanlab.multilabel_classification.filter import find_multilabel_issues_per_class
+
+    probs, present = make([1], args.rows, args.classes, per_item=4.0)
+    labels = from_states(present.astype(np.int8))
+    lists = [np.flatnonzero(row).tolist() for row in present]
+    fast.find_label_issues(probs[:500], from_states(present[:500].astype(np.int8)))
+
+    def ours() -> np.ndarray:
+        cells, _ = fast.find_label_issues(probs, labels, filter_by=args.filter_by)
+        flags = np.zeros(probs.shape, bool)
+        flags[cells.row, cells.class_id] = True
+        return flags
+
+    def theirs(n_jobs: int | None) -> Callable[[], np.ndarray]:
+        return lambda: find_multilabel_issues_per_class(
+            lists, probs, filter_by=args.filter_by, n_jobs=n_jobs
+        )
+
+    contenders = {"labelops": ours, "cleanlab, 1 process": theirs(1), "cleanlab": theirs(None)}
+    took: dict[str, list[float]] = {name: [] for name in contenders}
+    flags = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for turn in range(args.repeats):
+            for name, find in contenders.items():
+                if turn == 0 or name == "labelops":
+                    start = time.perf_counter()
+                    flags[name] = find()
+                    took[name].append(time.perf_counter() - start)
+    print(f"{args.rows:,} × {args.classes} float32, {args.filter_by}")
+    best = min(took["labelops"])
+    for name, times in took.items():
+        differing = int((flags[name] != flags["labelops"]).sum())
+        print(
+            f"{name:20}{min(times):9.3f} s{min(times) / best:9.1f} ×{flags[name].sum():9,} flags, "
+            f"{differing} differ"
+        )
+    ratio = min(min(times) for name, times in took.items() if name != "labelops") / best
+    print(f"goal: 10 × cleanlab at its best; here {ratio:.1f} ×")
+
+
+def make_shards(folder: Path, n: int, n_classes: int) -> None:
+    """Write shards of probabilities and lists of given classes, one after the other."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = max(1, SHARD_BYTES // (4 * n_classes))
+    for shard, start in enumerate(range(0, n, rows)):
+        size = min(rows, n - start)
+        probs, present = make([2, shard], size, n_classes, per_item=3.0)
+        offsets = np.concatenate([[0], np.cumsum(present.sum(axis=1))]).astype(np.int32)
+        lists = pa.ListArray.from_arrays(offsets, pa.array(np.nonzero(present)[1], pa.int32()))
+        column = pa.FixedSizeListArray.from_arrays(pa.array(probs.ravel()), n_classes)
+        ids = pa.array(np.arange(start, start + size))
+        table = pa.table({"item_id": ids, "labels": lists, "pred_probs": column})
+        pq.write_table(table, folder / f"part-{shard:05d}.parquet", row_group_size=2048)
+
+
+def read_blocks(file: Path) -> Iterator[Block]:
+    """Yield a shard's rows in blocks."""
+    reader = pq.ParquetFile(file)
+    n_classes = reader.schema_arrow.field("pred_probs").type.list_size
+    rows = max(16, BLOCK_BYTES // (4 * n_classes))
+    for batch in reader.iter_batches(batch_size=rows, use_threads=False):
+        probs = batch.column("pred_probs").flatten().to_numpy().reshape(-1, n_classes)
+        lists = batch.column("labels")
+        offsets = lists.offsets.to_numpy() - lists.offsets[0].as_py()
+        labels = from_flat(lists.flatten().to_numpy(), offsets, n_classes=n_classes)
+        yield Block(probs, labels, hash_integers(batch.column("item_id").to_numpy()))
+
+
+def stream(folder: Path, filter_by: str) -> None:
+    """Do everything from shards and print what it took as JSON."""
+    files = sorted(folder.glob("*.parquet"))
+    n_classes = pq.read_schema(files[0]).field("pred_probs").type.list_size
+    engine = fast.CompiledEngine()
+    # Compile, or load what was compiled, before the clock starts.
+    probs, present = make([3], 64, 16, per_item=2.0)
+    # As Arrow hands them out.
+    probs.flags.writeable = False
+    tiny = from_states(present.astype(np.int8))
+    fast.find_label_issues(probs, tiny)
+    fast.row_scores(probs, tiny)
+    passes: list[float] = []
+
+    def blocks_of(file: Path) -> Blocks:
+        return lambda: read_blocks(file)
+
+    def look(file: Path) -> tuple[co.Pairs, Block]:
+        """Count pairs in a shard's labels; return its first block to draw cells from."""
+        table = pq.read_table(file, columns=["labels"])["labels"].combine_chunks()
+        offsets = table.offsets.to_numpy()
+        labels = from_flat(table.flatten().to_numpy(), offsets, n_classes=n_classes)
+        return co.summarize(labels), next(read_blocks(file))
+
+    def learn(pairs: co.Pairs, firsts: list[Block]) -> op.Opinion:
+        """Fit the opinion to some cells of every shard."""
+        parts = []
+        for shard, block in enumerate(firsts):
+            rng = np.random.default_rng(shard)
+            cells, weight = op.sample_cells(block.probs, block.labels, n=4000, rng=rng)
+            values = op.features(cells, block.labels, pairs)
+            parts.append((values, cells.is_given, op.class_odds(cells, pairs), weight))
+        return op.fit_opinion(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+    def flag(file: Path) -> tuple[int, int, float, float]:
+        wrong = missing = 0
+        believed = score = 0.0
+        for block in read_blocks(file):
+            cells = apply(rules, block, engine=engine)
+            wrong += int(cells.is_given.sum())
+            missing += int((~cells.is_given).sum())
+            values = op.features(cells, block.labels, pairs)
+            belief = op.believe(values, cells.is_given, op.class_odds(cells, pairs), opinion)
+            believed += float(belief[~cells.is_given].sum())
+            score += float(fast.row_scores(block.probs, block.labels).sum())
+        return wrong, missing, believed, score
+
+    start = time.perf_counter()
+    with ThreadPoolExecutor(THREADS) as pool:
+
+        def mapper(work: Callable[[Blocks], object], shards: list[Blocks]) -> list[object]:
+            begin = time.perf_counter()
+            found = list(pool.map(work, shards))
+            passes.append(time.perf_counter() - begin)
+            return found
+
+        rules = fit(
+            [blocks_of(file) for file in files],
+            n_classes=n_classes,
+            settings=Settings(filter_by),
+            engine=engine,
+            mapper=mapper,
+        )
+        begin = time.perf_counter()
+        looked, firsts = zip(*pool.map(look, files), strict=True)
+        pairs = reduce(co.merge, looked)
+        opinion = learn(pairs, list(firsts))
+        del looked, firsts
+        passes.append(time.perf_counter() - begin)
+        begin = time.perf_counter()
+        found = np.array(list(pool.map(flag, files))).sum(axis=0)
+        passes.append(time.perf_counter() - begin)
+    outcome = {
+        "wall_s": time.perf_counter() - start,
+        "passes_s": [round(s, 1) for s in passes],
+        "wrong": int(found[0]),
+        "missing": int(found[1]),
+        "believed_present": found[2],
+        "noise": [round(opinion.missing, 3), round(opinion.wrong, 3)],
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+    print(json.dumps(outcome))
+
+
+def bare(folder: Path) -> float:
+    """Return the time of reading every block once and throwing it away."""
+
+    def read(file: Path) -> int:
+        return sum(len(block.probs) for block in read_blocks(file))
+
+    start = time.perf_counter()
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(read, sorted(folder.glob("*.parquet"))))
+    return time.perf_counter() - start
+
+
+def from_shards(args: argparse.Namespace) -> None:
+    folder = args.folder / f"multilabel-{args.shard_rows}-{args.shard_classes}"
+    if not folder.exists():
+        make_shards(folder, args.shard_rows, args.shard_classes)
+    if args.only_make:
+        return
+    scan = bare(folder)
+    command = [sys.executable, __file__, "--stream", str(folder), "--filter-by", args.filter_by]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    n_bytes = sum(file.stat().st_size for file in folder.iterdir())
+    print(
+        f"{args.shard_rows:,} × {args.shard_classes:,} from {len(list(folder.iterdir()))} shards "
+        f"({n_bytes / 1e9:.2f} GB), {args.filter_by}, {THREADS} threads"
+    )
+    print(
+        f"{found['wall_s']:.1f} s in passes of {found['passes_s']} s (a bare scan: {scan:.1f} s), "
+        f"peak {found['peak_mib']:.0f} MiB; {found['wrong']:,} wrong, {found['missing']:,} missing "
+        f"of which {found['believed_present']:,.0f} are believed present; missing and wrong in all: "
+        f"{found['noise']}"
+    )
+    print(f"goal: 30 minutes; here {found['wall_s'] / 60:.2f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--part", choices=["both", "cleanlab", "shards"], default="both")
+    parser.add_argument("--rows", type=int, default=50_000)
+    parser.add_argument("--classes", type=int, default=100)
+    parser.add_argument("--shard-rows", type=int, default=351_133)
+    parser.add_argument("--shard-classes", type=int, default=1522)
+    parser.add_argument("--filter-by", default="prune_by_noise_rate")
+    parser.add_argument("--folder", type=Path, help="for the shards; kept if given")
+    parser.add_argument("--only-make", action="store_true", help="make the shards and stop")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--stream", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.stream:
+        stream(args.stream, args.filter_by)
+        return
+    if args.part != "shards" and not args.only_make:
+        versus_cleanlab(args)
+    if args.part != "cleanlab":
+        with tempfile.TemporaryDirectory(prefix="labelops-bench-") as temporary:
+            args.folder = args.folder or Path(temporary)
+            from_shards(args)
+
+
+if __name__ == "__main__":
+    main()
