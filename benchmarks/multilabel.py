@@ -246,8 +246,8 @@ def from_shards(args: argparse.Namespace) -> None:
     print(
         f"{found['wall_s']:.1f} s in passes of {found['passes_s']} s (a bare scan: {scan:.1f} s), "
         f"peak {found['peak_mib']:.0f} MiB; {found['wrong']:,} wrong, {found['missing']:,} missing "
-        f"of which {found['believed_present']:,.0f} are believed present; missing and wrong in all: "
-        f"{found['noise']}"
+        f"of which {found['believed_present']:,.0f} are believed present; shares believed missing "
+        f"and wrong in all {found['noise']}"
     )
     print(f"goal: 30 minutes; here {found['wall_s'] / 60:.2f}")
 

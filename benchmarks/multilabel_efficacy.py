@@ -19,8 +19,8 @@ score      cleanlab's score (self confidence) of every cell, flagged or not
 belief     labelops.multilabel.opinion, of the student's log-odds alone
 second     the same, with the second opinion of the item's other classes
 
-Noise found: α and ω of the opinion, the shares of present classes that are missing and of given ones
-that are wrong, beside those planted and those of confident learning.
+Noise found: α and ω of the opinion, the shares of present classes that are missing and of given
+ones that are wrong, beside those planted and those of confident learning.
 
 Repaired: mean average precision on the 30 %, with their true labels, of the same student trained on
 given labels, on labels with every flag of cleanlab turned round, with cells turned round where
