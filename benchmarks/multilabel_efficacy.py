@@ -14,7 +14,8 @@ A student (logistic regression, one a class) is cross-validated on the spoiled l
 Found: average precision over all cells that are given no (missing) or yes (wrong), of
 
 threshold  where the student says otherwise (p beyond ½), by p; the rest in no order
-cleanlab   the flags of cleanlab.multilabel_classification, by its score; the rest in no order
+cleanlab   the flags of cleanlab.multilabel_classification, by its score; the rest in no order.
+           They are ours, which are the same; compared with cleanlab's own for the first seed
 score      cleanlab's score (self confidence) of every cell, flagged or not
 belief     labelops.multilabel.opinion, of the student's log-odds alone
 second     the same, with the second opinion of the item's other classes
@@ -71,7 +72,7 @@ class Split(NamedTuple):
 def read_set(path: Path) -> tuple[np.ndarray, np.ndarray]:
     with gzip.open(path, "rt") as file:
         names = [name.strip('"') for name in file.readline().strip().split(",")]
-        values = np.loadtxt(file, delimiter=",", dtype=np.float32)
+        values = np.loadtxt(file, delimiter=",", dtype=np.float32, quotechar='"')
     is_label = np.array([name.startswith("label__") for name in names])
     return values[:, ~is_label], values[:, is_label] > 0
 
@@ -153,9 +154,11 @@ def cleanlab_flags(probs: np.ndarray, given: np.ndarray) -> np.ndarray:
 
 def ours(
     probs: np.ndarray, given: np.ndarray, labels: LabelSets, seed: int
-) -> tuple[dict[str, np.ndarray], op.Opinion, Estimates]:
-    """Return P(present) of every cell, without and with the second opinion, and the noise."""
-    _, found = fast.find_label_issues(probs, labels)
+) -> tuple[dict[str, np.ndarray], op.Opinion, Estimates, np.ndarray]:
+    """Return P(present) of every cell, without and with the second opinion; the noise; flags."""
+    flagged, found = fast.find_label_issues(probs, labels)
+    flags = np.zeros(given.shape, bool)
+    flags[flagged.row, flagged.class_id] = True
     cells, pairs = all_cells(probs, given), summarize(labels)
     rng = np.random.default_rng([seed, 3])
     sample, weight = op.sample_cells(probs, labels, n=100_000, rng=rng)
@@ -167,7 +170,7 @@ def ours(
         opinion = op.fit_opinion(learned[:, :used], sample.is_given, sample_odds, weight)
         belief = op.believe(values[:, :used], cells.is_given, odds, opinion)
         believed[name] = belief.reshape(given.shape)
-    return believed, opinion, found
+    return believed, opinion, found, flags
 
 
 def average_precision(score: np.ndarray, hit: np.ndarray) -> float:
@@ -183,8 +186,10 @@ def one_run(data: Split, noise: str, seed: int, l2: float) -> dict[tuple[str, st
     given = spoil(data.truth, noise, seed)
     probs = cross_validate(data.x, given, l2)
     labels = from_states(given.astype(np.int8))
-    flags = cleanlab_flags(probs, given)
-    believed, opinion, estimates = ours(probs, given, labels, seed)
+    believed, opinion, estimates, flags = ours(probs, given, labels, seed)
+    if seed == 0:
+        n_differing = int((flags != cleanlab_flags(probs, given)).sum())
+        print(f"flags that differ from those of cleanlab itself: {n_differing}", flush=True)
     # How much each cell speaks for "present".
     says = {
         "threshold": np.where((probs > 0.5) != given, probs, given),

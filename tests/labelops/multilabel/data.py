@@ -105,7 +105,7 @@ def read_set(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return (features, states) of a data set whose label columns start with `label__`."""
     with gzip.open(path, "rt") as file:
         names = [name.strip('"') for name in file.readline().strip().split(",")]
-        values = np.loadtxt(file, delimiter=",", dtype=np.float32)
+        values = np.loadtxt(file, delimiter=",", dtype=np.float32, quotechar='"')
     is_label = np.array([name.startswith("label__") for name in names])
     return values[:, ~is_label], values[:, is_label].astype(np.int8)
 

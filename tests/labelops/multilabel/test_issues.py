@@ -40,7 +40,7 @@ def flags_of(probs, table, engine=ENGINES["compiled"], **settings):
 
 @every_filter
 @both_engines
-@settings(max_examples=15)
+@settings(max_examples=12)
 @examples(problem=problems())
 def test_flags__equal_those_of_cleanlab_on_every_row_and_class(engine, filter_by, problem):
     probs, table = problem

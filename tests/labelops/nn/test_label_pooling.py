@@ -73,11 +73,26 @@ def test_score_maps__whole_picture_is_what_the_model_says(name):
     np.testing.assert_allclose(got, want, atol=1e-4 * float(want.abs().max()) + 1e-6)
 
 
-@pytest.mark.parametrize("name", ["vgg11", "convnext_tiny", "mobilenet_v3_small"])
-def test_score_maps__models_that_end_otherwise_are_refused(name):
+def test_score_maps__of_a_model_with_a_layer_behind_the_pooling_are_refused():
     torch.manual_seed(0)
+    maps = score_maps_of(build("mobilenet_v3_small", n_classes=5), "mobilenet_v3_small")
     with pytest.raises(ValueError, match=r"^score maps: "):
-        score_maps_of(build(name, n_classes=5), name)(torch.randn(1, 3, 64, 64))
+        maps(torch.randn(1, 3, 64, 64))
+
+
+def test_score_maps__of_a_model_with_a_nonlinear_head_are_refused():
+    torch.manual_seed(0)
+    head = nn.Linear(4, 2)
+    tail = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Tanh(), head)
+    with pytest.raises(ValueError, match=r"mean of a model's cells .* layer between pooling"):
+        ScoreMaps(nn.Sequential(nn.Conv2d(3, 4, 1), *tail), head)(torch.randn(1, 3, 5, 5) * 3)
+
+
+def test_score_maps__of_a_model_that_flattens_its_cells_are_refused():
+    head = nn.Linear(4 * 25, 2)
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), head)
+    with pytest.raises(ValueError, match=r"pools 100 features .* networks that flatten"):
+        ScoreMaps(model, head)(torch.randn(1, 3, 5, 5))
 
 
 def test_score_maps__of_a_model_of_ones_own_are_the_head_at_every_cell():
