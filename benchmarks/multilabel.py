@@ -39,8 +39,8 @@ from labelops.fast import multilabel as fast  # noqa: E402
 from labelops.hashing import hash_integers  # noqa: E402
 from labelops.multilabel import cooccurrence as co  # noqa: E402
 from labelops.multilabel import opinion as op  # noqa: E402
-from labelops.multilabel.issues import Block, Blocks, apply, fit  # noqa: E402
 from labelops.multilabel.labels import from_flat, from_states  # noqa: E402
+from labelops.multilabel.rules import Block, Blocks, apply, fit  # noqa: E402
 
 THREADS = 2
 SHARD_BYTES = 50_000_000

@@ -10,13 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score
 
-from labelops.multilabel.evaluate import (
-    average_precisions,
-    rank_measures,
-    real_share,
-    set_measures,
-    variable_top_k,
-)
+from labelops.multilabel.accuracy import real_share, variable_top_k
+from labelops.multilabel.evaluate import average_precisions, rank_measures, set_measures
 from labelops.multilabel.labels import from_flat, from_states, label_sets
 from labelops.multilabel.resampling import average, draws, measure
 from tests.labelops.multilabel.data import make

@@ -13,9 +13,11 @@ from labelops.confident import issues as single
 from labelops.confident.filters import Filter, Settings
 from labelops.fast.multilabel import CompiledEngine
 from labelops.multilabel import issues
+from labelops.multilabel import rules as rules_module
 from labelops.multilabel.cells import ReadableEngine
-from labelops.multilabel.issues import Block, apply, blocks_of, fit
+from labelops.multilabel.issues import blocks_of
 from labelops.multilabel.labels import from_states, label_sets, take_rows
+from labelops.multilabel.rules import Block, apply, fit
 from tests.labelops.multilabel.data import (
     cleanlab_flags,
     dense,
@@ -148,8 +150,8 @@ def test_rules__do_not_depend_on_shards_and_on_when_counting_ends(
     rules = Settings(filter_by)
     whole = Block(probs, labels, hashes)
     want = fit([lambda: [whole]], n_classes=5, settings=rules, engine=ENGINES["compiled"])
-    monkeypatch.setattr(issues, "COLLECT", collect)
-    monkeypatch.setattr(issues, "COUNT_CELLS", 64)
+    monkeypatch.setattr(rules_module, "COLLECT", collect)
+    monkeypatch.setattr(rules_module, "COUNT_CELLS", 64)
     ends = [0, *cuts, 200]
     slices = [slice(a, b) for a, b in itertools.pairwise(ends)]
     shards = [Block(probs[s], take_rows(labels, s), hashes[s]) for s in slices][::-1]

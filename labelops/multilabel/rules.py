@@ -1,0 +1,257 @@
+"""Confident learning where an item may have any number of classes: passes over blocks of rows.
+
+Three or four passes, none of which holds more than a block: sums for the thresholds; counts for the
+joints; where more labels disagree than are flagged, cuts between them; and the flags. Everything
+that is carried between blocks adds up exactly, so neither blocks, shards, threads nor their order
+change anything.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import reduce
+from typing import Any, NamedTuple, get_args
+
+import numpy as np
+
+from labelops.confident import selection as sel
+from labelops.confident import thresholds as conf
+from labelops.confident.filters import BY_CLASSES, BY_LOWEST, BY_PAIRS, Filter, Settings
+from labelops.confident.keys import order_keys
+from labelops.confident.selection import Elements, Selection
+from labelops.multilabel.cells import (
+    Cells,
+    Engine,
+    ReadableEngine,
+    add_counts,
+    no_counts,
+    state_bounds,
+)
+from labelops.multilabel.estimates import Estimates, estimate, quotas
+from labelops.multilabel.labels import LabelSets
+
+# N items, K classes; a group is a class and the given state, 2 · class + state
+
+COLLECT = 1 << 21
+"""So many open cells (48 MB) are collected and sorted instead of counted once more."""
+
+COUNT_CELLS = 1 << 21
+"""Aim for so many counts (16 MB) in a pass."""
+
+
+class Block(NamedTuple):
+    """Some items.
+
+    Attributes
+    ----------
+    probs : out-of-sample probability of every class, float32 or float64, shape (n, K); rows need
+        not sum to one.
+    labels : their given classes.
+    hashes : distinct numbers by which ties are broken, uint64, shape (n,).
+    """
+
+    probs: np.ndarray
+    labels: LabelSets
+    hashes: np.ndarray
+
+
+Blocks = Callable[[], Iterable[Block]]
+"""Gives the same items whenever it is called."""
+
+Mapper = Callable[[Callable[[Blocks], Any], Sequence[Blocks]], Iterable[Any]]
+"""Does something with every shard, here or elsewhere: ``map``, or that of an executor."""
+
+
+class Rules(NamedTuple):
+    """What is known of a data set, enough to flag its labels block by block.
+
+    Attributes
+    ----------
+    settings : the filter.
+    estimates : thresholds, joints, rates.
+    cuts : where the flagged cells of a group end; None for filters that do not choose among them.
+    """
+
+    settings: Settings
+    estimates: Estimates
+    cuts: Selection | None
+
+
+def check_block(block: Block, n_classes: int) -> Block:
+    """Refuse what is not a block of probabilities with labels.
+
+    Raises
+    ------
+    ValueError
+        If shapes or types do not fit, or a probability is out of range.
+    """
+    probs = block.probs
+    if (
+        probs.ndim != 2
+        or probs.shape[1] != n_classes
+        or probs.dtype not in (np.float32, np.float64)
+    ):
+        raise ValueError(
+            f"probs must be float32 or float64 of shape (n, {n_classes}), got {probs.dtype} "
+            f"{probs.shape}"
+        )
+    if block.labels.n_items != len(probs) or block.labels.n_classes != n_classes:
+        raise ValueError(
+            f"labels must be of {len(probs)} items and {n_classes} classes, as probs are; got "
+            f"{block.labels.n_items} and {block.labels.n_classes}"
+        )
+    if block.hashes.shape != (len(probs),) or block.hashes.dtype != np.uint64:
+        raise ValueError(
+            f"hashes must be {len(probs)} uint64, one an item, got {block.hashes.dtype} "
+            f"{block.hashes.shape}"
+        )
+    # Written so that NaN fails too.
+    if probs.size and not (probs.min() >= 0 and probs.max() <= 1):
+        row = int(np.argmin(((probs >= 0) & (probs <= 1)).all(axis=1)))
+        raise ValueError(
+            f"probs must lie in [0, 1]; row {row} of the block does not. Were logits passed "
+            "instead of probabilities?"
+        )
+    return block
+
+
+def fit(
+    shards: Sequence[Blocks],
+    *,
+    n_classes: int,
+    settings: Settings | None = None,
+    engine: Engine | None = None,
+    mapper: Mapper = map,
+) -> Rules:
+    """Estimate a data set's noise and find the cuts of a filter.
+
+    Parameters
+    ----------
+    shards
+        The data set, cut in any way.
+    n_classes
+        K.
+    settings
+        Which filter, as in `labelops.confident.issues.find_label_issues`; the default there.
+    engine
+        Who does the loops over rows; the readable one if absent.
+    mapper
+        Who goes through the shards. The answer does not depend on it.
+
+    Raises
+    ------
+    ValueError
+        If a block does not fit or a setting is out of range.
+
+    Notes
+    -----
+    Each pass is O(N K). Memory: blocks, 300 B a class, and for the cuts at most 24 MB + 48 MB,
+    whatever N is; where no more than `COLLECT` cells compete, two passes are enough.
+
+    References
+    ----------
+    Thyagarajan, Snorrason, Northcutt, Mueller: Identifying Incorrect Annotations in Multi-Label
+    Classification Data. 2022.
+    """
+    settings = settings or Settings()
+    if settings.filter_by not in get_args(Filter):
+        raise ValueError(
+            f"filter_by must be one of {list(get_args(Filter))}, got {settings.filter_by!r}"
+        )
+    engine = engine or ReadableEngine()
+    pair = np.zeros(2 * n_classes, np.int64)
+
+    def sums(blocks: Blocks) -> conf.SelfConfidence:
+        checked = (check_block(block, n_classes) for block in blocks())
+        found = (engine.sums(block.probs, block.labels) for block in checked)
+        return reduce(conf.merge, found, conf.SelfConfidence(pair, pair, pair))
+
+    total = reduce(conf.merge, mapper(sums, shards), conf.SelfConfidence(pair, pair, pair))
+    thresholds = conf.finish(total).reshape(-1, 2)
+
+    def count(blocks: Blocks) -> Any:
+        found = (
+            engine.counts(b.probs, b.labels, state_bounds(thresholds, b.probs.dtype))
+            for b in blocks()
+        )
+        return reduce(add_counts, found, no_counts(n_classes))
+
+    counts = reduce(add_counts, mapper(count, shards), no_counts(n_classes))
+    found = estimate(counts.joint, total.n.reshape(-1, 2), thresholds)
+    if settings.filter_by not in BY_PAIRS | BY_CLASSES | BY_LOWEST:
+        return Rules(settings, found, None)
+    by_class = settings.filter_by in BY_LOWEST
+    n_open = counts.disagreeing.sum(axis=1) if by_class else counts.disagreeing.ravel()
+
+    def elements(blocks: Blocks) -> Iterator[Elements]:
+        for block in blocks():
+            yield _elements(settings, engine.disagreeing(block.probs, block.labels), block.hashes)
+
+    cuts = _find_cuts(shards, quotas(settings, found, counts), n_open, elements, mapper)
+    return Rules(settings, found, cuts)
+
+
+def _elements(settings: Settings, cells: Cells, hashes: np.ndarray) -> Elements:
+    """Return disagreeing cells as what competes within its group; the least probable first."""
+    group = cells.class_id
+    if settings.filter_by not in BY_LOWEST:
+        group = 2 * group + cells.is_given
+    # In double precision whatever the probabilities are in, so that shards may differ.
+    return Elements(group, order_keys(cells.p_given.astype(np.float64)), hashes[cells.row])
+
+
+def _find_cuts(
+    shards: Sequence[Blocks],
+    quota: np.ndarray,
+    n_open: np.ndarray,
+    elements: Callable[[Blocks], Iterator[Elements]],
+    mapper: Mapper,
+) -> Selection:
+    """Find the cuts: what is taken whole is known; count while much is open, then sort the rest."""
+    # A single bin, counted before: nothing that disagrees has more than a half.
+    edges = order_keys(np.array([0.0, 0.5])) + np.array([0, 1], np.uint64)
+    selection = sel.start(quota, edges)
+    selection, _ = sel.narrow_first(selection, edges, n_open[selection.groups][:, None])
+    while selection.total_open > COLLECT:
+        known = selection
+        bits = max(3, min(12, (COUNT_CELLS // len(known.open_slots)).bit_length() - 1))
+
+        def count(blocks: Blocks, known: Selection = known, bits: int = bits) -> np.ndarray:
+            none = np.zeros((len(known.open_slots), 1 << bits), np.int64)
+            return sum((sel.count(known, bits, part) for part in elements(blocks)), none)
+
+        counts = sum(mapper(count, shards), np.zeros((len(known.open_slots), 1 << bits), np.int64))
+        selection = sel.narrow(known, bits, counts)
+    if not selection.total_open:
+        return selection
+
+    def collect(blocks: Blocks) -> Elements:
+        open_ones = (sel.collect(selection, part) for part in elements(blocks))
+        return sel.concatenate([sel.no_elements(), *open_ones])
+
+    return sel.settle(selection, sel.concatenate([sel.no_elements(), *mapper(collect, shards)]))
+
+
+def apply(rules: Rules, block: Block, *, engine: Engine | None = None) -> Cells:
+    """Return the labels of a block that are probably wrong or missing.
+
+    Parameters
+    ----------
+    rules
+        From `fit`.
+    block
+        Some of the same items.
+    engine
+        Who does the loop over rows.
+
+    Returns
+    -------
+    Cells: `is_given` says of which kind, wrong or (not given) missing.
+    """
+    cells = (engine or ReadableEngine()).disagreeing(block.probs, block.labels)
+    if rules.cuts is not None:
+        taken = sel.is_taken(rules.cuts, _elements(rules.settings, cells, block.hashes))
+        return cells.choose(taken)
+    if rules.settings.filter_by == "confident_learning":
+        bounds = state_bounds(rules.estimates.thresholds, block.probs.dtype)
+        other = np.where(cells.is_given, 1 - cells.p, cells.p)
+        return cells.choose(other >= bounds[cells.class_id, np.where(cells.is_given, 0, 1)])
+    return cells
