@@ -54,8 +54,9 @@ def find_label_issues(
     -----
     The flags are those of ``cleanlab.multilabel_classification.filter.
     find_multilabel_issues_per_class`` wherever the latter does not depend on the order of equal
-    values. An item is flagged if any of its classes is. A class that every item was given, which
-    cleanlab refuses, has no labels that could be told from wrong ones.
+    values: it orders by p − (1 − p), which in single precision is one number for many tiny p, while
+    here the smaller p comes first. An item is flagged if any of its classes is. A class that every
+    item was given, which cleanlab refuses, has no labels that could be told from wrong ones.
 
     Examples
     --------

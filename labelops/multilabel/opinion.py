@@ -5,7 +5,7 @@ share α is missing, and of what was given the share ω is wrong. How present a 
 logistic in a cell's features. Both are fitted together, so noise is believed in only where nothing
 simpler explains the given states: however sure the features, no more than 1 − α of such cells are
 given. Confident learning counts every disagreement with a weak model as noise; on real sets with a
-tenth of the labels hidden it counted up to five times as many, and beliefs built on that were sure
+tenth of the labels hidden it counted two to ten times as many, and beliefs built on that were sure
 and wrong (`benchmarks/multilabel_efficacy.py`).
 """
 
