@@ -186,16 +186,16 @@ def _listener() -> Listener:
 def progress_artifact(stage: str) -> Iterator[Listener]:
     """Keep a progress artifact of a stage up to date; gives the listener that does it.
 
-    The share of the stage that is done is not known before its last step has begun: what is shown
+    A stage that is over before anybody could look gets none: two requests would take longer. The
+    share of the stage that is done is not known before its last step has begun: what is shown
     is the share of the step at work, with its name.
     """
     key = artifact_key("labelops-progress", stage)
-    artifact = create_progress_artifact(0.0, key=key, description=f"Stage {stage}")
-    assert isinstance(artifact, UUID)
-    shown = todo = done = 0.0
+    artifact: UUID | None = None
+    shown, todo, done = time.monotonic(), 0.0, 0.0
 
     def tell(event: Event) -> None:
-        nonlocal shown, todo, done
+        nonlocal artifact, shown, todo, done
         if event.kind == "step":
             todo, done = float(max(event.n_items, 1)), 0.0
         elif event.kind == "shard":
@@ -203,18 +203,24 @@ def progress_artifact(stage: str) -> Iterator[Listener]:
             if time.monotonic() - shown >= REFRESH_S:
                 shown = time.monotonic()
                 text = f"Stage {stage}, step {event.step}"
-                _shrug(artifact, min(100.0 * done / max(todo, 1.0), 100.0), text)
+                artifact = _show(artifact, key, min(100.0 * done / max(todo, 1.0), 100.0), text)
 
     yield tell
-    _shrug(artifact, 100.0, f"Stage {stage}: finished")
+    if artifact is not None:
+        _show(artifact, key, 100.0, f"Stage {stage}: finished")
 
 
-def _shrug(artifact: UUID, progress: float, description: str) -> None:
-    """Update a progress artifact; a run does not fail because nobody can watch it."""
+def _show(artifact: UUID | None, key: str, progress: float, description: str) -> UUID | None:
+    """Make or update a progress artifact; a run does not fail because nobody can watch it."""
     try:
+        if artifact is None:
+            made = create_progress_artifact(progress, key=key, description=description)
+            assert isinstance(made, UUID)
+            return made
         update_progress_artifact(artifact, progress=progress, description=description)
     except Exception as err:
         logging.getLogger("labelops").warning("progress could not be reported: %s", err)
+    return artifact
 
 
 def publish(found: "Report", address: str) -> None:

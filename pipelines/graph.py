@@ -85,12 +85,14 @@ class ThreadWorkers:
     ) -> Iterator[R]:
         """Yield results as shards are done; small shards that take no time are done right here."""
         alone = len(tasks) <= 1 or self.n_workers == 1
-        rest, is_short = deque(tasks), True
-        while rest and (alone or (is_short and _is_small(rest[0]))):
+        rest, n_long = deque(tasks), 0
+        while rest and (alone or (n_long < 2 and _is_small(rest[0]))):
             began = time.perf_counter()
             task = rest.popleft()
             result = attempt(function, task)
-            is_short = time.perf_counter() - began < SHORT_S * len(_sizes(task))
+            is_long = time.perf_counter() - began > SHORT_S * len(_sizes(task))
+            # One in a row may have waited for an import, or for the disk.
+            n_long = n_long + 1 if is_long else 0
             yield result
         if rest:
             yield from self._in_threads(function, list(rest))

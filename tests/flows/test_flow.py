@@ -101,11 +101,30 @@ def test_flow__gives_the_same_bytes_as_a_direct_run_with_one_task_a_stage(
         "labelops-top-issues",
         "labelops-summary",
         "labelops-report",
-        *(f"labelops-progress-{task['name']}" for task in tasks if task["name"] != "report"),
     }
     classes = json.loads(artifacts["labelops-class-quality"]["data"])
     assert {row["class"] for row in classes} == {"ant", "bee", "cow"}
     assert (flow / "report.html").as_uri() in artifacts["labelops-report"]["data"]
+
+
+def test_flow__shows_the_progress_of_a_stage_that_takes_longer(
+    inside: Command,
+    prefect_url: dict[str, str],
+    ask: Ask,
+    shards: Path,
+    nap_recipe: Path,
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "run"
+    settings = ("--set", "nap.seconds=2.5")  # Progress is shown after two seconds.
+    done = inside("run", nap_recipe, "--data", shards, "--out", out, *settings, **prefect_url)
+    assert done.returncode == 0, done.stderr
+    run = flow_run_on(ask, out)
+    ours = {"limit": 200, "flow_runs": {"id": {"any_": [run["id"]]}}}
+    shown = {found["key"]: found for found in ask("artifacts/filter", ours)}
+    assert float(shown["labelops-progress-nap"]["data"]) == 100.0
+    assert shown["labelops-progress-nap"]["description"] == "Stage nap: finished"
+    assert "labelops-progress-source" not in shown
 
 
 def test_flow__fails_with_the_message_of_a_direct_run_and_is_not_tried_again_in_vain(
