@@ -10,6 +10,7 @@ This is the definition; `labelops.fast.cardinality` does the same compiled.
 
 # N items, B bags, n items of one bag
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +37,24 @@ class Marginals(NamedTuple):
     beliefs: np.ndarray
     messages: np.ndarray
     log_evidence: np.ndarray
+
+
+class Counted(NamedTuple):
+    """Counts of independent items, weighted by g.
+
+    Attributes
+    ----------
+    with_it, without : E[g(Σ y) | y_i = 1] and E[g(Σ y) | y_i = 0], float64, shape (n,).
+    total : E g(Σ y).
+    """
+
+    with_it: np.ndarray
+    without: np.ndarray
+    total: float
+
+
+Count = Callable[[np.ndarray, np.ndarray], Counted]
+"""Takes tilted log-odds (n,) and g(s) for s = 0 … n."""
 
 
 def marginals(log_odds: np.ndarray, start: np.ndarray, counts: Counts) -> Marginals:
@@ -131,7 +150,9 @@ def _sums(values: np.ndarray, start: np.ndarray) -> np.ndarray:
     return np.asarray(total[start[1:]] - total[start[:-1]])
 
 
-def bag_marginals(log_odds: np.ndarray, log_f: np.ndarray) -> Marginals:
+def bag_marginals(
+    log_odds: np.ndarray, log_f: np.ndarray, *, count: Count | None = None
+) -> Marginals:
     """Return the marginals of one bag; log_f may be any concave function of the count.
 
     Parameters
@@ -140,6 +161,8 @@ def bag_marginals(log_odds: np.ndarray, log_f: np.ndarray) -> Marginals:
         q, shape (n,).
     log_f
         log f(s) for s = 0 … n, shape (n + 1,), finite somewhere that the certain items allow.
+    count
+        How to count tilted items; by default `count_directly`.
 
     Examples
     --------
@@ -163,8 +186,7 @@ def bag_marginals(log_odds: np.ndarray, log_f: np.ndarray) -> Marginals:
     tilted = np.clip(q + theta, -REACH, REACH)
     log_g = log_f - theta * np.arange(n_open + 1)
     shift = log_g.max()
-    is_flipped = n_open - low < high
-    with_it, without, total = _count(tilted, np.exp(log_g - shift), is_flipped=is_flipped)
+    with_it, without, total = (count or count_directly)(tilted, np.exp(log_g - shift))
     p, not_p = sigmoid(tilted), sigmoid(-tilted)
     with np.errstate(divide="ignore"):
         messages[is_open] = theta + np.log(with_it) - np.log(without)
@@ -173,21 +195,25 @@ def bag_marginals(log_odds: np.ndarray, log_f: np.ndarray) -> Marginals:
     return Marginals(beliefs, messages, np.array([gained.sum() + shift + np.log(total)]))
 
 
-def _count(
-    tilted: np.ndarray, g: np.ndarray, *, is_flipped: bool
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Count positives, or negatives where there may be fewer of them."""
-    if is_flipped:
-        without, with_it, total = _count(-tilted, g[::-1], is_flipped=False)
-        return with_it, without, total
-    top = int(np.flatnonzero(g)[-1])
-    return forward_backward(sigmoid(tilted), sigmoid(-tilted), g[: top + 1])
+def count_directly(tilted: np.ndarray, g: np.ndarray) -> Counted:
+    """Run `forward_backward` over positives, or over negatives where there can be fewer of them.
+
+    Parameters
+    ----------
+    tilted
+        Log-odds, finite, shape (n,).
+    g
+        g(s) ≥ 0 for s = 0 … n, shape (n + 1,).
+    """
+    low, high = np.flatnonzero(g)[[0, -1]]
+    if len(tilted) - low < high:
+        turned = forward_backward(sigmoid(-tilted), sigmoid(tilted), g[::-1][: len(g) - low])
+        return Counted(turned.without, turned.with_it, turned.total)
+    return forward_backward(sigmoid(tilted), sigmoid(-tilted), g[: high + 1])
 
 
-def forward_backward(
-    p: np.ndarray, not_p: np.ndarray, g: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return E[g(Σ y) | y_i = 1], E[g(Σ y) | y_i = 0] for every i, and E g(Σ y).
+def forward_backward(p: np.ndarray, not_p: np.ndarray, g: np.ndarray) -> Counted:
+    """Return E[g(Σ y) | y_i = 1] and E[g(Σ y) | y_i = 0] for every i, and E g(Σ y).
 
     A_0 = δ_0, A_i(s) = (1 − p_i) A_{i−1}(s) + p_i A_{i−1}(s − 1);
     B_n = g, B_{i−1}(s) = (1 − p_i) B_i(s) + p_i B_i(s + 1);
@@ -213,7 +239,7 @@ def forward_backward(
         without[i] = forward[i] @ backward
         backward[:-1] = not_p[i] * backward[:-1] + p[i] * backward[1:]
         backward[-1] *= not_p[i]
-    return with_it, without, float(backward[0])
+    return Counted(with_it, without, float(backward[0]))
 
 
 def tilt(log_odds: np.ndarray, log_f: np.ndarray) -> float:
