@@ -88,9 +88,10 @@ def accuracy_and_auc(beliefs, true):
 @pytest.mark.parametrize(
     ("share", "bag", "strength", "is_normalised", "least_accuracy", "least_auc"),
     [
-        # Ours are the specification's means of five seeds, minus three points: seeds differ.
+        # The specification's means of five seeds, less three points, because seeds differ.
         (0.3, 8, 1.0, False, 0.90, 0.95),
         (0.3, 8, 3.0, True, 0.91, 0.95),
+        (0.3, 32, 1.0, False, 0.86, 0.88),
         (0.3, 32, 3.0, True, 0.83, 0.89),
         (0.5, 32, 3.0, True, 0.85, 0.90),
     ],
@@ -106,13 +107,8 @@ def test_planted_labels__are_found_from_counts_and_neighbours_alone(
         edges = edges_of_neighbours(data.indices, weights)
         if is_normalised:
             edges = normalise_by_degree(edges, n_items=1024, strength=strength)
-        beliefs = fast(
-            np.zeros(1024),
-            data.start,
-            hard_counts(data.positives),
-            edges,
-            damping=0.9 if is_normalised else 0.5,
-        ).beliefs
+        counts = hard_counts(data.positives)
+        beliefs = fast(np.zeros(1024), data.start, counts, edges).beliefs
         found.append(accuracy_and_auc(beliefs, data.true))
     accuracy, auc = np.mean(found, axis=0)
     assert accuracy >= least_accuracy
