@@ -5,6 +5,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from scipy.sparse import coo_array
 
 
 class Edges(NamedTuple):
@@ -96,12 +97,12 @@ def edges_of_neighbours(indices: np.ndarray, weights: np.ndarray) -> Edges:
     if not (np.isfinite(w) & (w > 0)).all():
         raise ValueError("edges_of_neighbours: weights must be finite and not negative")
     first, second = np.minimum(a, b), np.maximum(a, b)
-    # Of a pair's two entries the one with the larger weight comes last.
-    order = np.lexsort([w, second, first])
-    first, second, w = first[order], second[order], w[order]
-    is_last = np.ones(len(w), bool)
-    is_last[:-1] = (first[1:] != first[:-1]) | (second[1:] != second[:-1])
-    return Edges(first[is_last], second[is_last], w[is_last])
+    key = first * n + second
+    order = np.argsort(key, kind="stable")
+    key = key[order]
+    starts = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]])) if len(key) else key
+    largest = np.maximum.reduceat(w[order], starts) if len(key) else w
+    return Edges(key[starts] // n, key[starts] % n, largest)
 
 
 def normalise_by_degree(edges: Edges, *, n_items: int, strength: float) -> Edges:
@@ -137,17 +138,19 @@ def inbox_of(edges: Edges, *, n_items: int) -> Inbox:
         raise ValueError(f"edges: items must be 0 ≤ first < second < {n_items}")
     if not (np.isfinite(w) & (w >= 0)).all():
         raise ValueError("edges: weights must be finite and not negative")
-    target, source = np.concatenate([a, b]), np.concatenate([b, a])
-    order = np.lexsort([source, target])
-    target, source = target[order], source[order]
-    if ((target[1:] == target[:-1]) & (source[1:] == source[:-1])).any():
+    n_both = 2 * len(a)
+    ends = (np.concatenate([a, b]), np.concatenate([b, a]))
+    # A sparse matrix is what lists ends by row; its values are the places that they came from.
+    matrix = coo_array((np.arange(n_both), ends), shape=(n_items, n_items)).tocsr()
+    if matrix.nnz != n_both:
         raise ValueError("edges: a pair of items is there twice, which would double its weight")
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
-    n_edges = len(a)
-    narrow = np.int32 if max(len(order), n_items) < 2**31 else np.int64
-    reverse = np.empty(len(order), narrow)
-    reverse[place[:n_edges]], reverse[place[n_edges:]] = place[n_edges:], place[:n_edges]
-    start = np.concatenate([[0], np.cumsum(np.bincount(target, minlength=n_items))])
-    both = np.concatenate([w, w])[order]
-    return Inbox(start.astype(np.int64), source.astype(narrow), reverse, both)
+    narrow = np.int32 if max(n_both, n_items) < 2**31 else np.int64
+    place = np.empty(n_both, narrow)
+    place[matrix.data] = np.arange(n_both, dtype=narrow)
+    reverse = np.roll(place, len(a))[matrix.data]
+    return Inbox(
+        matrix.indptr.astype(np.int64),
+        matrix.indices.astype(narrow),
+        reverse,
+        np.asarray(w, np.float64)[matrix.data % max(len(a), 1)],
+    )
