@@ -84,7 +84,7 @@ def soft_counts(positives: np.ndarray, *, strength: float | np.ndarray) -> Count
     Raises
     ------
     ValueError
-        If a strength is not a finite number above 0.
+        If a count is not finite, or a strength not a finite number above 0.
 
     Examples
     --------
@@ -92,12 +92,18 @@ def soft_counts(positives: np.ndarray, *, strength: float | np.ndarray) -> Count
     [2.0]
     """
     k = np.asarray(positives, np.float64)
-    weight = np.broadcast_to(np.asarray(strength, np.float64), k.shape).copy()
+    if not np.isfinite(k).all():
+        raise ValueError(
+            "soft_counts: positives must be finite; use free_counts where none is known"
+        )
+    weight = np.broadcast_to(np.asarray(strength, np.float64), k.shape)
     if not (np.isfinite(weight) & (weight > 0)).all():
         raise ValueError(
             "soft_counts: strength must be finite and above 0; use interval_counts for counts that "
             "are only bounded, hard_counts for exact ones"
         )
+    # Beyond these it is as good as unknown or exact, and 1 / λ or λ n² would overflow.
+    weight = np.clip(weight, 1e-100, 1e100)
     return Counts(np.zeros(len(k), np.int64), np.full(len(k), NO_LIMIT), k, weight)
 
 

@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 
 from labelops.fast import cardinality as fast
 from labelops.proportions.cardinality import marginals
-from labelops.proportions.counts import free_counts, hard_counts, interval_counts, soft_counts
+from labelops.proportions.counts import (
+    free_counts,
+    hard_counts,
+    interval_counts,
+    join_counts,
+    soft_counts,
+)
 from tests.labelops.proportions.data import KINDS, make_bags, small_bags, starts
 from tests.oracles.bags import log_domain_bag, longdouble_bag
 
@@ -64,7 +70,7 @@ def test_bag_of_2000__agrees_with_counting_in_logarithms(k):
     log_f = np.where(np.arange(2001) == k, 0.0, -np.inf)
     found = fast.marginals(q, np.array([0, 2000]), hard_counts(np.array([k])))
     # Rounding of logarithms of sums up to 2000 · log 2: see the next test for ours.
-    np.testing.assert_allclose(found.beliefs, log_domain_bag(q, log_f)[0], atol=1e-11)
+    np.testing.assert_allclose(found.beliefs, log_domain_bag(q, log_f)[0], atol=4e-12)
 
 
 @pytest.mark.parametrize("k", [5, 200])
@@ -143,6 +149,36 @@ def test_first_order__is_what_a_large_bag_tends_to():
     k = round(float((1 / (1 + np.exp(-q - 0.5))).sum()))
     found = fast.marginals(q, np.array([0, len(q)]), hard_counts(np.array([k])))
     assert np.abs(found.beliefs - 1 / (1 + np.exp(-q - 0.5))).max() < 1 / 2800
+
+
+@pytest.mark.parametrize("strength", [1e-310, 1e-12, 1e12, 1e300])
+def test_soft_count__extreme_strengths_are_no_count_or_an_exact_one(strength):
+    q, start = np.random.default_rng(0).normal(0, 2, 100), np.array([0, 100])
+    found = fast.marginals(q, start, soft_counts(np.array([30.0]), strength=strength))
+    sure = hard_counts(np.array([30])) if strength > 1 else free_counts(1)
+    # λ (s − k)² is at most 1e-12 · 70² where it is small.
+    np.testing.assert_allclose(found.beliefs, marginals(q, start, sure).beliefs, atol=1e-8)
+
+
+@examples(seed=st.integers(0, 9999))
+def test_repeating_every_bag__repeats_its_beliefs_to_the_same_bits(seed):
+    q, start, counts = make_bags(seed, [5, 70])
+    twice = fast.marginals(
+        np.concatenate([q, q]),
+        np.concatenate([start, start[-1] + start[1:]]),
+        join_counts([counts, counts]),
+    )
+    want = fast.marginals(q, start, counts).beliefs
+    np.testing.assert_array_equal(twice.beliefs, np.concatenate([want, want]))
+
+
+def test_items_that_cannot_be_positive__change_nothing_for_the_others():
+    q = np.random.default_rng(1).normal(0, 2, 90)
+    more = np.concatenate([q, np.full(30, -600.0)])
+    found = fast.marginals(more, np.array([0, 120]), hard_counts(np.array([25])))
+    want = fast.marginals(q, np.array([0, 90]), hard_counts(np.array([25])))
+    np.testing.assert_allclose(found.beliefs[:90], want.beliefs, atol=1e-14)
+    assert (found.beliefs[90:] < 1e-200).all()
 
 
 def test_empty__gives_nothing():

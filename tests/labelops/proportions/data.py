@@ -1,5 +1,6 @@
 """Bags for tests: log-odds, where bags begin, what is known of their counts."""
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -76,6 +77,7 @@ class Gaussians(NamedTuple):
     points: np.ndarray
 
 
+@functools.cache
 def two_gaussians(seed: int, *, share: float, offset: float, bag: int, n: int = 1024) -> Gaussians:
     """Means ± offset on the first of two axes, random bags."""
     rng = np.random.default_rng(seed)

@@ -33,6 +33,11 @@ def test_soft_counts__refuses_a_strength_that_says_nothing(strength):
         c.soft_counts(np.array([1.0]), strength=strength)
 
 
+def test_soft_counts__refuses_counts_that_are_none():
+    with pytest.raises(ValueError, match="free_counts"):
+        c.soft_counts(np.array([1.0, np.nan]), strength=1.0)
+
+
 def test_round_counts__reports_how_far_each_was_off():
     found = c.round_counts(np.array([0.3 * 10, 2.4, 0.0, 5.0]), np.array([10, 3, 1, 5]))
     assert found.counts.tolist() == [3, 2, 0, 5]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from hypothesis import given as examples
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from labelops.proportions.cardinality import marginals
@@ -156,6 +157,7 @@ def test_component_that_does_not_settle__is_reported_and_the_others_are_not_held
     assert found.convergence.last_change[0] > 1e-4
 
 
+@settings(max_examples=25)
 @examples(seed=st.integers(0, 999))
 def test_permuting_items__permutes_beliefs(seed):
     h, start, counts = make_bags(seed, [5, 5], spread=1.0)
@@ -200,7 +202,7 @@ def test_empty__gives_nothing():
 
 
 @pytest.mark.parametrize(
-    ("settings", "why"),
+    ("wrong", "why"),
     [
         ({"damping": 1.0}, "damping"),
         ({"damping": -0.1}, "damping"),
@@ -208,12 +210,12 @@ def test_empty__gives_nothing():
         ({"max_sweeps": 0}, "max_sweeps"),
     ],
 )
-def test_settings__that_go_nowhere_are_refused(settings, why):
+def test_settings__that_go_nowhere_are_refused(wrong, why):
     with pytest.raises(ValueError, match=why):
         propagate(
             np.zeros(1),
             np.array([0, 1]),
             soft_counts(np.ones(1), strength=1),
             no_edges(),
-            **settings,
+            **wrong,
         )
