@@ -176,6 +176,26 @@ def fit_bag_model(
     return chosen
 
 
+def refit_bag_model(
+    model: BagModel, features: np.ndarray, start: np.ndarray, positives: np.ndarray
+) -> BagModel:
+    """Learn the same model with the same prior from other bags, such as all but those held out.
+
+    Parameters
+    ----------
+    model
+        From `fit_bag_model`: its waves and prior are kept.
+    features, start, positives
+        As there.
+    """
+    x = np.ascontiguousarray(features, np.float32)
+    begin, k = _checked(x, start, positives)
+    with one_thread():
+        problem = _Problem(basis(model.waves, x), begin, k, n_linear=x.shape[1])
+        found = problem.minimise(model.prior, None)
+    return model._replace(weight=found.weight, bias=found.bias, log_evidence=found.log_evidence)
+
+
 def bag_log_odds(model: BagModel, features: np.ndarray, *, rows: int = 16_384) -> np.ndarray:
     """Return the log-odds of items under a model, float64, shape (N,).
 
