@@ -1,7 +1,8 @@
 """Confident learning from Parquet against a bare scan of the column, and against cleanlab.
 
     python benchmarks/confident.py [--rows 1000000] [--classes 100] [--folder DIR] [--repeats 3]
-        [--contenders scan,read,stage,arrays,cleanlab,batched] [--filter-by prune_by_noise_rate]
+        [--contenders scan,dataset,read,stage,arrays,cleanlab,batched]
+        [--filter-by prune_by_noise_rate]
 
 Makes shards of made-up predictions (streamed, so 10 000 000 rows need disk and no memory), then
 runs every contender in processes of its own, turn by turn, and prints the best time of each as a
@@ -10,6 +11,7 @@ imports and after a first run on a tiny data set, which loads what is compiled. 
 contenders that say the same are compared row by row.
 
 scan      reads the column in blocks and throws it away, two threads
+dataset   the same by pyarrow's own scanner of data sets, two threads
 read      reads the column shard by shard into memory, two threads
 stage     stage `confident` as a run does it: checksums, commits, sidecar, ranks
 arrays    labelops.fast.confident.find_label_issues, after reading everything into memory
@@ -34,6 +36,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,7 +46,7 @@ THREADS = 2
 SHARD_BYTES = 50_000_000
 BLOCK_BYTES = 1 << 20
 SAME = ("cleanlab", "stage", "arrays")
-CONTENDERS = ("scan", "read", "stage", "arrays", "cleanlab", "batched")
+CONTENDERS = ("scan", "dataset", "read", "stage", "arrays", "cleanlab", "batched")
 # Copies that cleanlab makes of the probabilities, roughly; more than the machine has is skipped.
 COPIES = {"arrays": 2.5, "cleanlab": 4.0}
 
@@ -155,6 +158,19 @@ def scan(folder: Path, tiny: Path, work: Path, filter_by: str) -> Outcome:
 
     over_shards(tiny, stream)
     return over_shards(folder, stream)
+
+
+def dataset(folder: Path, tiny: Path, work: Path, filter_by: str) -> Outcome:
+    pa.set_cpu_count(THREADS)
+
+    def stream(source: Path) -> int:
+        scanner = pads.dataset(source).scanner(columns=["pred_probs"])
+        return sum(batch.num_rows for batch in scanner.to_batches())
+
+    stream(tiny)
+    clock = Clock()
+    n = stream(folder)
+    return clock.read() | {"rows": n}
 
 
 def read(folder: Path, tiny: Path, work: Path, filter_by: str) -> Outcome:
@@ -316,7 +332,7 @@ def report(found: Mapping[str, Outcome], work: Path) -> None:
     if "stage" in found:
         ratios = [
             f"{found['stage']['wall_s'] / found[name]['wall_s']:.2f} × {name}"
-            for name in ("scan", "read")
+            for name in ("scan", "dataset", "read")
             if name in found
         ]
         print(f"budget: stage at most 1.5 × a bare scan; here {' and '.join(ratios)}")

@@ -112,6 +112,7 @@ def detection(items: LabelSet, probs: np.ndarray, folder: Path, belief: np.ndarr
         "F1 flags": f1(flagged, wrong),
         "F1 cleanlab": f1(theirs, wrong),
         "F1 belief < 1/2": f1(believed < 0.5, wrong),
+        "noise by belief": float(1 - believed.mean()),
         "precision flags": float(wrong[flagged].mean()) if flagged.any() else float("nan"),
         "recall flags": float(flagged[wrong].mean()),
         "rows flagged otherwise": float((flagged != theirs).sum()),

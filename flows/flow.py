@@ -14,6 +14,7 @@ from concurrent.futures import CancelledError
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from prefect import flow, task
@@ -39,6 +40,9 @@ from pipelines.lock import locked
 from pipelines.recipe import load_recipe
 from pipelines.run import Event, Listener, finish, open_run, run_stage, silent
 from pipelines.state import load_run
+
+if TYPE_CHECKING:
+    from pipelines.report.model import Report
 
 STAGE_TIMEOUT_S = 86_400.0
 """A stage that takes longer than a day has been forgotten by whoever it waits for."""
@@ -98,9 +102,7 @@ def do_stage(out: str, stage: str, cluster: str | None = None) -> None:
 def do_report(out: str) -> str:
     """Check that no item was lost, write the report, and show the same numbers as artifacts."""
     run = load_run(out)
-    report = finish(run, listen=_listener())
-    publish(out, report)
-    return report
+    return finish(run, listen=_listener(), show=publish)
 
 
 def run_recipe(
@@ -215,11 +217,8 @@ def _shrug(artifact: UUID, progress: float, description: str) -> None:
         logging.getLogger("labelops").warning("progress could not be reported: %s", err)
 
 
-def publish(out: str, report: str) -> None:
+def publish(found: "Report", address: str) -> None:
     """Show the numbers of the report as Prefect artifacts, under keys that keep their history."""
-    from pipelines.report import collect
-
-    found = collect(out)
     create_table_artifact(
         class_table(found), key="labelops-class-quality", description="Quality of each class"
     )
@@ -227,5 +226,5 @@ def publish(out: str, report: str) -> None:
         issue_table(found), key="labelops-top-issues", description="What to look at first"
     )
     create_markdown_artifact(summary(found), key="labelops-summary")
-    link = report if "://" in report else Path(report).absolute().as_uri()
+    link = address if "://" in address else Path(address).absolute().as_uri()
     create_link_artifact(link, link_text="Report", key="labelops-report")

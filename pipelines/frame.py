@@ -18,7 +18,10 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from pipelines.errors import CorruptShardError
+from pipelines.recent import Recent
 from pipelines.store import open_store
+
+_recent = Recent()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,7 @@ class FileRef:
     uri, name : store and name within it.
     rows : rows it must have.
     footer : hash of its Parquet footer, or "" where none was taken.
+    digest : hash of all of it, or "" where none was taken.
     rejects : for every later step that rejected rows: their positions among the rows it saw.
     ipc : whether it is Arrow IPC instead of Parquet.
     """
@@ -38,6 +42,7 @@ class FileRef:
     name: str
     rows: int
     footer: str = ""
+    digest: str = ""
     rejects: tuple[tuple[int, ...], ...] = ()
     ipc: bool = False
 
@@ -57,6 +62,15 @@ class ColumnRef:
 
     file: str
     name: str
+
+
+def narrow_columns(types: Mapping[str, pa.DataType]) -> frozenset[str]:
+    """Return the columns that hold one number, flag or short text an item."""
+    return frozenset(
+        name
+        for name, kind in types.items()
+        if pa.types.is_primitive(kind) or pa.types.is_string(kind)
+    )
 
 
 class Frame:
@@ -138,13 +152,24 @@ class Frame:
                 if self._columns[name].file == file and name not in {*names, *self._cache}
             ]
             ref = self._files[file]
-            table = read_columns(ref, [self._columns[name].name for name in names])
+            table = self._read(ref, names)
             live = ref.live()
             if live is not None:
                 table = table.take(pa.array(live))
             for position, name in enumerate(names):
                 self._cache[name] = table.column(position)
         return pa.table([self._cache[name] for name in columns], names=list(columns))
+
+    def _read(self, ref: FileRef, columns: Sequence[str]) -> pa.Table:
+        """Return all rows of some columns of one file; narrow ones are remembered."""
+        names = [self._columns[column].name for column in columns]
+        if not ref.digest or not self._narrow.issuperset(columns):
+            return read_columns(ref, names)
+        table = _recent.get(ref.digest, names)
+        if table is None:
+            table = read_columns(ref, names)
+            _recent.put(ref.digest, table)
+        return table
 
     def file(self, folder: str) -> pa.Table:
         """Return a whole scratch file of this shard, whose rows are not one an item."""

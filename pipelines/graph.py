@@ -12,6 +12,7 @@ import os
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -22,6 +23,12 @@ R = TypeVar("R")
 
 RETRIES = 2
 """A shard is tried so often again after an error of the machine, not of the data."""
+
+SMALL_ITEMS = 1000
+SHORT_S = 0.020
+"""A shard of so few items, if it takes no longer than that, is mostly work of the interpreter, for
+which threads only wait for each other: 100 shards of ten items took 4.9 s of processor time in two
+threads, 3.5 s in one."""
 
 
 class Workers(Protocol):
@@ -56,6 +63,17 @@ def describe(task: object) -> str:
     return f"shard {getattr(task, 'shard', '')} ({label})" if label else str(task)
 
 
+def _sizes(task: object) -> list[int]:
+    """Return the number of items of every shard of a task; of a task of another kind, nothing."""
+    shards = task if isinstance(task, list) else [task]
+    return [shard.n for shard in shards if hasattr(shard, "n")]
+
+
+def _is_small(task: object) -> bool:
+    sizes = _sizes(task)
+    return bool(sizes) and sum(sizes) <= SMALL_ITEMS * len(sizes)
+
+
 class ThreadWorkers:
     """Dask's threaded scheduler in this process."""
 
@@ -65,15 +83,21 @@ class ThreadWorkers:
     def map(
         self, function: Callable[[T], R], tasks: Sequence[T], *, gpu: bool = False
     ) -> Iterator[R]:
-        """Yield results as shards are done.
+        """Yield results as shards are done; small shards that take no time are done right here."""
+        alone = len(tasks) <= 1 or self.n_workers == 1
+        rest, is_short = deque(tasks), True
+        while rest and (alone or (is_short and _is_small(rest[0]))):
+            began = time.perf_counter()
+            task = rest.popleft()
+            result = attempt(function, task)
+            is_short = time.perf_counter() - began < SHORT_S * len(_sizes(task))
+            yield result
+        if rest:
+            yield from self._in_threads(function, list(rest))
 
-        The scheduler returns only when all of its graph is done, so it runs in a thread of its own
-        and each task hands its result over itself.
-        """
-        if len(tasks) <= 1 or self.n_workers == 1:
-            for task in tasks:
-                yield attempt(function, task)
-            return
+    def _in_threads(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
+        # The scheduler returns only when all of its graph is done, so it runs in a thread of its
+        # own and each task hands its result over itself.
         from dask.threaded import get
 
         done: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from pipelines.commit import Record
+from pipelines.commit import Record, digest_name
 from pipelines.frame import ColumnRef, FileRef
 from pipelines.source import Source
 
@@ -103,6 +103,7 @@ class Layout:
                         name=file["name"],
                         rows=file["rows"],
                         footer=file["footer"],
+                        digest=file[digest_name(file["folder"])],
                         rejects=_some(rejects[position + 1 :]),
                         ipc=file["ipc"],
                     )

@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.commit import (
     Record,
@@ -17,7 +17,7 @@ from pipelines.commit import (
     verify,
 )
 from pipelines.errors import CorruptShardError, DataError, RunError
-from pipelines.frame import Frame
+from pipelines.frame import Frame, narrow_columns
 from pipelines.graph import Workers, open_workers
 from pipelines.layout import SOURCE, Layer, Layout
 from pipelines.lock import locked
@@ -35,6 +35,9 @@ from pipelines.state import (
     manifest_name,
 )
 from pipelines.work import Task, do_fit, do_map, do_reduce, forget_jobs
+
+if TYPE_CHECKING:
+    from pipelines.report.model import Report
 
 TIMINGS_FILE = "timings.json"
 SUMMARY_FILE = "summary.json"
@@ -306,7 +309,7 @@ class _Driver:
             return
         records = self._committed(step)
         todo = [s for s in range(len(self.run.source.shards)) if s not in records]
-        tasks = [self._task(position, step, shard) for shard in todo]
+        tasks = self._tasks(position, step, todo)
         self._announce(step, tasks)
         for record in self.pool.map(do_map, tasks, gpu=self.entry.stage.gpu):
             seconds = record.pop("seconds")
@@ -367,7 +370,7 @@ class _Driver:
             )
 
     def _reduce(self, position: int, step: Reduce) -> None:
-        tasks = [self._task(position, step, s) for s in range(len(self.run.source.shards))]
+        tasks = self._tasks(position, step, range(len(self.run.source.shards)))
         self._announce(step, tasks)
         n_groups = min(len(tasks), GROUPS_PER_WORKER * self.pool.n_workers)
         groups = [tasks[i::n_groups] for i in range(n_groups)]
@@ -379,7 +382,7 @@ class _Driver:
         save_result(self.run.store, self.entry.name, step.name, step.finish(merged, self.ctx))
 
     def _fit(self, position: int, step: Fit) -> None:
-        tasks = [self._task(position, step, s) for s in range(len(self.run.source.shards))]
+        tasks = self._tasks(position, step, range(len(self.run.source.shards)))
         self._announce(step, tasks)
         for n in self.pool.map(do_fit, [tasks], gpu=self.entry.stage.gpu):
             self._shard_done(step, n, 0.0, "")
@@ -404,7 +407,7 @@ class _Driver:
             )
         )
 
-    def _task(self, position: int, step: Step, shard: int) -> Task:
+    def _tasks(self, position: int, step: Step, shards: Sequence[int]) -> list[Task]:
         name = self.entry.name
         columns = self.layout.columns(name, step.reads)
         types = self.layout.types(name)
@@ -413,22 +416,25 @@ class _Driver:
         folders = {column.file for column in columns.values()} | scratch | {SOURCE}
         if ids is not None:
             folders.add(ids.file)
-        files = self.layout.files(shard, folders)
-        return Task(
-            run=self.run.uri,
-            key=self.entry.key,
-            stage=name,
-            position=position,
-            shard=shard,
-            label=self.run.source.shards[shard].name,
-            n=self.layout.n_live(shard),
-            files=files,
-            columns=columns,
-            reads=tuple(step.reads),
-            types={read: types[read] for read in step.reads if read in types},
-            ids=ids,
-            source_rows=files[SOURCE],
-        )
+        return [
+            Task(
+                run=self.run.uri,
+                key=self.entry.key,
+                stage=name,
+                position=position,
+                shard=shard,
+                label=self.run.source.shards[shard].name,
+                n=self.layout.n_live(shard),
+                files=files,
+                columns=columns,
+                reads=tuple(step.reads),
+                types={read: types[read] for read in step.reads if read in types},
+                ids=ids,
+                source_rows=files[SOURCE],
+            )
+            for shard in shards
+            for files in [self.layout.files(shard, folders)]
+        ]
 
 
 def _note_timing(run: Run, name: str, seconds: float, steps: Mapping[str, float]) -> None:
@@ -443,7 +449,11 @@ def _note_timing(run: Run, name: str, seconds: float, steps: Mapping[str, float]
     run.store.write_atomic(TIMINGS_FILE, dump(timings))
 
 
-def finish(run: Run, *, listen: Listener = silent) -> str:
+Show = Callable[["Report", str], None]
+"""Gets what the report says, and its URI."""
+
+
+def finish(run: Run, *, listen: Listener = silent, show: Show | None = None) -> str:
     """Check that no item was lost, and write the report; returns its URI.
 
     Raises
@@ -453,14 +463,16 @@ def finish(run: Run, *, listen: Listener = silent) -> str:
     """
     run.store.write_atomic(SUMMARY_FILE, dump(conserve(run)))
     from pipelines.card import write_card
-    from pipelines.report import write_report
+    from pipelines.report import collect, save
 
     write_card(run)
-
     listen(Event(kind="stage", stage="report"))
-    report = str(write_report(run.uri))
+    report = collect(run.uri)
+    address = save(report, run.uri)
+    if show is not None:
+        show(report, address)
     listen(Event(kind="done", stage="report"))
-    return report
+    return address
 
 
 def conserve(run: Run) -> dict[str, int]:
@@ -503,6 +515,7 @@ def frames(run: Run, reads: Sequence[str]) -> Iterator[Frame]:
     layout = run.layout()
     columns = layout.columns("", reads)
     folders = {column.file for column in columns.values()}
+    narrow = narrow_columns(layout.types("")) & frozenset(reads)
     for shard, entry in enumerate(run.source.shards):
         yield Frame(
             index=shard,
@@ -511,4 +524,5 @@ def frames(run: Run, reads: Sequence[str]) -> Iterator[Frame]:
             files=layout.files(shard, folders),
             columns=columns,
             reads=tuple(reads),
+            narrow=narrow,
         )

@@ -247,7 +247,8 @@ def make_manifest(
             "key": entry.key,
             "steps": [step.name for step in steps],
             "maps": maps,
-        }
+        },
+        indent=None,
     )
 
 

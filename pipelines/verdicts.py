@@ -112,6 +112,9 @@ def count_outcome(frame: Frame, ctx: Context) -> Arrays:
         "fixed_variance": _sum_by(rule, p_new * (1 - p_new), n_rules),
         "broken": _sum_by(rule, p_given, n_rules),
         "broken_variance": _sum_by(rule, p_given * (1 - p_given), n_rules),
+        "doubt": np.rint((1 - frame.array("proposed_p_given").astype(np.float64)) * UNIT)
+        .astype(np.int64)
+        .sum(),
     }
 
 
@@ -123,7 +126,8 @@ def report_outcome(summary: Arrays, ctx: Context) -> Arrays:
     What `judge_rules` returns, and per rule: `done` (a column for each of `actions`), `held` (a
     column for each of `held_reasons`), `shipped`, `shipped_expected_fixed`,
     `shipped_expected_broken`; over all rules `total_fixed`, `total_broken` with `_low` and `_high`,
-    expected of what was shipped; the `temperature` of the beliefs and `top_k`.
+    expected of what was shipped; `doubted`, how many given labels are wrong if beliefs are right;
+    the `temperature` of the beliefs and `top_k`.
     """
     gate, shipped = ctx.own("gate"), summary["done"][:, Action.RELABEL]
     n_shipped = int(shipped[gate["changes_labels"]].sum())
@@ -143,6 +147,7 @@ def report_outcome(summary: Arrays, ctx: Context) -> Arrays:
         "shipped": shipped,
         "shipped_expected_fixed": summary["fixed"] / UNIT,
         "shipped_expected_broken": summary["broken"] / UNIT,
+        "doubted": np.array(int(summary["doubt"]) / UNIT),
         "temperature": ctx.own("temperature")["temperature"],
         "top_k": np.array(min(ctx.config.top_k, ctx.n_classes)),
     }

@@ -18,7 +18,7 @@ import pyarrow as pa
 from pipelines.canonical import Items, sort_items
 from pipelines.commit import Crash, Record, commit_shard, no_crash
 from pipelines.errors import LabelopsError, RunError
-from pipelines.frame import ColumnRef, FileRef, Frame
+from pipelines.frame import ColumnRef, FileRef, Frame, narrow_columns
 from pipelines.results import artifact_name, save_result
 from pipelines.stage import Arrays, Fit, Map, Reduce, Step
 from pipelines.state import Job, load_job
@@ -64,13 +64,8 @@ class Task:
             files=self.files,
             columns=self.columns,
             reads=self.reads,
-            narrow=frozenset(name for name, kind in self.types.items() if is_narrow(kind)),
+            narrow=narrow_columns(self.types),
         )
-
-
-def is_narrow(kind: pa.DataType) -> bool:
-    """Say whether a column holds one number, flag or short text an item."""
-    return bool(pa.types.is_primitive(kind) or pa.types.is_string(kind))
 
 
 _jobs: dict[tuple[str, str, str], Job] = {}

@@ -34,7 +34,7 @@ def collect(run_folder: str, limits: Limits | None = None) -> "Report":
 def write_report(run_folder: str, limits: Limits | None = None) -> str:
     """Write (or write again) the report of a finished run; returns its URI.
 
-    The page appears whole or not at all, and is the same for the same run, timings apart.
+    The page is the same for the same run, timings apart.
 
     Parameters
     ----------
@@ -43,11 +43,15 @@ def write_report(run_folder: str, limits: Limits | None = None) -> str:
     limits
         How much is shown; the defaults keep the page of 1 M items well under 20 MB.
     """
+    return save(collect(run_folder, limits), run_folder, limits)
+
+
+def save(report: "Report", run_folder: str, limits: Limits | None = None) -> str:
+    """Write the page of what was collected, whole or not at all; returns its URI."""
     from pipelines.report.render import render
     from pipelines.store import open_store
 
     store = open_store(run_folder)
-    page = render(collect(store.uri, limits), limits)
-    store.write_atomic(REPORT_FILE, page.encode("utf-8"))
+    store.write_atomic(REPORT_FILE, render(report, limits).encode("utf-8"))
     local = store.local_path(REPORT_FILE)
     return f"{store.uri}/{REPORT_FILE}" if local is None else str(local)

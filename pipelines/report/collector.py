@@ -97,6 +97,7 @@ class Collector:
             has_pictures=self.looker.has_pictures,
             wrong=found.wrong,
             wrong_share=found.wrong_share,
+            doubted=gated.doubted,
             fixed=gated.fixed,
             broken=gated.broken,
             flagged=int(chosen.flagged.sum()) if self.stage("confident") else None,

@@ -276,6 +276,8 @@ class Report:
     wrong: Estimate | None
     wrong_share: Estimate | None
     flagged: int | None
+    doubted: float | None = None
+    """Wrong labels as the beliefs in single items add up to."""
     fixed: Estimate | None = None
     broken: Estimate | None = None
     classes: tuple[ClassQuality, ...] = ()

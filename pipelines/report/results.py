@@ -136,6 +136,7 @@ class Gate:
     """What the rules that change labels did."""
 
     rules: tuple[model.Rule, ...] = ()
+    doubted: float | None = None
     fixed: model.Estimate | None = None
     broken: model.Estimate | None = None
 
@@ -158,6 +159,7 @@ def gate(find: Find, meanings: Mapping[str, str], held_back: Mapping[str, str]) 
     shown = np.flatnonzero(found["changes_labels"] & (found["proposed"] + found["shipped"] > 0))
     return Gate(
         rules=tuple(_rule(found, r, meanings, held_back) for r in shown.tolist()),
+        doubted=float(found["doubted"]),
         fixed=model.Estimate(float(found["shipped_expected_fixed"].sum())),
         broken=model.Estimate(float(found["shipped_expected_broken"].sum())),
     )

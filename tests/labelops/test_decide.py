@@ -33,7 +33,7 @@ ACTIONS = [Action.KEEP, Action.REVIEW, Action.DROP, Action.SOFTEN, Action.ABSTAI
 
 def decide_one(belief, y, issue, conflict, copy, outlier, policy):
     best = max(range(len(belief)), key=lambda c: (belief[c], -c))
-    if issue and policy.label_issue is None:
+    if (issue or belief[y] < 0.5) and policy.label_issue is None:
         if outlier:
             return Action.REVIEW, "issue-outlier"
         if best != y and belief[best] >= policy.relabel_confidence:
@@ -43,7 +43,7 @@ def decide_one(belief, y, issue, conflict, copy, outlier, policy):
         if belief[y] <= 1 - policy.drop_confidence:
             return Action.DROP, "issue-improbable"
         return Action.REVIEW, "issue-unsure"
-    if issue and policy.label_issue != Action.KEEP:
+    if issue and policy.label_issue not in (None, Action.KEEP):
         return policy.label_issue, "issue"
     doubtful = belief[y] < policy.relabel_confidence
     if conflict and doubtful and policy.duplicate_conflict != Action.KEEP:
@@ -156,7 +156,7 @@ def test_with_reviews__reviewers_have_the_last_word():
 def test_reason__says_what_was_held_back_and_why():
     said = reason(FIXED_RULES[UNSURE], Held.MAX_REVIEW, Action.SOFTEN)
     assert said == (
-        "label issue, belief undecided; not reviewed: max_review is reached; label kept with a "
+        "label in doubt, belief undecided; not reviewed: max_review is reached; label kept with a "
         "lower weight"
     )
 
