@@ -74,6 +74,24 @@ def issue_table(report: "Report") -> list[Row]:
     ]
 
 
+def bag_table(report: "Report") -> list[Row]:
+    """Return the totals of bags that are improbable, most improbable first."""
+    if report.bags is None:
+        return []
+    return [
+        {
+            "bag": bag.bag_id,
+            "class": bag.name,
+            "items": bag.items,
+            "count": bag.count,
+            "expected": number(bag.expected),
+            "p": float(f"{bag.p_value:.3g}"),
+            "q": float(f"{bag.q_value:.3g}"),
+        }
+        for bag in report.bags.shown[:MOST_ROWS]
+    ]
+
+
 def summary(report: "Report") -> str:
     """Return the run in a few lines of Markdown."""
     ledger = report.ledger
@@ -83,6 +101,13 @@ def summary(report: "Report") -> str:
         lines += [
             f"About **{_count(report.wrong)}** of {ledger.source:,} labels are wrong "
             f"({_percent(share.value)}{_interval(share)}).",
+            "",
+        ]
+    if report.bags is not None:
+        bags = report.bags
+        lines += [
+            f"**{bags.count:,}** bags with {bags.items:,} items; **{bags.improbable:,}** totals "
+            f"are improbable, {bags.not_settled:,} groups of bags did not settle.",
             "",
         ]
     lines += ["| items | |", "|---|---:|"]

@@ -32,7 +32,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.tasks import Task
 
-from flows.artifacts import artifact_key, class_table, issue_table, summary
+from flows.artifacts import artifact_key, bag_table, class_table, issue_table, summary
 from flows.progress import Lines, both
 from pipelines.errors import LabelopsError
 from pipelines.graph import ClusterWorkers, open_workers
@@ -231,6 +231,10 @@ def publish(found: "Report", address: str) -> None:
     create_table_artifact(
         issue_table(found), key="labelops-top-issues", description="What to look at first"
     )
+    if found.bags is not None:
+        create_table_artifact(
+            bag_table(found), key="labelops-bags", description="Totals that are improbable"
+        )
     create_markdown_artifact(summary(found), key="labelops-summary")
     link = address if "://" in address else Path(address).absolute().as_uri()
     create_link_artifact(link, link_text="Report", key="labelops-report")

@@ -11,7 +11,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from labelops import __version__
+from pipelines.bags.findings import bags_folder
 from pipelines.decided import counts_of
+from pipelines.report.bags import bags
+from pipelines.report.limits import Limits
+from pipelines.report.model import Bags
 from pipelines.stage import Arrays
 from pipelines.state import Run
 
@@ -37,7 +41,7 @@ def write_card(run: Run) -> str | None:
     The text holds numbers only, no names or ids from the data, so there is nothing to escape.
     """
     if not any(entry.name == "dataset" and entry.skipped is None for entry in run.entries):
-        return None
+        return _write_beliefs_card(run)
     counts = counts_of(run)
     context = run.context("decide", run.layout())
     sections = [
@@ -74,6 +78,69 @@ def write_card(run: Run) -> str | None:
     ]
     run.store.write_atomic(CARD_FILE, "\n".join(sections).encode())
     return f"{run.uri.rstrip('/')}/{CARD_FILE}"
+
+
+BELIEFS = """\
+| column | meaning |
+|---|---|
+| `item_id` | the item, as in the source |
+| `topk_ids`, `topk_probs`, `tail_prob` | what is believed: the most probable classes, their \
+probabilities, and that of all others together, to be spread evenly over them |
+| `bag_residual` | by how much the total of the item's bag was rounded; null for items without a \
+total |
+| `bag_logits`, `bag_blind`, `bag_embedding` | what a next round begins with: logits, logits \
+without held-out bags, last layer of the network |"""
+
+
+def _write_beliefs_card(run: Run) -> str | None:
+    """Write the card of beliefs from totals, where they are what the run was for."""
+    found = bags(run, Limits())
+    if found is None:
+        return None
+    folder = found.rounds[-1].name
+    n_lost = run.source.n_items - found.items - found.others
+    lines = [
+        *("---", "tags:", "- labelops", "configs:", "- config_name: default"),
+        *(f"  data_files: {folder}/part-*.parquet", "- config_name: bags"),
+        *(f"  data_files: {bags_folder(folder)}/part-00000.parquet", "---", ""),
+        *("# Labels from totals", ""),
+        f"Made by labelops {__version__}, run `{run.key[:16]}`, from {len(run.source.shards)} "
+        f"shards with {run.source.n_items:,} items. Nothing in the source was changed.",
+        "",
+        *("| | |", "|---|---:|"),
+        f"| bags with a total | {found.count:,} |",
+        f"| items in them | {found.items:,} |",
+        f"| items without a total | {found.others:,} |",
+        f"| items that could not be used (`quarantine/`) | {n_lost:,} |",
+        f"| bags whose total was rounded | {found.rounded:,} |",
+        f"| groups of bags that did not settle | {found.not_settled:,} |",
+        f"| improbable totals (`{bags_folder(folder)}/`) | {found.improbable:,} |",
+        "",
+        *_how_good(found),
+        "",
+        f"Beliefs are in `{folder}/`. Those of a bag's items add up to its total.",
+        "",
+        BELIEFS if found.is_learned else "\n".join(BELIEFS.splitlines()[:-1]),
+        "",
+    ]
+    run.store.write_atomic(CARD_FILE, "\n".join(lines).encode())
+    return f"{run.uri.rstrip('/')}/{CARD_FILE}"
+
+
+def _how_good(found: Bags) -> list[str]:
+    if found.is_constant and found.is_learned:
+        return [
+            "All bags have the same share of every class, or there is but one. That share is what "
+            "is believed of every item: nothing else can be learned from such totals."
+        ]
+    if found.loss_model is None or found.loss_constant is None:
+        return ["Too few bags to hold any out: how good beliefs are is not known."]
+    which = "held-out totals" if found.is_learned else "totals, which it had not seen"
+    return [
+        f"The model misses {which} by {found.loss_model:.3f} nats a bag, the same share for all "
+        f"by {found.loss_constant:.3f}. No item's label was used to choose or to check it, so the "
+        "share of right labels is not known."
+    ]
 
 
 UNDO = """\

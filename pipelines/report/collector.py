@@ -9,6 +9,7 @@ import numpy as np
 
 from pipelines.report import model
 from pipelines.report.about import about, quarantine
+from pipelines.report.bags import bags, class_names
 from pipelines.report.limits import Limits
 from pipelines.report.look import Looker
 from pipelines.report.results import Gate, calibration, estimates, gate
@@ -31,7 +32,7 @@ class Collector:
         """The classes."""
         found = self.result("source", "values")
         if found is None:
-            return Names(self.run.source.class_names, ())
+            return Names(class_names(self.run) or self.run.source.class_names, ())
         return Names(found["names"].tolist(), found["values"].tolist())
 
     @cached_property
@@ -112,6 +113,7 @@ class Collector:
             calibration=calibration(self.find),
             changes=self._changes(),
             rules=gated.rules,
+            bags=bags(self.run, limits),
             quarantine=quarantine(self.run, limits),
             timings=facts.timings,
             facts=facts.facts,

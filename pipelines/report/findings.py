@@ -26,6 +26,7 @@ def findings(report: Report, most: int = 6) -> tuple[Finding, ...]:
 
 def _all(report: Report) -> Iterator[Finding]:
     yield from _accounts(report)
+    yield from _bags(report)
     yield from _confusion(report)
     yield from _worst_class(report)
     yield from _review(report)
@@ -43,6 +44,34 @@ def _accounts(report: Report) -> Iterator[Finding]:
             "Kept, relabelled, dropped, review and quarantined do not add up to the source. "
             "Do not use this dataset before the cause is known.",
             "accounts",
+        )
+
+
+def _bags(report: Report) -> Iterator[Finding]:
+    bags = report.bags
+    if bags is None:
+        return
+    if bags.is_constant and bags.is_learned:
+        yield Finding(
+            "Totals cannot tell labels apart",
+            "All bags have the same share of every class, so every item is believed to have it, "
+            "too. Bags that differ are needed.",
+            "bags",
+        )
+    if bags.improbable:
+        verb = "contradicts" if bags.improbable == 1 else "contradict"
+        yield Finding(
+            f"{plural(bags.improbable, 'total')} {verb} what their items look like",
+            "The count may be wrong, or the bag may hold other items than its table thinks; or the "
+            "model does not know such bags.",
+            "bags",
+        )
+    if bags.not_settled:
+        yield Finding(
+            f"{plural(bags.not_settled, 'group')} of bags did not settle",
+            "Beliefs of their items are those after the last exchange of messages. More may help: "
+            "raise proportions.max_sweeps.",
+            "bags",
         )
 
 

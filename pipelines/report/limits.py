@@ -28,6 +28,10 @@ class Limits:
     """Changed labels before the rest is folded away."""
     change_pairs: int = 12
     reasons: int = 20
+    bags: int = 60
+    open_bags: int = 12
+    """Improbable bags before the rest is folded away."""
+    bag_shares: int = 20
     quarantine_examples: int = 5
     quarantine_reasons: int = 50
     excerpt: int = 200

@@ -212,6 +212,82 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Bag:
+    """A bag's total of one class, beside what a model says that has not seen it."""
+
+    bag_id: str
+    name: str
+    """The class that is counted."""
+    items: int
+    count: int
+    expected: float
+    p_value: float
+    q_value: float
+    """Least rate of false findings at which it is one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BagShare:
+    """How much the share of a class differs between bags."""
+
+    name: str
+    mean: float
+    std: float
+    by_chance: float
+    """What the spread would be if bags had been drawn at random."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BagRound:
+    """One round of learning from totals, or the one time that they were brought in."""
+
+    name: str
+    components: int
+    not_settled: int
+    """Groups of bags whose messages did not settle; their beliefs are those of the last sweep."""
+    loss: float | None = None
+    strength: float | None = None
+    """How much neighbours may say, as held-out totals chose it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bags:
+    """Groups of items of which the totals are known."""
+
+    count: int
+    items: int
+    others: int
+    """Items without a total."""
+    absent: int
+    incomplete: int
+    smallest: int
+    median: float
+    largest: int
+    shares: tuple[BagShare, ...]
+    is_constant: bool
+    """Whether all bags have one share, from which nothing can be learned."""
+    is_learned: bool
+    """Whether a model was learned from totals, or they were brought into what was believed."""
+    held_out: int
+    loss_model: float | None
+    loss_constant: float | None
+    rounds: tuple[BagRound, ...]
+    rounded: int
+    residual: float
+    dispersion: float
+    improbable: int
+    shown: tuple[Bag, ...]
+    moved: float | None = None
+    missing: int = 0
+    """Items of which a feature is missing."""
+
+    @property
+    def not_settled(self) -> int:
+        """Groups of bags that did not settle in the last round."""
+        return self.rounds[-1].not_settled if self.rounds else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QuarantinedRow:
     """A row that could not be used; ``shard`` is the name of its source file."""
 
@@ -291,6 +367,7 @@ class Report:
     calibration: Calibration | None = None
     changes: Changes | None = None
     rules: tuple[Rule, ...] = ()
+    bags: Bags | None = None
     quarantine: tuple[QuarantineReason, ...] = ()
     timings: tuple[StageTiming, ...] = ()
     facts: tuple[Fact, ...] = ()

@@ -7,21 +7,13 @@ from it (`pipelines.ledger`).
 """
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, Field
 
-from labelops.belief import (
-    COARSE,
-    believe,
-    best_temperature,
-    fine_grid,
-    loss_through_noise,
-    sound_noise,
-)
+from labelops.belief import believe
 from labelops.decide import (
     DECISIONS,
     NO_ISSUE,
@@ -36,18 +28,13 @@ from labelops.decide import (
     rules,
 )
 from labelops.soft import id_type, sparsify
+from pipelines.beliefs import block_rows, noise_of, temperature_steps
 from pipelines.frame import Frame
 from pipelines.ledger import LOG_FOLDER, log_rows, log_schema
 from pipelines.limits import NARROW, PROPOSED, cut_steps, settled
 from pipelines.reviewed import reviewed_classes
-from pipelines.stage import Arrays, Context, Map, Output, Reduce, Stage, Step
+from pipelines.stage import Context, Map, Output, Reduce, Stage, Step
 from pipelines.verdicts import count_outcome, judge_rules, report_outcome, tally
-
-SAMPLE_ITEMS, SAMPLE_CELLS = 50_000, 5_000_000
-"""Temperature is fitted on so many items, or probabilities: those with the smallest hashes."""
-
-BLOCK_CELLS = 1 << 20
-"""Beliefs are computed for so many probabilities at a time, to stay in the cache."""
 
 Other = Literal["keep", "review", "drop", "soften", "abstain"]
 
@@ -97,8 +84,16 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         default=None,
         description="Local Parquet or CSV file with item_id and true_label of reviewed items.",
     )
+    use_totals: bool = Field(
+        default=True,
+        description="Whether beliefs agree with the totals of bags, where stage proportions "
+        "brought them in.",
+    )
     top_k: int = Field(default=5, ge=1, description="Classes stored in a soft label.")
 
+
+TOTALS = "bag_probs"
+"""Column of stage `proportions`: the same beliefs, with the totals of bags brought in."""
 
 FOUND = ("is_outlier", "duplicate_set", "is_duplicate_conflict")
 """Columns of stage `neighbours`, which may have been skipped."""
@@ -109,6 +104,7 @@ def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
     return [
         *("item_id", "item_hash", "given", "pred_probs", "is_label_issue", "label_score"),
         *(name for name in FOUND if name in columns),
+        *([TOTALS] if config.use_totals and TOTALS in columns else []),
     ]
 
 
@@ -144,15 +140,8 @@ def steps(config: Config, ctx: Context) -> Sequence[Step]:
     """Return the steps: temperature, proposals, gate, limits, decisions, totals."""
     item_id = ("item_id", ctx.types["item_id"])
     decided = _decided(ctx.label_type, ctx.n_classes)
-    sampled = ["item_hash", "given", "pred_probs"]
     return [
-        Reduce(name="coarse", reads=sampled, summarize=partial(losses, fine=False), finish=best),
-        Reduce(
-            name="temperature",
-            reads=sampled,
-            summarize=partial(losses, fine=True),
-            finish=partial(best, fine=True),
-        ),
+        *temperature_steps(),
         Map(
             name="propose",
             reads=reads(config, ctx.columns),
@@ -193,34 +182,6 @@ def _flags(ctx: Context) -> list[str]:
     return ["is_label_issue", *(name for name in FOUND if name in ctx.columns)]
 
 
-def noise_of(ctx: Context) -> np.ndarray:
-    """Return P(given | true) as stage `confident` estimated it."""
-    return sound_noise(ctx.result("confident", "estimates")["noise_matrix"])
-
-
-def losses(frame: Frame, ctx: Context, *, fine: bool) -> Arrays:
-    """Sum the loss through the noise at several temperatures, over the sample."""
-    grid = fine_grid(float(ctx.own("coarse")["temperature"])) if fine else COARSE
-    n_sample = min(SAMPLE_ITEMS, SAMPLE_CELLS // max(ctx.n_classes, 1))
-    share = min(1.0, n_sample / max(ctx.n_items, 1))
-    hashes = frame.array("item_hash")
-    chosen = np.flatnonzero((hashes >> np.uint64(32)) < np.uint64(round(share * 2**32)))
-    noise, given, probs = noise_of(ctx), frame.array("given"), frame.array("pred_probs")
-    total = np.zeros(len(grid), np.int64)
-    step = max(1, BLOCK_CELLS // max(ctx.n_classes, 1))
-    for start in range(0, len(chosen), step):
-        rows = chosen[start : start + step]
-        total += loss_through_noise(probs[rows], given[rows], noise, grid)
-    return {"loss": total, "n": np.array(len(chosen))}
-
-
-def best(summary: Arrays, ctx: Context, *, fine: bool = False) -> Arrays:
-    """Return the temperature of least loss."""
-    grid = fine_grid(float(ctx.own("coarse")["temperature"])) if fine else COARSE
-    temperature = best_temperature(grid, summary["loss"]) if summary["n"] else 1.0
-    return {"temperature": np.array(temperature), "n": summary["n"]}
-
-
 def policy_of(config: Config) -> Policy:
     """Return the settings as the mathematics takes them."""
     return Policy(
@@ -247,14 +208,19 @@ def propose_shard(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
         "is_copy": _is_copy(frame),
     }
     noise, temperature = noise_of(ctx), float(ctx.own("temperature")["temperature"])
+    totals = frame.array(TOTALS) if TOTALS in frame.reads else None
     policy = policy_of(ctx.config)
     schema = pa.schema(_proposed(ctx.n_classes))
-    step = max(1, BLOCK_CELLS // max(ctx.n_classes, 1))
+    step = block_rows(ctx.n_classes)
     parts = [schema.empty_table()]
     reviewed = reviewed_classes(frame["item_id"], ctx)
     for start in range(0, frame.n, step):
         rows = slice(start, start + step)
-        belief = believe(probs[rows], given[rows], noise, temperature)
+        if totals is None:
+            belief = believe(probs[rows], given[rows], noise, temperature)
+        else:
+            belief = totals[rows].astype(np.float64)
+            belief /= belief.sum(axis=1, keepdims=True)
         found = propose(
             belief, given[rows], policy=policy, **{name: flag[rows] for name, flag in flags.items()}
         )

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from flows.artifacts import (
     MOST_ROWS,
     artifact_key,
+    bag_table,
     class_table,
     escape,
     issue_table,
@@ -123,3 +125,36 @@ def test_escape__is_one_line_of_bounded_length() -> None:
 def test_key__has_the_letters_that_prefect_takes(parts: tuple[str, ...], key: str) -> None:
     assert artifact_key(*parts) == key
     assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", key)
+
+
+def test_bags__are_in_summary_and_table_with_tiny_p_values_kept() -> None:
+    bag = m.Bag(
+        bag_id=NASTY, name=NASTY, items=9, count=8, expected=1.5, p_value=1.2345e-200, q_value=0.0
+    )
+    bags = m.Bags(
+        count=3,
+        items=10,
+        others=0,
+        absent=0,
+        incomplete=0,
+        smallest=1,
+        median=3.0,
+        largest=6,
+        shares=(),
+        is_constant=False,
+        is_learned=True,
+        held_out=1,
+        loss_model=0.1,
+        loss_constant=0.2,
+        rounds=(m.BagRound(name="proportions", components=3, not_settled=2),),
+        rounded=0,
+        residual=0.0,
+        dispersion=1.0,
+        improbable=1,
+        shown=(bag,),
+    )
+    found = replace(example(), bags=bags)
+    (row,) = bag_table(found)
+    assert (row["bag"], row["p"], row["expected"]) == (NASTY, 1.23e-200, 1.5)
+    assert "1** totals are improbable, 2 groups of bags did not settle" in summary(found)
+    assert bag_table(example()) == []

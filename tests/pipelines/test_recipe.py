@@ -230,7 +230,7 @@ def test_recipes_of_the_project__are_valid_and_survive_the_round_trip(name: str)
 
 
 def test_audit__is_addressable_by_name_and_in_the_order_of_the_design() -> None:
-    expected = ("source", "infer", "confident", "neighbours", "decide", "dataset")
+    expected = ("source", "infer", "confident", "proportions", "neighbours", "decide", "dataset")
     assert load_recipe("audit").stages == expected
 
 

@@ -1,0 +1,309 @@
+"""Labels from the totals of bags: accuracy of every method beside a supervised network.
+
+    python benchmarks/proportions.py --data FOLDER --out RESULTS.json
+        [--sets adult,bank,fashion] [--bags 8,32,128,512,2048] [--seeds 5] [--repair] [--table]
+
+FOLDER holds `tabular/adult.tsv.gz`, `tabular/bank_marketing.csv.gz` and, for `fashion`, the idx
+files of Fashion-MNIST in `fashion-mnist/`. A seed draws the test items (a fifth) and the order of
+the others, which are cut into bags of equal size. All networks have the same layers and trainer
+(`BagTraining`), and all are stopped by the counts of held-out bags; no label of an item decides
+anything but the supervised network and the figures that are printed. RESULTS.json keeps what is
+done: the same command again does what is missing. `--table` prints only.
+
+With --repair, instead: a fifth of all labels flipped, the totals of bags known and true.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from proportions_table import print_accuracy, print_repair
+from sklearn.metrics import roc_auc_score
+from tables import TABLES, Table
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from labelops.fast.cardinality import marginals
+from labelops.nn.bag_lessons import OwnBeliefs, Proportions, SoftLabels, Unbiased
+from labelops.nn.bag_regression import bag_log_odds
+from labelops.nn.bag_rounds import (
+    begin,
+    choose_strength,
+    neighbour_edges,
+    net_log_odds,
+    play_round,
+    strengthened,
+)
+from labelops.nn.bags import BagTraining, Lesson, embed, teach
+from labelops.proportions.cardinality import sigmoid
+from labelops.proportions.counts import hard_counts
+from labelops.proportions.decode import top_of_bags
+from labelops.proportions.edges import Edges
+from labelops.proportions.transport import transport
+
+TRAINING = BagTraining()
+PUBLISHED_STRENGTH = 3.0
+"""Of degree-normalised edges without log-odds of items: what propagates best in large bags."""
+
+FLAT_LIMIT = 10_000
+NOISE = 0.2
+FOLDS = 2
+
+
+class Task(NamedTuple):
+    """One set, cut into bags by one seed."""
+
+    x: np.ndarray
+    y: np.ndarray
+    start: np.ndarray
+    k: np.ndarray
+    counts: np.ndarray
+    test_x: np.ndarray
+    test_y: np.ndarray
+    seed: int
+    edges: Callable[[], Edges]
+
+
+class Answer(NamedTuple):
+    """Log-odds of test items and, if the method has them, beliefs in the labels of bags' items."""
+
+    test: np.ndarray
+    beliefs: np.ndarray
+    note: dict[str, float]
+
+
+def tasks(table: Table, sizes: list[int], seed: int) -> Iterator[tuple[int, Task]]:
+    """Cut a set into bags of several sizes; the items are the same for all, so are neighbours."""
+    x, y = table.features, table.is_positive.astype(np.int64)
+    order = np.random.default_rng(seed).permutation(len(y))
+    n_test = len(y) // 5
+    n = (len(y) - n_test) // max(sizes) * max(sizes)
+    test, rows = order[:n_test], order[n_test : n_test + n]
+    kept: list[Edges] = []
+
+    def edges() -> Edges:
+        if not kept:
+            kept.append(neighbour_edges(x[rows], flat_limit=FLAT_LIMIT, n_threads=1))
+        return kept[0]
+
+    for size in sizes:
+        start = np.arange(0, n + 1, size)
+        k = np.add.reduceat(y[rows], start[:-1])
+        counts = np.stack([size - k, k], axis=1)
+        yield size, Task(x[rows], y[rows], start, k, counts, x[test], y[test], seed, edges)
+
+
+def counted(task: Task, log_odds: np.ndarray) -> np.ndarray:
+    return marginals(log_odds, task.start, hard_counts(task.k), n_threads=1).beliefs
+
+
+def two(beliefs: np.ndarray) -> np.ndarray:
+    return np.stack([1 - beliefs, beliefs], axis=1)
+
+
+def taught(task: Task, lesson: Lesson) -> Answer:
+    net = teach(task.x, task.start, task.counts, lesson, training=TRAINING, seed=task.seed)
+    beliefs = counted(task, net_log_odds(net, task.x))
+    return Answer(net_log_odds(net, task.test_x), beliefs, {"held_out_loss": net.loss})
+
+
+def supervised(task: Task) -> Answer:
+    return taught(task, SoftLabels(np.eye(2)[task.y], task.start, task.counts))
+
+
+def dllp(task: Task) -> Answer:
+    return taught(task, Proportions(task.start, task.counts))
+
+
+def easy_llp(task: Task) -> Answer:
+    return taught(task, Unbiased(task.start, task.counts))
+
+
+def llp_em(task: Task) -> Answer:
+    return taught(task, OwnBeliefs(lambda z: two(counted(task, z[:, 1] - z[:, 0]))))
+
+
+def transported(task: Task) -> Answer:
+    def labels(z: np.ndarray) -> np.ndarray:
+        return transport(z, task.start, task.counts, regulariser=0.2).beliefs
+
+    return taught(task, OwnBeliefs(labels))
+
+
+def published(task: Task) -> Answer:
+    """LLP-BP without log-odds of items, two rounds, with exact counts."""
+    edges, log_odds = task.edges(), np.zeros(len(task.x))
+    for step in range(2):
+        found = play_round(
+            task.x,
+            log_odds,
+            task.start,
+            task.k,
+            strengthened(edges, PUBLISHED_STRENGTH),
+            training=TRAINING,
+            seed=task.seed,
+            n_threads=1,
+        )
+        if step == 0:
+            vectors = embed(found.taught.net, task.x)
+            edges = neighbour_edges(vectors, flat_limit=FLAT_LIMIT, n_threads=1)
+    return Answer(net_log_odds(found.taught, task.test_x), found.beliefs, {"open": found.n_open})
+
+
+def labelops_rounds(task: Task) -> dict[str, Answer]:
+    """Return the regression alone, and one and two rounds on top of it."""
+    first = begin(task.x, task.start, task.k, seed=task.seed)
+    answers = {
+        "bag regression": Answer(
+            bag_log_odds(first.model, task.test_x), counted(task, first.log_odds), {}
+        )
+    }
+    edges, log_odds, blind = task.edges(), first.log_odds, first.blind
+    for step in (1, 2):
+        strength = choose_strength(blind, task.start, task.k, edges, first.held_out, n_threads=1)
+        found = play_round(
+            task.x,
+            log_odds,
+            task.start,
+            task.k,
+            strengthened(edges, strength),
+            training=TRAINING,
+            seed=task.seed,
+            n_threads=1,
+        )
+        note = {"strength": strength, "open": found.n_open, "held_out_loss": found.taught.loss}
+        test = net_log_odds(found.taught, task.test_x)
+        answers[f"labelops, {step} round{'s' * (step > 1)}"] = Answer(test, found.beliefs, note)
+        if step == 1:
+            vectors = embed(found.taught.net, task.x)
+            edges = neighbour_edges(vectors, flat_limit=FLAT_LIMIT, n_threads=1)
+            log_odds = (first.log_odds + net_log_odds(found.taught, task.x)) / 2
+    return answers
+
+
+SINGLE: dict[str, Callable[[Task], Answer]] = {
+    "supervised": supervised,
+    "DLLP": dllp,
+    "EasyLLP": easy_llp,
+    "LLP-EM": llp_em,
+    "transport": transported,
+    "LLP-BP, no log-odds": published,
+}
+OURS = ("bag regression", "labelops, 1 round", "labelops, 2 rounds")
+
+
+def measure(task: Task, answer: Answer, seconds: float) -> dict[str, float]:
+    hard = top_of_bags(answer.beliefs, answer.beliefs, task.start, task.k)
+    return {
+        "auc": float(roc_auc_score(task.test_y, answer.test)),
+        "accuracy": float(((answer.test > 0) == task.test_y).mean()),
+        "bag_auc": float(roc_auc_score(task.y, answer.beliefs)),
+        "bag_accuracy": float((hard == task.y).mean()),
+        "seconds": seconds,
+        **answer.note,
+    }
+
+
+def run_accuracy(task: Task, have: set[str]) -> Iterator[tuple[str, dict[str, float]]]:
+    for name, method in SINGLE.items():
+        if name not in have:
+            began = time.perf_counter()
+            answer = method(task)
+            yield name, measure(task, answer, time.perf_counter() - began)
+    if not have.issuperset(OURS):
+        began = time.perf_counter()
+        answers = labelops_rounds(task)
+        seconds = time.perf_counter() - began
+        for name, answer in answers.items():
+            yield name, measure(task, answer, seconds)
+
+
+def noisy_log_odds(task: Task, given: np.ndarray) -> np.ndarray:
+    """Return log-odds of the true label by a network that has not seen the item's given one."""
+    fold = np.arange(len(given)) // np.diff(task.start)[0] % FOLDS
+    log_odds = np.empty(len(given))
+    for f in range(FOLDS):
+        inside = np.flatnonzero(fold != f)
+        size = np.diff(task.start)[0]
+        start = np.arange(0, len(inside) + 1, size)
+        k = np.add.reduceat(given[inside], start[:-1])
+        counts = np.stack([size - k, k], axis=1)
+        lesson = SoftLabels(np.eye(2)[given[inside]], start, counts)
+        net = teach(task.x[inside], start, counts, lesson, training=TRAINING, seed=task.seed + f)
+        p = sigmoid(net_log_odds(net, task.x[fold == f]))
+        true = np.clip((p - NOISE) / (1 - 2 * NOISE), 1e-3, 1 - 1e-3)
+        log_odds[fold == f] = np.log(true) - np.log1p(-true)
+    return log_odds
+
+
+def run_repair(task: Task, have: set[str]) -> Iterator[tuple[str, dict[str, float]]]:
+    names = ("given", "given + model", "given + totals", "given + model + totals")
+    names = (*names, "given + model + neighbours + totals")
+    if have.issuperset(names):
+        return
+    rng = np.random.default_rng([task.seed, 1])
+    given = np.where(rng.random(len(task.y)) < NOISE, 1 - task.y, task.y)
+    said = np.log((1 - NOISE) / NOISE) * (2 * given - 1)
+    with_model = said + noisy_log_odds(task, given)
+
+    def by_totals(log_odds: np.ndarray) -> np.ndarray:
+        return top_of_bags(counted(task, log_odds), log_odds, task.start, task.k)
+
+    found = play_round_beliefs(task, with_model)
+    labels = dict(
+        zip(
+            names,
+            (
+                given == 1,
+                with_model > 0,
+                by_totals(said + 1e-6 * rng.standard_normal(len(said))),
+                by_totals(with_model),
+                top_of_bags(found, with_model, task.start, task.k),
+            ),
+            strict=True,
+        )
+    )
+    for name, label in labels.items():
+        yield name, {"bag_accuracy": float((label == task.y).mean())}
+
+
+def play_round_beliefs(task: Task, log_odds: np.ndarray) -> np.ndarray:
+    from labelops.fast.propagate import propagate
+
+    counts = hard_counts(task.k)
+    edges = strengthened(task.edges(), 0.3)
+    return propagate(log_odds, task.start, counts, edges, max_sweeps=100, n_threads=1).beliefs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--sets", default="adult,bank,fashion")
+    parser.add_argument("--bags", default="8,32,128,512,2048")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--repair", action="store_true")
+    parser.add_argument("--table", action="store_true")
+    options = parser.parse_args()
+    done = json.loads(options.out.read_text()) if options.out.exists() else {}
+    run = run_repair if options.repair else run_accuracy
+    sizes = [int(size) for size in options.bags.split(",")]
+    for seed in range(0 if options.table else options.seeds):
+        for name in options.sets.split(","):
+            for size, task in tasks(TABLES[name](options.data), sizes, seed):
+                key = f"{'repair' if options.repair else 'accuracy'}/{name}/{size}/{seed}"
+                found = done.setdefault(key, {})
+                for method, figures in run(task, set(found)):
+                    found[method] = figures
+                    options.out.write_text(json.dumps(done, indent=1))
+                    print(key, method, {n: round(v, 4) for n, v in figures.items()}, flush=True)
+    (print_repair if options.repair else print_accuracy)(done)
+
+
+if __name__ == "__main__":
+    main()

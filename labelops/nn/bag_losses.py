@@ -1,0 +1,134 @@
+"""Losses for networks that are taught by the class counts of bags.
+
+A batch holds whole bags. `bag` says to which of the batch's bags an item belongs, `shares` what
+part of each bag each class has.
+"""
+
+# N items, B bags, K classes
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def log_bag_means(logits: Tensor, bag: Tensor, n_bags: int) -> Tensor:
+    """Return the log of the mean probability of every class in every bag.
+
+    log (1 / n_b) Σ_{i ∈ b} softmax(z_i)_k, by log-sum-exp.
+
+    Parameters
+    ----------
+    logits
+        z, shape (N, K).
+    bag
+        Bag of each item, 0 … B − 1, each with an item, shape (N,).
+    n_bags
+        B.
+
+    Returns
+    -------
+    Shape (B, K); rows of the exponentials sum to one.
+
+    Notes
+    -----
+    The mean of log-probabilities instead, a geometric mean, is not what a count is a sum of.
+
+    Examples
+    --------
+    >>> z = torch.tensor([[0.0, 0.0], [0.0, 0.0]])
+    >>> log_bag_means(z, torch.tensor([0, 0]), 1).exp().tolist()
+    [[0.5, 0.5]]
+    """
+    log_p = functional.log_softmax(logits, dim=1)
+    index = bag[:, None].expand_as(log_p)
+    top = torch.full((n_bags, log_p.shape[1]), -torch.inf, dtype=log_p.dtype, device=log_p.device)
+    top = top.scatter_reduce(0, index, log_p.detach(), "amax")
+    total = torch.zeros_like(top).index_add(0, bag, (log_p - top[bag]).exp())
+    size = torch.bincount(bag, minlength=n_bags).to(log_p.dtype)
+    return total.log() + top - size.log()[:, None]
+
+
+def bag_divergence(logits: Tensor, bag: Tensor, shares: Tensor) -> Tensor:
+    """Return how far the mean prediction of every bag is from its shares, in nats.
+
+    KL(α_b ‖ mean_{i ∈ b} softmax(z_i)); its mean over bags is the loss of DLLP.
+
+    Parameters
+    ----------
+    logits, bag
+        As in `log_bag_means`.
+    shares
+        α, rows sum to one, shape (B, K).
+
+    Returns
+    -------
+    Shape (B,), ≥ 0. Times the size of the bag: about minus the log-likelihood of its counts.
+
+    References
+    ----------
+    Ardehaly, Culotta: Co-training for demographic classification using deep learning from label
+    proportions. ICDM workshops 2017.
+
+    Examples
+    --------
+    >>> z = torch.tensor([[4.0, 0.0], [0.0, 4.0]])
+    >>> round(bag_divergence(z, torch.tensor([0, 0]), torch.tensor([[0.5, 0.5]])).item(), 6)
+    0.0
+    """
+    log_means = log_bag_means(logits, bag, len(shares))
+    # 0 log 0 = 0, also where the prediction of an absent class is −∞.
+    log_means = torch.where(shares > 0, log_means, torch.zeros_like(log_means))
+    entropy = -torch.special.entr(shares).sum(dim=1)
+    divergence: Tensor = entropy - (shares * log_means).sum(dim=1)
+    return divergence.clamp(min=0.0)
+
+
+def easy_weights(sizes: Tensor, shares: Tensor, prior: Tensor) -> Tensor:
+    """Return the weights of EasyLLP, one a bag and class.
+
+    w_bk = n_b (α_bk − π_k) + π_k; rows sum to one, single weights may be negative.
+
+    Parameters
+    ----------
+    sizes
+        n_b, shape (B,).
+    shares
+        α, shape (B, K).
+    prior
+        π, shares of all items, shape (K,).
+
+    Notes
+    -----
+    For bags drawn at random from independent items, E w_bk given an item of class c is [k = c], so
+    the weighted loss is unbiased. For bags that have something in common it is not.
+
+    References
+    ----------
+    Busa-Fekete, Choi, Dick, Gentile, Munoz Medina: Easy learning from label proportions. NeurIPS
+    2023, section 4.
+
+    Examples
+    --------
+    >>> half = torch.tensor([0.5, 0.5])
+    >>> easy_weights(torch.tensor([2.0]), torch.tensor([[1.0, 0.0]]), half).tolist()
+    [[1.5, -0.5]]
+    """
+    return sizes[:, None] * (shares - prior) + prior
+
+
+def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return −Σ_k t_k log softmax(z)_k of every item; weights t may be of any sign.
+
+    Parameters
+    ----------
+    logits, targets
+        Shape (N, K).
+
+    Examples
+    --------
+    >>> z = torch.zeros(1, 2)
+    >>> round(soft_cross_entropy(z, torch.tensor([[1.5, -0.5]])).item(), 4)
+    0.6931
+    """
+    loss: Tensor = -(targets * functional.log_softmax(logits, dim=1)).sum(dim=1)
+    return loss

@@ -1,0 +1,244 @@
+"""Learning from counts of bags, in rounds: what items say, neighbours and counts, a network.
+
+A round takes log-odds of single items, lets neighbours and counts have their say (belief
+propagation), and teaches a network the beliefs. Its embedding and log-odds begin the next round.
+
+The first log-odds are those of `labelops.nn.bag_regression`. Without any, as published, neighbours
+and counts alone have to break the symmetry between classes: on tables with large bags they did not
+(`benchmarks/proportions.py`). How much neighbours may say is decided by the counts of held-out
+bags, which neither the log-odds nor the propagation have seen; if they predict these counts best
+with no say at all, they get none.
+"""
+
+# N items, B bags, D features, V dimensions of vectors
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from labelops.fast.cardinality import marginals
+from labelops.fast.neighbours import find_neighbours
+from labelops.fast.propagate import propagate
+from labelops.nn.bag_lessons import SoftLabels
+from labelops.nn.bag_regression import BagModel, bag_log_odds, fit_bag_model, refit_bag_model
+from labelops.nn.bags import BagTraining, Taught, hold_out, logits_of, teach, whole_bags
+from labelops.proportions.counts import Counts, free_counts, hard_counts
+from labelops.proportions.edges import (
+    Edges,
+    edges_of_neighbours,
+    kernel_weights,
+    no_edges,
+    normalise_by_degree,
+)
+
+STRENGTHS = (0.0, 0.3, 1.0, 3.0)
+"""Of neighbours, tried on held-out bags; 0 leaves every bag by itself."""
+
+ENOUGH = 0.1
+"""Evidence of held-out bags, in nats a bag, by which a larger strength must be better."""
+
+BAG_WEIGHT = 0.1
+"""Weight of the divergence of bags beside the cross-entropy of items: that of the paper."""
+
+SWEEPS = 100
+
+
+class Start(NamedTuple):
+    """Log-odds of single items to begin with.
+
+    Attributes
+    ----------
+    model : fitted to all bags.
+    log_odds : of all items under it, shape (N,).
+    blind : of all items under the same model fitted without the held-out bags, shape (N,).
+    held_out : those bags, int64.
+    """
+
+    model: BagModel
+    log_odds: np.ndarray
+    blind: np.ndarray
+    held_out: np.ndarray
+
+
+class Round(NamedTuple):
+    """What a round found.
+
+    Attributes
+    ----------
+    beliefs : P(y_i = 1), float64, shape (N,); those of a bag sum to its count.
+    log_odds : q, before the count had its say, shape (N,).
+    n_open : components of bags whose messages did not settle.
+    taught : the network that was taught the beliefs.
+    """
+
+    beliefs: np.ndarray
+    log_odds: np.ndarray
+    n_open: int
+    taught: Taught
+
+
+def begin(
+    features: np.ndarray,
+    start: np.ndarray,
+    positives: np.ndarray,
+    *,
+    held_out: float = 0.15,
+    n_waves: int = 300,
+    seed: int,
+) -> Start:
+    """Fit the regression on totals, to all bags and to all but some.
+
+    Parameters
+    ----------
+    features, start, positives, n_waves
+        As for `labelops.nn.bag_regression.fit_bag_model`.
+    held_out
+        Share of the bags that are left out once.
+    seed
+        For the waves and the choice of held-out bags.
+    """
+    model = fit_bag_model(features, start, positives, n_waves=n_waves, seed=seed)
+    held = hold_out(len(start) - 1, share=held_out, seed=seed)
+    rest = np.setdiff1d(np.arange(len(start) - 1), held)
+    items = whole_bags(rest, start).items.numpy()
+    cut = np.concatenate([[0], np.cumsum(np.diff(start)[rest])])
+    blind = refit_bag_model(model, features[items], cut, positives[rest])
+    return Start(model, bag_log_odds(model, features), bag_log_odds(blind, features), held)
+
+
+def neighbour_edges(
+    vectors: np.ndarray, *, k: int = 5, flat_limit: int = 50_000, n_threads: int = 2
+) -> Edges:
+    """Return edges between neighbours, normalised by degree, of strength 1.
+
+    Weights fall with the Euclidean distance in units of the median distance of neighbours, so that
+    the scale of the vectors does not matter.
+
+    Parameters
+    ----------
+    vectors
+        Shape (N, V).
+    k, flat_limit, n_threads
+        As for `labelops.fast.neighbours.find_neighbours`.
+    """
+    single = np.ascontiguousarray(vectors, np.float32)
+    found = find_neighbours(
+        single, k=k, metric="euclidean", flat_limit=flat_limit, n_threads=n_threads
+    ).neighbours
+    known = found.distances[np.isfinite(found.distances)]
+    unit = max(float(np.median(known)) if len(known) else 1.0, 1e-12)
+    edges = edges_of_neighbours(found.indices, kernel_weights(found.distances / unit, strength=1.0))
+    return normalise_by_degree(edges, n_items=len(single), strength=1.0)
+
+
+def strengthened(edges: Edges, strength: float) -> Edges:
+    """Return edges with their weights multiplied; none for a strength of 0."""
+    return edges._replace(weight=edges.weight * strength) if strength else no_edges()
+
+
+def choose_strength(
+    blind: np.ndarray,
+    start: np.ndarray,
+    positives: np.ndarray,
+    edges: Edges,
+    held_out: np.ndarray,
+    *,
+    strengths: Sequence[float] = STRENGTHS,
+    n_threads: int = 2,
+) -> float:
+    """Return how much neighbours should say: the strength that predicts held-out counts best.
+
+    Parameters
+    ----------
+    blind
+        Log-odds of items that have not seen the counts of held-out bags, shape (N,).
+    start, positives
+        Bags and their counts; those of held-out bags are used to compare only.
+    edges
+        Of strength 1.
+    held_out
+        Bags, shape (M,).
+    strengths
+        Tried from the smallest up.
+
+    Returns
+    -------
+    Of those tried, the best by log P(count) under the propagated log-odds; a larger one only if it
+    is better by `ENOUGH` a bag.
+    """
+    if not len(held_out):
+        return float(strengths[0])
+    counts, free = hard_counts(positives), free_counts(len(positives))
+    is_held = np.isin(np.arange(len(positives)), held_out)
+    open_counts = Counts(*(np.where(is_held, b, a) for a, b in zip(counts, free, strict=True)))
+    items = whole_bags(held_out, start).items.numpy()
+    cut = np.concatenate([[0], np.cumsum(np.diff(start)[held_out])])
+    best, chosen = -np.inf, float(strengths[0])
+    for strength in strengths:
+        found = propagate(
+            blind,
+            start,
+            open_counts,
+            strengthened(edges, strength),
+            max_sweeps=SWEEPS,
+            n_threads=n_threads,
+        )
+        told = marginals(found.log_odds[items], cut, hard_counts(positives[held_out]))
+        value = float(told.log_evidence.mean())
+        if value > best + ENOUGH:
+            best, chosen = value, float(strength)
+    return chosen
+
+
+def play_round(
+    features: np.ndarray,
+    log_odds: np.ndarray,
+    start: np.ndarray,
+    positives: np.ndarray,
+    edges: Edges,
+    *,
+    training: BagTraining,
+    seed: int,
+    bag_weight: float = BAG_WEIGHT,
+    n_threads: int = 2,
+) -> Round:
+    """Bring neighbours and counts into log-odds, and teach a network what comes out.
+
+    Parameters
+    ----------
+    features
+        What the network sees, shape (N, D).
+    log_odds
+        h of single items; zeros for nothing, shape (N,).
+    start, positives
+        Bags and their counts.
+    edges
+        With the strength they are to have.
+    training, seed
+        As for `teach`.
+    bag_weight
+        λ of `labelops.nn.bag_lessons.SoftLabels`.
+    n_threads
+        For the propagation; does not change the answer.
+    """
+    found = propagate(
+        log_odds,
+        start,
+        hard_counts(positives),
+        edges,
+        max_sweeps=SWEEPS,
+        n_threads=n_threads,
+    )
+    targets = np.stack([1 - found.beliefs, found.beliefs], axis=1)
+    counts = np.stack([np.diff(start) - positives, positives], axis=1)
+    lesson = SoftLabels(targets, start, counts, bag_weight=bag_weight)
+    taught = teach(features, start, counts, lesson, training=training, seed=seed)
+    n_open = int((~found.convergence.converged).sum())
+    return Round(found.beliefs, found.log_odds, n_open, taught)
+
+
+def net_log_odds(taught: Taught, features: np.ndarray) -> np.ndarray:
+    """Return the log-odds of class 1 against class 0, shape (N,)."""
+    logits = logits_of(taught.net, features)
+    return np.asarray(logits[:, 1] - logits[:, 0])

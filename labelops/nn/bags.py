@@ -1,0 +1,254 @@
+"""One small network and one trainer for every way to learn from the class counts of bags.
+
+Ways differ in the `Lesson` only. Batches hold whole bags; what is kept in the end are the weights
+of the epoch that explained the counts of held-out bags best. No label of an item is asked for.
+"""
+
+# N items, B bags, D features, K classes
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from labelops.nn.bag_losses import bag_divergence
+from labelops.nn.threads import one_thread
+
+
+@dataclass(frozen=True, kw_only=True)
+class BagTraining:
+    """How to train; the same for all lessons.
+
+    Attributes
+    ----------
+    hidden : widths of the layers; the last is the embedding.
+    epochs : most passes over the items.
+    patience : epochs without a better loss of held-out bags before it ends.
+    batch_rows : about how many items a step; at least one bag.
+    learning_rate, weight_decay : of AdamW.
+    held_out : share of the bags that are held out, at least four bags where there are eight.
+    """
+
+    hidden: tuple[int, ...] = (128, 64)
+    epochs: int = 60
+    patience: int = 8
+    batch_rows: int = 1024
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    held_out: float = 0.15
+
+
+class Batch(NamedTuple):
+    """Whole bags.
+
+    Attributes
+    ----------
+    items : their positions, int64, shape (n,).
+    bag : bag of each item, counted within the batch, int64, shape (n,).
+    bags : which bags they are, int64, shape (b,).
+    """
+
+    items: Tensor
+    bag: Tensor
+    bags: Tensor
+
+
+class Lesson:
+    """What a network is taught: a loss for a batch, after what a look at its logits may change."""
+
+    def look(self, logits: Callable[[], np.ndarray]) -> None:
+        """Prepare an epoch; `logits()` gives the present ones of all items, (N, K)."""
+
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Return what a step lowers."""
+        raise NotImplementedError
+
+
+class BagNet(nn.Module):
+    """A perceptron with ReLU whose last hidden layer is the embedding."""
+
+    def __init__(self, n_features: int, n_classes: int, hidden: Sequence[int], seed: int) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            widths = [n_features, *hidden]
+            layers: list[nn.Module] = []
+            for a, b in itertools.pairwise(widths):
+                layers += [nn.Linear(a, b), nn.ReLU()]
+            self.body = nn.Sequential(*layers)
+            self.head = nn.Linear(widths[-1], n_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits, shape (N, K)."""
+        logits: Tensor = self.head(self.body(x))
+        return logits
+
+
+class Taught(NamedTuple):
+    """A network and how it came about.
+
+    Attributes
+    ----------
+    net : in evaluation mode.
+    loss : mean over held-out bags of size × divergence, in nats: what epochs are compared by.
+    epoch : the epoch whose weights were kept.
+    held_out : the bags that were held out, int64, ascending.
+    """
+
+    net: BagNet
+    loss: float
+    epoch: int
+    held_out: np.ndarray
+
+
+def hold_out(n_bags: int, *, share: float, seed: int) -> np.ndarray:
+    """Choose bags to hold out, int64, ascending; none if there is but one.
+
+    Examples
+    --------
+    >>> len(hold_out(100, share=0.15, seed=0)), len(hold_out(10, share=0.15, seed=0))
+    (15, 4)
+    """
+    n = max(round(share * n_bags), min(4, n_bags // 2))
+    rng = np.random.Generator(np.random.Philox(seed))
+    return np.sort(rng.permutation(n_bags)[:n])
+
+
+def teach(
+    features: np.ndarray,
+    start: np.ndarray,
+    counts: np.ndarray,
+    lesson: Lesson,
+    *,
+    training: BagTraining,
+    seed: int,
+) -> Taught:
+    """Train a network from scratch on a lesson.
+
+    Parameters
+    ----------
+    features
+        Standardised, ordered by bag, shape (N, D).
+    start
+        Bag b has the items start[b] … start[b + 1] − 1, int64, shape (B + 1,).
+    counts
+        Items of each class in each bag, shape (B, K); rows sum to the size of the bag. The lesson
+        decides what is taught; counts of held-out bags only say when to stop.
+    lesson
+        One of `labelops.nn.bag_lessons`.
+    training
+        How.
+    seed
+        For the weights, the order of bags and the choice of held-out bags.
+
+    Raises
+    ------
+    ValueError
+        If counts do not add up to the bags, or a weight is no longer finite.
+
+    Notes
+    -----
+    On the CPU, in one thread: the same bits for any number of cores. The weights after the last
+    epoch are kept if no bag can be held out.
+    """
+    x, share = _prepared(features, start, counts)
+    n_bags = len(start) - 1
+    held = hold_out(n_bags, share=training.held_out, seed=seed)
+    rest = np.setdiff1d(np.arange(n_bags), held)
+    rng = np.random.Generator(np.random.Philox(seed + 1))
+    net = BagNet(x.shape[1], share.shape[1], training.hidden, seed)
+    optimiser = torch.optim.AdamW(
+        net.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
+    )
+    best: tuple[float, int, dict[str, Tensor]] = (np.inf, -1, {})
+    with one_thread():
+        for epoch in range(training.epochs):
+            lesson.look(lambda: logits_of(net, features))
+            for bags in _batches(rng.permutation(rest), start, training.batch_rows):
+                batch = whole_bags(bags, start)
+                loss = lesson.loss(net(x[batch.items]), batch)
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+            value = _bag_loss(net, x, share, held, start) if len(held) else -float(epoch)
+            if not np.isfinite(value):
+                raise ValueError(
+                    f"teach: predictions must stay finite; with learning_rate "
+                    f"{training.learning_rate} they did not after epoch {epoch}. Lower it"
+                )
+            if value < best[0]:
+                state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+                best = (value, epoch, state)
+            if epoch - best[1] >= training.patience:
+                break
+    net.load_state_dict(best[2])
+    return Taught(net.eval(), best[0] if len(held) else np.nan, best[1], held)
+
+
+def whole_bags(bags: np.ndarray, start: np.ndarray) -> Batch:
+    """Return a batch of bags.
+
+    Examples
+    --------
+    >>> batch = whole_bags(np.array([2, 0]), np.array([0, 1, 3, 5]))
+    >>> batch.items.tolist(), batch.bag.tolist()
+    ([3, 4, 0], [0, 0, 1])
+    """
+    sizes = start[bags + 1] - start[bags]
+    bag = np.repeat(np.arange(len(bags)), sizes)
+    first = np.cumsum(sizes) - sizes
+    items = np.arange(len(bag)) - first[bag] + start[bags][bag]
+    return Batch(torch.from_numpy(items), torch.from_numpy(bag), torch.from_numpy(bags))
+
+
+def logits_of(net: BagNet, features: np.ndarray, *, rows: int = 16_384) -> np.ndarray:
+    """Return the logits of items, float64, shape (N, K)."""
+    return _apply(net, features, rows).astype(np.float64)
+
+
+def embed(net: BagNet, features: np.ndarray, *, rows: int = 16_384) -> np.ndarray:
+    """Return the last hidden layer's activations, float32, shape (N, E)."""
+    return _apply(net.body, features, rows)
+
+
+def _apply(module: nn.Module, features: np.ndarray, rows: int) -> np.ndarray:
+    with one_thread(), torch.no_grad():
+        parts = [
+            module(torch.from_numpy(np.asarray(features[a : a + rows], np.float32))).numpy()
+            for a in range(0, max(len(features), 1), rows)
+        ]
+    return np.concatenate(parts)
+
+
+def _prepared(features: np.ndarray, start: np.ndarray, counts: np.ndarray) -> tuple[Tensor, Tensor]:
+    sizes = np.diff(start)
+    total = counts.sum(axis=1)
+    if len(counts) != len(sizes) or (np.abs(total - sizes) > 1e-6).any() or (sizes < 1).any():
+        raise ValueError(
+            f"teach: counts of each of {len(sizes)} bags must add up to its size, one or more; "
+            f"got counts of {len(counts)} bags that add up to {total[:5].tolist()} … for sizes "
+            f"{sizes[:5].tolist()} …"
+        )
+    share = (counts / sizes[:, None]).astype(np.float32)
+    return torch.from_numpy(np.ascontiguousarray(features, np.float32)), torch.from_numpy(share)
+
+
+def _batches(bags: np.ndarray, start: np.ndarray, batch_rows: int) -> list[np.ndarray]:
+    """Cut bags, in their order, where a batch is full."""
+    sizes = start[bags + 1] - start[bags]
+    n_batches = max(1, min(len(bags), round(sizes.sum() / batch_rows)))
+    batch = (np.cumsum(sizes) - sizes / 2) * n_batches // max(sizes.sum(), 1)
+    return [part for part in np.split(bags, np.flatnonzero(np.diff(batch)) + 1) if len(part)]
+
+
+def _bag_loss(net: BagNet, x: Tensor, share: Tensor, bags: np.ndarray, start: np.ndarray) -> float:
+    batch = whole_bags(bags, start)
+    with torch.no_grad():
+        logits = torch.cat([net(x[rows]) for rows in torch.split(batch.items, 16_384)])
+        divergence = bag_divergence(logits.double(), batch.bag, share[batch.bags].double())
+    sizes = torch.from_numpy(start[bags + 1] - start[bags])
+    return float((divergence * sizes).mean())

@@ -1,0 +1,182 @@
+"""How improbable a bag's count is under a model of its items, and which bags to look at.
+
+If items are independent and positive with the probabilities that the model says, the count of a bag
+has the Poisson-binomial distribution. A count far in its tail contradicts the model: the count is
+wrong, the bag holds other items than the table thinks, or the model is wrong about such bags.
+"""
+
+# N items, B bags
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from labelops.proportions.cardinality import Marginals, marginals
+from labelops.proportions.counts import Counts, hard_counts, interval_counts
+
+
+class Tails(NamedTuple):
+    """Where each bag's count lies in its distribution.
+
+    Attributes
+    ----------
+    expected, std : mean and standard deviation of the count under the model, float64, shape (B,).
+    log_lower, log_upper : log P(S ≤ k) and log P(S ≥ k), shape (B,); −∞ for impossible ones.
+    p_value : two-sided, min(1, 2 · min(P(S ≤ k), P(S ≥ k))), shape (B,).
+    """
+
+    expected: np.ndarray
+    std: np.ndarray
+    log_lower: np.ndarray
+    log_upper: np.ndarray
+    p_value: np.ndarray
+
+
+def poisson_binomial(probs: np.ndarray) -> np.ndarray:
+    """Return the distribution of the number of successes of independent trials.
+
+    Parameters
+    ----------
+    probs
+        Of each trial, from 0 to 1, shape (n,).
+
+    Returns
+    -------
+    P(S = s) for s = 0 … n, float64, shape (n + 1,).
+
+    Notes
+    -----
+    Products of halves, O(n²): only positive numbers are added, so tails keep all their digits until
+    they underflow.
+
+    Examples
+    --------
+    >>> poisson_binomial(np.array([0.5, 0.5, 1.0])).tolist()
+    [0.0, 0.25, 0.5, 0.25]
+    """
+    if len(probs) < 2:
+        return np.concatenate([1 - probs, probs]) if len(probs) else np.ones(1)
+    half = len(probs) // 2
+    return np.convolve(poisson_binomial(probs[:half]), poisson_binomial(probs[half:]))
+
+
+def count_tails(
+    probs: np.ndarray,
+    start: np.ndarray,
+    positives: np.ndarray,
+    *,
+    find: Callable[[np.ndarray, np.ndarray, Counts], Marginals] = marginals,
+) -> Tails:
+    """Return how far in the tails of the model's distribution each bag's count is.
+
+    Parameters
+    ----------
+    probs
+        P(y_i = 1) according to the model, out of sample and calibrated, ordered by bag, shape (N,).
+    start
+        Where bags begin, shape (B + 1,).
+    positives
+        Count of each bag, integers, shape (B,). One that its bag cannot have has p-value 0.
+    find
+        What finds the evidence of counts; `labelops.fast.cardinality.marginals` is faster.
+
+    Raises
+    ------
+    ValueError
+        If a probability is not one.
+
+    Notes
+    -----
+    A tail is the evidence of the count being in an interval. It is tilted as any count is, so a
+    p-value of 1e-200 is as exact as one of 0.1. Both sides include the count itself, so that
+    P(p ≤ α) ≤ α if the model is right; a mid-p value would not keep this, on which the procedure of
+    Benjamini and Hochberg relies.
+
+    Examples
+    --------
+    >>> found = count_tails(np.full(10, 0.1), np.array([0, 5, 10]), np.array([0, 4]))
+    >>> found.p_value.round(5).tolist()
+    [1.0, 0.00092]
+    """
+    p, sizes = np.asarray(probs, np.float64), np.diff(start)
+    wrong = np.flatnonzero(~((p >= 0) & (p <= 1)))
+    if len(wrong):
+        raise ValueError(f"count_tails: probs must be in [0, 1]; item {wrong[0]} has {p[wrong[0]]}")
+    k = hard_counts(positives).low
+    bag_of_item = np.repeat(np.arange(len(sizes)), sizes)
+
+    def sums(values: np.ndarray) -> np.ndarray:
+        return np.bincount(bag_of_item, values, len(sizes))
+
+    least, most = sums(p == 1).astype(np.int64), sums(p > 0).astype(np.int64)
+    with np.errstate(divide="ignore"):
+        log_odds = np.log(p) - np.log1p(-p)
+    inside = np.clip(k, least, most)
+    lower = find(log_odds, start, interval_counts(np.zeros_like(k), inside)).log_evidence
+    upper = find(log_odds, start, interval_counts(inside, sizes)).log_evidence
+    log_lower = np.where(k < least, -np.inf, np.where(k > most, 0.0, np.minimum(lower, 0)))
+    log_upper = np.where(k > most, -np.inf, np.where(k < least, 0.0, np.minimum(upper, 0)))
+    p_value = np.minimum(1.0, 2 * np.exp(np.minimum(log_lower, log_upper)))
+    return Tails(sums(p), np.sqrt(sums(p * (1 - p))), log_lower, log_upper, p_value)
+
+
+def false_discovery_rates(p_values: np.ndarray) -> np.ndarray:
+    """Return for each p-value the least rate of false discoveries at which it would be one.
+
+    q_(r) = min_{t ≥ r} p_(t) · m / t of the ordered p-values.
+
+    Parameters
+    ----------
+    p_values
+        From 0 to 1, shape (m,).
+
+    Returns
+    -------
+    float64, shape (m,). Of those with q ≤ α, at most a share α is expected to be by chance.
+
+    Raises
+    ------
+    ValueError
+        If a value is not in [0, 1].
+
+    Notes
+    -----
+    Holds for independent bags, and for such as tend to err in the same direction.
+
+    References
+    ----------
+    Benjamini, Hochberg: Controlling the false discovery rate. JRSS B 57, 1995.
+
+    Examples
+    --------
+    >>> false_discovery_rates(np.array([0.01, 0.5, 0.02])).round(3).tolist()
+    [0.03, 0.5, 0.03]
+    """
+    p = np.asarray(p_values, np.float64)
+    if not ((p >= 0) & (p <= 1)).all():
+        raise ValueError("false_discovery_rates: p-values must be in [0, 1]")
+    order = np.argsort(p, kind="stable")
+    scaled = p[order] * len(p) / np.arange(1, len(p) + 1)
+    rates = np.empty(len(p))
+    rates[order] = np.minimum.accumulate(scaled[::-1])[::-1]
+    return np.minimum(rates, 1.0)
+
+
+def improbable_bags(tails: Tails, *, level: float = 0.05) -> np.ndarray:
+    """Return the bags whose count is improbable, the most improbable first, ties by bag.
+
+    Parameters
+    ----------
+    tails
+        From `count_tails`, of all bags that were looked at.
+    level
+        Share of false findings that may be expected, if the model is right about the others.
+
+    Returns
+    -------
+    int64.
+    """
+    rates = false_discovery_rates(tails.p_value)
+    order = np.argsort(np.minimum(tails.log_lower, tails.log_upper), kind="stable")
+    return order[rates[order] <= level]

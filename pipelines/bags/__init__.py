@@ -1,0 +1,1 @@
+"""Bags: groups of items of which only the totals are known."""

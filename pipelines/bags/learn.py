@@ -1,0 +1,327 @@
+"""A round of learning from totals: what features say, neighbours and counts, a network.
+
+Mathematics: `labelops.nn.bag_rounds`. The first round begins with the regression on totals. A later
+one takes the logits that the round before left, and looks for neighbours in its embedding. All
+items are worked on at once, in the order of bags; memory is some 600 bytes an item with five
+neighbours and two classes, besides features on disk.
+"""
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from labelops.proportions.counts import hard_counts
+from labelops.proportions.edges import Edges, no_edges
+from pipelines.bags.census import CENSUS
+from pipelines.bags.findings import bag_losses, constant_losses, judge_bags
+from pipelines.bags.group import (
+    BLOCK_ROWS,
+    Features,
+    Grouped,
+    group,
+    regrouped,
+    save_canonical,
+    save_keys,
+    standardised,
+)
+from pipelines.bags.start import fit_start, normalised, softmax
+from pipelines.canonical import Items
+from pipelines.stage import Arrays, Context
+
+# N items, M of them in bags, B bags, K classes, V dimensions of the embedding
+
+if TYPE_CHECKING:
+    from labelops.nn.bags import BagTraining, Taught
+
+LEARN = "learn"
+"""Name of the step."""
+
+FIRST = "proportions"
+"""The round that counts bags and judges them."""
+
+CARRIED = ("bag_logits", "bag_blind", "bag_embedding")
+"""Columns by which a round tells the next what it found."""
+
+JUDGED = ("expected", "std", "p_value", "q_value", "dispersion")
+"""What the first round found out about every bag, and later ones repeat."""
+
+EMBEDDING = 64
+"""V: width of the last hidden layer."""
+
+
+def previous(stage: str) -> str:
+    """Return the name of the round before.
+
+    Examples
+    --------
+    >>> previous("proportions@2"), previous("proportions@3")
+    ('proportions', 'proportions@2')
+    """
+    base, _, number = stage.partition("@")
+    n = int(number or 1) - 1
+    return base if n <= 1 else f"{base}@{n}"
+
+
+def training_of(ctx: Context) -> "BagTraining":
+    """Return the settings of the network."""
+    from labelops.nn.bags import BagTraining
+
+    return BagTraining(hidden=(128, EMBEDDING), epochs=ctx.config.epochs)
+
+
+class Begun(NamedTuple):
+    """What a round begins with, in the order of bags.
+
+    Attributes
+    ----------
+    logits, blind : of items; the latter have not seen the counts of held-out bags, shape (N, K).
+    vectors : in which to look for neighbours, shape (N, ·).
+    held_out : those bags.
+    result : what the first round says of its start and of the bags.
+    """
+
+    logits: np.ndarray
+    blind: np.ndarray
+    vectors: np.ndarray
+    held_out: np.ndarray
+    result: Arrays
+
+
+def learn(items: Items, ctx: Context, folder: str) -> Arrays:
+    """Play a round; leave beliefs, logits and embedding of all items, return what was found."""
+    census = ctx.result(FIRST, CENSUS)
+    grouped = group(items, census)
+    counts, start = census["counts"], grouped.start
+    features = standardised(items, vector_column(ctx), grouped, by_column=by_column(ctx))
+    save_keys(folder, grouped)
+    if census["is_constant"]:
+        return _nothing_to_learn(census, grouped, features, folder)
+    begun = _begin(items, ctx, census, grouped, features)
+    spread = _spread(begun, counts, grouped, ctx)
+    taught = _teach(features, start, counts, spread.beliefs, ctx)
+    logits = _net_logits(taught, features.values)
+    beliefs = softmax(logits)
+    beliefs[: grouped.n_in_bags] = spread.beliefs
+    save_canonical(folder, "beliefs", beliefs, grouped)
+    save_canonical(folder, "bag_logits", (begun.logits + normalised(logits)) / 2, grouped)
+    save_canonical(folder, "bag_blind", begun.blind, grouped)
+    _save_embedding(folder, taught, features.values, grouped)
+    return {
+        **begun.result,
+        "held_out": begun.held_out,
+        "n_without_vector": np.array(features.n_missing),
+        "strength": np.array(spread.strength),
+        "n_edges": np.array(spread.n_edges),
+        "loss_network": np.array(taught.loss),
+        "epoch": np.array(taught.epoch),
+        **spread.convergence,
+    }
+
+
+def vector_column(ctx: Context) -> str:
+    """Return the column that is learned from."""
+    return "embedding" if "embedding" in ctx.columns else "features"
+
+
+def by_column(ctx: Context) -> bool:
+    """Return whether each feature is scaled by itself; those of an embedding belong together."""
+    scaling = ctx.config.scaling
+    return bool(scaling == "columns" or (scaling == "auto" and vector_column(ctx) == "features"))
+
+
+def _begin(
+    items: Items, ctx: Context, census: Arrays, grouped: Grouped, features: Features
+) -> Begun:
+    counts, start = census["counts"], grouped.start
+    if ctx.stage != FIRST:
+        before = ctx.result(previous(ctx.stage), LEARN)
+        logits, blind, vectors = (
+            regrouped(items, name, grouped).astype(np.float64 if name != CARRIED[2] else np.float32)
+            for name in CARRIED
+        )
+        kept = {name: before[name] for name in (*JUDGED, *STARTED)}
+        return Begun(logits, blind, vectors, before["held_out"].copy(), kept)
+    model = fit_start(
+        features.values,
+        start,
+        counts,
+        most_items=ctx.config.start_items,
+        n_waves=ctx.config.waves,
+        seed=ctx.config.seed,
+    )
+    held, inside = model.held_out, slice(grouped.n_in_bags)
+    loss = bag_losses(softmax(model.blind[inside]), start, counts)[held]
+    result = {
+        **judge_bags(model.judging, start, counts),
+        "loss_start": np.array(loss.mean() if len(held) else np.nan),
+        "loss_constant": np.array(
+            constant_losses(start, counts, held).mean() if len(held) else np.nan
+        ),
+        "n_fitted": np.array(model.n_fitted),
+        "log_evidence": np.array(model.log_evidence),
+    }
+    return Begun(model.logits, model.blind, features.values, held, result)
+
+
+STARTED = ("loss_start", "loss_constant", "n_fitted", "log_evidence")
+
+
+class Spread(NamedTuple):
+    """What neighbours and counts made of the logits.
+
+    Attributes
+    ----------
+    beliefs : of the items in bags, shape (M, K).
+    strength : of neighbours, chosen on held-out bags.
+    n_edges : pairs of neighbours.
+    convergence : of the messages, as results say it.
+    """
+
+    beliefs: np.ndarray
+    strength: float
+    n_edges: int
+    convergence: Arrays
+
+
+def _spread(begun: Begun, counts: np.ndarray, grouped: Grouped, ctx: Context) -> Spread:
+    from labelops.nn.bag_rounds import strengthened
+
+    n_threads = len(os.sched_getaffinity(0))
+    edges = _edges(begun.vectors, grouped, ctx, n_threads)
+    inside = slice(grouped.n_in_bags)
+    logits, blind = begun.logits[inside], begun.blind[inside]
+    strength = _strength(blind, counts, grouped.start, edges, begun.held_out, n_threads)
+    used = strengthened(edges, strength)
+    settings = {"max_sweeps": ctx.config.max_sweeps, "n_threads": n_threads}
+    if counts.shape[1] == 2:
+        from labelops.fast.propagate import propagate
+
+        known = hard_counts(counts[:, 1])
+        found = propagate(logits[:, 1] - logits[:, 0], grouped.start, known, used, **settings)
+        beliefs, settled = np.stack([1 - found.beliefs, found.beliefs], axis=1), found.convergence
+        n_inexact = 0
+    else:
+        from labelops.fast.class_propagate import propagate_classes
+
+        classes = propagate_classes(logits, grouped.start, counts, used, **settings)
+        beliefs, settled = classes.beliefs, classes.convergence
+        n_inexact = int((~classes.is_exact).sum())
+    convergence = {
+        "bag_converged": settled.converged[settled.component_of_bag],
+        "n_components": np.array(len(settled.converged)),
+        "n_open": np.array(int((~settled.converged).sum())),
+        "n_sweeps": np.array(int(settled.n_sweeps.max(initial=0))),
+        "last_change": np.array(float(settled.last_change.max(initial=0.0))),
+        "n_saddle_point": np.array(n_inexact),
+    }
+    return Spread(beliefs, strength, len(edges.first), convergence)
+
+
+def _edges(vectors: np.ndarray, grouped: Grouped, ctx: Context, n_threads: int) -> Edges:
+    """Return neighbours among the items in bags, found in canonical order.
+
+    There the first ones are a sample of all, which an index needs; in the order of bags they are
+    not.
+    """
+    from labelops.nn.bag_rounds import neighbour_edges
+
+    place = grouped.place[grouped.bag >= 0]
+    if ctx.config.neighbours == 0 or len(place) < 2:
+        return no_edges()
+    found = neighbour_edges(
+        np.asarray(vectors[place]),
+        k=ctx.config.neighbours,
+        flat_limit=ctx.config.flat_limit,
+        n_threads=n_threads,
+    )
+    a, b = place[found.first], place[found.second]
+    first, second = np.minimum(a, b), np.maximum(a, b)
+    order = np.argsort(first * len(grouped.place) + second)
+    return Edges(first[order], second[order], found.weight[order])
+
+
+def _strength(
+    blind: np.ndarray,
+    counts: np.ndarray,
+    start: np.ndarray,
+    edges: Edges,
+    held_out: np.ndarray,
+    n_threads: int,
+) -> float:
+    """Choose how much neighbours may say; the middle choice of all classes, the lower of two."""
+    from labelops.nn.bag_rounds import choose_strength
+
+    if not len(edges.first):
+        return 0.0
+    n_classes = counts.shape[1]
+    chosen = []
+    for k in [1] if n_classes == 2 else range(n_classes):
+        p = np.clip(softmax(blind)[:, k], 1e-12, 1 - 1e-12)
+        log_odds = np.log(p) - np.log1p(-p)
+        chosen.append(
+            choose_strength(log_odds, start, counts[:, k], edges, held_out, n_threads=n_threads)
+        )
+    return sorted(chosen)[(len(chosen) - 1) // 2]
+
+
+def _teach(
+    features: Features, start: np.ndarray, counts: np.ndarray, beliefs: np.ndarray, ctx: Context
+) -> "Taught":
+    from labelops.nn.bag_lessons import SoftLabels
+    from labelops.nn.bag_rounds import BAG_WEIGHT
+    from labelops.nn.bags import teach
+
+    lesson = SoftLabels(beliefs, start, counts, bag_weight=BAG_WEIGHT)
+    inside = features.values[: start[-1]]
+    return teach(inside, start, counts, lesson, training=training_of(ctx), seed=ctx.config.seed)
+
+
+def _net_logits(taught: "Taught", features: np.ndarray) -> np.ndarray:
+    from labelops.nn.bags import logits_of
+
+    return logits_of(taught.net, features)
+
+
+def _save_embedding(folder: str, taught: "Taught", features: np.ndarray, grouped: Grouped) -> None:
+    from labelops.nn.bags import embed
+
+    path = os.path.join(folder, "bag_embedding.npy")
+    out = np.lib.format.open_memmap(path, "w+", np.float32, (len(features), EMBEDDING))
+    for first in range(0, len(features), BLOCK_ROWS):
+        rows = slice(first, first + BLOCK_ROWS)
+        out[rows] = embed(taught.net, np.asarray(features[grouped.place[rows]]))
+    out.flush()
+
+
+def _nothing_to_learn(census: Arrays, grouped: Grouped, features: Features, folder: str) -> Arrays:
+    """Say of every item what is known: the shares that all bags have.
+
+    A model that does so explains all counts, so nothing that another one says could be checked.
+    """
+    counts = census["counts"]
+    n, (n_bags, n_classes) = len(grouped.hashes), counts.shape
+    share = census["share"] / census["share"].sum()
+    beliefs = np.tile(share, (n, 1))
+    logits = np.log(np.maximum(beliefs, 1e-12))
+    for name, values in (("beliefs", beliefs), ("bag_logits", logits), ("bag_blind", logits)):
+        save_canonical(folder, name, values, grouped)
+    save_canonical(folder, "bag_embedding", np.zeros((n, EMBEDDING), np.float32), grouped)
+    loss = np.array(np.nan)
+    return {
+        "expected": counts.astype(np.float64),
+        "std": np.sqrt(counts * (1 - share)),
+        "p_value": np.ones((n_bags, n_classes)),
+        "q_value": np.ones((n_bags, n_classes)),
+        "dispersion": np.array(1.0),
+        **dict.fromkeys(("loss_start", "loss_constant", "loss_network", "log_evidence"), loss),
+        "held_out": np.empty(0, np.int64),
+        "n_without_vector": np.array(features.n_missing),
+        "strength": np.array(0.0),
+        "bag_converged": np.ones(n_bags, bool),
+        "last_change": np.array(0.0),
+        "n_components": np.array(n_bags),
+        **dict.fromkeys(
+            ("n_fitted", "n_edges", "epoch", "n_open", "n_sweeps", "n_saddle_point"), np.array(0)
+        ),
+    }

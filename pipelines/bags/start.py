@@ -1,0 +1,183 @@
+"""What features say of items before neighbours and networks: the regression on totals.
+
+Fitted to all bags, or to as many as memory allows; once more without the bags that are held out,
+and without each of some folds of them, so that every bag can be judged by a model that has not seen
+its count.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+# N items, M of them in bags, B bags, K classes
+
+if TYPE_CHECKING:
+    from labelops.nn.bag_regression import BagModel
+
+FOLDS = 5
+"""Bags are judged by models that were fitted to four fifths of them."""
+
+
+@dataclass(frozen=True)
+class StartModel:
+    """Logits of items from the regression on totals.
+
+    Attributes
+    ----------
+    logits : by the model of all bags, log-probabilities up to a constant, float64, shape (N, K).
+    blind : by that without the held-out bags, shape (N, K).
+    judging : probabilities by a model without the item's own bag, shape (M, K).
+    held_out : bags, int64, ascending.
+    n_fitted : bags that the model was fitted to.
+    log_evidence : of their counts, the sum over classes where there are more than two.
+    """
+
+    logits: np.ndarray
+    blind: np.ndarray
+    judging: np.ndarray
+    held_out: np.ndarray
+    n_fitted: int
+    log_evidence: float
+
+
+def fit_start(
+    features: np.ndarray,
+    start: np.ndarray,
+    counts: np.ndarray,
+    *,
+    most_items: int,
+    n_waves: int,
+    seed: int,
+) -> StartModel:
+    """Fit the regression on totals: one for two classes, each class against the rest for more.
+
+    Parameters
+    ----------
+    features
+        Standardised, in the order of bags, shape (N, D).
+    start, counts
+        Bags of the first M items, and their counts of classes, shape (B, K).
+    most_items
+        About how many items to fit to at most, in bags drawn at random.
+    n_waves, seed
+        As for `labelops.nn.bag_regression.fit_bag_model`.
+
+    Notes
+    -----
+    Folds are fitted with the prior and the waves of the whole, so a bag's count has had its say in
+    two or three numbers that all bags share, and in no other.
+    """
+    from labelops.nn.bags import BagTraining, hold_out
+
+    n_bags, n_classes = counts.shape
+    held = hold_out(n_bags, share=BagTraining().held_out, seed=seed)
+    chosen = _some_bags(np.diff(start), most_items, seed)
+    fold = _folds(n_bags, seed)
+    looked_at = [1] if n_classes == 2 else list(range(n_classes))
+    ends = start[-1]
+    plain = np.empty((len(features), len(looked_at)))
+    blind, judging = np.empty_like(plain), np.empty((ends, len(looked_at)))
+    evidence = 0.0
+    bag_of_item = np.repeat(np.arange(n_bags), np.diff(start))
+    for column, k in enumerate(looked_at):
+        problem = _Problem(features, start, counts[:, k])
+        model = problem.fit(chosen, n_waves=n_waves, seed=seed)
+        evidence += model.log_evidence
+        plain[:, column] = problem.log_odds(model)
+        without = np.setdiff1d(chosen, held)
+        blind[:, column] = problem.log_odds(problem.refit(model, without)) if len(without) else 0.0
+        # Bags that were not drawn have never been seen.
+        judging[:, column] = plain[:ends, column]
+        for f in np.unique(fold[chosen]):
+            rest, inside = chosen[fold[chosen] != f], chosen[fold[chosen] == f]
+            rows = np.isin(bag_of_item, inside)
+            if len(rest):
+                judging[rows, column] = problem.log_odds(problem.refit(model, rest), rows)
+            else:
+                judging[rows, column] = plain[:ends][rows, column]
+    return StartModel(
+        as_logits(plain),
+        as_logits(blind),
+        softmax(as_logits(judging)),
+        held,
+        len(chosen),
+        evidence,
+    )
+
+
+class _Problem:
+    """One class's counts."""
+
+    def __init__(self, features: np.ndarray, start: np.ndarray, positives: np.ndarray) -> None:
+        self.features, self.start, self.positives = features, start, positives
+
+    def _rows(self, bags: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        from labelops.nn.bags import whole_bags
+
+        items = whole_bags(bags, self.start).items.numpy()
+        cut = np.concatenate([[0], np.cumsum(np.diff(self.start)[bags])])
+        return np.asarray(self.features[items]), cut
+
+    def fit(self, bags: np.ndarray, *, n_waves: int, seed: int) -> "BagModel":
+        from labelops.nn.bag_regression import fit_bag_model
+
+        x, cut = self._rows(bags)
+        return fit_bag_model(x, cut, self.positives[bags], n_waves=n_waves, seed=seed)
+
+    def refit(self, model: "BagModel", bags: np.ndarray) -> "BagModel":
+        from labelops.nn.bag_regression import refit_bag_model
+
+        x, cut = self._rows(bags)
+        return refit_bag_model(model, x, cut, self.positives[bags])
+
+    def log_odds(self, model: "BagModel", rows: np.ndarray | None = None) -> np.ndarray:
+        from labelops.nn.bag_regression import bag_log_odds
+
+        if rows is None:
+            return bag_log_odds(model, self.features)
+        return bag_log_odds(model, np.asarray(self.features[: len(rows)][rows]))
+
+
+def _some_bags(sizes: np.ndarray, most_items: int, seed: int) -> np.ndarray:
+    """Return all bags, or some with about so many items (and no fewer than eight), ascending."""
+    if sizes.sum() <= most_items:
+        return np.arange(len(sizes))
+    order = np.random.Generator(np.random.Philox([seed, 1])).permutation(len(sizes))
+    n = int(np.searchsorted(np.cumsum(sizes[order]), most_items, side="right"))
+    return np.sort(order[: max(n, 8)])
+
+
+def _folds(n_bags: int, seed: int) -> np.ndarray:
+    order = np.random.Generator(np.random.Philox([seed, 2])).permutation(n_bags)
+    fold = np.empty(n_bags, np.int64)
+    fold[order] = np.arange(n_bags) % FOLDS
+    return fold
+
+
+def as_logits(log_odds: np.ndarray) -> np.ndarray:
+    """Return log-probabilities from log-odds of the second class, or of each against the rest.
+
+    Of more than two classes each is believed by itself, log σ(q_k), and they share what there is.
+
+    Examples
+    --------
+    >>> as_logits(np.array([[0.0]])).round(4).tolist()
+    [[-0.6931, -0.6931]]
+    """
+    q = np.concatenate([-log_odds, log_odds], axis=1) if log_odds.shape[1] == 1 else log_odds
+    logits = -np.logaddexp(0.0, -q)
+    return normalised(logits)
+
+
+def normalised(logits: np.ndarray) -> np.ndarray:
+    """Return logits with a constant taken off each row, so that they are log-probabilities."""
+    top = logits.max(axis=1, keepdims=True)
+    total = np.log(np.exp(logits - top).sum(axis=1, keepdims=True))
+    return np.asarray(logits - top - total)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Return probabilities, rows sum to one."""
+    e = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(e / e.sum(axis=1, keepdims=True))

@@ -1,0 +1,276 @@
+"""The table of bags: one row a bag, with its size and how many of its items have each class.
+
+Columns `bag_id`, `n`, and `positives` (two classes) or `counts` (a list, one number a class); as
+Parquet, or CSV, where a list is written like ``3;0;5``. Everything that can be wrong with a table
+by itself is found here; whether it is that of the data, in `pipelines.bags.census`.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from labelops.proportions.counts import Rounded, round_class_counts
+from pipelines.errors import DataError
+
+NAMED = 3
+"""So many offenders are named in a message."""
+
+SETTING = "proportions.bags"
+
+
+@dataclass(frozen=True)
+class BagTable:
+    """Checked totals of bags, in the order of their ids.
+
+    Attributes
+    ----------
+    ids : of the bags, int64 or str, ascending, shape (B,).
+    sizes : number of items, int64, shape (B,).
+    counts : of items per class, int64, rows sum to the size, shape (B, K).
+    residual : most by which a count was rounded, float64, shape (B,).
+    """
+
+    ids: np.ndarray
+    sizes: np.ndarray
+    counts: np.ndarray
+    residual: np.ndarray
+
+    @property
+    def n_classes(self) -> int:
+        """K."""
+        return int(self.counts.shape[1])
+
+
+def open_table(path: str) -> BagTable:
+    """Read and check a table of bags; the last ones read are remembered.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read, lacks a column, or says something that no bag can be; names the bag.
+    """
+    try:
+        modified_ns = os.stat(path).st_mtime_ns
+    except OSError as err:
+        raise _unreadable(path, err) from err
+    return _open(path, modified_ns)
+
+
+@lru_cache(maxsize=4)
+def _open(path: str, modified_ns: int) -> BagTable:
+    table = _read(path)
+    by_class = _count_column(table, path)
+    ids = _ids(table["bag_id"], path)
+    order = np.argsort(ids, kind="stable")
+    ids, table = ids[order], table.take(pa.array(order))
+    _check_once(ids, path)
+    says = _Says(ids, path)
+    sizes = _sizes(table["n"], says)
+    said = _lists(table["counts"], says) if by_class else _pairs(table["positives"], sizes, says)
+    rounded = _rounded(said, sizes, says, by_class=by_class)
+    return BagTable(ids, sizes, rounded.counts, rounded.residual.max(axis=1, initial=0.0))
+
+
+def _unreadable(path: str, err: Exception) -> DataError:
+    return DataError(
+        f"bag table: a Parquet or CSV file with columns bag_id, n and positives or counts was "
+        f"expected, got {type(err).__name__}: {err}; at {path}. Correct {SETTING}"
+    )
+
+
+def _read(path: str) -> pa.Table:
+    try:
+        if path.endswith(".csv"):
+            # Ids as text: 007 is not the number 7, unless the data has numbers.
+            text = pa.csv.ConvertOptions(
+                column_types={"bag_id": pa.string(), "counts": pa.string()},
+                strings_can_be_null=True,
+                null_values=[""],
+            )
+            return pa.csv.read_csv(path, convert_options=text)
+        return pq.read_table(path)
+    except (OSError, pa.ArrowException) as err:
+        raise _unreadable(path, err) from err
+
+
+def _count_column(table: pa.Table, path: str) -> bool:
+    """Return whether there are counts per class; stop when a column is missing, or both are."""
+    names = table.column_names
+    missing = [name for name in ("bag_id", "n") if name not in names]
+    has = [name for name in ("positives", "counts") if name in names]
+    if missing or not has:
+        raise DataError(
+            f"bag table: columns bag_id, n and positives or counts were expected, got {names}; at "
+            f"{path}. Rename its columns, or correct {SETTING}"
+        )
+    if len(has) == 2:
+        raise DataError(
+            f"bag table: either positives or counts was expected, got both; at {path}. Remove one"
+        )
+    if table.num_rows == 0:
+        raise DataError(f"bag table: one row a bag was expected, got none; at {path}")
+    return has == ["counts"]
+
+
+def _ids(column: pa.ChunkedArray, path: str) -> np.ndarray:
+    column = column.combine_chunks()
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if column.null_count:
+        raise DataError(
+            f"bag table: every row must name its bag, got {column.null_count} null bag_id(s); at "
+            f"{path}. Remove those rows: items without a bag need none"
+        )
+    return ids_of(column, where=f"bag table {path}")
+
+
+def ids_of(column: pa.Array, *, where: str) -> np.ndarray:
+    """Return ids of bags as int64 or str; nulls must have been taken out.
+
+    Raises
+    ------
+    DataError
+        If an id is neither: a list of bags, say.
+    """
+    if pa.types.is_integer(column.type):
+        return np.asarray(column.cast(pa.int64()).to_numpy(zero_copy_only=False))
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return np.array(column.to_pylist(), dtype=np.str_)
+    raise DataError(
+        f"bags: column 'bag_id' must be string or integer, got {column.type}, in {where}. An item "
+        "is in one bag: of several, choose one"
+    )
+
+
+def same_ids(ids: np.ndarray, kind: pa.DataType, *, where: str) -> np.ndarray:
+    """Return the ids of a table as the data has them, ascending no more.
+
+    Raises
+    ------
+    DataError
+        If the data has numbers and the table something else.
+    """
+    is_number = pa.types.is_integer(kind)
+    if is_number and ids.dtype.kind == "U":
+        try:
+            return ids.astype(np.int64)
+        except ValueError as err:
+            raise DataError(
+                f"bag table: bag_id must be {kind} as in the data, got text that is no number "
+                f"({err}); at {where}. Write the same ids in both"
+            ) from err
+    return ids if is_number or ids.dtype.kind == "U" else ids.astype(np.str_)
+
+
+def _check_once(ids: np.ndarray, path: str) -> None:
+    twice = np.unique(ids[1:][ids[1:] == ids[:-1]])
+    if len(twice):
+        raise DataError(
+            f"bag table: one row a bag was expected, got more for {len(twice)} bag(s): "
+            f"{some(twice)}; at {path}. Add up or remove the rows that are too many"
+        )
+
+
+def some(ids: np.ndarray, n_all: int | None = None) -> str:
+    """Return the first few ids for a message."""
+    more = ", …" if (len(ids) if n_all is None else n_all) > NAMED else ""
+    return ", ".join(repr(value) for value in ids[:NAMED].tolist()) + more
+
+
+class _Says:
+    """Refuses bags by a rule, naming the first of them and what it says."""
+
+    def __init__(self, ids: np.ndarray, path: str) -> None:
+        self.ids, self.path = ids, path
+
+    def refuse(self, wrong: np.ndarray, rule: str, what: Callable[[int], str]) -> None:
+        if wrong.any():
+            b = int(np.flatnonzero(wrong)[0])
+            more = f" (and {int(wrong.sum()) - 1} more bags)" if wrong.sum() > 1 else ""
+            raise DataError(
+                f"bag table: {rule}, got {what(b)} for bag {self.ids[b].item()!r}{more}; at "
+                f"{self.path}. Correct the table"
+            )
+
+
+def _numbers(column: pa.ChunkedArray, name: str, says: _Says) -> np.ndarray:
+    try:
+        values = column.combine_chunks().cast(pa.float64())
+    except pa.ArrowException as err:
+        raise DataError(
+            f"bag table: column {name!r} must hold numbers, got {column.type}: {err}; at "
+            f"{says.path}. Correct the table"
+        ) from err
+    found = np.asarray(values.fill_null(np.nan).to_numpy(zero_copy_only=False), np.float64)
+    says.refuse(~np.isfinite(found), f"{name} must be a finite number", lambda b: str(found[b]))
+    return found
+
+
+def _sizes(column: pa.ChunkedArray, says: _Says) -> np.ndarray:
+    n = _numbers(column, "n", says)
+    wrong = np.asarray((n < 1) | (n != np.rint(n)))
+    says.refuse(wrong, "n must be a whole number from 1 on", lambda b: f"n = {n[b]:g}")
+    return n.astype(np.int64)
+
+
+def _pairs(column: pa.ChunkedArray, sizes: np.ndarray, says: _Says) -> np.ndarray:
+    k = _numbers(column, "positives", says)
+    says.refuse(
+        np.asarray(k < 0), "positives must not be negative", lambda b: f"positives = {k[b]:g}"
+    )
+    says.refuse(
+        np.asarray(k > sizes),
+        "positives must not be more than the items of the bag",
+        lambda b: f"positives = {k[b]:g} of n = {sizes[b]}",
+    )
+    return np.stack([sizes - k, k], axis=1)
+
+
+def _lists(column: pa.ChunkedArray, says: _Says) -> np.ndarray:
+    values = column.combine_chunks()
+    if pa.types.is_string(values.type):
+        values = pc.split_pattern(values, ";")
+    if not (pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type)):
+        raise DataError(
+            f"bag table: column 'counts' must hold lists with one number a class, got "
+            f"{values.type}; at {says.path}. For two classes, 'positives' will do"
+        )
+    length = pc.list_value_length(values).fill_null(0).to_numpy(zero_copy_only=False)
+    n_classes = int(length[0])
+    wrong = np.asarray((length != n_classes) | (length < 2))
+    rule = f"counts must have one number for each of the {max(n_classes, 2)} classes"
+    says.refuse(wrong, rule, lambda b: f"{length[b]} numbers")
+    flat = _numbers(pa.chunked_array([values.flatten()]), "counts", _Spread(says, n_classes))
+    said = flat.reshape(-1, n_classes)
+    negative = np.any(said < 0, axis=1)
+    says.refuse(negative, "counts must not be negative", lambda b: f"{said[b].tolist()}")
+    return said
+
+
+class _Spread(_Says):
+    """The same for values of which each bag has several."""
+
+    def __init__(self, says: _Says, each: int) -> None:
+        super().__init__(np.repeat(says.ids, each), says.path)
+
+
+def _rounded(said: np.ndarray, sizes: np.ndarray, says: _Says, *, by_class: bool) -> Rounded:
+    if not by_class:
+        k = np.rint(said[:, 1])
+        residual = np.abs(said[:, 1] - k)
+        counts = np.stack([sizes - k, k], axis=1).astype(np.int64)
+        return Rounded(counts, np.stack([residual, residual], axis=1))
+    total = said.sum(axis=1)
+    says.refuse(
+        np.asarray(np.abs(total - sizes) >= 0.5),
+        "counts of a bag must add up to its n",
+        lambda b: f"counts that add up to {total[b]:g} of n = {sizes[b]}",
+    )
+    return round_class_counts(said, sizes)

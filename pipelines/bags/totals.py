@@ -1,0 +1,96 @@
+"""Totals brought into what is believed of every item: by a model, or from given labels as well."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+
+from labelops.belief import believe
+from labelops.proportions.counts import hard_counts
+from labelops.simplex import bad_rows, what_is_wrong
+from pipelines.bags.census import CENSUS
+from pipelines.bags.findings import bag_losses, judge_bags
+from pipelines.bags.group import Grouped, group, save_canonical, save_keys
+from pipelines.beliefs import block_rows, noise_of
+from pipelines.canonical import Items
+from pipelines.frame import Frame
+from pipelines.stage import Arrays, Context
+from pipelines.vectors import vectors_of
+
+# N items, M of them in bags, B bags, K classes
+
+FLOOR = 1e-6
+"""Least probability that a model may have meant: totals can overrule any of them."""
+
+
+def reject_bad(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
+    """Reject rows of `pred_probs` that are no probabilities."""
+    probs, null = vectors_of(frame["pred_probs"])
+    for row in bad_rows(probs.astype(np.float64)).tolist():
+        missing = "probabilities missing: pred_probs is null"
+        frame.reject([row], missing if null[row] else what_is_wrong(probs[row]))
+    ids = frame["item_id"].take(pa.array(frame.kept(), pa.int64()))
+    return {f"{ctx.stage}/_usable": pa.table({"item_id": ids})}
+
+
+def constrain(items: Items, ctx: Context, folder: str) -> Arrays:
+    """Bring totals into beliefs of all items; leave these, return what was found."""
+    census = ctx.own(CENSUS)
+    grouped = group(items, census)
+    counts, start = census["counts"], grouped.start
+    beliefs = _own_beliefs(items, ctx, grouped)
+    inside = slice(grouped.n_in_bags)
+    judged = judge_bags(beliefs[inside], start, counts)
+    loss = bag_losses(beliefs[inside], start, counts)
+    # One share for all bags knows all counts, the model none.
+    share = counts.sum(axis=0) / counts.sum()
+    constant = bag_losses(np.tile(share, (len(beliefs[inside]), 1)), start, counts)
+    constrained, n_saddle_point = _posterior(beliefs[inside], start, counts)
+    moved = np.abs(constrained - beliefs[inside]).sum() / 2
+    beliefs[inside] = constrained
+    save_keys(folder, grouped)
+    save_canonical(folder, "beliefs", beliefs, grouped)
+    return {
+        **judged,
+        "loss_start": np.array(loss.mean()),
+        "loss_constant": np.array(constant.mean()),
+        "moved": np.array(moved),
+        "bag_converged": np.ones(len(counts), bool),
+        "n_components": np.array(len(counts)),
+        "n_open": np.array(0),
+        "n_saddle_point": np.array(n_saddle_point),
+    }
+
+
+def _own_beliefs(items: Items, ctx: Context, grouped: Grouped) -> np.ndarray:
+    """Return what is believed without totals, in the order of bags, float64, shape (N, K)."""
+    n_classes = int(items.schema.field("pred_probs").type.list_size)
+    out = np.empty((len(grouped.hashes), n_classes))
+    labelled = "given" in items.schema.names
+    if labelled:
+        noise, temperature = noise_of(ctx), float(ctx.own("temperature")["temperature"])
+    first = 0
+    for table in items.tables(block_rows(n_classes)):
+        probs, _ = vectors_of(table.column("pred_probs").combine_chunks())
+        found = np.asarray(probs, np.float64)
+        if labelled:
+            found = believe(probs, table.column("given").to_numpy(), noise, temperature)
+        found = np.maximum(found, FLOOR)
+        rows = slice(first, first + len(found))
+        out[grouped.place[rows]] = found / found.sum(axis=1, keepdims=True)
+        first += len(found)
+    return out
+
+
+def _posterior(probs: np.ndarray, start: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return the posterior given the counts, and how many bags were not counted through."""
+    if counts.shape[1] == 2:
+        from labelops.fast.cardinality import marginals
+
+        log_odds = np.log(probs[:, 1]) - np.log(probs[:, 0])
+        found = marginals(log_odds, start, hard_counts(counts[:, 1])).beliefs
+        return np.stack([1 - found, found], axis=1), 0
+    from labelops.fast.bag_classes import fast_class_posterior
+
+    classes = fast_class_posterior(np.log(probs), start, counts)
+    return classes.beliefs, int((~classes.is_exact).sum())

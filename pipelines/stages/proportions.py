@@ -1,0 +1,285 @@
+"""Stage `proportions`: beliefs in the labels of items from the totals of their bags.
+
+Three ways, by what there is. From `features` (or an `embedding`) alone a model is learned of which
+only the totals are known; listed again as ``proportions@2`` it plays another round, on what the
+first left. Ready `pred_probs` are brought to agree with the totals. So are, after stage
+`confident`, beliefs in given labels; stage `decide` then decides by these.
+
+Bags whose totals the model finds improbable are in ``proportions_bags/``. A bag may lie in many
+shards: one task works on all items, regrouped by bag. Without totals are items whose `bag_id` is
+null, or whose bag lost items to quarantine or (if allowed) is not in the table; what is believed of
+them comes from the model alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, Field
+
+from labelops.soft import id_type, sparsify
+from pipelines.bags import learn, totals
+from pipelines.bags.census import (
+    CENSUS,
+    check_counts,
+    class_names,
+    count_bags,
+    merge_counts,
+    table_of,
+)
+from pipelines.bags.findings import bags_folder, bags_schema, bags_table
+from pipelines.bags.group import lists_of
+from pipelines.beliefs import temperature_steps
+from pipelines.errors import DataError, RecipeError
+from pipelines.frame import Frame
+from pipelines.stage import Context, Fit, Map, Output, Reduce, Stage, Step
+from pipelines.vectors import width_of
+
+CONSTRAIN = "constrain"
+
+SOFT = ("topk_ids", "topk_probs", "tail_prob")
+
+Way = Literal["features", "pred_probs", "labels"]
+
+
+class Config(BaseModel, frozen=True, extra="forbid"):
+    """Settings of stage `proportions`."""
+
+    bags: str | None = Field(
+        default=None,
+        description="Local Parquet or CSV file with a row a bag: bag_id, n, and positives (of two "
+        "classes) or counts (one number a class). Absent: stage skipped in an audit.",
+    )
+    use: Literal["auto", "features", "pred_probs", "labels"] = Field(
+        default="auto",
+        description="What to believe before totals are known. features: learn from totals. "
+        "pred_probs: take them. labels: given labels and pred_probs, after stage confident. auto: "
+        "the last of these that there is.",
+    )
+    unlisted: Literal["refuse", "allow"] = Field(
+        default="refuse",
+        description="What to do when the data has bags that the table lacks, or the reverse.",
+    )
+    scaling: Literal["auto", "columns", "whole"] = Field(
+        default="auto",
+        description="columns: every feature gets spread 1. whole: all are divided by one number. "
+        "auto: columns for features, whole for an embedding.",
+    )
+    neighbours: int = Field(
+        default=5, ge=0, le=100, description="Neighbours that items listen to; 0 for none."
+    )
+    flat_limit: int = Field(
+        default=50_000,
+        ge=0,
+        description="Up to so many items all pairs are compared to find neighbours; beyond, an "
+        "index finds nearly all.",
+    )
+    max_sweeps: int = Field(
+        default=100, ge=1, description="Most rounds of messages between neighbours and bags."
+    )
+    start_items: int = Field(
+        default=200_000,
+        ge=1,
+        description="The first model is fitted to bags with about so many items at most; it takes "
+        "some 2.5 kB of memory for each.",
+    )
+    waves: int = Field(
+        default=300, ge=0, le=4096, description="Its smooth part; 0 for a linear model."
+    )
+    epochs: int = Field(default=60, ge=1, description="Most passes of the network over the items.")
+    seed: int = Field(default=0, ge=0, description="For waves, weights and held-out bags.")
+    top_k: int = Field(default=5, ge=1, description="Classes stored in a soft label.")
+
+
+def way_of(config: Config, columns: frozenset[str]) -> Way:
+    """Return where beliefs come from before totals are known."""
+    if config.use != "auto":
+        return config.use
+    if "bag_logits" in columns:
+        return "features"
+    if "pred_probs" in columns:
+        return "labels" if "is_label_issue" in columns else "pred_probs"
+    return "features"
+
+
+def is_first(columns: frozenset[str]) -> bool:
+    """Return whether no round came before."""
+    return "bag_logits" not in columns
+
+
+def skip(config: Config, columns: frozenset[str]) -> str | None:
+    """Return why there is nothing to do, or None; only an audit can do without totals."""
+    if "is_label_issue" in columns and config.bags is None and is_first(columns):
+        return "proportions.bags names no table with totals of bags"
+    return None
+
+
+def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
+    """Return the columns that it needs.
+
+    Raises
+    ------
+    DataError
+        If totals are needed, and none are named.
+    """
+    if config.bags is None and is_first(columns) and skip(config, columns) is None:
+        raise DataError(
+            "stage 'proportions': a table with the totals of bags was expected, none is named. "
+            "Give --set proportions.bags=PATH, a Parquet or CSV file with bag_id, n, and positives "
+            "or counts"
+        )
+    way = way_of(config, columns)
+    if way == "features":
+        vectors = "embedding" if "embedding" in columns else "features"
+        carried = () if is_first(columns) else learn.CARRIED
+        return ["item_id", "item_hash", "bag_id", vectors, *carried]
+    given = ["given"] if way == "labels" else []
+    return ["item_id", "item_hash", "bag_id", "pred_probs", *given]
+
+
+def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
+    """Return the columns of the sidecar."""
+    more = learn.CARRIED if way_of(config, columns) == "features" else ("bag_probs",)
+    return ["item_id", *SOFT, "bag_residual", *more]
+
+
+def steps(config: Config, ctx: Context) -> Sequence[Step]:
+    """Return the steps: count bags, learn or constrain, write beliefs and the table of bags."""
+    way = way_of(config, ctx.columns)
+    first = is_first(ctx.columns)
+    if not first and way != "features":
+        raise RecipeError(
+            f"stage {ctx.stage!r}: another round learns from features or an embedding, got use = "
+            f"{way!r}, of which one round is enough. List the stage once"
+        )
+    needed = reads(config, ctx.columns)
+    census = Reduce(
+        name=CENSUS,
+        reads=["bag_id"],
+        summarize=count_bags,
+        merge=merge_counts,
+        finish=check_counts,
+    )
+    n_classes = _n_classes(ctx, first=first)
+    write = Map(
+        name="write",
+        reads=["item_id", "item_hash"],
+        writes=_outputs(ctx, way, n_classes),
+        apply=look_up,
+    )
+    if way == "features":
+        _check_vectors(ctx, needed[3])
+        fit = Fit(name=learn.LEARN, reads=needed[1:], fit=learn.learn)
+        return [*([census] if first else []), fit, write]
+    _check_width(ctx, n_classes)
+    constrain = Fit(name=CONSTRAIN, reads=needed[1:], fit=totals.constrain)
+    if way == "labels":
+        return [census, *temperature_steps(), constrain, write]
+    schema = pa.schema([("item_id", ctx.types["item_id"])])
+    usable = Map(
+        name="usable",
+        reads=["item_id", "pred_probs"],
+        writes={f"{ctx.stage}/_usable": Output(schema=schema, ipc=True)},
+        apply=totals.reject_bad,
+    )
+    return [usable, census, constrain, write]
+
+
+def _n_classes(ctx: Context, *, first: bool) -> int:
+    if not first:
+        return len(ctx.result(learn.FIRST, CENSUS)["classes"])
+    return len(class_names(ctx, table_of(ctx).n_classes))
+
+
+def _check_vectors(ctx: Context, column: str) -> None:
+    try:
+        width_of(ctx.types[column], column)
+    except TypeError as err:
+        raise DataError(f"stage {ctx.stage!r}: {err}") from err
+
+
+def _check_width(ctx: Context, n_classes: int) -> None:
+    try:
+        width = width_of(ctx.types["pred_probs"], "pred_probs")
+    except TypeError as err:
+        raise DataError(f"stage {ctx.stage!r}: {err}") from err
+    if width != n_classes:
+        raise DataError(
+            f"stage {ctx.stage!r}: pred_probs must have one column for each of the {n_classes} "
+            f"classes that the table of bags counts, got {width}; in {ctx.config.bags}"
+        )
+
+
+def _outputs(ctx: Context, way: Way, n_classes: int) -> Mapping[str, Output]:
+    fields = [
+        ("item_id", ctx.types["item_id"]),
+        ("topk_ids", pa.list_(pa.from_numpy_dtype(id_type(n_classes)))),
+        ("topk_probs", pa.list_(pa.float16())),
+        ("tail_prob", pa.float16()),
+        ("bag_residual", pa.float32()),
+    ]
+    by_class = pa.list_(pa.float32(), n_classes)
+    if way == "features":
+        kinds = (by_class, by_class, pa.list_(pa.float32(), learn.EMBEDDING))
+        fields += list(zip(learn.CARRIED, kinds, strict=True))
+    else:
+        fields.append(("bag_probs", by_class))
+    return {
+        ctx.stage: Output(schema=pa.schema(fields)),
+        bags_folder(ctx.stage): Output(schema=bags_schema(ctx.types["bag_id"]), rows="some"),
+    }
+
+
+def look_up(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
+    """Return what was found of a shard's items; with the first shard, the table of all bags."""
+    way = way_of(ctx.config, ctx.columns)
+    step = learn.LEARN if way == "features" else CONSTRAIN
+    census = ctx.result(learn.FIRST if way == "features" else ctx.stage, CENSUS)
+
+    def opened(name: str) -> np.ndarray:
+        path = ctx.artifact(step, f"{name}.npy")
+        found: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        return found
+
+    at = np.searchsorted(opened("item_hash"), frame.array("item_hash"))
+    bag = np.asarray(opened("bag")[at])
+    residual = census["residual"][np.maximum(bag, 0)]
+    beliefs = np.asarray(opened("beliefs")[at])
+    soft = sparsify(_summing_to_one(beliefs), k=ctx.config.top_k)
+    more = {name: name for name in learn.CARRIED} if way == "features" else {"bag_probs": "beliefs"}
+    table = pa.table(
+        {
+            "item_id": frame["item_id"],
+            "topk_ids": pa.ListArray.from_arrays(soft.offsets, soft.ids),
+            "topk_probs": pa.ListArray.from_arrays(soft.offsets, pa.array(soft.probs)),
+            "tail_prob": pa.array(soft.tail),
+            "bag_residual": pa.array(residual.astype(np.float32), mask=bag < 0),
+            **{name: lists_of(opened(file)[at]) for name, file in more.items()},
+        }
+    )
+    bags = bags_table(ctx, census, ctx.own(step))
+    return {ctx.stage: table, bags_folder(ctx.stage): bags if frame.index == 0 else bags[:0]}
+
+
+def _summing_to_one(beliefs: np.ndarray) -> np.ndarray:
+    exact = beliefs.astype(np.float64)
+    return np.asarray(exact / exact.sum(axis=1, keepdims=True))
+
+
+def files(config: Config) -> Sequence[str]:
+    """Return the table of bags, whose content is part of the settings."""
+    return [] if config.bags is None else [config.bags]
+
+
+STAGE = Stage(
+    name="proportions",
+    version=1,
+    doc="learns the labels of items from the totals of their bags, or brings labels to agree",
+    config=Config,
+    steps=steps,
+    reads=reads,
+    writes=writes,
+    skip=skip,
+    files=files,
+)

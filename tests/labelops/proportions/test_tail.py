@@ -1,0 +1,114 @@
+"""Oracles: all labelings, the binomial distribution, scipy's correction, planted wrong counts."""
+
+import numpy as np
+import pytest
+from hypothesis import given as examples
+from hypothesis import strategies as st
+from scipy import stats
+
+from labelops.fast.cardinality import marginals as fast
+from labelops.proportions.cardinality import marginals
+from labelops.proportions.tail import (
+    count_tails,
+    false_discovery_rates,
+    improbable_bags,
+    poisson_binomial,
+)
+from tests.labelops.proportions.data import starts
+from tests.oracles.bags import labelings
+
+
+def listed_distribution(p: np.ndarray) -> np.ndarray:
+    y = labelings(len(p))
+    weight = np.where(y == 1, p, 1 - p).prod(1)
+    return np.bincount(y.sum(1).astype(int), weight, len(p) + 1)
+
+
+@pytest.mark.parametrize("n", range(11))
+def test_distribution__is_that_of_all_labelings(n):
+    p = np.random.default_rng(n).random(n)
+    np.testing.assert_allclose(poisson_binomial(p), listed_distribution(p), atol=1e-15)
+
+
+def test_distribution__of_equal_trials_is_binomial_far_into_its_tails():
+    want = stats.binom.pmf(np.arange(301), 300, 0.1)
+    np.testing.assert_allclose(poisson_binomial(np.full(300, 0.1)), want, rtol=1e-11)
+
+
+@pytest.mark.parametrize("find", [marginals, fast])
+@examples(seed=st.integers(0, 9999))
+def test_tails__are_sums_over_all_labelings(find, seed):
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 8, 5)
+    # With probabilities of exactly 0 and 1, and counts that these exclude.
+    p = np.clip(rng.normal(0.5, 0.5, sizes.sum()), 0, 1)
+    start, k = starts(sizes), rng.integers(0, sizes + 1)
+    found = count_tails(p, start, k, find=find)
+    for b in range(5):
+        pmf = listed_distribution(p[start[b] : start[b + 1]])
+        lower, upper = pmf[: k[b] + 1].sum(), pmf[k[b] :].sum()
+        assert np.exp(found.log_lower[b]) == pytest.approx(lower, abs=1e-14)
+        assert np.exp(found.log_upper[b]) == pytest.approx(upper, abs=1e-14)
+        assert found.p_value[b] == pytest.approx(min(1, 2 * min(lower, upper)), abs=1e-14)
+        assert found.expected[b] == pytest.approx(pmf @ np.arange(sizes[b] + 1))
+        variance = pmf @ (np.arange(sizes[b] + 1) - found.expected[b]) ** 2
+        assert found.std[b] == pytest.approx(np.sqrt(variance), abs=1e-7)
+
+
+@pytest.mark.parametrize("find", [marginals, fast])
+def test_tails__keep_their_digits_however_improbable_the_count(find):
+    n, p = 400, 0.2
+    k = np.array([0, 10, 60, 80, 100, 200, 330, 400])
+    found = count_tails(np.full(n * 8, p), np.arange(9) * n, k, find=find)
+    np.testing.assert_allclose(found.log_lower, stats.binom.logcdf(k, n, p), rtol=1e-9, atol=1e-12)
+    for a, log_upper in zip(k, found.log_upper, strict=True):
+        terms = stats.binom.logpmf(np.arange(a, n + 1), n, p)
+        total = terms.max() + np.log(np.exp(terms - terms.max()).sum())
+        assert log_upper == pytest.approx(total, rel=1e-9, abs=1e-12)
+
+
+@examples(p=st.lists(st.floats(0, 1), max_size=30))
+def test_rates__are_scipys(p):
+    want = stats.false_discovery_control(np.array(p)) if p else np.empty(0)
+    np.testing.assert_allclose(false_discovery_rates(np.array(p)), want, rtol=1e-14)
+
+
+def test_p_values__of_a_right_model_are_small_as_seldom_as_they_say():
+    rng = np.random.default_rng(0)
+    p = rng.beta(1, 3, 40_000)
+    start = np.arange(0, 40_001, 20)
+    k = np.add.reduceat((rng.random(40_000) < p).astype(int), start[:-1])
+    found = count_tails(p, start, k, find=fast)
+    for level in (0.01, 0.05, 0.2, 0.5):
+        # Three standard errors of a share of 2000 bags.
+        slack = 3 * np.sqrt(level * (1 - level) / 2000)
+        assert (found.p_value <= level).mean() <= level + slack
+
+
+def test_improbable_bags__are_the_planted_ones():
+    rng = np.random.default_rng(1)
+    p = rng.beta(1, 3, 20_000)
+    start = np.arange(0, 20_001, 50)
+    k = np.add.reduceat((rng.random(20_000) < p).astype(int), start[:-1])
+    wrong = rng.permutation(400)[:40]
+    k[wrong] = np.clip(k[wrong] + rng.choice([-12, 25], 40), 0, 50)
+    found = improbable_bags(count_tails(p, start, k, find=fast), level=0.05)
+    hits = np.isin(found, wrong).sum()
+    # Five per cent of about 40 are expected to be false; Poisson(2) exceeds 7 once in a thousand.
+    assert len(found) - hits <= 7
+    assert hits >= 30
+
+
+def test_improbable_bags__ties_go_by_bag_and_impossible_counts_come_first():
+    p = np.array([1.0, 0.5, 0.01, 0.01, 0.01, 0.01])
+    tails = count_tails(p, np.array([0, 2, 4, 6]), np.array([0, 2, 2]))
+    assert tails.p_value[0] == 0
+    assert improbable_bags(tails, level=0.1).tolist() == [0, 1, 2]
+
+
+def test_tails__refuse_what_is_no_probability():
+    for wrong in (np.nan, -0.1, 1.5):
+        with pytest.raises(ValueError, match="item 1"):
+            count_tails(np.array([0.5, wrong]), np.array([0, 2]), np.array([1]))
+    with pytest.raises(ValueError, match="p-values"):
+        false_discovery_rates(np.array([np.nan]))
