@@ -50,6 +50,9 @@ TRAINING = BagTraining()
 PUBLISHED_STRENGTH = 3.0
 """Of degree-normalised edges without log-odds of items: what propagates best in large bags."""
 
+WHOLE = 2048
+"""Items are cut to a multiple of it, so that they are the same whichever bags are asked for."""
+
 FLAT_LIMIT = 10_000
 NOISE = 0.2
 FOLDS = 2
@@ -82,7 +85,7 @@ def tasks(table: Table, sizes: list[int], seed: int) -> Iterator[tuple[int, Task
     x, y = table.features, table.is_positive.astype(np.int64)
     order = np.random.default_rng(seed).permutation(len(y))
     n_test = len(y) // 5
-    n = (len(y) - n_test) // max(sizes) * max(sizes)
+    n = (len(y) - n_test) // WHOLE * WHOLE
     test, rows = order[:n_test], order[n_test : n_test + n]
     kept: list[Edges] = []
 
@@ -92,6 +95,8 @@ def tasks(table: Table, sizes: list[int], seed: int) -> Iterator[tuple[int, Task
         return kept[0]
 
     for size in sizes:
+        if WHOLE % size:
+            raise SystemExit(f"bags must divide {WHOLE}, got {size}")
         start = np.arange(0, n + 1, size)
         k = np.add.reduceat(y[rows], start[:-1])
         counts = np.stack([size - k, k], axis=1)

@@ -40,9 +40,8 @@ class Table(NamedTuple):
 def _columns(path: Path, delimiter: str) -> dict[str, np.ndarray]:
     with gzip.open(path, "rt", encoding="utf-8") as file:
         names, *rows = csv.reader(file, delimiter=delimiter)
-    return {
-        name: np.array(values) for name, values in zip(names, zip(*rows, strict=True), strict=True)
-    }
+    columns = zip(*rows, strict=True)
+    return {name: np.array(column) for name, column in zip(names, columns, strict=True)}
 
 
 def _prepared(columns: dict[str, np.ndarray], categories: set[str]) -> np.ndarray:

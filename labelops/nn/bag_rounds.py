@@ -35,8 +35,8 @@ from labelops.proportions.edges import (
 STRENGTHS = (0.0, 0.3, 1.0, 3.0)
 """Of neighbours, tried on held-out bags; 0 leaves every bag by itself."""
 
-ENOUGH = 0.1
-"""Evidence of held-out bags, in nats a bag, by which a larger strength must be better."""
+SURE = 2.0
+"""Standard errors by which a larger strength must explain held-out bags better."""
 
 BAG_WEIGHT = 0.1
 """Weight of the divergence of bags beside the cross-entropy of items: that of the paper."""
@@ -164,8 +164,8 @@ def choose_strength(
 
     Returns
     -------
-    Of those tried, the best by log P(count) under the propagated log-odds; a larger one only if it
-    is better by `ENOUGH` a bag.
+    Of those tried, the best by log P(count) under the propagated log-odds; a larger one only if its
+    mean gain over bags is `SURE` standard errors above 0.
     """
     if not len(held_out):
         return float(strengths[0])
@@ -174,7 +174,8 @@ def choose_strength(
     open_counts = Counts(*(np.where(is_held, b, a) for a, b in zip(counts, free, strict=True)))
     items = whole_bags(held_out, start).items.numpy()
     cut = np.concatenate([[0], np.cumsum(np.diff(start)[held_out])])
-    best, chosen = -np.inf, float(strengths[0])
+    best: np.ndarray | None = None
+    chosen = float(strengths[0])
     for strength in strengths:
         found = propagate(
             blind,
@@ -185,9 +186,13 @@ def choose_strength(
             n_threads=n_threads,
         )
         told = marginals(found.log_odds[items], cut, hard_counts(positives[held_out]))
-        value = float(told.log_evidence.mean())
-        if value > best + ENOUGH:
-            best, chosen = value, float(strength)
+        if best is None:
+            best = told.log_evidence
+            continue
+        gain = told.log_evidence - best
+        error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else np.inf
+        if gain.mean() > SURE * error:
+            best, chosen = told.log_evidence, float(strength)
     return chosen
 
 
