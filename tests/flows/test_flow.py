@@ -111,7 +111,7 @@ def test_flow__gives_the_same_bytes_as_a_direct_run_with_one_task_a_stage(
 
 
 def test_flow__shows_the_progress_of_a_stage_that_takes_longer(
-    inside: Command,
+    labelops: Command,
     prefect_url: dict[str, str],
     ask: Ask,
     shards: Path,
@@ -120,7 +120,7 @@ def test_flow__shows_the_progress_of_a_stage_that_takes_longer(
 ) -> None:
     out = tmp_path / "run"
     settings = ("--set", "nap.seconds=2.5")  # Progress is shown after two seconds.
-    done = inside("run", nap_recipe, "--data", shards, "--out", out, *settings, **prefect_url)
+    done = labelops("run", nap_recipe, "--data", shards, "--out", out, *settings, **prefect_url)
     assert done.returncode == 0, done.stderr
     run = flow_run_on(ask, out)
     ours = {"limit": 200, "flow_runs": {"id": {"any_": [run["id"]]}}}
