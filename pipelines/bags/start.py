@@ -15,6 +15,10 @@ import numpy as np
 if TYPE_CHECKING:
     from labelops.nn.bag_regression import BagModel
 
+PRIOR_ITEMS, PRIOR_BAGS = 20_000, 24
+"""How strong the prior is and how long the waves are is decided on so many items, in no fewer bags:
+that takes a hundred fits, the coefficients themselves one."""
+
 FOLDS = 5
 """Bags are judged by models that were fitted to four fifths of them."""
 
@@ -72,7 +76,8 @@ def fit_start(
 
     n_bags, n_classes = counts.shape
     held = hold_out(n_bags, share=BagTraining().held_out, seed=seed)
-    chosen = _some_bags(np.diff(start), most_items, seed)
+    chosen = _some_bags(np.diff(start), most_items, 8, seed)
+    deciding = _some_bags(np.diff(start), min(PRIOR_ITEMS, most_items), PRIOR_BAGS, seed)
     fold = _folds(n_bags, seed)
     looked_at = [1] if n_classes == 2 else list(range(n_classes))
     ends = start[-1]
@@ -82,7 +87,9 @@ def fit_start(
     bag_of_item = np.repeat(np.arange(n_bags), np.diff(start))
     for column, k in enumerate(looked_at):
         problem = _Problem(features, start, counts[:, k])
-        model = problem.fit(chosen, n_waves=n_waves, seed=seed)
+        model = problem.fit(deciding, n_waves=n_waves, seed=seed)
+        if len(deciding) < len(chosen):
+            model = problem.refit(model, chosen)
         evidence += model.log_evidence
         plain[:, column] = problem.log_odds(model)
         without = np.setdiff1d(chosen, held)
@@ -139,13 +146,13 @@ class _Problem:
         return bag_log_odds(model, np.asarray(self.features[: len(rows)][rows]))
 
 
-def _some_bags(sizes: np.ndarray, most_items: int, seed: int) -> np.ndarray:
-    """Return all bags, or some with about so many items (and no fewer than eight), ascending."""
+def _some_bags(sizes: np.ndarray, most_items: int, least_bags: int, seed: int) -> np.ndarray:
+    """Return all bags, or some with about so many items, and no fewer than so many, ascending."""
     if sizes.sum() <= most_items:
         return np.arange(len(sizes))
     order = np.random.Generator(np.random.Philox([seed, 1])).permutation(len(sizes))
     n = int(np.searchsorted(np.cumsum(sizes[order]), most_items, side="right"))
-    return np.sort(order[: max(n, 8)])
+    return np.sort(order[: max(n, least_bags)])
 
 
 def _folds(n_bags: int, seed: int) -> np.ndarray:

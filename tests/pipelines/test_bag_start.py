@@ -1,0 +1,65 @@
+"""The regression that a stage begins with. Oracle: planted log-odds, and fits without a bag."""
+
+import numpy as np
+import pytest
+
+from labelops.nn.bag_regression import fit_bag_model, refit_bag_model
+from pipelines.bags import start as module
+from pipelines.bags.start import as_logits, fit_start, softmax
+
+
+def planted(n_bags: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    share = rng.beta(1, 1, n_bags)
+    true = rng.random(n_bags * size) < np.repeat(share, size)
+    x = rng.normal(size=(n_bags * size, 3)).astype(np.float32)
+    x[:, 0] += 2.0 * true
+    start = np.arange(0, n_bags * size + 1, size)
+    k = np.add.reduceat(true.astype(np.int64), start[:-1])
+    return x, start, np.stack([size - k, k], axis=1), true
+
+
+def fit(
+    x: np.ndarray, start: np.ndarray, counts: np.ndarray, most_items: int = 10_000
+) -> module.StartModel:
+    return fit_start(x, start, counts, most_items=most_items, n_waves=8, seed=0)
+
+
+def test_judging__does_not_use_the_counts_of_the_own_fold() -> None:
+    x, start, counts, _ = planted(30, 6)
+    fold = module._folds(30, 0)
+    found = fit(x, start, counts)
+    rest = np.flatnonzero(fold != fold[4])
+    items = np.concatenate([np.arange(start[b], start[b + 1]) for b in rest])
+    cut = np.arange(0, len(items) + 1, 6)
+    model = fit_bag_model(x, start, counts[:, 1], n_waves=8, seed=0)
+    without = refit_bag_model(model, x[items], cut, counts[rest, 1])
+    rows = slice(start[4], start[5])
+    wanted = softmax(as_logits(module._Problem(x, start, counts[:, 1]).log_odds(without)[:, None]))
+    np.testing.assert_allclose(found.judging[rows], wanted[rows], atol=1e-12)
+
+
+@pytest.mark.parametrize("most_items", [10_000, 300])
+def test_start__tells_planted_classes_apart_also_from_some_of_the_bags(
+    most_items: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PRIOR_ITEMS", 150)
+    x, start, counts, true = planted(100, 8)
+    found = fit(x, start, counts, most_items)
+    assert found.n_fitted == (100 if most_items == 10_000 else 37)
+    for logits in (found.logits, found.blind):
+        right = (logits[:, 1] > logits[:, 0]) == true
+        # Two spreads apart: 84 of 100 is what the best rule gets without totals of bags.
+        assert right.mean() > 0.78
+    assert softmax(found.logits).sum(axis=1) == pytest.approx(1)
+
+
+def test_start__of_each_class_against_the_rest_makes_probabilities_of_all() -> None:
+    rng = np.random.default_rng(1)
+    true = rng.integers(0, 3, 240)
+    x = (3 * np.eye(3)[true] + rng.normal(size=(240, 3))).astype(np.float32)
+    start = np.arange(0, 241, 6)
+    counts = np.stack([np.add.reduceat((true == k) * 1, start[:-1]) for k in range(3)], axis=1)
+    found = fit(x, start, counts)
+    assert found.judging.shape == (240, 3)
+    assert (found.logits.argmax(axis=1) == true).mean() > 0.85
