@@ -1,6 +1,7 @@
 """The page: complete in itself, safe with hostile strings, small for large data, readable."""
 
 import base64
+import dataclasses
 import hashlib
 import io
 import re
@@ -424,6 +425,16 @@ def test_page__links_lead_somewhere_whatever_the_run_lacks() -> None:
     test_page__is_well_formed(render(bare))
     test_page__links_lead_to_sections_that_exist(render(bare))
     test_page__refers_to_nothing_outside_itself(render(bare))
+    # Nothing was decided: "unchanged, in the dataset" would be false.
+    assert "Where the items went" not in render(bare)
+    assert "Where the items went" in render(example())
+
+
+def test_page__adds_up_beliefs_beside_the_estimate() -> None:
+    report = dataclasses.replace(example(), doubted=1234.4)
+    share = f"{100 * 1234.4 / report.ledger.source:.1f}"
+    assert re.search(rf"adds up to 1,234 \({share}\W%\)", render(report))
+    assert "adds up to" not in render(example())
 
 
 def test_page__says_the_same_twice(page: str) -> None:
