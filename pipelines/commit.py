@@ -23,6 +23,7 @@ import xxhash
 
 from pipelines.errors import CorruptShardError, RunError
 from pipelines.frame import Frame, footer_bytes
+from pipelines.recent import SMALL_BYTES, Recent
 from pipelines.stage import Map, Output, Tables
 from pipelines.store import Digest, Store, TempFile
 
@@ -131,6 +132,8 @@ class ShardWriter:
         self.temp = store.open_temp(self.final, DIGESTS[self._digest])
         self._tail = _Tail(self.temp, 0 if output.ipc else TAIL_BYTES)
         self.rows = 0
+        self._written: list[pa.Table] = []
+        self._held = 0
         if output.ipc:
             self._writer: Any = pa.ipc.new_file(self._tail, output.schema)
         else:
@@ -151,8 +154,12 @@ class ShardWriter:
                 f"{self.folder}: columns {self.output.schema.names} were declared, "
                 f"{table.schema.names} came"
             )
-        table = table.cast(self.output.schema)
+        if not table.schema.equals(self.output.schema, check_metadata=True):
+            table = table.cast(self.output.schema)
         self.rows += table.num_rows
+        if self._held <= SMALL_BYTES:
+            self._held += table.get_total_buffer_size()
+            self._written.append(table)
         if self.output.ipc:
             self._writer.write_table(table.combine_chunks())
         else:
@@ -166,6 +173,14 @@ class ShardWriter:
         with contextlib.suppress(OSError):
             self.temp.close(durable=False)
         store.remove(self.temp.name)
+
+    def small_table(self) -> pa.Table | None:
+        """Return what was written, if it is small."""
+        if self._held > SMALL_BYTES:
+            return None
+        if len(self._written) == 1:
+            return self._written[0]
+        return pa.concat_tables([self.output.schema.empty_table(), *self._written])
 
     def close(self) -> Record:
         """Finish the file and return what the commit record says of it."""
@@ -198,6 +213,7 @@ def commit_shard(
     tables: Tables | Iterable[Tables],
     item_ids: Callable[[], pa.Array],
     source_rows: Callable[[], np.ndarray],
+    recent: Recent | None = None,
     crash: Crash = no_crash,
 ) -> Record:
     """Write a shard's output tables and commit them together.
@@ -223,6 +239,10 @@ def commit_shard(
     crash("written")
     rejected = dict(sorted(frame.rejected.items()))
     files = [writer.close() for writer in writers.values()]
+    for file, writer in zip(files, writers.values(), strict=True):
+        written = writer.small_table()
+        if recent is not None and written is not None:
+            recent.put(file[digest_name(file["folder"])], written)
     crash("flushed")
     for file, output in zip(files, step.writes.values(), strict=True):
         if output.rows == "all" and file["rows"] != frame.n - len(rejected):

@@ -18,7 +18,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from pipelines.errors import CorruptShardError
-from pipelines.recent import Recent
+from pipelines.recent import SMALL_BYTES, Recent
 from pipelines.store import open_store
 
 
@@ -30,8 +30,10 @@ class FileRef:
     ----------
     uri, name : store and name within it.
     rows : rows it must have.
+    bytes : its size, as far as known.
     footer : hash of its Parquet footer, or "" where none was taken.
-    digest : hash of all of it, or "" where none was taken.
+    digest : hash of all of it, or what else tells its content from any other; "" if unknown.
+    is_ours : whether a stage wrote it, so that reading all of it is known to be harmless.
     rejects : for every later step that rejected rows: their positions among the rows it saw.
     ipc : whether it is Arrow IPC instead of Parquet.
     """
@@ -39,10 +41,17 @@ class FileRef:
     uri: str
     name: str
     rows: int
+    bytes: int = 0
     footer: str = ""
     digest: str = ""
+    is_ours: bool = True
     rejects: tuple[tuple[int, ...], ...] = ()
     ipc: bool = False
+
+    @property
+    def is_small(self) -> bool:
+        """Whether its content is worth remembering: opening it costs more than what is in it."""
+        return 0 < self.bytes <= SMALL_BYTES
 
     def live(self) -> np.ndarray | None:
         """Return the positions of the rows still alive, or None when all are."""
@@ -128,7 +137,9 @@ class Frame:
 
     def __getitem__(self, column: str) -> pa.Array:
         """Return a column's live values as one Arrow array."""
-        chunks = self.table([column]).column(0)
+        chunks = self._cache.get(column)
+        if chunks is None or column not in self.reads:
+            chunks = self.table([column]).column(0)
         return chunks.chunk(0) if chunks.num_chunks == 1 else chunks.combine_chunks()
 
     def array(self, column: str) -> np.ndarray:
@@ -163,26 +174,31 @@ class Frame:
         return pa.table([self._cache[name] for name in columns], names=list(columns))
 
     def _read(self, ref: FileRef, columns: Sequence[str]) -> pa.Table:
-        """Return all rows of some columns of one file; narrow ones are remembered."""
+        """Return all rows of some columns of one file; narrow ones, and small files, are kept."""
         names = [self._columns[column].name for column in columns]
         recent = self._recent
-        if recent is None or not ref.digest or not self._narrow.issuperset(columns):
+        if recent is None or not ref.digest:
+            return read_columns(ref, names)
+        if not ref.is_small and not self._narrow.issuperset(columns):
             return read_columns(ref, names)
         table = recent.get(ref.digest, names)
         if table is None:
-            table = read_columns(ref, names)
+            table = read_columns(ref, None if ref.is_small and ref.is_ours else names)
             recent.put(ref.digest, table)
-        return table
+        return table.select(names)
 
     def file(self, folder: str) -> pa.Table:
         """Return a whole scratch file of this shard, whose rows are not one an item."""
         if folder not in self.reads:
             raise KeyError(f"file {folder!r} was not declared; declared: {list(self.reads)}")
         ref = self._files[folder]
-        if ref.ipc:
-            return _read_ipc(ref)
-        with _open_parquet(ref) as file:
-            return file.read(use_threads=False)
+        recent = self._recent if ref.is_small and ref.digest else None
+        table = recent.get(ref.digest) if recent else None
+        if table is None:
+            table = read_columns(ref, None)
+            if recent:
+                recent.put(ref.digest, table)
+        return table
 
     def batches(self, columns: Sequence[str], rows: int) -> Iterator[tuple[int, pa.Table]]:
         """Yield (first row, rows) in order, holding at most about `rows` rows of heavy columns.
@@ -200,7 +216,11 @@ class Frame:
             mask = np.zeros(ref.rows, bool)
             mask[live] = True
         start = source_row = 0
-        for batch in iterate_columns(ref, names, rows):
+        if self._recent is not None and ref.digest and ref.is_small:
+            found = iter(self._read(ref, columns).combine_chunks().to_batches(rows))
+        else:
+            found = iterate_columns(ref, names, rows)
+        for batch in found:
             table = pa.Table.from_batches([batch]).select(names).rename_columns(list(columns))
             if mask is not None:
                 table = table.filter(pa.array(mask[source_row : source_row + batch.num_rows]))
@@ -268,8 +288,8 @@ def _corrupt(ref: FileRef, why: object) -> CorruptShardError:
     )
 
 
-def read_columns(ref: FileRef, names: Sequence[str]) -> pa.Table:
-    """Read columns of a committed file, verifying its checksums.
+def read_columns(ref: FileRef, names: Sequence[str] | None) -> pa.Table:
+    """Read columns of a committed file (all of them if none are named), verifying its checksums.
 
     Raises
     ------
@@ -278,11 +298,13 @@ def read_columns(ref: FileRef, names: Sequence[str]) -> pa.Table:
     """
     try:
         if ref.ipc:
-            table = _read_ipc(ref).select(list(names))
+            table = _read_ipc(ref)
         else:
             with _open_parquet(ref) as file:
                 # One thread: shards are read side by side already.
-                table = file.read(columns=list(names), use_threads=False)
+                columns = None if names is None else list(names)
+                table = file.read(columns=columns, use_threads=False)
+        if names is not None:
             table = table.select(list(names))
     except (OSError, ValueError, KeyError) as err:
         raise _corrupt(ref, err) from err

@@ -14,6 +14,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, Protocol, TypeVar
 
 from pipelines.errors import LabelopsError, RunError
@@ -29,6 +31,9 @@ SHORT_S = 0.020
 """A shard of so few items, if it takes no longer than that, is mostly work of the interpreter, for
 which threads only wait for each other: 100 shards of ten items took 4.9 s of processor time in two
 threads, 3.5 s in one."""
+
+PATIENCE_S = 0.25
+"""After so long a first shard is not small, whatever its number of items: others join it."""
 
 
 class Workers(Protocol):
@@ -83,21 +88,38 @@ class ThreadWorkers:
     def map(
         self, function: Callable[[T], R], tasks: Sequence[T], *, gpu: bool = False
     ) -> Iterator[R]:
-        """Yield results as shards are done; small shards that take no time are done right here."""
-        alone = len(tasks) <= 1 or self.n_workers == 1
-        rest, n_long = deque(tasks), 0
-        while rest and (alone or (n_long < 2 and _is_small(rest[0]))):
-            began = time.perf_counter()
-            task = rest.popleft()
-            result = attempt(function, task)
-            is_long = time.perf_counter() - began > SHORT_S * len(_sizes(task))
-            # One in a row may have waited for an import, or for the disk.
-            n_long = n_long + 1 if is_long else 0
-            yield result
-        if rest:
-            yield from self._in_threads(function, list(rest))
+        """Yield results as shards are done; small shards that take no time one after the other."""
+        if len(tasks) <= 1 or self.n_workers == 1:
+            for task in tasks:
+                yield attempt(function, task)
+            return
+        rest, n_long, slow = deque(tasks), 0, None
+        with ThreadPoolExecutor(self.n_workers, thread_name_prefix="labelops") as pool:
+            while rest and n_long < 2 and _is_small(rest[0]):
+                began = time.perf_counter()
+                task = rest.popleft()
+                slow = pool.submit(attempt, function, task)
+                try:
+                    result = slow.result(timeout=PATIENCE_S)
+                except FutureTimeoutError:
+                    if not slow.done():
+                        break
+                    result = slow.result()
+                slow = None
+                is_long = time.perf_counter() - began > SHORT_S * len(_sizes(task))
+                # One in a row may have waited for an import, or for the disk.
+                n_long = n_long + 1 if is_long else 0
+                yield result
+            if rest or slow is not None:
+                yield from self._side_by_side(pool, function, list(rest), slow)
 
-    def _in_threads(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
+    def _side_by_side(
+        self,
+        pool: Executor,
+        function: Callable[[T], R],
+        tasks: Sequence[T],
+        slow: "Future[R] | None",
+    ) -> Iterator[R]:
         # The scheduler returns only when all of its graph is done, so it runs in a thread of its
         # own and each task hands its result over itself.
         from dask.threaded import get
@@ -113,7 +135,9 @@ class ThreadWorkers:
 
         def drive() -> None:
             try:
-                get(graph, list(graph), num_workers=self.n_workers)
+                get(graph, list(graph), pool=pool)
+                if slow is not None:
+                    done.put(("done", slow.result()))
                 done.put(("end", None))
             except BaseException as err:
                 done.put(("error", err))

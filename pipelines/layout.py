@@ -93,7 +93,13 @@ class Layout:
         entry = self.source.shards[shard]
         if SOURCE in folders:
             found[SOURCE] = FileRef(
-                uri=self.source.uri, name=entry.name, rows=entry.rows, rejects=_some(rejects)
+                uri=self.source.uri,
+                name=entry.name,
+                rows=entry.rows,
+                bytes=entry.bytes,
+                digest=entry.fingerprint,
+                is_ours=False,
+                rejects=_some(rejects),
             )
         for position, layer in enumerate(self.layers):
             for file in layer.records[shard]["files"]:
@@ -102,6 +108,7 @@ class Layout:
                         uri=self.uri,
                         name=file["name"],
                         rows=file["rows"],
+                        bytes=file["bytes"],
                         footer=file["footer"],
                         digest=file[digest_name(file["folder"])],
                         rejects=_some(rejects[position + 1 :]),

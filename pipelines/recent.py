@@ -1,7 +1,8 @@
-"""Narrow columns that were read a moment ago: the steps of a stage ask for the same ones in turn.
+"""What was read or written a moment ago: the steps of a run ask for the same columns in turn.
 
 For shards of a few thousand items, opening a file costs more than what is read from it. Files are
-known by the hash of their content, so what is remembered cannot be out of date.
+known by the hash of their content, so what is remembered cannot be out of date; whoever did not
+write or read a file himself (another worker, a resumed run, the report) reads it, and verifies it.
 """
 
 import threading
@@ -12,6 +13,10 @@ import pyarrow as pa
 
 LIMIT_BYTES = 1 << 26
 """At most so much is remembered in a process, whatever the size of the data set."""
+
+
+SMALL_BYTES = 1 << 17
+"""Files up to this size are remembered whole; of others only narrow columns that were read."""
 
 
 class Recent:
@@ -26,7 +31,7 @@ class Recent:
     def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:
         self.limit_bytes = limit_bytes
         self.n_bytes = 0
-        self._files: OrderedDict[str, dict[str, pa.ChunkedArray]] = OrderedDict()
+        self._files: OrderedDict[str, pa.Table] = OrderedDict()
         self._lock = threading.Lock()
 
     def clear(self) -> None:
@@ -35,26 +40,35 @@ class Recent:
             self._files.clear()
             self.n_bytes = 0
 
-    def get(self, digest: str, names: Sequence[str]) -> pa.Table | None:
-        """Return columns of a file, if all of them are remembered."""
+    def get(self, digest: str, names: Sequence[str] | None = None) -> pa.Table | None:
+        """Return columns of a file (all that were put if none are named), if remembered."""
         with self._lock:
             known = self._files.get(digest)
-            if known is None or not all(name in known for name in names):
+            if known is None:
+                return None
+            if names is None:
+                found = known
+            elif set(names).issubset(known.schema.names):
+                found = known.select(list(names))
+            else:
                 return None
             self._files.move_to_end(digest)
-            return pa.table([known[name] for name in names], names=list(names))
+            return found
 
     def put(self, digest: str, table: pa.Table) -> None:
         """Remember columns of a file."""
-        if table.nbytes > self.limit_bytes // 2:
+        # What its buffers hold in all counts: a slice keeps the whole table that it was cut from.
+        if table.get_total_buffer_size() > self.limit_bytes // 2:
             return
         with self._lock:
-            known = self._files.setdefault(digest, {})
-            self._files.move_to_end(digest)
-            for name, column in zip(table.column_names, table.columns, strict=True):
-                if name not in known:
-                    known[name] = column
-                    self.n_bytes += column.nbytes
+            known = self._files.pop(digest, None)
+            if known is not None:
+                self.n_bytes -= known.get_total_buffer_size()
+                for name in known.schema.names:
+                    if name not in table.schema.names:
+                        table = table.append_column(name, known.column(name))
+            self._files[digest] = table
+            self.n_bytes += table.get_total_buffer_size()
             while self.n_bytes > self.limit_bytes:
                 _, dropped = self._files.popitem(last=False)
-                self.n_bytes -= sum(column.nbytes for column in dropped.values())
+                self.n_bytes -= dropped.get_total_buffer_size()

@@ -34,7 +34,7 @@ from pipelines.state import (
     make_manifest,
     manifest_name,
 )
-from pipelines.work import Task, do_fit, do_map, do_reduce, forget_jobs
+from pipelines.work import Task, do_fit, do_map, do_reduce, forget_files, forget_jobs
 
 if TYPE_CHECKING:
     from pipelines.report.model import Report
@@ -85,6 +85,7 @@ def open_run(recipe: Recipe, *, data: str, out: str) -> Run:
     RunError
         If the folder holds something else, or a run of other data, settings or version.
     """
+    forget_files()
     source = open_source(data, columns=recipe.data.columns)
     run = Run(out, recipe, source)
     if run.store.uri == source.uri or source.uri.startswith(run.store.uri.rstrip("/") + "/"):

@@ -71,7 +71,7 @@ class Task:
 
 
 _recent = Recent()
-"""What this process read in the stage at work; the next one reads, and verifies, again."""
+"""What this process read or wrote in the run at work; another run reads, and verifies, again."""
 
 _jobs: dict[tuple[str, str, str], Job] = {}
 _jobs_lock = threading.Lock()
@@ -83,17 +83,20 @@ def open_job(run: str, key: str, stage: str) -> Job:
         job = _jobs.get((run, stage, key))
         if job is None:
             job = load_job(run, stage)
-            _recent.clear()
             _jobs[run, stage, key] = job
         return job
 
 
 def forget_jobs(run: str) -> None:
-    """Drop what this process remembers of a run."""
-    _recent.clear()
+    """Drop the jobs that this process remembers of a run: results may have changed since."""
     with _jobs_lock:
         for name in [name for name in _jobs if name[0] == run]:
             del _jobs[name]
+
+
+def forget_files() -> None:
+    """Drop what this process remembers of files: they are read, and verified, again."""
+    _recent.clear()
 
 
 def do_map(task: Task, crash: Crash = no_crash) -> Record:
@@ -112,6 +115,7 @@ def do_map(task: Task, crash: Crash = no_crash) -> Record:
             tables=step.apply(frame, job.ctx),
             item_ids=lambda: _ids(task),
             source_rows=lambda: _source_rows(task),
+            recent=_recent,
             crash=crash,
         )
     except Exception as err:

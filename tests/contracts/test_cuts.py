@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import pipelines.run
+from pipelines import commit, frame
 from pipelines.recipe import load_recipe
 from pipelines.registry import STAGES, load_stage
 from pipelines.state import Run, load_run
@@ -166,6 +167,25 @@ def test_files__are_the_same_for_one_and_four_processes(
                 for name in names:
                     a = (Path(threads.uri) / folder / name).read_bytes()
                     assert a == (Path(processes.uri) / folder / name).read_bytes(), (folder, name)
+
+
+def test_files__are_the_same_whether_small_ones_are_remembered_or_read_again(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remembered = runs.get("pred_probs", "seven")
+    monkeypatch.setattr(frame, "SMALL_BYTES", 0)
+    monkeypatch.setattr(commit, "SMALL_BYTES", -1)
+    reads: list[str] = []
+    real = frame.read_columns
+    monkeypatch.setattr(
+        frame, "read_columns", lambda ref, names: (reads.append(ref.name), real(ref, names))[1]
+    )
+    data, out = runs.folder / "src pred_probs seven", runs.folder / "out read again"
+    pipelines.run.run(remembered.recipe, data=str(data), out=str(out))
+    assert any(name.startswith("decide/_proposed/") for name in reads)
+    for path in sorted(out.rglob("*.parquet")):
+        name = path.relative_to(out)
+        assert path.read_bytes() == (Path(remembered.uri) / name).read_bytes(), name
 
 
 @pytest.mark.parametrize("source", sorted(sources()))

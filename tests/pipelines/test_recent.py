@@ -1,6 +1,11 @@
+import threading
+import time
+
 import numpy as np
 import pyarrow as pa
+import pytest
 
+from pipelines.errors import RunError
 from pipelines.graph import SMALL_ITEMS, ThreadWorkers, _is_small
 from pipelines.recent import Recent
 
@@ -53,6 +58,49 @@ def test_thread_workers__small_shards_and_large_ones_all_come_back():
     sizes = [1, SMALL_ITEMS, SMALL_ITEMS + 1, 5, 10**6, 2]
     found = ThreadWorkers(2).map(lambda task: task.n, [Sized(n) for n in sizes])
     assert sorted(found) == sorted(sizes)
+
+
+def test_thread_workers__a_first_shard_that_takes_long_is_joined_by_another():
+    both_at_work = threading.Barrier(2)
+
+    def wait_for_another(task: Sized) -> int:
+        both_at_work.wait(timeout=60)
+        return task.n
+
+    found = ThreadWorkers(2).map(wait_for_another, [Sized(n) for n in (1, 2, 3, 4)])
+    assert sorted(found) == [1, 2, 3, 4]
+
+
+def test_thread_workers__never_more_at_once_than_there_are_workers():
+    lock, at_work, most = threading.Lock(), [0], [0]
+
+    def count(task: Sized) -> int:
+        with lock:
+            at_work[0] += 1
+            most[0] = max(most[0], at_work[0])
+        time.sleep(0.5 if task.n == 1 else 0.03)
+        with lock:
+            at_work[0] -= 1
+        return task.n
+
+    found = list(ThreadWorkers(2).map(count, [Sized(n) for n in range(1, 9)]))
+    assert sorted(found) == list(range(1, 9))
+    assert most == [2]
+
+
+def test_thread_workers__an_error_of_a_first_shard_comes_through_though_others_joined_it():
+    def fail(task: Sized) -> int:
+        time.sleep(0.4)
+        raise RunError("as planned")
+
+    with pytest.raises(RunError, match="as planned"):
+        list(ThreadWorkers(2).map(fail, [Sized(1), Sized(2), Sized(3)]))
+
+
+def test_recent__a_slice_counts_as_much_as_the_table_that_it_keeps_alive():
+    recent = Recent(limit_bytes=8000)
+    recent.put("file", table(1000, "a").slice(0, 1))
+    assert recent.get("file") is None
 
 
 def test_thread_workers__only_tasks_of_few_items_a_shard_count_as_small():
