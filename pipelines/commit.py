@@ -9,6 +9,7 @@ loss of power destroys costs one shard's work, and names are forced before the m
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 from collections import deque
@@ -48,6 +49,7 @@ def no_crash(point: str) -> None:
     """Do nothing: what a real run does at every point of a commit."""
 
 
+@functools.cache
 def is_scratch(folder: str) -> bool:
     """Say whether a folder is removed when its stage is finished."""
     return any(part.startswith("_") for part in folder.split("/"))

@@ -1,5 +1,6 @@
 """The state of a run, read from its folder alone: identity, recipe, finished stages."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -89,8 +90,7 @@ class Run:
         path = manifest_name(name)
         if not self.store.exists(path) or not self.store.list(name):
             return None
-        manifest: dict[str, Any] = json.loads(self.store.read_bytes(path))
-        return manifest
+        return _parse(self.store.read_bytes(path))
 
     def layout(self, before: str | None = None) -> Layout:
         """Return the layers of the finished stages that come before one (or of all)."""
@@ -148,6 +148,13 @@ class Run:
             },
             "stages": {entry.name: entry.key for entry in self.entries},
         }
+
+
+@functools.lru_cache(maxsize=8)
+def _parse(manifest: bytes) -> dict[str, Any]:
+    """Read a manifest; nobody changes what comes back, so the same bytes are read once."""
+    found: dict[str, Any] = json.loads(manifest)
+    return found
 
 
 def resolve(recipe: Recipe, source: Source) -> list[Entry]:
