@@ -1,11 +1,12 @@
 """Commit: a shard's output is there whole, or not at all, whoever dies when.
 
-Order of a commit: write every file under a temporary name (page checksums on), flush to disk,
-hash; create the commit record if absent (it names temporary files, final names and hashes); rename
-to the final names. The record decides: of two workers with the same shard the second finds the
-record and discards its files. A crash before the record leaves only temporaries; a crash after it
-is rolled forward by whoever looks next. Only data is forced to the disk at once: a record that a
-loss of power destroys costs one shard's work, and names are forced before the manifest is written.
+Order of a commit: write every file under a temporary name (page checksums on), hashing it; create
+the commit record if absent (it names temporary files, final names and hashes); rename to the final
+names. The record decides: of two workers with the same shard the second finds the record and
+discards its files. A crash before the record leaves only temporaries; a crash after it is rolled
+forward by whoever looks next. Files and names are forced to the disk together, before the manifest
+is written: until then a loss of power costs the work of those shards whose files or records it
+tore, which their hashes tell.
 """
 
 import contextlib
@@ -192,8 +193,7 @@ class ShardWriter:
             tail = self._tail.tail
             if footer_bytes(tail) <= len(tail):
                 footer = hashlib.sha256(tail[-footer_bytes(tail) :]).hexdigest()
-        # Scratch that a loss of power destroys is made again.
-        self.temp.close(durable=not is_scratch(self.folder))
+        self.temp.close(durable=False)
         return {
             "folder": self.folder,
             "name": self.final,

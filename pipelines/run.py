@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from pipelines.commit import (
     Record,
     dump,
-    is_scratch,
     load_record,
     record_name,
     roll_forward,
@@ -199,7 +198,7 @@ def run_stage(run: Run, name: str, pool: Workers, *, listen: Listener = silent) 
     DataError
         If too many rows had to be rejected.
     CorruptShardError
-        If a committed file is not what was committed.
+        If a file of a finished stage is not what was committed.
     """
     entry = run.entry(name)
     if entry.skipped is not None:
@@ -227,8 +226,7 @@ def run_stage(run: Run, name: str, pool: Workers, *, listen: Listener = silent) 
         for position, step in enumerate(steps):
             driver.take(position, step)
         manifest_bytes = make_manifest(entry, steps, driver.records)
-        for folder in sorted(_folders(json.loads(manifest_bytes))):
-            run.store.sync(folder)
+        run.store.sync(sorted(file["name"] for file in _files(json.loads(manifest_bytes))))
         run.store.write_atomic(manifest_name(name), manifest_bytes)
     except OSError as err:
         raise _storage_error(run, name, err) from err
@@ -261,20 +259,17 @@ def _clean(run: Run, name: str) -> None:
             if run.store.exists(target):
                 run.store.remove(target)
     # A killed process leaves what it was writing: shards, results, or a file of the run itself.
-    written = _folders(run.manifest(name) or {})
+    written = {file["folder"] for file in _files(run.manifest(name) or {})}
     for folder in sorted({"", "_manifests", "quarantine", f"{name}/_results", *written}):
         for leaf in run.store.list(folder):
             if leaf.startswith(".tmp-"):
                 run.store.remove(f"{folder}/{leaf}".lstrip("/"))
 
 
-def _folders(manifest: Mapping[str, Any]) -> set[str]:
-    return {
-        file["folder"]
-        for entry in manifest.get("maps", ())
-        for shard in entry["shards"]
-        for file in shard["files"]
-    }
+def _files(manifest: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    for entry in manifest.get("maps", ()):
+        for shard in entry["shards"]:
+            yield from shard["files"]
 
 
 @dataclass
@@ -330,7 +325,11 @@ class _Driver:
         self._check_rejects()
 
     def _committed(self, step: Map) -> dict[int, Record]:
-        """Return what an interrupted run left of the step, completed and verified."""
+        """Return what an interrupted run left of the step, completed and verified.
+
+        What is not as it was committed (a loss of power can tear files that were not forced to the
+        disk yet) is made again: the same bytes come out.
+        """
         store, records = self.run.store, {}
         for leaf in store.list(f"{self.entry.name}/_commits/{step.name}"):
             if leaf.startswith("."):
@@ -346,8 +345,6 @@ class _Driver:
             try:
                 verify(store, record)
             except CorruptShardError:
-                if not all(map(is_scratch, step.writes)):
-                    raise
                 store.remove(name)
                 continue
             records[shard] = record

@@ -76,6 +76,48 @@ def test_killed_at_a_point_of_the_commit__resumed_equals_uninterrupted(
     assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("harm", ["torn", "emptied", "gone", "flipped"])
+@pytest.mark.usefixtures("toy")
+def test_file_of_an_unfinished_stage_that_power_tore__is_made_again(
+    data: Path, tmp_path: Path, harm: str
+) -> None:
+    run_toy(data, tmp_path / "whole")
+    assert crash(data, tmp_path / "out", "renamed", shard=2, step=3) == -signal.SIGKILL
+    path = tmp_path / "out" / "toy" / "part-00002.parquet"
+    good = path.read_bytes()
+    if harm == "gone":
+        path.unlink()
+    else:
+        kinds = {"torn": good[:-7], "emptied": b"", "flipped": good[:9] + b"?" + good[10:]}
+        path.write_bytes(kinds[harm])
+    run_toy(data, tmp_path / "out")
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("toy")
+def test_files_and_names__are_on_the_disk_before_the_manifest_says_so(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, synced = tmp_path / "out", set[str]()
+    real_sync, real_write = LocalStore.sync, LocalStore.write_atomic
+
+    def sync(store: LocalStore, names: list[str]) -> None:
+        assert all((out / name).is_file() for name in names)
+        synced.update(names)
+        real_sync(store, names)
+
+    def write(store: LocalStore, name: str, content: bytes) -> None:
+        if name == "_manifests/toy.json":
+            assert {f"toy/part-{s:05d}.parquet" for s in range(5)} <= synced
+            synced.add(name)
+        real_write(store, name, content)
+
+    monkeypatch.setattr(LocalStore, "sync", sync)
+    monkeypatch.setattr(LocalStore, "write_atomic", write)
+    run_toy(data, out)
+    assert "_manifests/toy.json" in synced
+
+
 @pytest.mark.usefixtures("toy")
 def test_resumed_run__does_only_what_is_missing(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
