@@ -24,12 +24,32 @@ class CountFit(NamedTuple):
     ----------
     log_likelihood : of every bag, about log P(Σ y = k), float64, shape (B,).
     gradient : its derivative by each item's log-odds, float64, shape (N,).
-    variance : Σ p (1 − p) of every bag before tilting, float64, shape (B,).
+    tilt : θ of every bag, as in `count_tilt` but within ± `FARTHEST`, float64, shape (B,).
     """
 
     log_likelihood: np.ndarray
     gradient: np.ndarray
-    variance: np.ndarray
+    tilt: np.ndarray
+
+
+class CountCurvature(NamedTuple):
+    """How the log-likelihood of the counts bends, and how it would on average.
+
+    Minus the second derivative of a bag by the log-odds of its items is
+    diag(own) + Σ_ab mix_ab · ways_a waysᵀ_b; its expectation over counts is mean meanᵀ.
+
+    Attributes
+    ----------
+    own : float64, shape (N,); of either sign.
+    ways : float64, shape (3, N).
+    mix : symmetric, of either sign, float64, shape (B, 3, 3).
+    mean : slope of the expected count in units of its spread, float64, shape (N,).
+    """
+
+    own: np.ndarray
+    ways: np.ndarray
+    mix: np.ndarray
+    mean: np.ndarray
 
 
 def bag_sums(values: np.ndarray, start: np.ndarray) -> np.ndarray:
@@ -132,4 +152,64 @@ def count_fit(log_odds: np.ndarray, start: np.ndarray, positives: np.ndarray) ->
     skew = 1 - 2 * q
     mean_skew = bag_sums(spread * skew, start) / np.maximum(v, 1e-300)
     bend = np.pi * spread * (skew - np.repeat(mean_skew, n)) / (1 + 2 * np.pi * np.repeat(v, n))
-    return CountFit(value, q - p - bend, bag_sums(p * (1 - p), start))
+    return CountFit(value, q - p - bend, theta)
+
+
+def count_curvature(
+    log_odds: np.ndarray, start: np.ndarray, positives: np.ndarray, tilt: np.ndarray
+) -> CountCurvature:
+    """Return the second derivative of what `count_fit` returns, and its expectation.
+
+    With s = p (1 − p) of items as they are, s̃ of tilted ones, V = Σ s̃, r = 1 − 2 p̃, R = Σ s̃ r / V,
+    t = s̃ r² − 2 s̃², T = Σ t / V, κ = π / (1 + 2π V), β = s̃ (r − R), δ = t − T s̃ − R β, the
+    negative Hessian of a bag is
+
+    diag(s − s̃ + κ (t − R s̃ r)) + (1 − κ T + κ R²) s̃ s̃ᵀ / V − 2 κ² β βᵀ − κ (δ s̃ᵀ + s̃ δᵀ) / V.
+
+    Parameters
+    ----------
+    log_odds, start, positives
+        As in `count_tilt`.
+    tilt
+        From `count_fit` at these log-odds.
+
+    Notes
+    -----
+    Had every bag the count it expects, s̃ would be s, and what is left would be about s sᵀ / V, the
+    expected information. A count z standard deviations off adds about z √V times a mean over items
+    of either sign, against one of order 1: the larger the bags, the less one tells of the other.
+
+    Examples
+    --------
+    >>> q, start, k = np.array([0.3, -1.0, 2.0]), np.array([0, 3]), np.array([2])
+    >>> bends = count_curvature(q, start, k, count_fit(q, start, k).tilt)
+    >>> ahead, back = (count_fit(q + [h, 0, 0], start, k).gradient for h in (1e-5, -1e-5))
+    >>> of_pairs = np.einsum("ai,ab,bj->ij", bends.ways, bends.mix[0], bends.ways)
+    >>> bool(np.allclose((back - ahead) / 2e-5, (np.diag(bends.own) + of_pairs)[0], atol=1e-8))
+    True
+    """
+    n = np.diff(start)
+    is_open = (positives > 0) & (positives < n)
+    p = sigmoid(log_odds)
+    plain = p * (1 - p)
+    q = sigmoid(log_odds + np.repeat(np.where(is_open, tilt, 0.0), n))
+    spread = np.where(np.repeat(is_open, n), q * (1 - q), 0.0)
+    v = np.maximum(bag_sums(spread, start), 1e-300)
+    skew = 1 - 2 * q
+    mean_skew = bag_sums(spread * skew, start) / v
+    third = spread * skew**2 - 2 * spread**2
+    mean_third = bag_sums(third, start) / v
+    kappa = np.pi / (1 + 2 * np.pi * v)
+    v_N, mean_skew_N, mean_third_N, kappa_N = (
+        np.repeat(values, n) for values in (v, mean_skew, mean_third, kappa)
+    )
+    lean = spread * (skew - mean_skew_N)
+    bow = third - mean_third_N * spread - mean_skew_N * lean
+    own = plain - spread + kappa_N * (third - mean_skew_N * spread * skew)
+    mix = np.zeros((len(n), 3, 3))
+    mix[:, 0, 0] = 1 - kappa * mean_third + kappa * mean_skew**2
+    mix[:, 1, 1] = -2 * kappa**2 * v
+    mix[:, 0, 2] = mix[:, 2, 0] = -kappa
+    ways = np.stack([spread, lean, bow]) / np.sqrt(v_N)
+    all_plain = np.maximum(bag_sums(plain, start), 1e-300)
+    return CountCurvature(own, ways, mix, plain / np.sqrt(np.repeat(all_plain, n)))
