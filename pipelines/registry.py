@@ -13,6 +13,7 @@ STAGES = {
     "proportions": "pipelines.stages.proportions:STAGE",
     "neighbours": "pipelines.stages.neighbours:STAGE",
     "decide": "pipelines.stages.decide:STAGE",
+    "decide_labels": "pipelines.stages.decide_labels:STAGE",
     "dataset": "pipelines.stages.dataset:STAGE",
 }
 
