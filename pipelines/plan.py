@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pipelines.errors import RunError
 from pipelines.recipe import Recipe
 from pipelines.source import Source, open_source
-from pipelines.state import RUN_FILE, Entry, Run, load_run
+from pipelines.state import RUN_FILE, Entry, Run, load_run, readable
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def plan(recipe: Recipe, *, data: str, out: str) -> Plan:
 
 
 def _stages(run: Run) -> Iterator[StagePlan]:
-    columns = frozenset(run.source.columns)
+    columns = readable(run.recipe, run.source)
     for entry in run.entries:
         writes = () if entry.skipped else tuple(entry.stage.writes(entry.config, columns))
         action, why = _action(run, entry)

@@ -44,6 +44,11 @@ class Data(BaseModel, frozen=True, extra="forbid"):
     absent_classes: Literal["refuse", "allow"] = Field(
         default="refuse", description="What to do when a named class has no item."
     )
+    absent_labels: Literal["negative", "unknown"] = Field(
+        default="negative",
+        description="What it means that a class is not in an item's list 'labels': the item does "
+        "not have it, or nobody said. A column 'labels_negative' means the latter.",
+    )
     max_bad_share: float = Field(
         default=0.01,
         ge=0.0,

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -120,7 +120,7 @@ def open_source(uri: str, *, columns: Mapping[str, str] | None = None) -> Source
         shards=shards,
         schema=schema,
         columns=_map_columns(schema, columns or {}, uri),
-        class_names=_class_names(schema, (columns or {}).get("label", "label")),
+        class_names=_class_names(schema, columns or {}),
     )
 
 
@@ -228,14 +228,27 @@ def _map_columns(schema: pa.Schema, mapping: Mapping[str, str], uri: str) -> dic
     return found | dict(mapping)
 
 
-def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:
-    """Return class names from Hugging Face `ClassLabel` metadata of the label column."""
+def _class_names(schema: pa.Schema, columns: Mapping[str, str]) -> tuple[str, ...]:
+    """Return class names from Hugging Face `ClassLabel` metadata of a column with labels."""
     try:
         features: Any = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"][
             "features"
         ]
-        feature = features[label]
-        names: Sequence[Any] = feature["names"] if feature.get("_type") == "ClassLabel" else ()
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError):
         return ()
-    return tuple(str(name) for name in names)
+    if not isinstance(features, dict):
+        return ()
+    found = (_names_of(features.get(columns.get(name, name))) for name in ("label", "labels"))
+    return next((names for names in found if names), ())
+
+
+def _names_of(feature: Any) -> tuple[str, ...]:
+    """Return the class names in the description of a column, of labels or of lists of them."""
+    if isinstance(feature, list) and len(feature) == 1:
+        return _names_of(feature[0])
+    if not isinstance(feature, dict):
+        return ()
+    if feature.get("_type") in ("Sequence", "List", "LargeList"):
+        return _names_of(feature.get("feature"))
+    names = feature.get("names") if feature.get("_type") == "ClassLabel" else None
+    return tuple(str(name) for name in names) if isinstance(names, list) else ()

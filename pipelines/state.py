@@ -127,7 +127,7 @@ class Run:
             n_items=self.source.n_items,
             classes=tuple(names),
             class_values=tuple(values),
-            label_type=self.source.types.get("label", pa.null()),
+            label_type=label_type(self.source.types),
             source_schema=self.source.schema,
             run_key=self.key,
             data=self.recipe.data,
@@ -157,6 +157,26 @@ def _parse(manifest: bytes) -> dict[str, Any]:
     return found
 
 
+def label_type(types: Mapping[str, pa.DataType]) -> pa.DataType:
+    """Return the type of the source's labels, single or in lists; null where there are none."""
+    if "labels" in types and "label" not in types:
+        kind = types["labels"]
+        return getattr(kind, "value_type", kind)
+    return types.get("label", pa.null())
+
+
+def readable(recipe: Recipe, source: Source) -> frozenset[str]:
+    """Return the source's columns by the names of the data contract.
+
+    Where lists do not say what an item is not, everything that is not said is unknown: as if there
+    were a column of empty lists.
+    """
+    columns = frozenset(source.columns)
+    if "labels" in columns and recipe.data.absent_labels == "unknown":
+        columns |= {"labels_negative"}
+    return columns
+
+
 def resolve(recipe: Recipe, source: Source) -> list[Entry]:
     """Check that every stage can read what it needs; decide which have nothing to do.
 
@@ -166,7 +186,7 @@ def resolve(recipe: Recipe, source: Source) -> list[Entry]:
         If a stage reads a column that neither the source nor an earlier stage has.
     """
     entries: list[Entry] = []
-    columns = frozenset(source.columns)
+    columns = readable(recipe, source)
     written: dict[str, list[str]] = {}
     key = _hash([labelops.__version__, [s.fingerprint for s in source.shards], recipe.data_dict()])
     for name in recipe.stages:

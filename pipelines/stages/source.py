@@ -4,17 +4,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from labelops.hashing import hash_integers, hash_strings
+from pipelines import classes, given_lists
 from pipelines.canonical import Items
+from pipelines.classes import NAMED, some
 from pipelines.errors import DataError
 from pipelines.frame import Frame
+from pipelines.label_sets import GIVEN, RULED_OUT
 from pipelines.stage import Arrays, Context, Fit, Map, Output, Reduce, Stage, Step
-
-NAMED = 8
-"""So many offenders are named in a message."""
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
@@ -23,21 +22,21 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 
 def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
     """Return the source columns that identify and label items, as far as there are any."""
-    return [name for name in ("item_id", "label") if name in columns]
+    lists = given_lists.list_columns(columns)
+    return [*(name for name in ("item_id", "label") if name in columns), *lists]
 
 
 def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
     """Return the columns of the sidecar."""
-    return ["item_id", "item_hash", *(["given"] if "label" in columns else [])]
+    given = {"label": "given", "labels": GIVEN, "labels_negative": RULED_OUT}
+    return ["item_id", "item_hash", *(given[name] for name in given if name in columns)]
 
 
 def steps(config: Config, ctx: Context) -> Sequence[Step]:
-    """Return the steps: find classes, count labels, number the items, look for double ids."""
-    labelled = "label" in ctx.columns
+    """Return the steps: find classes, number the items, look for double ids, count labels."""
     columns = reads(config, ctx.columns)
-    schema = {"item_id": _id_type(ctx), "item_hash": pa.uint64()}
-    if labelled:
-        schema["given"] = pa.int32()
+    given = _given_types(ctx)
+    schema = {"item_id": _id_type(ctx), "item_hash": pa.uint64(), **given}
     found: list[Step] = [
         Map(
             name="items",
@@ -55,22 +54,36 @@ def steps(config: Config, ctx: Context) -> Sequence[Step]:
             when=lambda ctx: ctx.own("unique")["hashes"].size > 0,
         ),
     ]
-    if labelled:
-        _check_label_type(ctx.label_type)
-        found.insert(
-            0,
-            Reduce(
-                name="values",
-                reads=["label"],
-                summarize=distinct_labels,
-                merge=merge_labels,
-                finish=name_classes,
-            ),
-        )
-        found.append(
-            Reduce(name="census", reads=["given"], summarize=count_given, finish=check_census)
-        )
-    return found
+    if not given:
+        return found
+    is_multi = GIVEN in given
+    values = Reduce(
+        name="values",
+        reads=[name for name in columns if name != "item_id"],
+        summarize=given_lists.distinct_in_lists if is_multi else distinct_labels,
+        merge=classes.merge_labels,
+        finish=classes.name_classes,
+    )
+    census = Reduce(
+        name="census",
+        reads=list(given),
+        summarize=given_lists.count_sets if is_multi else count_given,
+        finish=given_lists.check_sets if is_multi else check_census,
+    )
+    return [values, *found, census]
+
+
+def _given_types(ctx: Context) -> dict[str, pa.DataType]:
+    """Return the columns with given classes, none where items have no label."""
+    if "label" in ctx.columns:
+        classes.check_label_type(ctx.label_type)
+        return {"given": pa.int32()}
+    if "labels" not in ctx.columns:
+        return {}
+    given_lists.check_list_types(ctx)
+    names = [GIVEN, *([RULED_OUT] if given_lists.has_unknown(ctx) else [])]
+    # How many classes there are is not known yet.
+    return dict.fromkeys(names, pa.list_(pa.uint32()))
 
 
 def _id_type(ctx: Context) -> pa.DataType:
@@ -85,143 +98,45 @@ def _id_type(ctx: Context) -> pa.DataType:
     )
 
 
-def _check_label_type(kind: pa.DataType) -> None:
-    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not (_is_text(plain) or pa.types.is_integer(plain) or pa.types.is_boolean(plain)):
-        raise DataError(
-            f"source: column 'label' must hold integers or strings, got {kind}. Lists of labels "
-            "go into 'labels'; a rating goes into 'score_mean'"
-        )
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _plain(labels: pa.Array) -> pa.Array:
-    """Return labels as strings or 64-bit integers."""
-    if pa.types.is_dictionary(labels.type):
-        labels = labels.dictionary_decode()
-    if _is_text(labels.type):
-        return labels.cast(pa.string())
-    try:
-        return labels.cast(pa.int64())
-    except pa.ArrowInvalid as err:
-        raise DataError(
-            f"source: column 'label' must fit into 64 bits, got {labels.type}: {err}"
-        ) from err
-
-
-# -- classes ---------------------------------------------------------------------------------------
+# -- items -----------------------------------------------------------------------------------------
 
 
 def distinct_labels(frame: Frame, ctx: Context) -> Arrays:
     """Return the distinct labels of a shard, sorted."""
-    values = pc.unique(_plain(frame["label"])).drop_null()
-    if pa.types.is_string(values.type):
-        return {"text": np.array(sorted(values.to_pylist()), dtype=np.str_)}
-    return {"numbers": np.sort(values.to_numpy(zero_copy_only=False))}
-
-
-def merge_labels(a: Arrays, b: Arrays) -> Arrays:
-    """Return the union of two shards' distinct labels."""
-    return {name: np.union1d(a[name], b[name]) for name in a}
-
-
-def name_classes(summary: Arrays, ctx: Context) -> Arrays:
-    """Decide the classes: recipe, then ClassLabel metadata or width of pred_probs, then data.
-
-    Raises
-    ------
-    DataError
-        If labels cannot be class ids of the classes that were named.
-    """
-    named: Sequence[str] = ctx.data.classes or ctx.classes
-    width = _width(ctx)
-    if "text" in summary:
-        names = list(named) or summary["text"].tolist()
-        values = np.empty(0, np.int64)
-    else:
-        present = summary["numbers"]
-        if named:
-            names = list(named)
-            values = np.arange(len(names))
-        elif width is not None:
-            values = np.arange(width)
-            names = [str(value) for value in values]
-        else:
-            values = present
-            names = [str(value) for value in values]
-    if len(set(names)) != len(names):
-        raise DataError(f"source: class names must differ, got {names}. Correct data.classes")
-    if width is not None and width != len(names):
-        raise DataError(
-            f"source: pred_probs must have one column for each class; {len(names)} classes were "
-            f"expected ({_some(names)}), got {width} columns. Name the classes of the model in "
-            "data.classes, in the order of its outputs"
-        )
-    return {"names": np.array(names, dtype=np.str_), "values": values.astype(np.int64)}
-
-
-def _width(ctx: Context) -> int | None:
-    kind = ctx.types.get("pred_probs")
-    if kind is None:
-        return None
-    if not pa.types.is_fixed_size_list(kind) or not pa.types.is_floating(kind.value_type):
-        raise DataError(
-            f"source: column 'pred_probs' must be a fixed-size list of floats, got {kind}. Write "
-            "it with pyarrow.list_(pyarrow.float32(), n_classes)"
-        )
-    return int(kind.list_size)
-
-
-def _some(names: Sequence[str] | np.ndarray) -> str:
-    shown = ", ".join(repr(str(name)) for name in names[:NAMED])
-    return shown + (", …" if len(names) > NAMED else "")
-
-
-# -- items -----------------------------------------------------------------------------------------
+    return classes.distinct(classes.plain(frame["label"]))
 
 
 def number_items(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
-    """Give every item its id, the id's hash and its class; reject those that have none."""
+    """Give every item its id, the id's hash and its classes; reject those that have none."""
     if "item_id" in frame:
         ids = frame["item_id"].cast(_id_type(ctx))
         frame.reject(np.flatnonzero(ids.is_null()), "no id: item_id is null")
     else:
         ids = pa.array([f"{frame.label}#{row}" for row in range(frame.n)], pa.string())
-    columns = {"item_id": ids}
-    if "label" in frame:
-        labels = _plain(frame["label"])
-        names, values = ctx.own("values")["names"], ctx.own("values")["values"]
-        given = classes_of(labels, names if values.size == 0 else values)
-        frame.reject(np.flatnonzero(labels.is_null()), "no label: label is null")
-        for row in np.flatnonzero(given < 0).tolist():
-            frame.reject(
-                [row],
-                f"class out of range: label {labels[row].as_py()!r} is none of the "
-                f"{names.size} classes ({_some(names)})",
-            )
-        columns["given"] = pa.array(given, pa.int32())
+    given = _given(frame, ctx)
     kept = pa.array(frame.kept())
-    table = pa.table(columns).take(kept)
-    ids = table.column("item_id").combine_chunks()
+    ids = ids.take(kept)
     hashes = (
         hash_integers(ids.to_numpy())
         if pa.types.is_integer(ids.type)
         else hash_strings(ids.to_pylist())
     )
-    table = table.append_column("item_hash", pa.array(hashes, pa.uint64()))
-    order = ["item_id", "item_hash", *(["given"] if "given" in columns else [])]
-    return {ctx.stage: table.select(order)}
+    return {ctx.stage: pa.table({"item_id": ids, "item_hash": pa.array(hashes), **given})}
 
 
-def classes_of(labels: pa.Array, classes: np.ndarray) -> np.ndarray:
-    """Return the positions of plain labels among the classes; −1 for null and for no class."""
-    known = pa.array(classes.tolist(), labels.type)
-    index = pc.index_in(labels, value_set=known, skip_nulls=True)
-    positions: np.ndarray = index.fill_null(-1).to_numpy(zero_copy_only=False)
-    return positions.astype(np.int32)
+def _given(frame: Frame, ctx: Context) -> Mapping[str, pa.Array]:
+    """Return the columns with given classes of the rows that can be used; reject the others."""
+    if "labels" in frame:
+        return given_lists.list_arrays(given_lists.read_lists(frame, ctx))
+    if "label" not in frame:
+        return {}
+    labels = classes.plain(frame["label"])
+    names, known = classes.known_labels(ctx)
+    given = classes.classes_of(labels, known)
+    frame.reject(np.flatnonzero(labels.is_null()), "no label: label is null")
+    for row in np.flatnonzero(given < 0).tolist():
+        frame.reject([row], classes.out_of_range(labels[row].as_py(), names))
+    return {"given": pa.array(given[frame.kept()], pa.int32())}
 
 
 def find_double_hashes(items: Items, ctx: Context, folder: str) -> Arrays:
@@ -258,7 +173,7 @@ def refuse_duplicates(summary: Arrays, ctx: Context) -> Arrays:
     doubled = {item: where for item, where in places.items() if len(where) > 1}
     if not doubled:
         raise DataError(
-            f"source: the ids {_some(list(places))} have the same 64-bit hash, which happens once "
+            f"source: the ids {some(list(places))} have the same 64-bit hash, which happens once "
             "in billions of items; rename one of them"
         )
     shown = "; ".join(
@@ -287,21 +202,15 @@ def check_census(summary: Arrays, ctx: Context) -> Arrays:
     DataError
         If fewer than two classes have items, or a class has none and that was not allowed.
     """
-    counts, classes = summary["n_given"], ctx.own("values")["names"].tolist()
+    counts = summary["n_given"]
     present = np.flatnonzero(counts)
     if present.size < 2:
-        only = classes[int(present[0])] if present.size else "none"
+        only = ctx.own("values")["names"].tolist()[int(present[0])] if present.size else "none"
         raise DataError(
             f"source: items of at least two classes were expected, got one class only ({only!r}). "
             "Was the data set filtered, or the wrong column mapped to 'label'?"
         )
-    absent = [classes[k] for k in np.flatnonzero(counts == 0)]
-    if absent and ctx.data.absent_classes == "refuse":
-        raise DataError(
-            f"source: every class must have an item; {len(absent)} of {len(classes)} have none: "
-            f"{_some(absent)}. Leave them out of data.classes, or set data.absent_classes = "
-            "'allow' if that is as it should be"
-        )
+    classes.check_absent(counts, ctx)
     return summary
 
 
