@@ -11,6 +11,7 @@ STAGES = {
     "confident": "pipelines.stages.confident:STAGE",
     "proportions": "pipelines.stages.proportions:STAGE",
     "neighbours": "pipelines.stages.neighbours:STAGE",
+    "localize": "pipelines.stages.localize:STAGE",
     "decide": "pipelines.stages.decide:STAGE",
     "dataset": "pipelines.stages.dataset:STAGE",
 }

@@ -82,9 +82,8 @@ class ProgramMaps(nn.Module):
                 said = self.head(said.flatten(1))
         weight, bias = layer[0], layer[1] if len(layer) > 1 else None
         if cells.dim() != 4 or cells.shape[1] != weight.shape[1]:
-            raise _refused(
-                f"cells of shape {tuple(cells.shape)} before a layer {tuple(weight.shape)}"
-            )
+            shapes = f"{tuple(cells.shape)} before a layer {tuple(weight.shape)}"
+            raise _refused(f"cells of shape {shapes}")
         return score_cells(cells, weight, bias, said.flatten(1))
 
 
