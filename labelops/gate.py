@@ -109,11 +109,13 @@ def measured_gain(fixed: int, broken: int, n: int, *, level: float = LEVEL) -> I
     return Interval(value, up.low - down.high, up.high - down.low)
 
 
-def expected_gain(evidence: Evidence, *, level: float = LEVEL) -> Interval:
+def expected_gain(
+    evidence: Evidence, *, level: float = LEVEL, allowance: float = ALLOWANCE
+) -> Interval:
     """Return the gain per change that beliefs promise.
 
     mean(b_new − b_given) ± (z · sd / n + allowance): items are independent given their beliefs, and
-    `ALLOWANCE` covers beliefs that are wrong together.
+    `allowance` covers beliefs that are wrong together.
 
     Examples
     --------
@@ -126,11 +128,13 @@ def expected_gain(evidence: Evidence, *, level: float = LEVEL) -> Interval:
         return Interval(0.0, -1.0, 1.0)
     value = (evidence.expected_fixed - evidence.expected_broken) / n
     z = float(ndtri(1 - (1 - level) / 2))
-    reach = z * max(evidence.variance, 0.0) ** 0.5 / n + ALLOWANCE
+    reach = z * max(evidence.variance, 0.0) ** 0.5 / n + allowance
     return Interval(value, max(value - reach, -1.0), min(value + reach, 1.0))
 
 
-def expected_count(total: float, variance: float, n: int, *, level: float = LEVEL) -> Interval:
+def expected_count(
+    total: float, variance: float, n: int, *, level: float = LEVEL, allowance: float = ALLOWANCE
+) -> Interval:
     """Return how many of n things will be so, as beliefs promise, with the allowance for beliefs.
 
     Parameters
@@ -139,6 +143,10 @@ def expected_count(total: float, variance: float, n: int, *, level: float = LEVE
         Sums of b and of b (1 − b) over the things.
     n
         How many there are.
+    level
+        Coverage, at least.
+    allowance
+        By how much the share may be another one, because beliefs are wrong together.
 
     Examples
     --------
@@ -146,11 +154,11 @@ def expected_count(total: float, variance: float, n: int, *, level: float = LEVE
     [95.0, 81.1, 100.0]
     """
     z = float(ndtri(1 - (1 - level) / 2))
-    reach = z * max(variance, 0.0) ** 0.5 + ALLOWANCE * n
+    reach = z * max(variance, 0.0) ** 0.5 + allowance * n
     return Interval(total, max(total - reach, 0.0), min(total + reach, float(n)))
 
 
-def judge(evidence: Evidence, *, must_be_measured: bool) -> Verdict:
+def judge(evidence: Evidence, *, must_be_measured: bool, allowance: float = ALLOWANCE) -> Verdict:
     """Decide whether a rule's changes are made: only if the whole interval of its gain is above 0.
 
     Parameters
@@ -160,6 +168,8 @@ def judge(evidence: Evidence, *, must_be_measured: bool) -> Verdict:
     must_be_measured
         Whether expectation alone is not enough. Where it is, too few reviews to tell leave it to
         stand unless they contradict it.
+    allowance
+        For beliefs that are wrong together.
 
     Examples
     --------
@@ -172,7 +182,7 @@ def judge(evidence: Evidence, *, must_be_measured: bool) -> Verdict:
     >>> judge(Evidence(9, 8.5, 0.3, 0.7, 5, 2, 2), must_be_measured=False).ships
     False
     """
-    expected = expected_gain(evidence)
+    expected = expected_gain(evidence, allowance=allowance)
     if evidence.reviewed:
         gain = measured_gain(evidence.fixed, evidence.broken, evidence.reviewed)
         said = (

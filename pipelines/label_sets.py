@@ -71,3 +71,16 @@ def given_sets(frame: Frame, ctx: Context) -> LabelSets:
 def ids_type(n_classes: int) -> pa.DataType:
     """Return the type of lists of class ids."""
     return pa.list_(pa.from_numpy_dtype(id_type(n_classes)))
+
+
+def clean_columns(clean: LabelSets, is_known: np.ndarray, ctx: Context) -> dict[str, pa.Array]:
+    """Return clean lists in the type of the source's labels; null where nothing is settled."""
+    parts = {"labels_clean": (clean.ids, clean.start)}
+    if clean.negative_ids is not None and clean.negative_start is not None:
+        parts["labels_negative_clean"] = (clean.negative_ids, clean.negative_start)
+    return {
+        name: pa.ListArray.from_arrays(
+            pa.array(start, pa.int32()), ctx.labels(ids.astype(np.int64)), mask=pa.array(~is_known)
+        )
+        for name, (ids, start) in parts.items()
+    }

@@ -69,8 +69,9 @@ def log_rows(
     evidence: Mapping[str, pa.Array | np.ndarray],
     actor: np.ndarray,
     run: str,
+    label_id: np.ndarray | None = None,
 ) -> pa.Table:
-    """Return rows of the log, one for each item given.
+    """Return rows of the log, one for each item (or label of an item) given.
 
     Parameters
     ----------
@@ -90,6 +91,8 @@ def log_rows(
         Which stage, or "reviewer".
     run
         Key of the run.
+    label_id
+        Class ids, where an item has several labels and each is decided about.
     """
     n = len(item_id)
     parts = {
@@ -100,7 +103,7 @@ def log_rows(
     return pa.table(
         {
             "item_id": item_id,
-            "label_id": pa.nulls(n, pa.int32()),
+            "label_id": pa.nulls(n, pa.int32()) if label_id is None else label_id,
             "before": before,
             "after": after,
             "action": action,

@@ -9,10 +9,12 @@ STAGES = {
     "source": "pipelines.stages.source:STAGE",
     "infer": "pipelines.stages.infer:STAGE",
     "confident": "pipelines.stages.confident:STAGE",
+    "multilabel": "pipelines.stages.multilabel:STAGE",
     "proportions": "pipelines.stages.proportions:STAGE",
     "neighbours": "pipelines.stages.neighbours:STAGE",
     "localize": "pipelines.stages.localize:STAGE",
     "decide": "pipelines.stages.decide:STAGE",
+    "decide_labels": "pipelines.stages.decide_labels:STAGE",
     "dataset": "pipelines.stages.dataset:STAGE",
 }
 

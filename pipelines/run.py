@@ -418,7 +418,8 @@ class _Driver:
         columns = self.layout.columns(name, step.reads)
         types = self.layout.types(name)
         ids = self.layout.columns(name, ["item_id"]).get("item_id")
-        scratch = {read for read in step.reads if "/" in read}
+        # Whole files, whose rows are not one an item.
+        scratch = {read for read in step.reads if read not in columns}
         folders = {column.file for column in columns.values()} | scratch | {SOURCE}
         if ids is not None:
             folders.add(ids.file)
@@ -486,7 +487,7 @@ def conserve(run: Run) -> dict[str, int]:
     layout = run.layout()
     n_bad = sum(len(r["rejected"]) for layer in layout.layers for r in layer.records.values())
     counts = {"source": run.source.n_items, "quarantined": n_bad}
-    if any(layer.stage == "decide" for layer in layout.layers):
+    if any(layer.stage in ("decide", "decide_labels") for layer in layout.layers):
         actions: dict[str, int] = {}
         for frame in frames(run, ["decision"]):
             for value in frame["decision"].value_counts().to_pylist():

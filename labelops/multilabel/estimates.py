@@ -7,8 +7,10 @@ bits: 10 000 of them take no longer than one large one.
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import betaincinv
 
 from labelops.confident.filters import BY_CLASSES, BY_LOWEST, BY_PAIRS, Settings
+from labelops.confident.intervals import LEVEL, Interval
 from labelops.confident.joint import TINY
 from labelops.multilabel.cells import Counts
 from labelops.multilabel.labels import NO, YES
@@ -89,6 +91,36 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     rate = np.full(part.shape, np.nan)
     np.divide(part, whole, out=rate, where=whole > 0)
     return rate
+
+
+def rate_intervals(counts: np.ndarray, *, level: float = LEVEL) -> Interval:
+    """Return Jeffreys' intervals for the missing and the wrong rate of every class.
+
+    What `labelops.confident.intervals.class_intervals` does for one joint, with the same meaning.
+
+    Parameters
+    ----------
+    counts
+        `labelops.multilabel.cells.Counts.joint` of all items, int64, shape (K, 2, 2).
+    level
+        Share of data sets whose interval holds the true rate.
+
+    Returns
+    -------
+    Ends of shape (K, 2): of P(present | ruled out), and of P(absent | said to be present).
+
+    Examples
+    --------
+    >>> ends = rate_intervals(np.array([[[90, 10], [0, 50]]]))
+    >>> ends.low.round(3).tolist(), ends.high.round(3).tolist()
+    ([[0.053, 0.0]], [[0.17, 0.049]])
+    """
+    right = np.stack([counts[:, NO, NO], counts[:, YES, YES]], axis=1)
+    other = np.stack([counts[:, NO, YES], counts[:, YES, NO]], axis=1)
+    tail = (1.0 - level) / 2.0
+    low = betaincinv(other + 0.5, right + 0.5, tail)
+    high = betaincinv(other + 0.5, right + 0.5, 1.0 - tail)
+    return Interval(np.where(other == 0, 0.0, low), np.where(right == 0, 1.0, high))
 
 
 def confident_joints(counts: np.ndarray) -> np.ndarray:

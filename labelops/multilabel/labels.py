@@ -240,6 +240,44 @@ def _cut(
     return ids[part[0] : part[-1]], part - part[0]
 
 
+def with_changes(
+    labels: LabelSets, row: np.ndarray, class_id: np.ndarray, is_present: np.ndarray
+) -> LabelSets:
+    """Return given classes with some cells changed.
+
+    Parameters
+    ----------
+    labels
+        Given classes.
+    row, class_id
+        Which cells, each one once, shape (M,).
+    is_present
+        Whether the class is present now; otherwise it is ruled out. Shape (M,).
+
+    Examples
+    --------
+    >>> given = label_sets([[0], [1]], [[1], []], n_classes=2)
+    >>> states(with_changes(given, np.array([0, 1]), np.array([1, 1]), np.array([True, False])))
+    array([[ 1,  1],
+           [-1,  0]], dtype=int8)
+    """
+    cells = row.astype(np.int64) * labels.n_classes + class_id
+    parts: list[np.ndarray] = []
+    for ids, start, joins in (
+        (labels.ids, labels.start, is_present),
+        (labels.negative_ids, labels.negative_start, ~is_present),
+    ):
+        if ids is None or start is None:
+            break
+        now = np.setdiff1d(_cells(ids, start, labels.n_classes), cells[~joins])
+        now = np.union1d(now, cells[joins])
+        parts.append((now % labels.n_classes).astype(ids.dtype))
+        parts.append(np.searchsorted(now, np.arange(labels.n_items + 1) * labels.n_classes))
+    ids, start, *negative = parts
+    no_ids, no_start = negative if negative else (None, None)
+    return LabelSets(ids, start, no_ids, no_start, labels.n_classes)
+
+
 def n_yes(labels: LabelSets) -> np.ndarray:
     """Return how many items were said to have each class; int64, shape (K,)."""
     return np.bincount(labels.ids, minlength=labels.n_classes).astype(np.int64)

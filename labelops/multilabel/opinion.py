@@ -27,6 +27,12 @@ PRIOR_CELLS = 20.0
 MAX_FALSE = 0.5
 """An absent class is given at most so often."""
 
+SURE_SHARES = (0.02, 0.1)
+"""The surest cells, so many for each label given, say how much can be missing or wrong at most."""
+
+SURE_LABELS = 50.0
+"""At least so many."""
+
 
 class Opinion(NamedTuple):
     """How present classes are, and how states were spoiled.
@@ -107,8 +113,56 @@ def class_odds(cells: Cells, pairs: Pairs) -> np.ndarray:
     return np.asarray((pairs.n_yes / np.maximum(pairs.n_no, 1))[cells.class_id])
 
 
+def noise_limits(
+    score: np.ndarray, is_given: np.ndarray, odds: np.ndarray, weight: np.ndarray
+) -> tuple[float, float]:
+    """Return how much can be missing, and how much wrong, at most.
+
+    Among cells that are present for certain the share α is not given. Of others it is more, since
+    some of them are absent; so what is not given among the cells with the highest score bounds α,
+    and what is given among those with the lowest bounds ω: a model that is weak everywhere looks
+    like noise to `fit_opinion`, but not among the cells it knows best.
+
+    Parameters
+    ----------
+    score
+        Log-odds of being given, as a fit without noise says, shape (M,).
+    is_given, odds, weight
+        As in `fit_opinion`.
+
+    Returns
+    -------
+    Bounds of α and ω, each with one label more than was found.
+    """
+    weight = weight / max(float(weight[is_given].mean()), 1e-300) if is_given.any() else weight
+    n_given = float(weight[is_given].sum())
+    best = np.argsort(-score, kind="stable")
+    # Least for how frequent the class is: in a rare one nearly everything is absent.
+    worst = np.argsort(score - np.log(np.maximum(odds, 1e-12)), kind="stable")
+    alpha = omega = 1.0
+    for share in SURE_SHARES:
+        wanted = max(SURE_LABELS, share * n_given)
+        rows = _leading(best, weight, wanted)
+        missing, size = float(weight[rows][~is_given[rows]].sum()), float(weight[rows].sum())
+        alpha = min(alpha, (missing + 1.0) / (size + 2.0))
+        rows = _leading(worst, weight * odds, wanted)
+        false, by_chance = float(weight[rows][is_given[rows]].sum()), (weight * odds)[rows].sum()
+        omega = min(omega, (false + 1.0) / (float(by_chance) + 1.0))
+    return alpha, omega
+
+
+def _leading(order: np.ndarray, size: np.ndarray, wanted: float) -> np.ndarray:
+    """Return the first rows of an order that are large enough together."""
+    return order[: int(np.searchsorted(np.cumsum(size[order]), wanted)) + 1]
+
+
 def fit_opinion(
-    values: np.ndarray, is_given: np.ndarray, odds: np.ndarray, weight: np.ndarray
+    values: np.ndarray,
+    is_given: np.ndarray,
+    odds: np.ndarray,
+    weight: np.ndarray,
+    *,
+    limits: tuple[float, float] = (1.0, 1.0),
 ) -> Opinion:
     """Find what explains the given states best.
 
@@ -122,6 +176,8 @@ def fit_opinion(
         From `class_odds`.
     weight
         How many cells each one stands for, shape (M,).
+    limits
+        α and ω are at most these; see `noise_limits`.
 
     Returns
     -------
@@ -161,8 +217,18 @@ def fit_opinion(
         gradient = np.concatenate([[by_alpha, by_omega, by_score.sum()], values.T @ by_score])
         return float(total), gradient
 
-    begin = np.concatenate([[-2.0, -2.0, 0.0], first])
-    found = minimize(loss, begin, jac=True, method="L-BFGS-B", options={"maxiter": 500}).x
+    # α = ω = 10⁻⁶ is none at all.
+    most = [max(float(logit(limit)), -14.0) for limit in limits]
+    bounds = [(-14.0, end if np.isfinite(end) else None) for end in most]
+    begin = np.concatenate([[min(-2.0, end) for end in most], [0.0], first])
+    found = minimize(
+        loss,
+        begin,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[*bounds, *[(None, None)] * (n_features + 1)],
+        options={"maxiter": 500},
+    ).x
     return Opinion(float(found[2]), found[3:], *(float(x) for x in expit(found[:2])))
 
 

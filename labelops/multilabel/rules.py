@@ -19,6 +19,7 @@ from labelops.confident.keys import order_keys
 from labelops.confident.selection import Elements, Selection
 from labelops.multilabel.cells import (
     Cells,
+    Counts,
     Engine,
     ReadableEngine,
     add_counts,
@@ -176,21 +177,30 @@ def fit(
 
     counts = reduce(add_counts, mapper(count, shards), no_counts(n_classes))
     found = estimate(counts.joint, total.n.reshape(-1, 2), thresholds)
-    if settings.filter_by not in BY_PAIRS | BY_CLASSES | BY_LOWEST:
+    if not is_chosen_from(settings):
         return Rules(settings, found, None)
-    by_class = settings.filter_by in BY_LOWEST
-    n_open = counts.disagreeing.sum(axis=1) if by_class else counts.disagreeing.ravel()
 
     def elements(blocks: Blocks) -> Iterator[Elements]:
         for block in blocks():
-            yield _elements(settings, engine.disagreeing(block.probs, block.labels), block.hashes)
+            cells = engine.disagreeing(block.probs, block.labels)
+            yield elements_of(settings, cells, block.hashes)
 
-    cuts = _find_cuts(shards, quotas(settings, found, counts), n_open, elements, mapper)
+    cuts = _find_cuts(shards, start_cuts(settings, found, counts), elements, mapper)
     return Rules(settings, found, cuts)
 
 
-def _elements(settings: Settings, cells: Cells, hashes: np.ndarray) -> Elements:
-    """Return disagreeing cells as what competes within its group; the least probable first."""
+def elements_of(settings: Settings, cells: Cells, hashes: np.ndarray) -> Elements:
+    """Return disagreeing cells as what competes within its group; the least probable first.
+
+    Parameters
+    ----------
+    settings
+        The filter.
+    cells
+        Disagreeing cells of some items.
+    hashes
+        Of those items, shape (n,).
+    """
     group = cells.class_id
     if settings.filter_by not in BY_LOWEST:
         group = 2 * group + cells.is_given
@@ -198,21 +208,56 @@ def _elements(settings: Settings, cells: Cells, hashes: np.ndarray) -> Elements:
     return Elements(group, order_keys(cells.p_given.astype(np.float64)), hashes[cells.row])
 
 
+def is_chosen_from(settings: Settings) -> bool:
+    """Return whether a filter takes so many of a group, for which cuts are found."""
+    return settings.filter_by in BY_PAIRS | BY_CLASSES | BY_LOWEST
+
+
+def start_cuts(settings: Settings, found: Estimates, counts: Counts) -> Selection:
+    """Return what is known of the cuts before competing cells are looked at.
+
+    Parameters
+    ----------
+    settings
+        A filter of those that take so many of a group.
+    found, counts
+        Of all items.
+    """
+    by_class = settings.filter_by in BY_LOWEST
+    n_open = counts.disagreeing.sum(axis=1) if by_class else counts.disagreeing.ravel()
+    # A single bin, counted before: nothing that disagrees has more than a half.
+    edges = order_keys(np.array([0.0, 0.5])) + np.array([0, 1], np.uint64)
+    selection = sel.start(quotas(settings, found, counts), edges)
+    selection, _ = sel.narrow_first(selection, edges, n_open[selection.groups][:, None])
+    return selection
+
+
+def cut_bits(selection: Selection) -> int:
+    """Return how many binary digits the next pass counts."""
+    return max(3, min(12, (COUNT_CELLS // len(selection.open_slots)).bit_length() - 1))
+
+
+def max_passes(n_classes: int) -> int:
+    """Return how many counting passes there can be at most: 64 bits of a key, 64 of a hash.
+
+    Examples
+    --------
+    >>> max_passes(10), max_passes(10_000)
+    (12, 22)
+    """
+    bits = max(3, min(12, (COUNT_CELLS // (2 * n_classes)).bit_length() - 1))
+    return 2 * -(-64 // bits)
+
+
 def _find_cuts(
     shards: Sequence[Blocks],
-    quota: np.ndarray,
-    n_open: np.ndarray,
+    selection: Selection,
     elements: Callable[[Blocks], Iterator[Elements]],
     mapper: Mapper,
 ) -> Selection:
-    """Find the cuts: what is taken whole is known; count while much is open, then sort the rest."""
-    # A single bin, counted before: nothing that disagrees has more than a half.
-    edges = order_keys(np.array([0.0, 0.5])) + np.array([0, 1], np.uint64)
-    selection = sel.start(quota, edges)
-    selection, _ = sel.narrow_first(selection, edges, n_open[selection.groups][:, None])
+    """Find the cuts: count while much is open, then sort the rest."""
     while selection.total_open > COLLECT:
-        known = selection
-        bits = max(3, min(12, (COUNT_CELLS // len(known.open_slots)).bit_length() - 1))
+        known, bits = selection, cut_bits(selection)
 
         def count(blocks: Blocks, known: Selection = known, bits: int = bits) -> np.ndarray:
             none = np.zeros((len(known.open_slots), 1 << bits), np.int64)
@@ -247,11 +292,25 @@ def apply(rules: Rules, block: Block, *, engine: Engine | None = None) -> Cells:
     Cells: `is_given` says of which kind, wrong or (not given) missing.
     """
     cells = (engine or ReadableEngine()).disagreeing(block.probs, block.labels)
+    return cells.choose(is_flagged(rules, cells, block.hashes))
+
+
+def is_flagged(rules: Rules, cells: Cells, hashes: np.ndarray) -> np.ndarray:
+    """Return which of disagreeing cells are probably wrong or missing; bool, shape (M,).
+
+    Parameters
+    ----------
+    rules
+        From `fit`.
+    cells
+        Disagreeing cells of some items, with probabilities in the type they were given in.
+    hashes
+        Of those items, shape (n,).
+    """
     if rules.cuts is not None:
-        taken = sel.is_taken(rules.cuts, _elements(rules.settings, cells, block.hashes))
-        return cells.choose(taken)
+        return sel.is_taken(rules.cuts, elements_of(rules.settings, cells, hashes))
     if rules.settings.filter_by == "confident_learning":
-        bounds = state_bounds(rules.estimates.thresholds, block.probs.dtype)
+        bounds = state_bounds(rules.estimates.thresholds, cells.p.dtype)
         other = np.where(cells.is_given, 1 - cells.p, cells.p)
-        return cells.choose(other >= bounds[cells.class_id, np.where(cells.is_given, 0, 1)])
-    return cells
+        return np.asarray(other >= bounds[cells.class_id, np.where(cells.is_given, 0, 1)])
+    return np.ones(len(cells.row), bool)

@@ -1,36 +1,19 @@
 """Linear classifiers on fixed features: all folds fitted together, streaming, to the same bits.
 
-Softmax regression on standardised features with an L2 penalty is convex, so what is found does not
-depend on where the search began. Blocks of items stream by in a fixed order; each is worked on by
-one thread, in single precision; losses and gradients are added up in double precision in the order
-of the blocks, so the number of threads changes nothing.
+Softmax regression on standardised features with an L2 penalty; `labelops.nn.linear` says how.
 """
 
-import itertools
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
-from typing import NamedTuple, Self
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from labelops.nn.threads import one_thread
+from labelops.nn.linear import Heads, fit_linear, predict_linear
 
 # N items, D features, K classes, F folds
-
-BLOCK_CELLS = 1 << 22
-"""Rows × folds × classes of a block stay below it: 16 MiB of logits."""
-
-CURVATURE = 0.25
-"""The most that the loss of two classes is curved per unit of variance."""
-
-CHOICES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 3e-4, 1e-4, 3e-5, 1e-5)
-"""Penalties tried from the strongest down."""
 
 
 class Block(NamedTuple):
@@ -45,226 +28,40 @@ Blocks = Callable[[], Iterable[Block]]
 """Gives the same blocks in the same order whenever it is called."""
 
 
-class Scale(NamedTuple):
-    """Mean and standard deviation of each feature, float64, shape (D,); 1 where it is constant."""
-
-    mean: np.ndarray
-    std: np.ndarray
-
-
-class Heads(NamedTuple):
-    """One linear classifier a fold, fitted to the items outside it.
-
-    Attributes
-    ----------
-    weight : float64, shape (F, D, K), for standardised features.
-    bias : float64, shape (F, K).
-    scale : how features are standardised.
-    l2 : penalty used.
-    n_passes : how often the items were gone through.
-    """
-
-    weight: np.ndarray
-    bias: np.ndarray
-    scale: Scale
-    l2: float
-    n_passes: int
-
-    def arrays(self) -> Mapping[str, np.ndarray]:
-        """Return everything as plain arrays."""
-        return {
-            "weight": self.weight,
-            "bias": self.bias,
-            "mean": self.scale.mean,
-            "std": self.scale.std,
-            "l2": np.array(self.l2),
-            "n_passes": np.array(self.n_passes),
-        }
-
-    @classmethod
-    def of(cls, arrays: Mapping[str, np.ndarray]) -> Self:
-        """Return the heads that `arrays` gave."""
-        return cls(
-            weight=arrays["weight"],
-            bias=arrays["bias"],
-            scale=Scale(arrays["mean"], arrays["std"]),
-            l2=float(arrays["l2"]),
-            n_passes=int(arrays["n_passes"]),
-        )
-
-
-def block_rows(*, n_classes: int, n_folds: int) -> int:
-    """Return how many rows a block should have.
-
-    Examples
-    --------
-    >>> block_rows(n_classes=10, n_folds=5), block_rows(n_classes=1000, n_folds=5)
-    (2048, 838)
-    """
-    return int(np.clip(BLOCK_CELLS // (n_classes * n_folds), 256, 2048))
-
-
-def measure_scale(blocks: Iterable[Block], n_features: int) -> Scale:
-    """Return mean and standard deviation of every feature, in double precision.
-
-    Summed about the first item, so that a large offset does not cancel the digits.
-    """
-    n = 0
-    origin = np.zeros(n_features)
-    total, squares = np.zeros(n_features), np.zeros(n_features)
-    for block in blocks:
-        if n == 0 and len(block.features):
-            origin = block.features[0].astype(np.float64)
-        shifted = block.features.astype(np.float64) - origin
-        total += shifted.sum(axis=0)
-        squares += (shifted * shifted).sum(axis=0)
-        n += len(shifted)
-    mean = total / max(n, 1)
-    variance = np.maximum(squares / max(n, 1) - mean * mean, 0.0)
-    # What is left of a constant feature is rounding; dividing by it would make noise of it.
-    constant = variance <= 1e-12 * np.maximum(squares / max(n, 1), 1e-30)
-    return Scale(origin + mean, np.where(constant, 1.0, np.sqrt(variance)))
-
-
-class _Problem:
-    """The penalised loss of all folds at once, as a function of one flat vector.
-
-    Σ_f [ 1/n_f Σ_{i: fold_i ≠ f} −log softmax(x_i W_f + b_f)_given_i + λ/2 ‖W_f‖² ]
-    """
+class _Softmax:
+    """Σ_f 1/n_f Σ_{i: fold_i ≠ f} −log softmax(x_i W_f + b_f)_given_i."""
 
     def __init__(
-        self,
-        blocks: Blocks,
-        scale: Scale,
-        *,
-        n_classes: int,
-        n_folds: int,
-        device: torch.device,
-        n_threads: int,
+        self, blocks: Iterable[Block], *, n_classes: int, n_folds: int, device: torch.device
     ) -> None:
-        self.blocks = blocks
-        self.n_folds, self.n_classes = n_folds, n_classes
+        self.n_classes, self.n_folds = n_classes, n_folds
         self.device = device
-        self.n_threads = n_threads
-        self.mean = torch.from_numpy(scale.mean.astype(np.float32)).to(device)
-        self.inverse_std = torch.from_numpy((1 / scale.std).astype(np.float32)).to(device)
         sizes = np.zeros(n_folds, np.int64)
-        self.n_items = 0
-        for block in blocks():
-            self.n_items += len(block.fold)
+        for block in blocks:
             sizes += len(block.fold) - np.bincount(block.fold, minlength=n_folds)
         self.n_train = torch.from_numpy(np.maximum(sizes, 1)).to(device)
-        self.n_passes = 0
 
-    def inputs(self, block: Block) -> tuple[Tensor, Tensor, Tensor]:
-        """Return standardised features, classes and folds on the device."""
-        # A copy of its own: what numpy maps from a file is not aligned the same every time.
-        x = torch.from_numpy(np.array(block.features, np.float32)).to(self.device)
-        x.sub_(self.mean).mul_(self.inverse_std)
+    def _said(self, block: Block) -> tuple[Tensor, Tensor]:
         given = torch.from_numpy(block.given.astype(np.int64)).to(self.device)
-        fold = torch.from_numpy(block.fold.astype(np.int64)).to(self.device)
-        return x, given, fold
+        return given, torch.from_numpy(block.fold.astype(np.int64)).to(self.device)
 
-    def loss_and_gradient(self, theta: Tensor, block: Block) -> tuple[Tensor, Tensor]:
-        """Return a block's part of the mean losses, summed over folds, and its gradient."""
-        n_folds, n_classes = self.n_folds, self.n_classes
-        x, given, fold = self.inputs(block)
-        single = theta.to(torch.float32)
-        logits = torch.addmm(single[:1], x, single[1:]).view(-1, n_folds, n_classes)
-        log_probs = functional.log_softmax(logits, dim=2)
+    def error(self, logits: Tensor, block: Block) -> tuple[Tensor, Tensor]:
+        n_folds, (given, fold) = self.n_folds, self._said(block)
+        log_probs = functional.log_softmax(logits.view(-1, n_folds, self.n_classes), dim=2)
         weight = (fold[:, None] != torch.arange(n_folds, device=self.device)) / self.n_train
         index = given.view(-1, 1, 1).expand(-1, n_folds, 1)
         losses = -log_probs.gather(2, index).squeeze(2).to(torch.float64) * weight
         error = log_probs.exp_()
         error.scatter_add_(2, index, torch.full_like(index, -1, dtype=torch.float32))
         error *= weight.to(torch.float32).unsqueeze(2)
-        flat = error.view(-1, n_folds * n_classes)
-        bias = flat.sum(dim=0, keepdim=True, dtype=torch.float64)
-        return losses.sum(), torch.cat([bias, (x.T @ flat).to(torch.float64)])
+        return losses.sum(), error.view(-1, n_folds * self.n_classes)
 
-    def held_out_loss(self, theta: Tensor, block: Block) -> tuple[Tensor, Tensor]:
-        """Return a block's summed loss under the heads that have not seen its items."""
-        x, given, fold = self.inputs(block)
-        single = theta.to(torch.float32)
-        logits = torch.addmm(single[:1], x, single[1:]).view(-1, self.n_folds, self.n_classes)
+    def held_out(self, logits: Tensor, block: Block) -> tuple[Tensor, Tensor]:
+        given, fold = self._said(block)
+        logits = logits.view(-1, self.n_folds, self.n_classes)
         own = logits[torch.arange(len(fold), device=self.device), fold].to(torch.float64)
         loss = functional.cross_entropy(own, given, reduction="sum")
         return loss, torch.tensor(float(len(given)), dtype=torch.float64, device=self.device)
-
-    def covariance(self, block: Block) -> tuple[Tensor, Tensor]:
-        """Return a block's number of items and sum of x xᵀ."""
-        x, given, _ = self.inputs(block)
-        n = torch.tensor(float(len(given)), dtype=torch.float64, device=self.device)
-        return n, (x.T @ x).to(torch.float64)
-
-    def total(self, work: Callable[[Block], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        """Add up a function of the blocks in their order, whichever is ready first."""
-        self.n_passes += 1
-        first = second = None
-        for a, b in self._in_order(work):
-            first = a if first is None else first + a
-            second = b if second is None else second.add_(b)
-        zero = torch.zeros((), dtype=torch.float64, device=self.device)
-        return (zero if first is None else first), (zero if second is None else second)
-
-    def _in_order(
-        self, work: Callable[[Block], tuple[Tensor, Tensor]]
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        def alone(block: Block) -> tuple[Tensor, Tensor]:
-            with one_thread():
-                return work(block)
-
-        blocks = iter(self.blocks())
-        ahead = list(itertools.islice(blocks, 2))
-        blocks = itertools.chain(ahead, blocks)
-        if self.n_threads == 1 or len(ahead) < 2:
-            yield from map(alone, blocks)
-            return
-        with ThreadPoolExecutor(self.n_threads) as pool:
-            waiting: deque[Future[tuple[Tensor, Tensor]]] = deque()
-            for block in blocks:
-                waiting.append(pool.submit(alone, block))
-                if len(waiting) > self.n_threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-
-    def minimise(
-        self, theta: Tensor, l2: float, covariance: Tensor, *, max_iter: int, tolerance: float
-    ) -> Tensor:
-        """Return where L-BFGS with strong Wolfe line search ends, begun at `theta`.
-
-        It searches in v with W = L⁻ᵀ v and L Lᵀ = CURVATURE · cov(x) + λ I, in which the loss is
-        about equally curved everywhere.
-        """
-        eye = torch.eye(len(covariance), dtype=torch.float64, device=self.device)
-        root = torch.linalg.cholesky(CURVATURE * covariance + max(l2, 1e-9) * eye)
-        v = torch.cat([theta[:1], root.T @ theta[1:]]).requires_grad_(True)
-        optimiser = torch.optim.LBFGS(
-            [v],
-            max_iter=max_iter,
-            history_size=10,
-            tolerance_grad=0.0,
-            tolerance_change=tolerance * self.n_folds,
-            line_search_fn="strong_wolfe",
-        )
-
-        def natural(v: Tensor) -> Tensor:
-            weight = torch.linalg.solve_triangular(root.T, v[1:], upper=True)
-            return torch.cat([v[:1], weight])
-
-        def closure() -> Tensor:
-            with torch.no_grad():
-                at = natural(v)
-                loss, gradient = self.total(partial(self.loss_and_gradient, at))
-                gradient = gradient + torch.zeros_like(at)
-                by_weight = gradient[1:] + l2 * at[1:]
-                by_weight = torch.linalg.solve_triangular(root, by_weight, upper=False)
-                v.grad = torch.cat([gradient[:1], by_weight])
-                return loss + 0.5 * l2 * at[1:].square().sum()
-
-        optimiser.step(closure)  # type: ignore[no-untyped-call]
-        return natural(v.detach())
 
 
 def fit_heads(
@@ -281,6 +78,8 @@ def fit_heads(
     n_threads: int | None = None,
 ) -> Heads:
     """Fit a softmax regression for every fold to the items outside it.
+
+    Σ_f [ 1/n_f Σ_{i: fold_i ≠ f} −log softmax(x_i W_f + b_f)_given_i + λ/2 ‖W_f‖² ]
 
     Parameters
     ----------
@@ -322,66 +121,23 @@ def fit_heads(
     [0, 1, 0, 1]
     """
     device = device or torch.device("cpu")
-    threads = (n_threads or len(os.sched_getaffinity(0))) if device.type == "cpu" else 1
-    with one_thread():
-        scale = measure_scale(blocks(), n_features)
 
-        def problem(blocks: Blocks) -> _Problem:
-            return _Problem(
-                blocks,
-                scale,
-                n_classes=n_classes,
-                n_folds=n_folds,
-                device=device,
-                n_threads=threads,
-            )
+    def make_loss(blocks: Iterable[Block]) -> _Softmax:
+        return _Softmax(blocks, n_classes=n_classes, n_folds=n_folds, device=device)
 
-        whole, sample = problem(blocks), problem(_first(blocks, choose_on))
-        # The first row holds the biases; columns are all classes of fold 0, then of fold 1, …
-        shape = (n_features + 1, n_folds * n_classes)
-        theta = torch.zeros(shape, dtype=torch.float64, device=device)
-        n, covariance = sample.total(sample.covariance)
-        covariance = covariance / torch.clamp(n, min=1.0) + torch.zeros(
-            n_features, n_features, dtype=torch.float64, device=device
-        )
-        if l2 is None:
-            l2, theta = _choose_l2(sample, theta, covariance, tolerance)
-            l2 *= float(n) / max(whole.n_items, 1)
-        theta = whole.minimise(theta, l2, covariance, max_iter=max_iter, tolerance=tolerance)
-    found = theta.cpu().numpy().reshape(-1, n_folds, n_classes).transpose(1, 0, 2)
-    return Heads(
-        found[:, 1:].copy(), found[:, 0].copy(), scale, l2, whole.n_passes + sample.n_passes
+    found = fit_linear(
+        blocks,
+        make_loss,
+        n_features=n_features,
+        n_outputs=n_folds * n_classes,
+        l2=l2,
+        max_iter=max_iter,
+        tolerance=tolerance * n_folds,
+        choose_on=choose_on,
+        device=device,
+        n_threads=n_threads,
     )
-
-
-def _first(blocks: Blocks, n: int) -> Blocks:
-    """Return the leading blocks, until they have n items."""
-
-    def leading() -> Iterator[Block]:
-        seen = 0
-        for block in blocks():
-            yield block
-            seen += len(block.given)
-            if seen >= n:
-                return
-
-    return leading
-
-
-def _choose_l2(
-    problem: _Problem, theta: Tensor, covariance: Tensor, tolerance: float
-) -> tuple[float, Tensor]:
-    """Return the penalty with the least held-out loss, and the heads it gives."""
-    best: tuple[float, float, Tensor] | None = None
-    for l2 in CHOICES:
-        theta = problem.minimise(theta, l2, covariance, max_iter=60, tolerance=10 * tolerance)
-        loss, n = problem.total(partial(problem.held_out_loss, theta))
-        mean = float(loss / torch.clamp(n, min=1.0))
-        if best is not None and mean >= best[0]:
-            break
-        best = (mean, l2, theta)
-    assert best is not None
-    return best[1], best[2]
+    return Heads.of_fit(found, n_folds)
 
 
 def predict(
@@ -416,20 +172,11 @@ def predict(
     In double precision and rounded once: what a row's place in its batch does to the last bit of a
     product is not seen in single precision.
     """
-    device = device or torch.device("cpu")
-    n_folds, width, n_classes = heads.weight.shape
-    probs = np.empty((len(features), n_classes), np.float32)
-    batch = torch.zeros(batch_rows, width, dtype=torch.float64)
-    with one_thread():
-        for f in range(n_folds):
-            weight = torch.from_numpy(heads.weight[f].copy()).to(device)
-            bias = torch.from_numpy(heads.bias[f].copy()).to(device)
-            rows = np.flatnonzero(fold == f)
-            for start in range(0, len(rows), batch_rows):
-                part = rows[start : start + batch_rows]
-                batch.zero_()
-                batch.numpy()[: len(part)] = (features[part] - heads.scale.mean) / heads.scale.std
-                logits = torch.addmm(bias, batch.to(device), weight)
-                found = torch.softmax(logits[: len(part)], dim=1).to(torch.float32)
-                probs[part] = found.cpu().numpy()
-    return probs
+    return predict_linear(
+        heads,
+        features,
+        fold,
+        lambda logits: torch.softmax(logits, dim=1),
+        batch_rows=batch_rows,
+        device=device,
+    )

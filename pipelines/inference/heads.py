@@ -18,7 +18,8 @@ CHUNK_BYTES = 32 * 2**20
 def fit(items: Items, ctx: Context, out: str) -> Arrays:
     """Fit one head a fold, streaming over the items in canonical order."""
     from labelops.nn.device import pick_device
-    from labelops.nn.heads import Block, block_rows, fit_heads
+    from labelops.nn.heads import Block, fit_heads
+    from labelops.nn.linear import block_rows
 
     config = ctx.config
     rows = block_rows(n_classes=ctx.n_classes, n_folds=config.folds)
@@ -44,8 +45,8 @@ def fit(items: Items, ctx: Context, out: str) -> Arrays:
 def predict(frame: Frame, ctx: Context) -> Iterator[Tables]:
     """Give every item the probabilities of the head that has not seen it."""
     from labelops.nn.device import pick_device
-    from labelops.nn.heads import Heads
     from labelops.nn.heads import predict as probs_of
+    from labelops.nn.linear import Heads
 
     heads = Heads.of(ctx.own("heads"))
     device = pick_device(ctx.config.device)

@@ -5,13 +5,12 @@ given class does not clearly lead. Only where the flags depend on other rows (a 
 a quota that those rows cannot fill) are the probabilities of such classes read a second time.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, Field, model_validator
 
-from labelops.confident import ranks
 from labelops.confident import thresholds as conf
 from labelops.confident.confusions import rank_confusions
 from labelops.confident.estimates import estimate
@@ -38,11 +37,8 @@ from pipelines.kept_rows import (
     rows_schema,
     rows_table,
 )
+from pipelines.ranking import rank_steps, ranks_of
 from pipelines.stage import Arrays, Context, Map, Output, Reduce, Stage, Step, Tables
-
-RANK_ITEMS = 1 << 23
-"""Issues of so many items (10 MB where a tenth is flagged) are ranked at a time."""
-
 
 SELECTING = BY_PAIRS | BY_CLASSES | BY_LOWEST
 
@@ -128,16 +124,6 @@ def steps(config: Config, ctx: Context) -> Sequence[Step]:
         flagging += [rows_folder(ctx), deep_folder(ctx)]
     if _has_score(config):
         flagging.append("score")
-    ranked = [
-        Reduce(
-            name=f"rank-{part:02d}",
-            reads=flagging,
-            summarize=_summarize_part(part),
-            merge=merge_places,
-            finish=sort_places,
-        )
-        for part in range(_n_parts(ctx))
-    ]
     return [
         Reduce(
             name="thresholds",
@@ -159,7 +145,7 @@ def steps(config: Config, ctx: Context) -> Sequence[Step]:
             finish=finish_joint,
         ),
         *(cut_steps(config.settings, ctx) if config.filter_by in SELECTING else []),
-        *ranked,
+        *rank_steps(flagging, flagged, ctx),
         Map(
             name="flags",
             reads=[*flagging, "item_id", "p_predicted"],
@@ -335,44 +321,15 @@ def scores_of(frame: Frame, ctx: Context) -> np.ndarray:
     return frame.array("p_given").astype(np.float32)
 
 
-def _n_parts(ctx: Context) -> int:
-    return -(-max(ctx.n_items, 1) // RANK_ITEMS)
-
-
-def _summarize_part(part: int) -> Callable[[Frame, Context], Arrays]:
-    def places_of_part(frame: Frame, ctx: Context) -> Arrays:
-        """Return the places of a shard's issues whose hash falls into a part of all hashes."""
-        hashes = frame.array("item_hash")
-        of_part = ranks.part_of(hashes, _n_parts(ctx))
-        at = np.flatnonzero(flags_of(frame, ctx) & (of_part == part))
-        found = ranks.places(scores_of(frame, ctx)[at], hashes[at])
-        return {name: found[name].copy() for name in ("key", "hash")}
-
-    return places_of_part
-
-
-def merge_places(a: Arrays, b: Arrays) -> Arrays:
-    """Put two shards' issues together; they are sorted at the end."""
-    return {name: np.concatenate([a[name], b[name]]) for name in a}
-
-
-def sort_places(summary: Arrays, ctx: Context) -> Arrays:
-    """Sort the issues of a part."""
-    found = np.empty(len(summary["key"]), ranks.ISSUE)
-    found["key"], found["hash"] = summary["key"], summary["hash"]
-    return ranks.know(found)._asdict()
+def flagged(frame: Frame, ctx: Context) -> tuple[np.ndarray, np.ndarray]:
+    """Return which items of a shard are issues, and the scores of all."""
+    return flags_of(frame, ctx), scores_of(frame, ctx)
 
 
 def write_flags(frame: Frame, ctx: Context) -> Tables:
     """Write a shard's verdicts."""
-    is_issue, score = flags_of(frame, ctx), scores_of(frame, ctx)
-    at = np.flatnonzero(is_issue)
-    own = ranks.places(score[at], frame.array("item_hash")[at])
-    rank = np.zeros(frame.n, np.int64)
-    rank[at] = 1
-    for part in range(_n_parts(ctx)):
-        known = ranks.Known(**ctx.own(f"rank-{part:02d}"))
-        rank[at] += ranks.count_before(known, own, part=part, n_parts=_n_parts(ctx))
+    is_issue, score = flagged(frame, ctx)
+    rank = ranks_of(is_issue, score, frame, ctx)
     predicted = frame.array("predicted")
     columns = {
         "item_id": frame["item_id"],

@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, Field
@@ -17,6 +16,15 @@ from pydantic import BaseModel, Field
 from pipelines.errors import RecipeError
 from pipelines.frame import Frame
 from pipelines.layout import SOURCE
+from pipelines.product import (
+    added,
+    added_features,
+    decided_by,
+    given_of,
+    logs,
+    soft_label_metadata,
+    with_left_out,
+)
 from pipelines.stage import Context, Map, Output, Stage, Step
 
 ASIDE = "set_aside"
@@ -25,23 +33,6 @@ IMAGE_ROWS = 100
 """Rows of a row group with images: so little is read to show one of them."""
 
 ROWS = 16_384
-
-ADDED = (
-    *("label_clean", "decision", "reason", "confidence", "weight"),
-    *("topk_ids", "topk_probs", "tail_prob"),
-)
-"""Columns that the product has besides those of the source."""
-
-FEATURES: dict[str, Any] = {
-    "decision": {"dtype": "string", "_type": "Value"},
-    "reason": {"dtype": "string", "_type": "Value"},
-    "confidence": {"dtype": "float32", "_type": "Value"},
-    "weight": {"dtype": "float32", "_type": "Value"},
-    # Written as the name that both old and new versions of `datasets` read.
-    "topk_ids": {"feature": {"dtype": "uint16", "_type": "Value"}, "_type": "Sequence"},
-    "topk_probs": {"feature": {"dtype": "float16", "_type": "Value"}, "_type": "Sequence"},
-    "tail_prob": {"dtype": "float16", "_type": "Value"},
-}
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
@@ -57,16 +48,17 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 
 def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
     """Return the columns of the sidecars that it needs."""
-    return ["item_id", "given", "rule", *ADDED]
+    return ["item_id", *given_of(columns), "rule", *added(columns)]
 
 
 def steps(config: Config, ctx: Context) -> Sequence[Step]:
     """Return the only step: every shard's items to one folder or the other."""
-    known = ctx.result("decide", "outcome")["rules"].tolist()
+    stage = decided_by(ctx.columns)
+    known = ctx.result(stage, "outcome")["rules"].tolist()
     unknown = sorted(set(config.leave_out_rules) - set(known))
     if unknown:
         raise RecipeError(
-            f"stage {ctx.stage!r}: leave_out_rules must name rules of stage 'decide', got "
+            f"stage {ctx.stage!r}: leave_out_rules must name rules of stage {stage!r}, got "
             f"{unknown}; rules: {known}. Correct the name"
         )
     heavy = "image" in ctx.columns
@@ -80,7 +72,7 @@ def steps(config: Config, ctx: Context) -> Sequence[Step]:
     return [
         Map(
             name="write",
-            reads=[*reads(config, ctx.columns), *raw],
+            reads=[*reads(config, ctx.columns), *logs(config, ctx.columns), *raw],
             writes={ctx.stage: output, ASIDE: output},
             apply=divide,
         )
@@ -93,7 +85,7 @@ def names_of_source(ctx: Context) -> list[str]:
     A source that is itself such a product keeps its old columns as ``previous_…``.
     """
     names = ctx.source_schema.names
-    taken = {*ADDED, *(() if "item_id" in names else ("item_id",))}
+    taken = {*added(ctx.columns), *(() if "item_id" in names else ("item_id",))}
     found: list[str] = []
     for name in names:
         while name in taken or (name != names[len(found)] and name in names):
@@ -109,13 +101,14 @@ def product_schema(ctx: Context) -> pa.Schema:
     fields = [] if "item_id" in source.names else [pa.field("item_id", ctx.types["item_id"])]
     renamed = names_of_source(ctx)
     fields += [source.field(i).with_name(name) for i, name in enumerate(renamed)]
-    fields += [pa.field(name, ctx.types[name]) for name in ADDED]
+    fields += [pa.field(name, ctx.types[name]) for name in added(ctx.columns)]
     metadata = dict(source.metadata or {})
     # These describe the columns as pandas had them.
     metadata.pop(b"pandas", None)
     if b"huggingface" in metadata:
         metadata[b"huggingface"] = _features(metadata[b"huggingface"], renamed, ctx)
-    metadata[b"labelops.soft_labels"] = _soft_label_metadata(ctx)
+    if "topk_ids" in added(ctx.columns):
+        metadata[b"labelops.soft_labels"] = soft_label_metadata(ctx)
     return pa.schema(fields, metadata=metadata)
 
 
@@ -125,7 +118,6 @@ def _features(packed: bytes, renamed: Sequence[str], ctx: Context) -> bytes:
     old = described.get("info", {}).get("features")
     if not isinstance(old, dict):
         return packed
-    label = next((name for name in old if name == ctx.data.columns.get("label", "label")), None)
     features = {
         new: old[name]
         for name, new in zip(ctx.source_schema.names, renamed, strict=True)
@@ -134,36 +126,12 @@ def _features(packed: bytes, renamed: Sequence[str], ctx: Context) -> bytes:
     text = {"dtype": str(ctx.types["item_id"]), "_type": "Value"}
     if "item_id" not in ctx.source_schema.names:
         features = {"item_id": text, **features}
-    clean = {"dtype": str(ctx.label_type), "_type": "Value"} if label is None else old[label]
-    added = {"label_clean": clean, **FEATURES}
-    added["topk_ids"] = {
-        "feature": {"dtype": str(ctx.types["topk_ids"].value_type), "_type": "Value"},
-        "_type": "Sequence",
-    }
-    described["info"]["features"] = {**features, **added}
+    described["info"]["features"] = {**features, **added_features(old, ctx)}
     # A fingerprint and split sizes of the source do not hold for the product.
     for name in ("splits", "dataset_size", "download_size", "download_checksums", "size_in_bytes"):
         described["info"].pop(name, None)
     described.pop("fingerprint", None)
     return json.dumps(described, sort_keys=True).encode()
-
-
-def _soft_label_metadata(ctx: Context) -> bytes:
-    decided = ctx.result("decide", "outcome")
-    return json.dumps(
-        {
-            "format_version": 1,
-            "num_classes": ctx.n_classes,
-            "classes": list(ctx.classes) if ctx.n_classes <= 10_000 else None,
-            "value_kind": "prob",
-            "temperature": float(decided["temperature"]),
-            "reconstruct": "ms",
-            "k": int(decided["top_k"]),
-            "given_is_stored": True,
-            "columns": ["topk_ids", "topk_probs", "tail_prob"],
-        },
-        sort_keys=True,
-    ).encode()
 
 
 class _Buffer:
@@ -193,7 +161,7 @@ class _Buffer:
 def divide(frame: Frame, ctx: Context) -> Iterator[Mapping[str, pa.Table]]:
     """Yield the rows of a shard, row group by row group, for one folder or the other."""
     rows = IMAGE_ROWS if "image" in ctx.columns else ROWS
-    decided = leave_out(frame, ctx)
+    decided = with_left_out(frame, ctx)
     is_aside = pc.is_in(decided["decision"], value_set=pa.array(["drop", "review"]))
     buffers = {ctx.stage: _Buffer(rows), ASIDE: _Buffer(rows)}
     raw = [f"{SOURCE}/{name}" for name in ctx.source_schema.names]
@@ -203,7 +171,7 @@ def divide(frame: Frame, ctx: Context) -> Iterator[Mapping[str, pa.Table]]:
         table = batch.rename_columns(names)
         if "item_id" not in names:
             table = table.add_column(0, "item_id", decided["item_id"].slice(start, len(batch)))
-        for name in ADDED:
+        for name in added(ctx.columns):
             table = table.append_column(name, decided[name].slice(start, len(batch)))
         table = table.cast(schema)
         aside = is_aside.slice(start, len(batch))
@@ -213,41 +181,6 @@ def divide(frame: Frame, ctx: Context) -> Iterator[Mapping[str, pa.Table]]:
     for folder, buffer in buffers.items():
         for group in buffer.rest():
             yield {folder: group}
-
-
-def leave_out(frame: Frame, ctx: Context) -> pa.Table:
-    """Return a shard's decisions, with those undone that are to be left out."""
-    decided = frame.table(["item_id", "rule", *ADDED])
-    config: Config = ctx.config
-    if not config.leave_out_rules and not config.leave_out_items:
-        return decided
-    by_rule = pc.is_in(decided["rule"], value_set=pa.array(config.leave_out_rules, pa.string()))
-    ids = decided["item_id"].cast(pa.string())
-    by_item = pc.is_in(ids, value_set=pa.array(config.leave_out_items, pa.string()))
-    out = pc.or_(by_rule, by_item)
-    given = frame.array("given")
-    undone = {
-        "decision": pa.scalar("keep"),
-        "label_clean": ctx.labels(given),
-        "reason": pc.binary_join_element_wise("left out", decided["rule"], ": "),
-        "confidence": pa.array(_belief_in(decided, given)),
-        "weight": pa.scalar(1.0, pa.float32()),
-    }
-    for name, values in undone.items():
-        column = pc.if_else(out, values, decided[name].combine_chunks())
-        decided = decided.set_column(decided.column_names.index(name), name, column)
-    return decided
-
-
-def _belief_in(decided: pa.Table, given: np.ndarray) -> np.ndarray:
-    """Return the probability of the given classes, which every soft label has."""
-    ids = decided["topk_ids"].combine_chunks()
-    owner = pc.list_parent_indices(ids).to_numpy()
-    hit = ids.flatten().to_numpy() == given[owner]
-    probs = decided["topk_probs"].combine_chunks().flatten().to_numpy()
-    found = np.zeros(len(given), np.float32)
-    found[owner[hit]] = probs[hit]
-    return found
 
 
 STAGE = Stage(

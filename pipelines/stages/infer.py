@@ -1,8 +1,9 @@
 """Stage `infer`: out-of-sample probabilities and an embedding for every item.
 
 Three ways in. Ready `pred_probs` are only checked. `features`, or embeddings of the `image`, go to
-linear heads, all folds fitted together. Or a torchvision model is trained once a fold. Whichever it
-is, how far the probabilities can be taken at their word is measured on a sample at the end.
+linear heads, all folds fitted together; where items have lists of labels every class has a head of
+its own. Or a torchvision model is trained once a fold. Whichever it is, how far the probabilities
+can be taken at their word is measured on a sample at the end.
 """
 
 from collections.abc import Sequence
@@ -13,8 +14,9 @@ from pydantic import BaseModel, Field, model_validator
 
 from pipelines.errors import DataError, RecipeError
 from pipelines.images import Limits, check_type
-from pipelines.inference import calibrate, embed, embedders, heads, ready, train
+from pipelines.inference import calibrate, embed, embedders, heads, label_sets, ready, train
 from pipelines.inference.folds import folds_step
+from pipelines.label_sets import given_columns, is_multi_label
 from pipelines.stage import Context, Fit, Map, Output, Reduce, Stage, Step
 from pipelines.vectors import width_of
 
@@ -171,14 +173,16 @@ def input_column(config: Config, columns: frozenset[str]) -> str:
 
 def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
     """Return the columns needed."""
-    return ["item_id", "item_hash", "given", input_column(config, columns)]
+    given = given_columns(columns) or ["given"]
+    return ["item_id", "item_hash", *given, input_column(config, columns)]
 
 
 def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
     """Return the columns of the sidecar."""
+    p_given = [] if is_multi_label(columns) else ["p_given"]
     if input_column(config, columns) == "pred_probs":
-        return ["item_id", "p_given"]
-    return ["item_id", "fold", "pred_probs", "embedding", "p_given"]
+        return ["item_id", *p_given]
+    return ["item_id", "fold", "pred_probs", "embedding", *p_given]
 
 
 def files(config: Config) -> Sequence[str]:
@@ -196,6 +200,7 @@ def steps(config: Config, ctx: Context) -> Sequence[Step]:
         if column == "image":
             check_type(ctx.types["image"])
             if config.train != "heads":
+                _check_trainable(config, ctx)
                 return _train_steps(config, ctx)
             n_features = embedders.n_features(config)
         else:
@@ -205,6 +210,15 @@ def steps(config: Config, ctx: Context) -> Sequence[Step]:
     except ValueError as err:
         raise RecipeError(f"stage {ctx.stage!r}: {err}") from err
     return _head_steps(ctx, column, n_features)
+
+
+def _check_trainable(config: Config, ctx: Context) -> None:
+    if is_multi_label(ctx.columns):
+        raise RecipeError(
+            f"stage {ctx.stage!r}: train = 'heads' was expected for items with lists of labels, "
+            f"got {config.train!r}. Networks are trained for one class an item only; name an "
+            "embedder with weights, or bring pred_probs"
+        )
 
 
 def _ready_steps(ctx: Context) -> list[Step]:
@@ -217,7 +231,18 @@ def _ready_steps(ctx: Context) -> list[Step]:
             "in the order of its outputs"
         )
     values = pa.float64() if pa.types.is_float64(kind.value_type) else pa.float32()
-    schema = pa.schema([("item_id", ctx.types["item_id"]), ("p_given", values)])
+    item_id = ("item_id", ctx.types["item_id"])
+    if is_multi_label(ctx.columns):
+        return [
+            Map(
+                name="validate",
+                reads=["item_id", "item_hash", *given_columns(ctx.columns), "pred_probs"],
+                writes={ctx.stage: Output(schema=pa.schema([item_id])), **_sample(ctx, values)},
+                apply=label_sets.validate,
+            ),
+            label_sets.calibration_step(ctx),
+        ]
+    schema = pa.schema([item_id, ("p_given", values)])
     return [
         Map(
             name="validate",
@@ -230,18 +255,29 @@ def _ready_steps(ctx: Context) -> list[Step]:
 
 
 def _head_steps(ctx: Context, column: str, n_features: int) -> list[Step]:
-    embedding = pa.list_(pa.float32(), n_features)
+    schema = pa.schema([("embedding", pa.list_(pa.float32(), n_features))])
+    embedding = Map(
+        name="embed",
+        reads=[column],
+        writes={f"{ctx.stage}/_embedding": Output(schema=schema, ipc=True)},
+        apply=embed.embed_images if column == "image" else embed.copy_features,
+    )
+    if is_multi_label(ctx.columns):
+        given = given_columns(ctx.columns)
+        return [
+            embedding,
+            label_sets.folds_step(given),
+            Fit(name="heads", reads=["item_hash", *given, "embedding"], fit=label_sets.fit),
+            Map(
+                name="predict",
+                reads=["item_id", "item_hash", *given, "embedding"],
+                writes=_predictions(ctx, n_features),
+                apply=label_sets.predict,
+            ),
+            label_sets.calibration_step(ctx),
+        ]
     return [
-        Map(
-            name="embed",
-            reads=[column],
-            writes={
-                f"{ctx.stage}/_embedding": Output(
-                    schema=pa.schema([("embedding", embedding)]), ipc=True
-                )
-            },
-            apply=embed.embed_images if column == "image" else embed.copy_features,
-        ),
+        embedding,
         folds_step(),
         Fit(name="heads", reads=["item_hash", "given", "embedding"], fit=heads.fit),
         Map(
@@ -285,7 +321,7 @@ def _predictions(ctx: Context, n_features: int) -> dict[str, Output]:
             ("fold", pa.int8()),
             ("pred_probs", pa.list_(pa.float32(), ctx.n_classes)),
             ("embedding", pa.list_(pa.float32(), n_features)),
-            ("p_given", pa.float32()),
+            *([] if is_multi_label(ctx.columns) else [("p_given", pa.float32())]),
         ]
     )
     rows = GROUP_BYTES // (4 * (ctx.n_classes + n_features))
@@ -294,6 +330,9 @@ def _predictions(ctx: Context, n_features: int) -> dict[str, Output]:
 
 
 def _sample(ctx: Context, values: pa.DataType) -> dict[str, Output]:
+    if is_multi_label(ctx.columns):
+        schema = label_sets.sample_schema(ctx, values)
+        return {calibrate.folder(ctx): Output(schema=schema, rows="some", ipc=True)}
     schema = pa.schema(
         [
             ("item_hash", pa.uint64()),

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import pipelines.cuts
+import pipelines.ranking
 import pipelines.run
 import pipelines.stages.confident
 from labelops.confident import selection as sel
@@ -245,7 +246,7 @@ def test_ranks__do_not_depend_on_the_parts_in_which_they_are_counted(
     probs, given = saturated()
     table = table_of(probs, given)
     whole = sidecar(run(tmp_path / "whole", table, even(N, 3)))
-    monkeypatch.setattr(pipelines.stages.confident, "RANK_ITEMS", 50)
+    monkeypatch.setattr(pipelines.ranking, "RANK_ITEMS", 50)
     out = run(tmp_path / "parts", table, even(N, 3))
     assert is_done(out, "rank-08")
     assert sidecar(out).equals(whole)

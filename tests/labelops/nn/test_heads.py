@@ -7,7 +7,8 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from labelops.nn.heads import Block, Blocks, Heads, fit_heads, measure_scale, predict
+from labelops.nn.heads import Block, Blocks, fit_heads, predict
+from labelops.nn.linear import Heads, measure_scale
 
 N_FOLDS = 3
 

@@ -1,0 +1,437 @@
+"""Linear models on fixed features: all folds fitted together, streaming, to the same bits.
+
+Blocks of items stream by in a fixed order; each is worked on by one thread, in single precision;
+losses and gradients are added up in double precision in the order of the blocks, so the number of
+threads changes nothing. The losses are convex, so what is found does not depend on where the search
+began.
+"""
+
+import itertools
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Generic, NamedTuple, Protocol, Self, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labelops.nn.threads import one_thread
+
+# N items, D features, K classes, F folds; the F · K columns of a product are all classes of fold 0,
+# then of fold 1, …
+
+BLOCK_CELLS = 1 << 22
+"""Rows × folds × classes of a block stay below it: 16 MiB of logits."""
+
+CURVATURE = 0.25
+"""The most that the loss of two classes is curved per unit of variance."""
+
+CHOICES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 3e-4, 1e-4, 3e-5, 1e-5)
+"""Penalties tried from the strongest down."""
+
+
+class Rows(Protocol):
+    """Some items: features (n, D), folds (n,), and what was said of them."""
+
+    @property
+    def features(self) -> np.ndarray:
+        """Shape (n, D)."""
+
+    @property
+    def fold(self) -> np.ndarray:
+        """Shape (n,)."""
+
+
+B = TypeVar("B", bound=Rows)
+B_in = TypeVar("B_in", bound=Rows, contravariant=True)
+
+
+class Scale(NamedTuple):
+    """Mean and standard deviation of each feature, float64, shape (D,); 1 where it is constant."""
+
+    mean: np.ndarray
+    std: np.ndarray
+
+
+class Heads(NamedTuple):
+    """One linear model a fold, fitted to the items outside it.
+
+    Attributes
+    ----------
+    weight : float64, shape (F, D, K), for standardised features.
+    bias : float64, shape (F, K).
+    scale : how features are standardised.
+    l2 : penalty used.
+    n_passes : how often the items were gone through.
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray
+    scale: Scale
+    l2: float
+    n_passes: int
+
+    def arrays(self) -> Mapping[str, np.ndarray]:
+        """Return everything as plain arrays."""
+        return {
+            "weight": self.weight,
+            "bias": self.bias,
+            "mean": self.scale.mean,
+            "std": self.scale.std,
+            "l2": np.array(self.l2),
+            "n_passes": np.array(self.n_passes),
+        }
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, np.ndarray]) -> Self:
+        """Return the heads that `arrays` gave."""
+        return cls(
+            weight=arrays["weight"],
+            bias=arrays["bias"],
+            scale=Scale(arrays["mean"], arrays["std"]),
+            l2=float(arrays["l2"]),
+            n_passes=int(arrays["n_passes"]),
+        )
+
+    @classmethod
+    def of_fit(cls, fit: "Fit", n_folds: int) -> Self:
+        """Return what was found as one model a fold."""
+        found = fit.theta.reshape(len(fit.theta), n_folds, -1).transpose(1, 0, 2)
+        return cls(found[:, 1:].copy(), found[:, 0].copy(), fit.scale, fit.l2, fit.n_passes)
+
+
+def block_rows(*, n_classes: int, n_folds: int) -> int:
+    """Return how many rows a block should have.
+
+    Examples
+    --------
+    >>> block_rows(n_classes=10, n_folds=5), block_rows(n_classes=1000, n_folds=5)
+    (2048, 838)
+    """
+    return int(np.clip(BLOCK_CELLS // (n_classes * n_folds), 256, 2048))
+
+
+def measure_scale(blocks: Iterable[Rows], n_features: int) -> Scale:
+    """Return mean and standard deviation of every feature, in double precision.
+
+    Summed about the first item, so that a large offset does not cancel the digits.
+    """
+    n = 0
+    origin = np.zeros(n_features)
+    total, squares = np.zeros(n_features), np.zeros(n_features)
+    for block in blocks:
+        if n == 0 and len(block.features):
+            origin = block.features[0].astype(np.float64)
+        shifted = block.features.astype(np.float64) - origin
+        total += shifted.sum(axis=0)
+        squares += (shifted * shifted).sum(axis=0)
+        n += len(shifted)
+    mean = total / max(n, 1)
+    variance = np.maximum(squares / max(n, 1) - mean * mean, 0.0)
+    # What is left of a constant feature is rounding; dividing by it would make noise of it.
+    constant = variance <= 1e-12 * np.maximum(squares / max(n, 1), 1e-30)
+    return Scale(origin + mean, np.where(constant, 1.0, np.sqrt(variance)))
+
+
+class Loss(Protocol[B_in]):
+    """What is minimised, and what tells how well it predicts."""
+
+    def error(self, logits: Tensor, block: B_in) -> tuple[Tensor, Tensor]:
+        """Return a block's part of the loss of all folds, and its slope by the logits.
+
+        Logits are float32 of shape (n, F · K), and may be overwritten; the loss is float64.
+        """
+
+    def held_out(self, logits: Tensor, block: B_in) -> tuple[Tensor, Tensor]:
+        """Return the loss under the models that have not seen the items, and by what to divide."""
+
+
+MakeLoss = Callable[[Iterable[B]], Loss[B]]
+"""Makes the loss of some items, when it has seen how many there are of what."""
+
+
+class _Problem(Generic[B]):
+    """The penalised loss of all folds at once, as a function of one flat vector.
+
+    The first row of the vector, as a table (1 + D, F · K), holds the biases.
+    """
+
+    def __init__(
+        self,
+        blocks: Callable[[], Iterable[B]],
+        make_loss: MakeLoss[B],
+        scale: Scale,
+        *,
+        device: torch.device,
+        n_threads: int,
+    ) -> None:
+        self.blocks = blocks
+        self.device = device
+        self.n_threads = n_threads
+        self.mean = torch.from_numpy(scale.mean.astype(np.float32)).to(device)
+        self.inverse_std = torch.from_numpy((1 / scale.std).astype(np.float32)).to(device)
+        self.n_items = 0
+        self.loss = make_loss(self._counted())
+        self.n_passes = 0
+
+    def _counted(self) -> Iterator[B]:
+        for block in self.blocks():
+            self.n_items += len(block.fold)
+            yield block
+
+    def inputs(self, block: B) -> Tensor:
+        """Return standardised features on the device."""
+        # A copy of its own: what numpy maps from a file is not aligned the same every time.
+        x = torch.from_numpy(np.array(block.features, np.float32)).to(self.device)
+        return x.sub_(self.mean).mul_(self.inverse_std)
+
+    def loss_and_gradient(self, theta: Tensor, block: B) -> tuple[Tensor, Tensor]:
+        """Return a block's part of the loss and its gradient."""
+        x, single = self.inputs(block), theta.to(torch.float32)
+        loss, flat = self.loss.error(torch.addmm(single[:1], x, single[1:]), block)
+        bias = flat.sum(dim=0, keepdim=True, dtype=torch.float64)
+        return loss, torch.cat([bias, (x.T @ flat).to(torch.float64)])
+
+    def held_out_loss(self, theta: Tensor, block: B) -> tuple[Tensor, Tensor]:
+        """Return a block's summed loss under the models that have not seen its items."""
+        x, single = self.inputs(block), theta.to(torch.float32)
+        return self.loss.held_out(torch.addmm(single[:1], x, single[1:]), block)
+
+    def covariance(self, block: B) -> tuple[Tensor, Tensor]:
+        """Return a block's number of items and sum of x xᵀ."""
+        x = self.inputs(block)
+        n = torch.tensor(float(len(x)), dtype=torch.float64, device=self.device)
+        return n, (x.T @ x).to(torch.float64)
+
+    def total(self, work: Callable[[B], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Add up a function of the blocks in their order, whichever is ready first."""
+        self.n_passes += 1
+        first = second = None
+        for a, b in self._in_order(work):
+            first = a if first is None else first + a
+            second = b if second is None else second.add_(b)
+        zero = torch.zeros((), dtype=torch.float64, device=self.device)
+        return (zero if first is None else first), (zero if second is None else second)
+
+    def _in_order(
+        self, work: Callable[[B], tuple[Tensor, Tensor]]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        def alone(block: B) -> tuple[Tensor, Tensor]:
+            with one_thread():
+                return work(block)
+
+        blocks = iter(self.blocks())
+        ahead = list(itertools.islice(blocks, 2))
+        blocks = itertools.chain(ahead, blocks)
+        if self.n_threads == 1 or len(ahead) < 2:
+            yield from map(alone, blocks)
+            return
+        with ThreadPoolExecutor(self.n_threads) as pool:
+            waiting: deque[Future[tuple[Tensor, Tensor]]] = deque()
+            for block in blocks:
+                waiting.append(pool.submit(alone, block))
+                if len(waiting) > self.n_threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+    def minimise(
+        self, theta: Tensor, l2: float, covariance: Tensor, *, max_iter: int, tolerance: float
+    ) -> Tensor:
+        """Return where L-BFGS with strong Wolfe line search ends, begun at `theta`.
+
+        It searches in v with W = L⁻ᵀ v and L Lᵀ = CURVATURE · cov(x) + λ I, in which the loss is
+        about equally curved everywhere.
+        """
+        eye = torch.eye(len(covariance), dtype=torch.float64, device=self.device)
+        root = torch.linalg.cholesky(CURVATURE * covariance + max(l2, 1e-9) * eye)
+        v = torch.cat([theta[:1], root.T @ theta[1:]]).requires_grad_(True)
+        optimiser = torch.optim.LBFGS(
+            [v],
+            max_iter=max_iter,
+            history_size=10,
+            tolerance_grad=0.0,
+            tolerance_change=tolerance,
+            line_search_fn="strong_wolfe",
+        )
+
+        def natural(v: Tensor) -> Tensor:
+            weight = torch.linalg.solve_triangular(root.T, v[1:], upper=True)
+            return torch.cat([v[:1], weight])
+
+        def closure() -> Tensor:
+            with torch.no_grad():
+                at = natural(v)
+                loss, gradient = self.total(partial(self.loss_and_gradient, at))
+                gradient = gradient + torch.zeros_like(at)
+                by_weight = gradient[1:] + l2 * at[1:]
+                by_weight = torch.linalg.solve_triangular(root, by_weight, upper=False)
+                v.grad = torch.cat([gradient[:1], by_weight])
+                return loss + 0.5 * l2 * at[1:].square().sum()
+
+        optimiser.step(closure)  # type: ignore[no-untyped-call]
+        return natural(v.detach())
+
+
+class Fit(NamedTuple):
+    """Where the search ended: a table (1 + D, F · K), the penalty used, and the passes made."""
+
+    theta: np.ndarray
+    scale: Scale
+    l2: float
+    n_passes: int
+
+
+def fit_linear(
+    blocks: Callable[[], Iterable[B]],
+    make_loss: MakeLoss[B],
+    *,
+    n_features: int,
+    n_outputs: int,
+    l2: float | None,
+    max_iter: int,
+    tolerance: float,
+    choose_on: int,
+    device: torch.device | None,
+    n_threads: int | None,
+) -> Fit:
+    """Minimise a loss plus λ/2 ‖W‖² by streaming over blocks; biases are free.
+
+    Parameters
+    ----------
+    blocks
+        Called once a pass; items in a fixed order, cut at fixed places.
+    make_loss
+        The loss of some items.
+    n_features, n_outputs
+        D and F · K.
+    l2
+        λ. None: the one of `CHOICES` that predicts the items of the first blocks best out of
+        sample. It is chosen on about `choose_on` items and divided by how many times more there are
+        in all, as a fixed prior would be.
+    max_iter
+        Most iterations of L-BFGS.
+    tolerance
+        Done when an iteration lowers the loss by less.
+    choose_on
+        How many items are enough to choose the penalty on.
+    device
+        Where to compute; None for the CPU.
+    n_threads
+        Blocks worked on at a time on a CPU; None for one a core. Does not change the answer.
+
+    Notes
+    -----
+    Each pass takes O(N · D · F · K); memory holds a few blocks and 24 copies of the weights.
+
+    References
+    ----------
+    Liu, Nocedal: On the limited memory BFGS method for large scale optimization. Mathematical
+    Programming 45, 1989.
+    """
+    device = device or torch.device("cpu")
+    threads = (n_threads or len(os.sched_getaffinity(0))) if device.type == "cpu" else 1
+    with one_thread():
+        scale = measure_scale(blocks(), n_features)
+
+        def problem(blocks: Callable[[], Iterable[B]]) -> _Problem[B]:
+            return _Problem(blocks, make_loss, scale, device=device, n_threads=threads)
+
+        whole, sample = problem(blocks), problem(_first(blocks, choose_on))
+        theta = torch.zeros((n_features + 1, n_outputs), dtype=torch.float64, device=device)
+        n, covariance = sample.total(sample.covariance)
+        covariance = covariance / torch.clamp(n, min=1.0) + torch.zeros(
+            n_features, n_features, dtype=torch.float64, device=device
+        )
+        if l2 is None:
+            l2, theta = _choose_l2(sample, theta, covariance, tolerance)
+            l2 *= float(n) / max(whole.n_items, 1)
+        theta = whole.minimise(theta, l2, covariance, max_iter=max_iter, tolerance=tolerance)
+    return Fit(theta.cpu().numpy(), scale, l2, whole.n_passes + sample.n_passes)
+
+
+def _first(blocks: Callable[[], Iterable[B]], n: int) -> Callable[[], Iterable[B]]:
+    """Return the leading blocks, until they have n items."""
+
+    def leading() -> Iterator[B]:
+        seen = 0
+        for block in blocks():
+            yield block
+            seen += len(block.fold)
+            if seen >= n:
+                return
+
+    return leading
+
+
+def _choose_l2(
+    problem: _Problem[B], theta: Tensor, covariance: Tensor, tolerance: float
+) -> tuple[float, Tensor]:
+    """Return the penalty with the least held-out loss, and the heads it gives."""
+    best: tuple[float, float, Tensor] | None = None
+    for l2 in CHOICES:
+        theta = problem.minimise(theta, l2, covariance, max_iter=60, tolerance=10 * tolerance)
+        loss, n = problem.total(partial(problem.held_out_loss, theta))
+        mean = float(loss / torch.clamp(n, min=1.0))
+        if best is not None and mean >= best[0]:
+            break
+        best = (mean, l2, theta)
+    assert best is not None
+    return best[1], best[2]
+
+
+def predict_linear(
+    heads: Heads,
+    features: np.ndarray,
+    fold: np.ndarray,
+    link: Callable[[Tensor], Tensor],
+    *,
+    batch_rows: int = 256,
+    device: torch.device | None = None,
+) -> np.ndarray:
+    """Return each item's probabilities from the model that has not seen it.
+
+    Parameters
+    ----------
+    heads
+        The models.
+    features
+        Shape (N, D).
+    fold
+        Each item's fold, shape (N,).
+    link
+        From logits to probabilities.
+    batch_rows
+        Rows of every product; shorter batches are filled up.
+    device
+        Where to compute; None for the CPU.
+
+    Returns
+    -------
+    float32, shape (N, K).
+
+    Notes
+    -----
+    In double precision and rounded once: what a row's place in its batch does to the last bit of a
+    product is not seen in single precision.
+    """
+    device = device or torch.device("cpu")
+    n_folds, width, n_classes = heads.weight.shape
+    probs = np.empty((len(features), n_classes), np.float32)
+    batch = torch.zeros(batch_rows, width, dtype=torch.float64)
+    with one_thread():
+        for f in range(n_folds):
+            weight = torch.from_numpy(heads.weight[f].copy()).to(device)
+            bias = torch.from_numpy(heads.bias[f].copy()).to(device)
+            rows = np.flatnonzero(fold == f)
+            for start in range(0, len(rows), batch_rows):
+                part = rows[start : start + batch_rows]
+                batch.zero_()
+                batch.numpy()[: len(part)] = (features[part] - heads.scale.mean) / heads.scale.std
+                logits = torch.addmm(bias, batch.to(device), weight)
+                found = link(logits[: len(part)]).to(torch.float32)
+                probs[part] = found.cpu().numpy()
+    return probs

@@ -1,0 +1,258 @@
+"""Stage `multilabel`: which classes are probably missing, which of the given ones probably wrong.
+
+Every class is a question of its own. Three passes over the probabilities: sums for thresholds,
+counts for joints, and a list of the cells that the model contradicts; everything after reads that
+list. How probable it is that a flagged cell is not as given is learned from a sample of cells.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, Field, model_validator
+
+from labelops.confident import thresholds as conf
+from labelops.confident.filters import BY_CLASSES, BY_PAIRS, Filter, Settings
+from labelops.multilabel.beliefs import Learned, Signs, learn, p_turned
+from labelops.multilabel.estimates import estimate, rate_intervals
+from labelops.multilabel.rules import is_flagged
+from labelops.multilabel.sampling import AGREED, shares_of
+from labelops.multilabel.scores import RowScore
+from pipelines import label_cells as lc
+from pipelines.frame import Frame
+from pipelines.label_cuts import cut_steps, found_rules
+from pipelines.label_sets import GIVEN, given_columns, ids_type, lists_of
+from pipelines.ranking import rank_steps, ranks_of
+from pipelines.stage import Arrays, Context, Map, Output, Reduce, Stage, Step, Tables
+
+
+class Config(BaseModel, frozen=True, extra="forbid"):
+    """Settings of stage `multilabel`; names and defaults are those of cleanlab."""
+
+    filter_by: Filter = Field(
+        default="prune_by_noise_rate",
+        description="What is flagged, in every class against the rest. prune_by_noise_rate: as "
+        "many as the joint says of each kind. prune_by_class: likewise by given state. both: what "
+        "both flag. confident_learning: what is confidently counted into the other state. "
+        "predicted_neq_given: what the model contradicts. low_normalized_margin, "
+        "low_self_confidence: the lowest scores of each class, as many as confident_learning "
+        "flags.",
+    )
+    score: RowScore = Field(
+        default="ema",
+        description="What label_score is. ema: moving average over the scores of an item's "
+        "classes, in which the worst ones weigh most. softmin: their mean under a softmax.",
+    )
+    frac_noise: float = Field(
+        default=1.0,
+        ge=0.0,
+        le=1.0,
+        description="Share of the estimated errors to flag; for filters that prune.",
+    )
+    min_examples_per_class: int = Field(
+        default=1,
+        ge=0,
+        description="Classes with no more items than this are left alone; for filters that prune.",
+    )
+    learn_cells: int = Field(
+        default=50_000,
+        ge=100,
+        description="What to believe is learned from about so many cells of each kind: given, "
+        "contradicted, agreed upon.",
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Config":
+        prunes = self.filter_by in BY_PAIRS | BY_CLASSES
+        if not prunes and (self.frac_noise != 1.0 or self.min_examples_per_class != 1):
+            raise ValueError(
+                "frac_noise and min_examples_per_class are for filters that prune, "
+                f"not for {self.filter_by}"
+            )
+        return self
+
+    @property
+    def settings(self) -> Settings:
+        """What decides which cells are flagged."""
+        return Settings(self.filter_by, self.frac_noise, self.min_examples_per_class)
+
+
+def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
+    """Return the columns that the stage needs."""
+    return ["item_id", "item_hash", *(given_columns(columns) or [GIVEN]), "pred_probs"]
+
+
+def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
+    """Return the columns of its sidecar."""
+    return ["item_id", *(name for name, _ in _columns(2))]
+
+
+def _columns(n_classes: int) -> list[tuple[str, pa.DataType]]:
+    ids, scores = ids_type(n_classes), pa.list_(pa.float32())
+    return [
+        ("missing_ids", ids),
+        ("missing_scores", scores),
+        ("wrong_ids", ids),
+        ("wrong_scores", scores),
+        ("is_label_issue", pa.bool_()),
+        ("label_score", pa.float32()),
+        ("rank", pa.int64()),
+    ]
+
+
+def steps(config: Config, ctx: Context) -> Sequence[Step]:
+    """Return the steps: pairs, thresholds, estimates, one list of cells, cuts, beliefs, flags."""
+    given = given_columns(ctx.columns)
+    flagging = ["item_hash", lc.cells_folder(ctx), "score"]
+    schema = pa.schema([("item_id", ctx.types["item_id"]), *_columns(ctx.n_classes)])
+    return [
+        Reduce(name="pairs", reads=given, summarize=lc.count_pairs, merge=lc.merge_pairs),
+        Reduce(
+            name="thresholds",
+            reads=[*given, "pred_probs"],
+            summarize=lc.sum_states,
+            finish=finish_thresholds,
+        ),
+        Reduce(
+            name="estimates",
+            reads=[*given, "pred_probs"],
+            summarize=lc.count_states,
+            finish=finish_estimates,
+        ),
+        Map(
+            name="scan",
+            reads=[*given, "pred_probs", "item_hash"],
+            writes=lc.scratch(ctx),
+            apply=lc.scan,
+        ),
+        Reduce(
+            name="beliefs",
+            reads=[lc.sample_folder(ctx)],
+            summarize=take_sample,
+            merge=merge_samples,
+            finish=learn_beliefs,
+        ),
+        *cut_steps(ctx),
+        *rank_steps(flagging, flagged, ctx),
+        Map(
+            name="flags",
+            reads=["item_id", *flagging],
+            writes={ctx.stage: Output(schema=schema)},
+            apply=write_flags,
+        ),
+    ]
+
+
+def finish_thresholds(summary: Arrays, ctx: Context) -> Arrays:
+    """Return thresholds and numbers of items by class and given state, shape (K, 2)."""
+    return {
+        "thresholds": conf.finish(conf.SelfConfidence(**summary)).reshape(-1, 2),
+        "n_given": summary["n"].reshape(-1, 2),
+    }
+
+
+def finish_estimates(summary: Arrays, ctx: Context) -> Arrays:
+    """Turn counts into estimates of every class, with intervals of the rates.
+
+    Returns
+    -------
+    `labelops.multilabel.estimates.Estimates` and `labelops.multilabel.cells.Counts`, whose joint is
+    `joint_counts`; `missing_rate_low`, `wrong_rate_low` and so on; `shares` of cells drawn.
+    """
+    known = ctx.own("thresholds")
+    found = estimate(summary["joint"], known["n_given"], known["thresholds"])
+    ends = rate_intervals(summary["joint"])
+    n_no, n_yes = (int(n) for n in known["n_given"].sum(axis=0))
+    n_contradicted = int(summary["disagreeing"][:, 0].sum())
+    shares = shares_of(n_yes, n_contradicted, n_no, wanted=ctx.config.learn_cells)
+    return {
+        **{name: np.asarray(value) for name, value in found._asdict().items()},
+        "joint_counts": summary["joint"],
+        "disagreeing": summary["disagreeing"],
+        "sure": summary["sure"],
+        **{
+            f"{kind}_rate_{end}": getattr(ends, end)[:, column]
+            for column, kind in enumerate(("missing", "wrong"))
+            for end in ("low", "high")
+        },
+        "shares": np.array(shares),
+    }
+
+
+def take_sample(frame: Frame, ctx: Context) -> Arrays:
+    """Return a shard's cells to learn from."""
+    table = frame.file(lc.sample_folder(ctx))
+    return {
+        name: np.asarray(column.to_numpy())
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    }
+
+
+def merge_samples(a: Arrays, b: Arrays) -> Arrays:
+    """Return the cells of both; `learn_beliefs` brings them into the order of their hashes."""
+    return {name: np.concatenate([a[name], b[name]]) for name in a}
+
+
+def learn_beliefs(summary: Arrays, ctx: Context) -> Arrays:
+    """Learn from the sample what to believe of every cell.
+
+    Returns
+    -------
+    Arrays of `labelops.multilabel.beliefs.Learned`: `missing` is the share of present classes that
+    were not given, `wrong` that of given ones that are not present; and `n_cells` by kind.
+    """
+    order = np.lexsort((summary["class_id"], summary["key"]))
+    cells = {name: column[order] for name, column in summary.items()}
+    counted = ctx.own("estimates")
+    n_no, n_yes = counted["n_given"].sum(axis=0)
+    n_contradicted = counted["disagreeing"][:, 0].sum()
+    total = np.array([n_yes, n_contradicted, n_no - n_contradicted])
+    drawn = np.bincount(cells["kind"], minlength=AGREED + 1)
+    weight = (total / np.maximum(drawn, 1))[cells["kind"]]
+    signs = Signs(
+        cells["class_id"].astype(np.int64),
+        cells["is_given"].astype(bool),
+        cells["log_odds"],
+        cells["evidence"],
+    )
+    odds = counted["n_given"][:, 1] / np.maximum(counted["n_given"][:, 0], 1)
+    return {**learn(signs, weight, odds).arrays(), "n_cells": drawn.astype(np.int64)}
+
+
+def flagged(frame: Frame, ctx: Context) -> tuple[np.ndarray, np.ndarray]:
+    """Return which items of a shard have a flagged cell, and the scores of all."""
+    cells, _ = lc.read_cells(frame, ctx)
+    chosen = is_flagged(found_rules(ctx), cells, frame.array("item_hash"))
+    is_issue = np.zeros(frame.n, bool)
+    is_issue[cells.row[chosen]] = True
+    return is_issue, frame.array("score")
+
+
+def write_flags(frame: Frame, ctx: Context) -> Tables:
+    """Write a shard's verdicts."""
+    is_issue, score = flagged(frame, ctx)
+    cells, signs = lc.read_cells(frame, ctx)
+    chosen = np.flatnonzero(is_flagged(found_rules(ctx), cells, frame.array("item_hash")))
+    cells, signs = cells.choose(chosen), Signs(*(column[chosen] for column in signs))
+    believed = p_turned(signs, Learned.of(ctx.own("beliefs"))).astype(np.float32)
+    arrays: list[pa.Array] = [frame["item_id"]]
+    for kind in (~cells.is_given, cells.is_given):
+        row, class_id, p = cells.row[kind], cells.class_id[kind], believed[kind]
+        order = np.lexsort((class_id, -p, row))
+        start = np.searchsorted(row[order], np.arange(frame.n + 1))
+        ids = class_id[order].astype(ids_type(ctx.n_classes).value_type.to_pandas_dtype())
+        arrays += [lists_of(ids, start), lists_of(p[order], start)]
+    rank = ranks_of(is_issue, score, frame, ctx)
+    arrays += [pa.array(is_issue), pa.array(score), pa.array(rank, mask=~is_issue)]
+    return {ctx.stage: pa.table(arrays, names=["item_id", *(n for n, _ in _columns(2))])}
+
+
+STAGE = Stage(
+    name="multilabel",
+    version=1,
+    doc="Which classes are probably missing, which of the given ones wrong, and how many in all.",
+    config=Config,
+    steps=steps,
+    reads=reads,
+    writes=writes,
+)
