@@ -15,6 +15,7 @@ STAGES = {
     "localize": "pipelines.stages.localize:STAGE",
     "decide": "pipelines.stages.decide:STAGE",
     "decide_labels": "pipelines.stages.decide_labels:STAGE",
+    "evaluate": "pipelines.stages.evaluate:STAGE",
     "dataset": "pipelines.stages.dataset:STAGE",
 }
 
