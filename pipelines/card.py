@@ -12,7 +12,7 @@ import numpy as np
 
 from labelops import __version__
 from pipelines.bags.findings import bags_folder
-from pipelines.decided import counts_of
+from pipelines.decided import counts_of, deciding_stage
 from pipelines.report.bags import bags
 from pipelines.report.limits import Limits
 from pipelines.report.model import Bags
@@ -32,7 +32,20 @@ COLUMNS = """\
 | `confidence` | probability that `label_clean` is right; in `set_aside/`, that the given label is |
 | `weight` | weight in training: by how much the label is believed more than any other class |
 | `topk_ids`, `topk_probs`, `tail_prob` | soft label: the most probable classes and the given one, \
-their probabilities, and the probability of all others together, to be spread evenly over them |"""
+their probabilities, and the probability of all others together, to be spread evenly over them |
+
+Class ids are positions in the class names, which the file footers hold (`labelops.soft_labels`)."""
+
+LIST_COLUMNS = """\
+| column | meaning |
+|---|---|
+| `labels_clean` | the labels to train on, in the type of those in `labels`; null in `set_aside/` |
+| `labels_negative_clean` | classes ruled out, where the source has such lists |
+| `decision` | keep, relabel (in `dataset/`); review (in `set_aside/`) |
+| `reason` | why, in words |
+| `confidence` | probability that the least sure of the flagged labels is right as it now stands; \
+in `set_aside/`, as given; 1 where none was flagged |
+| `weight` | weight in training: twice the confidence less one, never below 0 |"""
 
 
 def write_card(run: Run) -> str | None:
@@ -42,8 +55,10 @@ def write_card(run: Run) -> str | None:
     """
     if not any(entry.name == "dataset" and entry.skipped is None for entry in run.entries):
         return _write_beliefs_card(run)
-    counts = counts_of(run)
-    context = run.context("decide", run.layout())
+    counts, stage = counts_of(run), deciding_stage(run)
+    assert stage is not None
+    context = run.context(stage, run.layout())
+    of_lists = stage == "decide_labels"
     sections = [
         *_header(counts),
         "# Cleaned labels",
@@ -60,18 +75,15 @@ def write_card(run: Run) -> str | None:
         "",
         "## Changed labels, by rule",
         "",
-        *_gate(context.own("outcome")),
+        *_gate(context.own("outcome"), stage),
         "",
         "## Columns besides those of the source",
         "",
-        COLUMNS,
-        "",
-        "Class ids are positions in the class names, which the file footers hold "
-        "(`labelops.soft_labels`).",
+        LIST_COLUMNS if of_lists else COLUMNS,
         "",
         "## Undo",
         "",
-        UNDO,
+        UNDO.format(derive="label_ledger.derive_sets" if of_lists else "ledger.derive"),
         "",
         "To share the product, publish this file with `dataset/` and `set_aside/`.",
         "",
@@ -146,7 +158,7 @@ def _how_good(found: Bags) -> list[str]:
 UNDO = """\
 Every decision is a row of `decisions/`, with what it was before, why, how sure and by which rule.
 `dataset.leave_out_rules` and `dataset.leave_out_items` make the product without some of them;
-`pipelines.ledger.derive` does so for any table."""
+`pipelines.{derive}` does so for any table."""
 
 
 def _header(counts: Mapping[str, int]) -> list[str]:
@@ -183,7 +195,19 @@ def _done(counts: Mapping[str, int]) -> list[str]:
 
 
 def _estimated(run: Run) -> list[str]:
-    if not any(entry.name == "confident" and entry.skipped is None for entry in run.entries):
+    done = {entry.name for entry in run.entries if entry.skipped is None}
+    if "multilabel" in done:
+        context = run.context("multilabel", run.layout())
+        n_given = int(context.own("estimates")["n_given"][:, 1].sum())
+        beliefs = context.own("beliefs")
+        wrong, missing = float(beliefs["wrong"]), float(beliefs["missing"])
+        n_missing = n_given * (1 - wrong) * missing / (1 - missing)
+        return [
+            f"Of {n_given:,} labels about {n_given * wrong:,.0f} are believed wrong, and about "
+            f"{n_missing:,.0f} missing. Where the model is weak that is too many.",
+            "",
+        ]
+    if "confident" not in done:
         return []
     found = run.context("confident", run.layout()).own("estimates")
     n = [int(found[f"n_errors{end}"]) for end in ("", "_low", "_high")]
@@ -207,7 +231,7 @@ def _undone(run: Run) -> list[str]:
     ]
 
 
-def _gate(outcome: Arrays) -> Sequence[str]:
+def _gate(outcome: Arrays, stage: str) -> Sequence[str]:
     changes = np.flatnonzero(outcome["changes_labels"])
     if not outcome["proposed"][changes].any():
         return ["No label was changed, and none was proposed to be."]
@@ -232,7 +256,7 @@ def _gate(outcome: Arrays) -> Sequence[str]:
             "Gains marked as measured come from reviewed items."
             if measured
             else "These numbers are expected from the model's calibrated beliefs, not measured: "
-            "give `decide.reviewed` a table of checked labels to measure them."
+            f"give `{stage}.reviewed` a table of checked labels to measure them."
         ),
     ]
     return lines

@@ -1,7 +1,14 @@
 """How many items a finished run kept, changed or set aside."""
 
 from labelops.decide import Action
+from pipelines.layout import Layout
 from pipelines.state import Run
+
+
+def deciding_stage(run: Run) -> str | None:
+    """Return the stage that decided about items of one label, or of several; None without one."""
+    names = [entry.name for entry in run.entries if entry.skipped is None]
+    return next((name for name in ("decide", "decide_labels") if name in names), None)
 
 
 def counts_of(run: Run) -> dict[str, int]:
@@ -10,14 +17,11 @@ def counts_of(run: Run) -> dict[str, int]:
     Returns
     -------
     `source`, `quarantined`; by decision `keep`, `relabel`, `drop`, `review`, `abstain` as stage
-    `decide` took them, and `softened`, those of `keep` with a lower weight; rows of `dataset` and
-    `set_aside`.
+    `decide` or `decide_labels` took them, and `softened`, those that are trained on with a lower
+    weight though no reason to change them was found; rows of `dataset` and `set_aside`.
     """
     layout = run.layout()
-    done = run.context("decide", layout).own("outcome")["done"].sum(axis=0)
-    counts = {action.name.lower(): int(done[action]) for action in Action}
-    counts["softened"] = counts.pop("soften")
-    counts["keep"] += counts["softened"]
+    counts = _of_lists(run, layout) if deciding_stage(run) == "decide_labels" else _of(run, layout)
     rows = {"dataset": 0, "set_aside": 0}
     rejected = 0
     for layer in layout.layers:
@@ -27,3 +31,17 @@ def counts_of(run: Run) -> dict[str, int]:
                 if layer.stage == "dataset" and file["folder"] in rows:
                     rows[file["folder"]] += file["rows"]
     return {"source": run.source.n_items, "quarantined": rejected, **counts, **rows}
+
+
+def _of(run: Run, layout: Layout) -> dict[str, int]:
+    done = run.context("decide", layout).own("outcome")["done"].sum(axis=0)
+    counts = {action.name.lower(): int(done[action]) for action in Action}
+    counts["softened"] = counts.pop("soften")
+    counts["keep"] += counts["softened"]
+    return counts
+
+
+def _of_lists(run: Run, layout: Layout) -> dict[str, int]:
+    outcome = run.context("decide_labels", layout).own("outcome")
+    items = dict(zip(outcome["decisions"].tolist(), outcome["items"].tolist(), strict=True))
+    return {**items, "drop": 0, "abstain": 0, "softened": int(outcome["softened"])}

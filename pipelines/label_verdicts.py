@@ -127,7 +127,7 @@ def count_outcome(frame: Frame, ctx: Context) -> Arrays:
         "broken": _sum_by(rule, 1 - p, n_rules),
         "variance": _sum_by(rule, p * (1 - p), n_rules),
         "items": np.array([frame.n - n_review - n_relabel, n_relabel, n_review]),
-        "softened": np.array(int((~items.is_review & (items.weight < 1)).sum())),
+        "softened": np.array(int((~items.is_review & ~relabelled & (items.weight < 1)).sum())),
         "added": by_class(LabelAction.ADD),
         "removed": by_class(LabelAction.REMOVE),
     }
@@ -141,8 +141,8 @@ def report_outcome(summary: Arrays, ctx: Context) -> Arrays:
     What `judge_rules` returns, and per rule: `done` (cells, a column for each of `actions`), `held`
     (a column for each of `held_reasons`), `shipped`, `shipped_expected_fixed`,
     `shipped_expected_broken`; over all rules `total_fixed`, `total_broken` with `_low` and `_high`;
-    by class `added` and `removed`; `items` by decision (`decisions`), and `softened`, those that
-    are trained on with a lower weight.
+    by class `added` and `removed`; `items` by decision (`decisions`), and `softened`, kept ones
+    that are trained on with a lower weight.
     """
     gate = ctx.own("gate")
     n_shipped = int(summary["shipped"][gate["changes_labels"]].sum())
