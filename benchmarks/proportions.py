@@ -1,7 +1,7 @@
 """Labels from the totals of bags: accuracy of every method beside a supervised network.
 
     python benchmarks/proportions.py --data FOLDER --out RESULTS.json
-        [--sets adult,bank,fashion] [--bags 8,32,128,512,2048] [--seeds 5] [--repair] [--table]
+        [--sets adult,bank,fashion] [--bags 8,32,128,512,2048] [--seeds 5] [--first-seed 1] [--repair] [--table]
 
 FOLDER holds `tabular/adult.tsv.gz`, `tabular/bank_marketing.csv.gz` and, for `fashion`, the idx
 files of Fashion-MNIST in `fashion-mnist/`. A seed draws the test items (a fifth) and the order of
@@ -291,14 +291,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--sets", default="adult,bank,fashion")
     parser.add_argument("--bags", default="8,32,128,512,2048")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=5, help="number of them")
+    parser.add_argument("--first-seed", type=int, default=1)
     parser.add_argument("--repair", action="store_true")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     done = json.loads(options.out.read_text()) if options.out.exists() else {}
     run = run_repair if options.repair else run_accuracy
     sizes = [int(size) for size in options.bags.split(",")]
-    for seed in range(0 if options.table else options.seeds):
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    for seed in () if options.table else seeds:
         for name in options.sets.split(","):
             for size, task in tasks(TABLES[name](options.data), sizes, seed):
                 key = f"{'repair' if options.repair else 'accuracy'}/{name}/{size}/{seed}"

@@ -12,7 +12,6 @@ constant that softmax ignores.
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import softmax
 
 from labelops.soft import id_type
 
@@ -279,49 +278,3 @@ def densify(maps: LabelMaps) -> np.ndarray:
     ).copy()
     np.put_along_axis(dense, maps.ids.astype(np.int64), maps.scores.astype(np.float64), axis=1)
     return dense
-
-
-def peaks(maps: LabelMaps) -> tuple[np.ndarray, np.ndarray]:
-    """Return how sure the surest cell of a picture is of each class, and which cell that is.
-
-    Softmax within every cell, with each class that is not stored at the mean score; then the
-    largest over cells. The mean over the whole picture drowns what is small; this does not.
-
-    Parameters
-    ----------
-    maps
-        Label maps of N pictures.
-
-    Returns
-    -------
-    Probabilities, float64, shape (N, K), and cells, row · w + column, int64, shape (N, K); −1 for
-    classes that no cell stores, whose probability is that of the rest.
-
-    Examples
-    --------
-    >>> left = np.array([[[9.0, 0.0]], [[0.0, 9.0]], [[0.0, 0.0]]])[None]
-    >>> sure, cell = peaks(sparsify_maps(left, k=1))
-    >>> sure.round(3).tolist(), cell.tolist()
-    ([[1.0, 1.0, 0.0]], [[0, 1, -1]])
-    """
-    n, k, height, width = maps.ids.shape
-    # The others as one more class with their whole weight, so that nothing is K wide.
-    others = max(maps.n_classes - k, 0)
-    rest = maps.rest.astype(np.float64)[:, None]
-    logits = np.concatenate([maps.scores.astype(np.float64), rest], axis=1)
-    if others:
-        logits[:, -1] += np.log(others)
-    else:
-        logits[:, -1] = -np.inf
-    probs = softmax(logits, axis=1)
-    each_other = (probs[:, -1] / max(others, 1)).max(axis=(1, 2), initial=0.0)
-    sure = np.repeat(each_other[:, None], maps.n_classes, axis=1)
-    cell = np.full((n, maps.n_classes), -1)
-    at = np.arange(height * width)
-    for i in range(n):
-        ids, values = maps.ids[i].reshape(k, -1), probs[i, :k].reshape(k, -1)
-        # Of equals the first cell is kept: written last.
-        order = np.lexsort((-np.tile(at, k), values.ravel()))
-        sure[i, ids.ravel()[order]] = values.ravel()[order]
-        cell[i, ids.ravel()[order]] = np.tile(at, k)[order]
-    return sure, cell

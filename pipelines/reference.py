@@ -72,6 +72,15 @@ def _read_csv(path: str) -> pa.Table:
     return table
 
 
+def _table(path: str) -> pa.Table:
+    return _read(path, os.stat(path).st_mtime_ns if os.path.exists(path) else 0)
+
+
+def n_rows(path: str) -> int:
+    """Return how many items a reference knows."""
+    return int(_table(path).num_rows)
+
+
 def reference_sets(path: str, item_id: pa.Array, ctx: Context) -> tuple[np.ndarray, LabelSets]:
     """Return which items the reference knows, and the true classes of those.
 
@@ -92,7 +101,7 @@ def reference_sets(path: str, item_id: pa.Array, ctx: Context) -> tuple[np.ndarr
     DataError
         If the file cannot be read, names an item twice, or a label that is no class.
     """
-    table = _read(path, os.stat(path).st_mtime_ns if os.path.exists(path) else 0)
+    table = _table(path)
     at = pc.index_in(item_id.cast(pa.string()), value_set=table["item_id"].combine_chunks())
     known = np.flatnonzero(at.is_valid().to_numpy(zero_copy_only=False))
     rows = table.take(at.drop_null())

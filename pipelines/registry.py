@@ -12,8 +12,10 @@ STAGES = {
     "multilabel": "pipelines.stages.multilabel:STAGE",
     "proportions": "pipelines.stages.proportions:STAGE",
     "neighbours": "pipelines.stages.neighbours:STAGE",
+    "localize": "pipelines.stages.localize:STAGE",
     "decide": "pipelines.stages.decide:STAGE",
     "decide_labels": "pipelines.stages.decide_labels:STAGE",
+    "evaluate": "pipelines.stages.evaluate:STAGE",
     "dataset": "pipelines.stages.dataset:STAGE",
 }
 

@@ -252,14 +252,20 @@ def _storage_error(run: Run, name: str, err: OSError) -> RunError:
 
 def _clean(run: Run, name: str) -> None:
     """Remove what only an unfinished stage needs."""
-    for leaf in run.store.list(name):
-        if leaf != "_results" and leaf.startswith(("_", ".")):
-            target = f"{name}/{leaf}"
-            run.store.remove_tree(target)
-            if run.store.exists(target):
-                run.store.remove(target)
+    manifest = run.manifest(name) or {}
+    kept = manifest.get("artifacts", ())
+    own = {"_results", *(["_artifacts"] if kept else [])}
+    leaves = [leaf for leaf in run.store.list(name) if leaf.startswith(("_", "."))]
+    targets = [f"{name}/{leaf}" for leaf in leaves if leaf not in own]
+    if kept:
+        folder = f"{name}/_artifacts"
+        targets += [f"{folder}/{step}" for step in run.store.list(folder) if step not in kept]
+    for target in targets:
+        run.store.remove_tree(target)
+        if run.store.exists(target):
+            run.store.remove(target)
     # A killed process leaves what it was writing: shards, results, or a file of the run itself.
-    written = {file["folder"] for file in _files(run.manifest(name) or {})}
+    written = {file["folder"] for file in _files(manifest)}
     for folder in sorted({"", "_manifests", "quarantine", f"{name}/_results", *written}):
         for leaf in run.store.list(folder):
             if leaf.startswith(".tmp-"):

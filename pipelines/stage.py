@@ -65,6 +65,7 @@ class Context:
     data: Any
     lookup: Results = field(repr=False)
     artifacts: Callable[[str, str], str] = field(repr=False)
+    contexts: Callable[[str], "Context"] = field(repr=False)
 
     @property
     def n_classes(self) -> int:
@@ -82,6 +83,10 @@ class Context:
     def artifact(self, step: str, name: str) -> str:
         """Return the local path of a file that an earlier fit step of this stage left."""
         return self.artifacts(step, name)
+
+    def of(self, stage: str) -> "Context":
+        """Return the context of an earlier stage: its settings, results and artefacts."""
+        return self.contexts(stage)
 
     def labels(self, classes: np.ndarray) -> pa.Array:
         """Return class ids as labels in the type of the source's label; −1 becomes null."""
@@ -177,12 +182,14 @@ class Fit:
     """Many shards in, one artefact out: a single task over all items in canonical order.
 
     `fit` gets the items, the context and an empty local folder for files that are too big for
-    the result; those are committed with it and found again through `Context.artifact`.
+    the result; those are committed with it and found again through `Context.artifact`. They are
+    removed when the stage is finished, unless a later stage may want them (`keeps`).
     """
 
     name: str
     reads: Sequence[str]
     fit: Callable[["Items", Context, str], Arrays]
+    keeps: bool = False
     when: Callable[[Context], bool] = always
 
 

@@ -20,7 +20,7 @@ from pipelines.recipe import Recipe, parse_recipe
 from pipelines.registry import load_stage
 from pipelines.results import ArtifactCache, ResultCache
 from pipelines.source import Source, SourceShard
-from pipelines.stage import Context, Map, Stage, Step
+from pipelines.stage import Context, Fit, Map, Stage, Step
 from pipelines.store import Store, open_store
 
 RUN_FILE = "run.json"
@@ -133,6 +133,7 @@ class Run:
             data=self.recipe.data,
             lookup=results,
             artifacts=ArtifactCache(self.store, name),
+            contexts=lambda other: self.context(other, self.layout(before=other)),
         )
 
     def describe(self) -> dict[str, Any]:
@@ -241,7 +242,7 @@ def make_manifest(
     for step in steps:
         if not isinstance(step, Map) or step.name not in records:
             continue
-        kept = {f: o for f, o in step.writes.items() if not is_scratch(f)}
+        outputs = {f: o for f, o in step.writes.items() if not is_scratch(f)}
         shards = []
         for shard, record in sorted(records[step.name].items()):
             files = [
@@ -262,11 +263,14 @@ def make_manifest(
         maps.append(
             {
                 "step": step.name,
-                "schemas": {folder: pack_schema(output.schema) for folder, output in kept.items()},
-                "aligned": [folder for folder, output in kept.items() if output.rows == "all"],
+                "schemas": {
+                    folder: pack_schema(output.schema) for folder, output in outputs.items()
+                },
+                "aligned": [folder for folder, output in outputs.items() if output.rows == "all"],
                 "shards": shards,
             }
         )
+    kept = [step.name for step in steps if isinstance(step, Fit) and step.keeps]
     return dump(
         {
             "stage": entry.name,
@@ -274,6 +278,7 @@ def make_manifest(
             "key": entry.key,
             "steps": [step.name for step in steps],
             "maps": maps,
+            **({"artifacts": kept} if kept else {}),
         },
         indent=None,
     )

@@ -7,7 +7,7 @@ items that behave as the average class does.
 
 import numpy as np
 
-from labelops.multilabel.labels import UNKNOWN, YES, LabelSets, states
+from labelops.multilabel.labels import NO, UNKNOWN, YES, LabelSets, states
 
 # N items, K classes, T cutoffs tried
 
@@ -68,31 +68,106 @@ def choose_cutoffs(
     >>> choose_cutoffs(scores, truth).tolist()
     [0.4]
     """
-    if scores.shape != (truth.n_items, truth.n_classes) or not np.isfinite(scores).all():
-        raise ValueError(
-            f"choose_cutoffs: finite scores of shape {(truth.n_items, truth.n_classes)}, as truth "
-            f"has items and classes, were expected, got {scores.shape}"
-        )
-    table = states(truth)
+    table = _checked(scores, truth)
     tried = _cutoffs_to_try(scores[table != UNKNOWN].astype(np.float64), max_tried)
-    n_classes = truth.n_classes
     if not len(tried):
-        return np.full(n_classes, np.inf)
-    true_positive, false_positive = np.zeros((2, n_classes, len(tried)))
-    n_present = np.zeros((n_classes, 1))
-    for c in range(n_classes):
-        for state, count in ((YES, true_positive), (0, false_positive)):
-            ordered = np.sort(scores[table[:, c] == state, c].astype(np.float64))
-            count[c] = len(ordered) - np.searchsorted(ordered, tried)
-        n_present[c] = (table[:, c] == YES).sum()
+        return np.full(truth.n_classes, np.inf)
+    true_positive = _count_above(scores, table == YES, tried)
+    false_positive = _count_above(scores, table == NO, tried)
+    n_present = (table == YES).sum(axis=0)[:, None].astype(np.float64)
     s = pseudo_positives / max(float(n_present.sum()), 1.0)
     counted = true_positive + s * true_positive.sum(axis=0)
     said = counted + false_positive + s * false_positive.sum(axis=0)
     present = n_present + s * n_present.sum()
     # 2 TP + FP + FN = said + present.
-    f1 = 2 * counted / np.maximum(said + present, 1e-12)
-    best = f1.shape[1] - 1 - f1[:, ::-1].argmax(axis=1)
+    return _highest_best(tried, 2 * counted / np.maximum(said + present, 1e-12))
+
+
+def choose_cutoffs_from_positives(
+    scores: np.ndarray,
+    truth: LabelSets,
+    *,
+    pseudo_positives: float = PSEUDO_POSITIVES,
+    max_tried: int = MAX_TRIED,
+) -> np.ndarray:
+    """Choose each class's cutoff where it is only known what items have, never what they have not.
+
+    The one of largest recall² / P(score ≥ t), which is precision × recall but for a factor that no
+    cutoff changes, P(present): recall is that of the items known to have the class, and how often
+    the score is high can be seen in all items. The label of a picture with several contents is such
+    knowledge, if which of them it names does not depend on the score.
+
+    Parameters
+    ----------
+    scores
+        Higher is more present, of items on which nothing was trained, shape (N, K).
+    truth
+        Their known classes; what is ruled out takes no part.
+    pseudo_positives, max_tried
+        As for `choose_cutoffs`.
+
+    Returns
+    -------
+    float64, shape (K,); infinite where no item has any class. Of equally good cutoffs the highest.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit or a score is not finite.
+
+    Notes
+    -----
+    O(N K log N + T K).
+
+    References
+    ----------
+    Lee, Liu: Learning with positive and unlabeled examples using weighted logistic regression.
+    ICML 2003, section 4.
+    Elkan, Noto: Learning classifiers from only positive and unlabeled data. KDD 2008 (labels that
+    are drawn from the present ones at random).
+
+    Examples
+    --------
+    >>> from labelops.multilabel.labels import label_sets
+    >>> scores = np.array([[0.9], [0.8], [0.7], [0.1]])
+    >>> truth = label_sets([[0], [], [0], []], n_classes=1)
+    >>> choose_cutoffs_from_positives(scores, truth, pseudo_positives=0).tolist()
+    [0.4]
+    """
+    table = _checked(scores, truth)
+    is_yes = table == YES
+    if not is_yes.any():
+        return np.full(truth.n_classes, np.inf)
+    tried = _cutoffs_to_try(scores.astype(np.float64), max_tried)
+    found = _count_above(scores, is_yes, tried)
+    said = _count_above(scores, table != NO, tried)
+    s = pseudo_positives / float(is_yes.sum())
+    found, said = found + s * found.sum(axis=0), said + s * said.sum(axis=0)
+    return _highest_best(tried, found**2 / np.maximum(said, 1e-12))
+
+
+def _count_above(scores: np.ndarray, counted: np.ndarray, tried: np.ndarray) -> np.ndarray:
+    """Return how many of the counted cells of each class reach each cutoff, shape (K, T)."""
+    counts = np.zeros((scores.shape[1], len(tried)))
+    for c in range(scores.shape[1]):
+        ordered = np.sort(scores[counted[:, c], c].astype(np.float64))
+        counts[c] = len(ordered) - np.searchsorted(ordered, tried)
+    return counts
+
+
+def _highest_best(tried: np.ndarray, value: np.ndarray) -> np.ndarray:
+    best = value.shape[1] - 1 - value[:, ::-1].argmax(axis=1)
     return np.asarray(tried[best])
+
+
+def _checked(scores: np.ndarray, truth: LabelSets) -> np.ndarray:
+    """Return the states of all cells, if scores fit them."""
+    if scores.shape != (truth.n_items, truth.n_classes) or not np.isfinite(scores).all():
+        raise ValueError(
+            f"cutoffs: finite scores of shape {(truth.n_items, truth.n_classes)}, as truth has "
+            f"items and classes, were expected, got {scores.shape}"
+        )
+    return states(truth)
 
 
 def _cutoffs_to_try(scores: np.ndarray, max_tried: int) -> np.ndarray:

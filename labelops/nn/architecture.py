@@ -130,10 +130,45 @@ def load_backbone(name: str, weights: Mapping[str, Tensor]) -> nn.Module:
     remove_head(model, name)
     ignored = (head + ".", "AuxLogits.", "aux1.", "aux2.")
     kept = {key: value for key, value in weights.items() if not key.startswith(ignored)}
+    return _with_weights(model, name, kept)
+
+
+def load_classifier(name: str, weights: Mapping[str, Tensor], *, n_classes: int) -> nn.Module:
+    """Return a model with its head and given weights, ready to predict.
+
+    Parameters
+    ----------
+    name
+        Architecture.
+    weights
+        State dict, with the head.
+    n_classes
+        K.
+
+    Raises
+    ------
+    ValueError
+        If a weight is missing, left over, or of another shape: also where the head has other than K
+        classes.
+    """
+    with torch.random.fork_rng(devices=[]):
+        model = build(name, n_classes=n_classes)
+    ignored = ("AuxLogits.", "aux1.", "aux2.")
+    kept = {key: value for key, value in weights.items() if not key.startswith(ignored)}
+    head = head_name(model, name) + ".weight"
+    if head in kept and len(kept[head]) != n_classes:
+        raise ValueError(
+            f"weights of {name} with {n_classes} classes were expected, these have "
+            f"{len(kept[head])}. Name the classes of the model in data.classes, in their order"
+        )
+    return _with_weights(model, name, kept)
+
+
+def _with_weights(model: nn.Module, name: str, weights: Mapping[str, Tensor]) -> nn.Module:
     expected = model.state_dict()
     # Files from before PyTorch 0.4.1 lack this counter, which is not used to predict.
     counters = {k: v.new_zeros(()) for k, v in expected.items() if k.endswith("tracked")}
-    kept = counters | kept
+    kept = counters | dict(weights)
     wrong = sorted(
         key
         for key in expected.keys() | kept.keys()

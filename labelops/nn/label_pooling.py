@@ -35,8 +35,9 @@ def to_batch(
     # torch has few operations for uint16.
     return MapBatch(
         torch.from_numpy(maps.ids.astype(np.int64)).to(device),
-        torch.from_numpy(np.ascontiguousarray(maps.scores)).to(device, dtype),
-        torch.from_numpy(np.ascontiguousarray(maps.rest)).to(device, dtype),
+        # Copied: what was read from a file may not be written to, which torch cannot promise.
+        torch.from_numpy(maps.scores.copy()).to(device, dtype),
+        torch.from_numpy(maps.rest.copy()).to(device, dtype),
         maps.n_classes,
     )
 

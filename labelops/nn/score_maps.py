@@ -22,6 +22,9 @@ from labelops.nn.architecture import head_name
 TOLERANCE = 1e-3
 """Of the largest score: rounding of single precision, also in convolutions on a GPU."""
 
+HALF_TOLERANCE = 0.02
+"""Likewise where the model runs in bfloat16, whose steps are 0.4 % of a value."""
+
 POOLINGS = (functional.adaptive_avg_pool2d, Tensor.mean, torch.mean, functional.avg_pool2d)
 
 
@@ -87,18 +90,49 @@ class ScoreMaps(nn.Module):
                 "then is linear was expected; this one pools none. Transformers without a final "
                 "mean and networks that flatten their cells have no score maps"
             )
-        with torch.no_grad():
-            weight = self.head.weight[:, :, None, None]
-            maps = functional.conv2d(watch.pooled, weight, self.head.bias)
-        means = maps.flatten(2).mean(dim=2)
-        apart = float((means - scores).abs().max()) if means.shape == scores.shape else np.inf
-        if not apart <= TOLERANCE * max(1.0, float(scores.abs().max())):
-            raise ValueError(
-                "score maps: the mean of a model's cells must be what it says of the picture; here "
-                f"they differ by {apart:.3g}. Is there a layer between pooling and the last linear "
-                "one, or is the model in training mode?"
-            )
-        return maps
+        return score_cells(watch.pooled, self.head.weight, self.head.bias, scores)
+
+
+def score_cells(cells: Tensor, weight: Tensor, bias: Tensor | None, scores: Tensor) -> Tensor:
+    """Return the scores of every cell, if on average they are what a model says of the picture.
+
+    Parameters
+    ----------
+    cells
+        What was pooled, shape (N, D, h, w).
+    weight, bias
+        The linear layer, shapes (K, D) and (K,).
+    scores
+        What the model said, shape (N, K).
+
+    Returns
+    -------
+    float32, shape (N, K, h, w).
+
+    Raises
+    ------
+    ValueError
+        If it is something else.
+
+    Examples
+    --------
+    >>> cells = torch.tensor([1.0, 3.0]).reshape(1, 1, 1, 2)
+    >>> score_cells(cells, torch.ones(1, 1), None, torch.tensor([[2.0]])).tolist()
+    [[[[1.0, 3.0]]]]
+    """
+    with torch.no_grad(), torch.autocast(cells.device.type, enabled=False):
+        single = None if bias is None else bias.float()
+        maps = functional.conv2d(cells.float(), weight.float()[:, :, None, None], single)
+    means = maps.flatten(2).mean(dim=2)
+    apart = float((means - scores).abs().max()) if means.shape == scores.shape else np.inf
+    tolerance = TOLERANCE if scores.dtype == torch.float32 else HALF_TOLERANCE
+    if not apart <= tolerance * max(1.0, float(scores.abs().max())):
+        raise ValueError(
+            "score maps: the mean of a model's cells must be what it says of the picture; here "
+            f"they differ by {apart:.3g}. Is there a layer between pooling and the last linear "
+            "one, or is the model in training mode?"
+        )
+    return maps
 
 
 def score_maps_of(model: nn.Module, name: str) -> ScoreMaps:

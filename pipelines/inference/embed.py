@@ -44,10 +44,10 @@ def embed_images(frame: Frame, ctx: Context) -> Iterator[Tables]:
     """Embed the pictures; reject those that do not decode."""
     forward = open_embedder(ctx.config)
     threads = 1 if forward.device.type == "cpu" else min(MAX_DECODERS, os.cpu_count() or 1)
-    pictures = squares(frame, ctx, n_threads=threads)
+    made = squares(frame, ctx, n_threads=threads)
     held: list[np.ndarray] = []
     n_held = 0
-    for features in forward.stream(batches(pictures, forward.batch_rows)):
+    for features in forward.stream(batches(made, forward.batch_rows)):
         held.append(features)
         n_held += len(features)
         if n_held >= ROWS_A_TABLE:
@@ -59,8 +59,8 @@ def embed_images(frame: Frame, ctx: Context) -> Iterator[Tables]:
 
 def decode_images(frame: Frame, ctx: Context) -> Iterator[Tables]:
     """Write the pictures in the size that is trained on; reject those that do not decode."""
-    pictures = squares(frame, ctx, n_threads=1)
-    for batch in batches(pictures, max(1, ROWS_A_TABLE * 1024 // ctx.config.side**2)):
+    made = squares(frame, ctx, n_threads=1)
+    for batch in batches(made, max(1, ROWS_A_TABLE * 1024 // ctx.config.side**2)):
         yield _table(ctx, "pixels", batch.reshape(len(batch), -1))
 
 
@@ -68,10 +68,10 @@ def _table(ctx: Context, name: str, rows: np.ndarray) -> Tables:
     return {f"{ctx.stage}/_{name}": pa.table({name: list_array(rows)})}
 
 
-def batches(pictures: Iterable[np.ndarray], rows: int) -> Iterator[np.ndarray]:
+def batches(made: Iterable[np.ndarray], rows: int) -> Iterator[np.ndarray]:
     """Yield stacks of exactly `rows` pictures; the last may be smaller."""
     held: list[np.ndarray] = []
-    for picture in pictures:
+    for picture in made:
         held.append(picture)
         if len(held) == rows:
             yield np.stack(held)
@@ -84,8 +84,20 @@ def squares(frame: Frame, ctx: Context, *, n_threads: int) -> Iterator[np.ndarra
     """Yield a shard's pictures, decoded, cut and scaled; reject the others with a reason."""
     side, limits = ctx.config.side, ctx.config.limits
 
+    def make(data: bytes) -> np.ndarray | str:
+        return prepare(data, side, limits)
+
+    for _, picture in pictures(frame, make, n_threads=n_threads):
+        yield picture
+
+
+def pictures(
+    frame: Frame, make: Callable[[bytes], np.ndarray | str], *, n_threads: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the row of each of a shard's pictures, and what was made of it; reject the others."""
+
     def work(data: bytes | str) -> np.ndarray | str:
-        return data if isinstance(data, str) else prepare(data, side, limits)
+        return data if isinstance(data, str) else make(data)
 
     row = 0
     for found in _ahead(work, _encoded(frame), n_threads):
@@ -93,7 +105,7 @@ def squares(frame: Frame, ctx: Context, *, n_threads: int) -> Iterator[np.ndarra
             if isinstance(picture, str):
                 frame.reject([row], picture)
             else:
-                yield picture
+                yield row, picture
             row += 1
 
 
@@ -133,5 +145,15 @@ def prepare(data: bytes, side: int, limits: Limits) -> np.ndarray | str:
     try:
         # Twice the side: what is scaled down once more by a good filter keeps its edges.
         return square(decode(data, limits, at_least=2 * side), side)
+    except BadImageError as err:
+        return str(err)
+
+
+def prepare_whole(data: bytes, side: int, limits: Limits) -> np.ndarray | str:
+    """Return a whole picture squashed to uint8 (3, S, S), or why it cannot be."""
+    from labelops.nn.score_maps import squash
+
+    try:
+        return squash(decode(data, limits, at_least=2 * side), side)
     except BadImageError as err:
         return str(err)

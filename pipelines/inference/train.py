@@ -55,11 +55,12 @@ def fit(items: Items, ctx: Context, out: str) -> Arrays:
         device=pick_device(config.device),
     )
     for f, model in enumerate(models):
-        save_file(model.state_dict(), os.path.join(out, _file(f)))
+        save_file(model.state_dict(), os.path.join(out, weights_file(f)))
     return {"n_items": np.array(items.n)}
 
 
-def _file(fold: int) -> str:
+def weights_file(fold: int) -> str:
+    """Return the name of the artefact with the weights of a fold's model."""
     return f"fold-{fold}.safetensors"
 
 
@@ -96,7 +97,7 @@ def _builder(ctx: Context) -> Any:
 
 def _open(ctx: Context) -> "list[Forward]":
     """Return the trained models of all folds on their device, opened once a process."""
-    paths = [ctx.artifact("train", _file(f)) for f in range(ctx.config.folds)]
+    paths = [ctx.artifact("train", weights_file(f)) for f in range(ctx.config.folds)]
 
     def load() -> "list[Forward]":
         return [_open_one(ctx, path) for path in paths]

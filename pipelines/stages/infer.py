@@ -303,7 +303,7 @@ def _train_steps(config: Config, ctx: Context) -> list[Step]:
             apply=embed.decode_images,
         ),
         folds_step(),
-        Fit(name="train", reads=["item_hash", "given", "pixels"], fit=train.fit),
+        Fit(name="train", reads=["item_hash", "given", "pixels"], fit=train.fit, keeps=True),
         Map(
             name="predict",
             reads=["item_id", "item_hash", "given", "pixels"],

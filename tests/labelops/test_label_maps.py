@@ -9,7 +9,6 @@ from labelops.label_maps import (
     axis_weights,
     check_maps,
     densify,
-    peaks,
     pool,
     sparsify_maps,
     take_maps,
@@ -148,28 +147,8 @@ def test_maps__of_one_class_no_pictures_and_more_kept_than_there_are(k):
     maps = sparsify_maps(np.full((2, 1, 2, 2), 3.0), k=k)
     assert maps.ids.shape == (2, 1, 2, 2)
     assert pool(maps, whole_boxes(2)).tolist() == [[3.0], [3.0]]
-    assert peaks(maps)[0].tolist() == [[1.0], [1.0]]
     none = take_maps(maps, slice(0, 0))
     assert pool(none, whole_boxes(0)).shape == (0, 1)
-    assert peaks(none)[0].shape == (0, 1)
-
-
-@pytest.mark.parametrize("k", [1, 3, 7])
-def test_peaks__are_the_largest_softmax_of_the_stored_map(k):
-    maps = sparsify_maps(random_scores(7), k=k, dtype=np.float64)
-    probs = softmax(densify(maps), axis=1)
-    sure, cell = peaks(maps)
-    for i in range(2):
-        for c in range(7):
-            at = np.argwhere((maps.ids[i] == c).any(axis=0))
-            if len(at):
-                values = np.array([probs[i, c, y, x] for y, x in at])
-                y, x = at[values.argmax()]
-                assert cell[i, c] == y * 8 + x
-                assert sure[i, c] == pytest.approx(values.max(), abs=1e-12)
-            else:
-                assert cell[i, c] == -1
-                assert sure[i, c] == pytest.approx(probs[i, c].max(), abs=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from hypothesis import given as examples
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from labelops.multilabel.cutoffs import choose_cutoffs, sets_from
+from labelops.multilabel.cutoffs import choose_cutoffs, choose_cutoffs_from_positives, sets_from
 from labelops.multilabel.labels import from_states, label_sets
 from tests.labelops.multilabel.data import make
 
@@ -95,5 +95,83 @@ def test_cutoffs__of_equal_scores_nothing_known_nobody_and_everybody():
 
 @pytest.mark.parametrize("scores", [np.ones((2, 3)), np.full((2, 2), np.nan)])
 def test_cutoffs__scores_that_do_not_fit_are_refused(scores):
-    with pytest.raises(ValueError, match=r"finite scores of shape \(2, 2\)"):
-        choose_cutoffs(scores, label_sets([[0], []], n_classes=2))
+    for choose in (choose_cutoffs, choose_cutoffs_from_positives):
+        with pytest.raises(ValueError, match=r"finite scores of shape \(2, 2\)"):
+            choose(scores, label_sets([[0], []], n_classes=2))
+
+
+def only_some(table: np.ndarray, rng: np.random.Generator, share: float) -> np.ndarray:
+    """Hide all that is absent, and present classes at random."""
+    return np.where((table == 1) & (rng.random(table.shape) < share), 1, -1).astype(np.int8)
+
+
+@settings(max_examples=15)
+@examples(seed=st.integers(0, 2**32 - 1))
+def test_positives__no_other_cutoff_is_better_by_the_definition(seed):
+    scores, table, _ = make(seed, n=20, n_classes=3)
+    known = only_some(table, np.random.default_rng(seed), 0.6)
+    # Something to know of each class.
+    known[np.arange(3), np.arange(3)] = 1
+    cutoffs = choose_cutoffs_from_positives(scores, from_states(known), pseudo_positives=0.0)
+
+    def value(c, t):
+        recall = np.mean(scores[known[:, c] == 1, c] >= t)
+        return recall**2 / max(np.mean(scores[:, c] >= t), 1e-12)
+
+    for c in range(3):
+        best = max(value(c, t) for t in np.unique(scores[:, c]))
+        assert value(c, cutoffs[c]) == pytest.approx(best)
+
+
+def test_positives__cutoffs_are_nearly_those_that_the_whole_truth_would_give():
+    """Precision × recall on fresh items; a third of the present classes was known, nothing else."""
+    rng = np.random.default_rng(0)
+
+    def draw(n):
+        truth = rng.random((n, 4)) < [0.1, 0.2, 0.3, 0.4]
+        return truth, np.where(truth, 1.0, -1.0) + rng.normal(size=(n, 4))
+
+    truth, scores = draw(4000)
+    fresh, fresh_scores = draw(20_000)
+    known = only_some(truth.astype(np.int8), rng, 0.33)
+    cutoffs = choose_cutoffs_from_positives(scores, from_states(known))
+    for c in range(4):
+
+        def quality(t, c=c):
+            said = fresh_scores[:, c] >= t
+            hits = (said & fresh[:, c]).sum()
+            return hits**2 / max(said.sum() * fresh[:, c].sum(), 1)
+
+        best = max(quality(t) for t in np.linspace(-2, 3, 101))
+        assert quality(cutoffs[c]) > 0.97 * best
+
+
+def test_positives__move_with_classes_and_stay_with_repeated_items():
+    scores, table, _ = make(1, n=40)
+    known, classes = only_some(table, np.random.default_rng(0), 0.7), [3, 0, 4, 1, 2]
+    want = choose_cutoffs_from_positives(scores, from_states(known))
+    moved = choose_cutoffs_from_positives(scores[:, classes], from_states(known[:, classes]))
+    assert np.array_equal(moved, want[classes])
+    once, twice = (
+        choose_cutoffs_from_positives(
+            np.tile(scores, (n, 1)), from_states(np.tile(known, (n, 1))), pseudo_positives=0.0
+        )
+        for n in (1, 2)
+    )
+    assert np.array_equal(twice, once)
+
+
+def test_positives__of_nothing_known_nobody_everybody_and_ties():
+    unknown = label_sets([[], []], [[], []], n_classes=2)
+    assert np.isinf(choose_cutoffs_from_positives(np.ones((2, 2)), unknown)).all()
+    assert np.isinf(choose_cutoffs_from_positives(np.ones((0, 1)), label_sets([], n_classes=1)))
+    both = label_sets([[0], [0]], [[], []], n_classes=1)
+    everybody = choose_cutoffs_from_positives(np.array([[0.2], [0.9]]), both)
+    assert sets_from(np.array([[0.2]]), everybody).all()
+    one = label_sets([[0], [], []], [[], [], []], n_classes=1)
+    tied = choose_cutoffs_from_positives(np.full((3, 1), 0.5), one)
+    assert sets_from(np.array([[0.5], [0.4]]), tied).ravel().tolist() == [True, False]
+    # A class without known items gets what suits the average one.
+    scores = np.array([[0.9, 0.9], [0.1, 0.1]])
+    found = choose_cutoffs_from_positives(scores, label_sets([[0], []], [[], []], n_classes=2))
+    assert found[0] == found[1] == 0.5

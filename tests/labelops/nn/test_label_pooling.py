@@ -10,6 +10,7 @@ from labelops.label_maps import densify, pool, sparsify_maps, whole_boxes
 from labelops.nn.architecture import build
 from labelops.nn.label_pooling import pool_labels, pool_logits, to_batch
 from labelops.nn.localized import CropPolicy, LocalizedCrops, View, draw_view, take_view
+from labelops.nn.program_maps import ProgramMaps
 from labelops.nn.score_maps import ScoreMaps, score_maps_of, squash
 from tests.labelops.test_label_maps import random_boxes, random_scores
 
@@ -104,6 +105,69 @@ def test_score_maps__of_a_model_of_ones_own_are_the_head_at_every_cell():
     with torch.no_grad():
         want = head(features(images).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
     torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
+def export(model: nn.Module, side: int, *, decompose: bool = False) -> nn.Module:
+    n = torch.export.Dim("n", min=1, max=512)
+    images = torch.zeros(2, 3, side, side)
+    program = torch.export.export(model.eval(), (images,), dynamic_shapes=({0: n},))
+    return (program.run_decompositions() if decompose else program).module()
+
+
+@pytest.mark.parametrize("decompose", [False, True])
+def test_program_maps__are_those_of_the_model_that_was_exported(decompose):
+    torch.manual_seed(0)
+    trunk = (nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
+    head = nn.Linear(8, 5)
+    tail = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.5), head)
+    model = nn.Sequential(*trunk, *tail).eval()
+    images = torch.randn(3, 3, 16, 16)
+    got = ProgramMaps(export(model, 16, decompose=decompose))(images)
+    torch.testing.assert_close(got, ScoreMaps(model, head)(images), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_program_maps__with_a_head_of_ones_own_are_those_of_both_together(bias):
+    torch.manual_seed(0)
+    features = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    head = nn.Linear(4, 2, bias=bias)
+    images = torch.randn(2, 3, 9, 9)
+    got = ProgramMaps(export(features, 9), head)(images)
+    want = ScoreMaps(nn.Sequential(features, head), head)(images)
+    torch.testing.assert_close(got, want)
+    whole = ProgramMaps(export(nn.Sequential(features, head), 9))(images)
+    torch.testing.assert_close(whole, want)
+
+
+@pytest.mark.parametrize(
+    ("tail", "said"),
+    [
+        ((nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2), nn.ReLU()), "'relu' at the end"),
+        ((nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Tanh(), nn.Linear(4, 2)), "'tanh' where the"),
+        ((nn.Flatten(), nn.Linear(4 * 25, 2)), "'conv2d' where the mean over cells"),
+        ((nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 2)), r"cells of shape \(1, 4, 5, 5"),
+    ],
+)
+def test_program_maps__of_programs_that_end_otherwise_are_refused(tail, said):
+    with pytest.raises(ValueError, match=rf"mean over cells and one linear layer .*{said}"):
+        ProgramMaps(export(nn.Sequential(nn.Conv2d(3, 4, 1), *tail), 5))(torch.zeros(1, 3, 5, 5))
+
+
+def test_program_maps__of_what_is_no_program_are_refused():
+    with pytest.raises(ValueError, match="a program was expected, got Linear"):
+        ProgramMaps(nn.Linear(2, 2))
+
+
+def test_score_maps__in_half_precision_are_held_against_what_that_can_hold():
+    torch.manual_seed(0)
+    features, head = nn.Conv2d(3, 8, 3), nn.Linear(8, 6)
+    model = nn.Sequential(features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head).eval()
+    images = torch.randn(2, 3, 12, 12)
+    want = ScoreMaps(model, head)(images)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = ScoreMaps(model, head)(images)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, want, rtol=0.02, atol=0.02)
 
 
 def test_squash__keeps_the_place_of_everything():

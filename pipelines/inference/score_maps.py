@@ -1,0 +1,201 @@
+"""Classifiers that tell what they see in every cell: those of stage `infer`, or one of the user's.
+
+Of stage `infer` every item is looked at by the models of its fold, which were not trained on it.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pipelines.errors import RecipeError
+from pipelines.images import Limits
+from pipelines.inference.train import weights_file
+from pipelines.models import file_key, load_weights, once
+from pipelines.stage import Context
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from labelops.nn.forward import Forward
+
+INFER = "infer"
+
+
+class View(NamedTuple):
+    """How pictures are shown to a classifier: side of the square, normalisation, limits."""
+
+    side: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    limits: Limits
+
+
+def view_of(ctx: Context) -> View:
+    """Return how pictures are shown, by the settings of stage `localize`."""
+    config = ctx.config
+    shown = ctx.of(INFER).config if config.classifier == INFER else config
+    side = config.image_size or (shown.side if config.classifier == INFER else 224)
+    return View(side, shown.mean, shown.std, shown.limits)
+
+
+def open_models(ctx: Context) -> "list[Forward]":
+    """Return one model a fold, or one for all items, on their device; opened once a process.
+
+    Raises
+    ------
+    RecipeError
+        If there is no such classifier, or it does not end in "mean over cells, linear".
+    """
+    config = ctx.config
+    source = ctx.of(INFER) if config.classifier == INFER else ctx
+    key = ("maps", ctx.run_key, ctx.stage, *(file_key(path) for path in _files(source)))
+
+    def load() -> "list[Forward]":
+        try:
+            return _open(ctx, source)
+        except ValueError as err:
+            raise RecipeError(f"stage {ctx.stage!r}: {err}") from err
+
+    found: list[Forward] = once(key, load)
+    return found
+
+
+def grid_of(ctx: Context) -> tuple[int, int]:
+    """Return height and width of the maps in cells, by asking the model with an empty picture.
+
+    Raises
+    ------
+    RecipeError
+        As `open_models`; so a model without score maps is refused before work starts.
+    """
+    import torch
+
+    forward, side = open_models(ctx)[0], view_of(ctx).side
+    blank = torch.zeros(1, 3, side, side, dtype=torch.uint8, device=forward.device)
+    try:
+        with torch.inference_mode():
+            shape = forward.model(blank).shape
+    except (ValueError, RuntimeError) as err:
+        first = str(err).splitlines()[0]
+        raise RecipeError(
+            f"stage {ctx.stage!r}: a classifier with score maps, for pictures of {side} × {side} "
+            f"pixels, was expected as classifier = {ctx.config.classifier!r}; {first}"
+        ) from err
+    if shape[1] != ctx.n_classes:
+        raise RecipeError(
+            f"stage {ctx.stage!r}: a classifier of the {ctx.n_classes} classes was expected as "
+            f"classifier = {ctx.config.classifier!r}, it has {shape[1]}. Name the classes of the "
+            "model in data.classes, in the order of its outputs"
+        )
+    return int(shape[2]), int(shape[3])
+
+
+def _files(source: Context) -> Sequence[str]:
+    """Return the files of the models."""
+    config = source.config
+    if source.stage != INFER:
+        return [path for path in (_program(config.classifier), config.weights) if path]
+    if config.train != "heads":
+        return [source.artifact("train", weights_file(f)) for f in range(config.folds)]
+    return [path for path in (_program(config.embedder), config.weights) if path]
+
+
+def _program(name: str) -> str | None:
+    return name if name.endswith(".pt2") else None
+
+
+def _open(ctx: Context, source: Context) -> "list[Forward]":
+    from labelops.nn.device import pick_device
+    from labelops.nn.forward import Forward
+    from labelops.nn.transform import Normalised
+
+    config, view = ctx.config, view_of(ctx)
+    device = pick_device(config.device)
+    nets = _own(ctx) if source is ctx else _of_infer(source)
+    return [
+        Forward(
+            Normalised(net.eval().requires_grad_(False), mean=view.mean, std=view.std),
+            device=device,
+            batch_rows=config.batch_rows,
+        )
+        for net in nets
+    ]
+
+
+def _own(ctx: Context) -> "list[nn.Module]":
+    from labelops.nn.architecture import load_classifier
+    from labelops.nn.program_maps import ProgramMaps
+    from labelops.nn.score_maps import score_maps_of
+
+    config = ctx.config
+    if _program(config.classifier):
+        return [ProgramMaps(_load_program(ctx, config.classifier))]
+    weights = load_weights(config.weights)
+    model = load_classifier(config.classifier, weights, n_classes=ctx.n_classes)
+    return [score_maps_of(model, config.classifier)]
+
+
+def _load_program(ctx: Context, path: str) -> "nn.Module":
+    from labelops.nn.device import pick_device
+    from pipelines.programs import load_program
+
+    return load_program(path, pick_device(ctx.config.device))
+
+
+def _of_infer(infer: Context) -> "list[nn.Module]":
+    from labelops.nn import architecture
+    from labelops.nn.program_maps import ProgramMaps
+    from pipelines.stages.infer import input_column
+
+    config = infer.config
+    if (column := input_column(config, infer.columns)) != "image":
+        raise ValueError(
+            f"models that stage 'infer' made from pictures were expected, it used {column!r}. Set "
+            "infer.use = 'image', or name a classifier of your own as localize.classifier"
+        )
+    if config.train != "heads":
+        trained = [_trained(infer, f) for f in range(config.folds)]
+        return [_joined(model.backbone, model.head) for model in trained]
+    if config.embedder == "pixels":
+        raise ValueError(
+            "an embedder that averages over cells was expected in stage 'infer', got 'pixels', "
+            "which does not. Name a classifier of torchvision as infer.embedder, or one of your "
+            "own as localize.classifier"
+        )
+    heads = [_head(infer, f) for f in range(config.folds)]
+    if config.is_program:
+        program = _load_program(infer, config.embedder)
+        return [ProgramMaps(program, head) for head in heads]
+    backbone = architecture.load_backbone(config.embedder, load_weights(config.weights))
+    return [_joined(backbone, head) for head in heads]
+
+
+def _trained(infer: Context, fold: int) -> Any:
+    from labelops.nn.classifier import new_classifier
+
+    model = new_classifier(infer.config.embedder, n_classes=infer.n_classes, seed=0)
+    model.load_state_dict(load_weights(infer.artifact("train", weights_file(fold))))
+    return model
+
+
+def _joined(backbone: "nn.Module", head: "nn.Linear") -> "nn.Module":
+    from torch import nn
+
+    from labelops.nn.score_maps import ScoreMaps
+
+    return ScoreMaps(nn.Sequential(backbone, nn.Flatten(), head), head)
+
+
+def _head(infer: Context, fold: int) -> "nn.Linear":
+    """Return the head of a fold for features as they come, not standardised."""
+    import torch
+    from torch import nn
+
+    found = infer.own("heads")
+    weight = found["weight"][fold] / found["std"][:, None]
+    bias = found["bias"][fold] - found["mean"] @ weight
+    with torch.random.fork_rng(devices=[]):
+        head = nn.Linear(*weight.shape)
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy(weight.T.copy()))
+        head.bias.copy_(torch.from_numpy(bias))
+    return head

@@ -1,0 +1,263 @@
+"""Stage `evaluate`: how right labels and predictions are, on items whose classes people settled.
+
+What is compared with the reference: the labels as given, as cleaned, what the classifier predicts,
+and what label maps show. Everything has an interval, from items drawn with replacement; classes
+that the reference does not know of an item count neither for nor against. Nothing depends on this
+stage: the reference chooses nothing here.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel, Field
+
+from labelops.multilabel.accuracy import real_share
+from labelops.multilabel.evaluate import (
+    micro_f1_gain,
+    rank_measures,
+    set_measures,
+    wrong_cells,
+)
+from labelops.multilabel.labels import UNKNOWN, LabelSets, from_flat, from_states, owners, states
+from labelops.multilabel.resampling import Measure, average, draws, measure
+from pipelines.frame import Frame
+from pipelines.label_sets import GIVEN, flat, given_columns, given_sets
+from pipelines.reference import n_rows, reference_sets
+from pipelines.stage import Arrays, Context, Map, Output, Reduce, Stage, Step
+
+SETS = ("given", "clean", "model", "maps")
+"""Sets of classes that can be compared; which of them there are depends on the earlier stages."""
+
+
+class Config(BaseModel, frozen=True, extra="forbid"):
+    """Settings of stage `evaluate`."""
+
+    reference: str | None = Field(
+        default=None,
+        description="Local Parquet or CSV file with item_id and true_labels of some items. "
+        "Absent: nothing is done.",
+    )
+    cutoff: float = Field(
+        default=0.5,
+        ge=0.0,
+        le=1.0,
+        description="Probability from which a class counts as predicted, where items may have "
+        "several; else the most probable one is.",
+    )
+    max_items: int = Field(
+        default=50_000, ge=1, description="Items that are compared, at most about."
+    )
+    n_draws: int = Field(default=200, ge=20, description="Draws for the intervals.")
+
+
+def skip(config: Config, columns: frozenset[str]) -> str | None:
+    """Return why there is nothing to do, or None."""
+    if config.reference is None:
+        return "no reference is named (evaluate.reference)"
+    if not {"given", GIVEN} & columns:
+        return "items have no labels"
+    return None
+
+
+def _optional(columns: frozenset[str]) -> list[str]:
+    names = ("labels_clean", "label_clean", "pred_probs", "present_ids")
+    return [name for name in names if name in columns]
+
+
+def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
+    """Return the columns that it needs."""
+    given = given_columns(columns) or ["given"]
+    return ["item_id", "item_hash", *given, *_optional(columns)]
+
+
+COLUMNS = ("wrong_as_given", "wrong_as_cleaned")
+
+
+def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
+    """Return the columns of the sidecar."""
+    return ["item_id", *COLUMNS]
+
+
+def steps(config: Config, ctx: Context) -> Sequence[Step]:
+    """Return the steps: wrong labels of every item that is known, then measures."""
+    needed = reads(config, ctx.columns)
+    fields = [("item_id", ctx.types["item_id"]), *((name, pa.int32()) for name in COLUMNS)]
+    narrow = [name for name in needed if name not in ("pred_probs", "item_hash")]
+    return [
+        Map(
+            name="compare",
+            reads=narrow,
+            writes={ctx.stage: Output(schema=pa.schema(fields))},
+            apply=count_wrong,
+        ),
+        Reduce(
+            name="measures", reads=needed, summarize=collect, merge=merge_items, finish=measure_all
+        ),
+    ]
+
+
+# -- sets of classes -------------------------------------------------------------------------------
+
+
+def _present(frame: Frame, ctx: Context, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Return which classes some items have, as given, cleaned, and seen in maps; bool, (n, K)."""
+    given = _as_table(_given(frame, ctx), rows)
+    found = {"given": given}
+    clean = _clean(frame, ctx, rows)
+    if clean is not None:
+        table, is_settled = clean
+        # What waits for a person is as given until then.
+        found["clean"] = np.where(is_settled[:, None], table, given)
+    if "present_ids" in frame:
+        ids, start = flat(frame["present_ids"])
+        found["maps"] = _as_table(_sets(ids.to_numpy(), start, ctx), rows)
+    return found
+
+
+def _given(frame: Frame, ctx: Context) -> LabelSets:
+    if GIVEN in ctx.columns:
+        return given_sets(frame, ctx)
+    return _sets(frame.array("given"), np.arange(frame.n + 1), ctx)
+
+
+def _sets(ids: np.ndarray, start: np.ndarray, ctx: Context) -> LabelSets:
+    return from_flat(ids, start, n_classes=ctx.n_classes)
+
+
+def _as_table(sets: LabelSets, rows: np.ndarray) -> np.ndarray:
+    """Return which classes are present in some rows."""
+    at = np.full(sets.n_items, -1)
+    at[rows] = np.arange(len(rows))
+    item = at[owners(sets.start)]
+    table = np.zeros((len(rows), sets.n_classes), bool)
+    table[item[item >= 0], sets.ids[item >= 0]] = True
+    return table
+
+
+def _clean(frame: Frame, ctx: Context, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    name = "labels_clean" if "labels_clean" in frame else "label_clean"
+    if name not in frame:
+        return None
+    column = frame[name]
+    is_settled = column.is_valid().to_numpy(zero_copy_only=False)
+    if name == "labels_clean":
+        labels, start = flat(column)
+    else:
+        labels, start = column.drop_null(), np.append(0, np.cumsum(is_settled))
+    known = ctx.labels(np.arange(ctx.n_classes))
+    ids = pc.index_in(labels.cast(known.type), value_set=known).to_numpy(zero_copy_only=False)
+    return _as_table(_sets(ids, start, ctx), rows), is_settled[rows]
+
+
+def count_wrong(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
+    """Write how many known classes of each item are wrong; null for what nobody settled."""
+    rows, truth = reference_sets(ctx.config.reference, frame["item_id"], ctx)
+    table, present = states(truth), _present(frame, ctx, rows)
+    columns = {"item_id": frame["item_id"]}
+    for name, kind in zip(COLUMNS, ("given", "clean"), strict=True):
+        n_wrong, is_known = np.zeros(frame.n, np.int32), np.zeros(frame.n, bool)
+        if kind in present:
+            n_wrong[rows] = wrong_cells(present[kind], table).sum(axis=1)
+            is_known[rows] = True
+        columns[name] = pa.array(n_wrong, mask=~is_known)
+    return {ctx.stage: pa.table(columns)}
+
+
+# -- measures --------------------------------------------------------------------------------------
+
+
+def collect(frame: Frame, ctx: Context) -> Arrays:
+    """Return a shard's items that the reference knows, dense."""
+    rows, truth = reference_sets(ctx.config.reference, frame["item_id"], ctx)
+    hashes = frame.array("item_hash")[rows]
+    table = states(truth)
+    if ctx.config.max_items < ctx.n_items:
+        # By hash, so that it does not matter which shard an item is in.
+        share = min(1.0, ctx.config.max_items / max(n_rows(ctx.config.reference), 1))
+        chosen = hashes <= np.uint64(min(int(share * 2**64), 2**64 - 1))
+        rows, hashes, table = rows[chosen], hashes[chosen], table[chosen]
+    found: Arrays = {"item_hash": hashes, "truth": table, **_present(frame, ctx, rows)}
+    if "pred_probs" in frame:
+        found["probs"] = frame.array("pred_probs")[rows].astype(np.float32)
+    return found
+
+
+def merge_items(a: Arrays, b: Arrays) -> Arrays:
+    """Return the items of both; `measure_all` brings them into the order of their hashes."""
+    return {name: np.concatenate([a[name], b[name]]) for name in a}
+
+
+def measure_all(summary: Arrays, ctx: Context) -> Arrays:
+    """Measure everything that there is.
+
+    Returns
+    -------
+    For sets `given`, `clean`, `model`, `maps`: `<set>_subset_accuracy`, `<set>_micro_f1`,
+    `<set>_macro_f1`, each (value, low, high), `<set>_class_f1` (K,) and `<set>_micro_f1_gain` over
+    `given`. Of probabilities: `mean_average_precision`, `real_accuracy`, `multilabel_accuracy`,
+    `exact_set_accuracy`, `class_average_precision`. Where items have one label each:
+    `given_real_accuracy` and `clean_real_accuracy`. `n_items`, `n_known_cells`; `n_present` (K,).
+    """
+    order = np.argsort(summary["item_hash"], kind="stable")
+    items = {name: values[order] for name, values in summary.items()}
+    truth = from_states(items["truth"])
+    found: Arrays = {
+        "n_items": np.array(truth.n_items),
+        "n_known_cells": np.array(int((items["truth"] != UNKNOWN).sum())),
+        "n_present": (items["truth"] == 1).sum(axis=0),
+    }
+    if "probs" in items:
+        found |= _rank(items["probs"], truth, ctx)
+        items["model"] = _predicted(items["probs"], ctx)
+    for name in SETS:
+        if name in items:
+            found |= _set(name, items, truth, ctx)
+    return found
+
+
+def _predicted(probs: np.ndarray, ctx: Context) -> np.ndarray:
+    if GIVEN in ctx.columns:
+        return np.asarray(probs >= ctx.config.cutoff)
+    return np.asarray(np.arange(probs.shape[1]) == probs.argmax(axis=1)[:, None])
+
+
+def _rng(ctx: Context) -> np.random.Generator:
+    # The same for all measures: they are of the same draws.
+    return np.random.default_rng(ctx.seed("draws"))
+
+
+def _rank(probs: np.ndarray, truth: LabelSets, ctx: Context) -> Arrays:
+    found = rank_measures(probs, truth, rng=_rng(ctx), n_draws=ctx.config.n_draws)
+    return {name: np.array(value, np.float64) for name, value in found._asdict().items()}
+
+
+def _set(name: str, items: Arrays, truth: LabelSets, ctx: Context) -> Arrays:
+    n_draws, table = ctx.config.n_draws, items[name]
+    measured = set_measures(table, truth, rng=_rng(ctx), n_draws=n_draws)
+    found = {f"{name}_{key}": np.array(value) for key, value in measured._asdict().items()}
+    if name != "given":
+        gain = micro_f1_gain(table, items["given"], truth, rng=_rng(ctx), n_draws=n_draws)
+        found[f"{name}_micro_f1_gain"] = np.array(gain)
+    if GIVEN not in ctx.columns and name in ("given", "clean"):
+        found[f"{name}_real_accuracy"] = np.array(_real(table, truth, ctx))
+    return found
+
+
+def _real(table: np.ndarray, truth: LabelSets, ctx: Context) -> Measure:
+    weights = draws(truth.n_items, rng=_rng(ctx), n_draws=ctx.config.n_draws)
+    return measure(average(real_share(table.argmax(axis=1), truth), weights))
+
+
+STAGE = Stage(
+    name="evaluate",
+    version=1,
+    doc="How right labels and predictions are, on items whose classes people settled.",
+    config=Config,
+    steps=steps,
+    reads=reads,
+    writes=writes,
+    skip=skip,
+    files=lambda config: [config.reference] if config.reference else [],
+)

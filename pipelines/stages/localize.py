@@ -1,0 +1,314 @@
+"""Stage `localize`: what a classifier sees in every cell of a picture, and so which classes it has.
+
+A classifier that ends in "mean over cells, linear" is asked before the mean. What it says is stored
+sparse (`map_ids`, `map_scores`, `map_rest`): a label for any crop (`labelops.nn.localized`). The
+classes of the whole picture (`present_ids`) are those that some cell is sure enough of, with a
+cutoff for each class chosen on items of known classes. Pictures with one label each thus get all of
+theirs: from single to multi, from global to localized.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Literal, NamedTuple, Self
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, Field, model_validator
+
+from labelops import label_maps
+from labelops.label_peaks import binary_peaks, peaks
+from labelops.multilabel.cutoffs import sets_from
+from labelops.soft import id_type
+from pipelines.errors import DataError
+from pipelines.frame import Frame
+from pipelines.images import Limits, check_type
+from pipelines.inference.embed import pictures, prepare_whole
+from pipelines.inference.score_maps import INFER, grid_of, open_models, view_of
+from pipelines.label_sets import GIVEN, given_columns, ids_type, lists_of
+from pipelines.map_columns import COLUMNS, METADATA, MapFacts, columns_of, map_fields, maps_of
+from pipelines.map_evidence import (
+    collect_evidence,
+    evidence_folder,
+    evidence_in,
+    evidence_schema,
+    find_cutoffs,
+    merge_evidence,
+)
+from pipelines.stage import Arrays, Context, Map, Output, Reduce, Stage, Step, Tables
+
+PIXEL_BYTES, SCORE_BYTES = 128 * 2**20, 64 * 2**20
+"""Pictures, and scores of all classes in all cells, that are held at a time."""
+
+PEAKS = {"softmax": peaks, "logistic": binary_peaks}
+
+
+class Config(BaseModel, frozen=True, extra="forbid"):
+    """Settings of stage `localize`."""
+
+    classifier: str | None = Field(
+        default=None,
+        description="infer: the models that stage infer made, each for the items it has not seen. "
+        "Or the name of a torchvision classifier, or the path of a torch.export program (.pt2), of "
+        "the classes of the data in their order. Absent: nothing is done.",
+    )
+    weights: str | None = Field(
+        default=None, description="File with the weights of a torchvision classifier."
+    )
+    output: Literal["softmax", "logistic"] | None = Field(
+        default=None,
+        description="softmax: a cell has one class; logistic: each class by itself. Absent: "
+        "logistic for what stage infer made of lists of labels, else softmax.",
+    )
+    k: int = Field(default=5, ge=1, le=1000, description="Classes stored in each cell.")
+    image_size: int | None = Field(
+        default=None,
+        ge=16,
+        le=4096,
+        description="Whole pictures are squashed to a square of this side. Absent: that of stage "
+        "infer, or 224.",
+    )
+    mean: tuple[float, float, float] = Field(
+        default=(0.485, 0.456, 0.406),
+        description="Subtracted from channels scaled to [0, 1]; those of infer for its models.",
+    )
+    std: tuple[float, float, float] = Field(
+        default=(0.229, 0.224, 0.225), description="Divided by, after that; likewise."
+    )
+    reference: str | None = Field(
+        default=None,
+        description="Parquet or CSV file (item_id, true_labels) on which cutoffs are chosen. "
+        "Absent: on the given labels.",
+    )
+    evidence_items: int = Field(
+        default=50_000, ge=1, description="Items on which cutoffs are chosen, at most about."
+    )
+    max_image_bytes: int = Field(
+        default=64 * 2**20, ge=1, description="Larger files go to quarantine undecoded."
+    )
+    max_image_pixels: int = Field(
+        default=64_000_000, ge=1, description="Larger pictures go to quarantine undecoded."
+    )
+    batch_rows: int = Field(default=64, ge=1, le=65_536, description="Pictures at a time.")
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="auto: a GPU if there is one.",
+    )
+
+    @model_validator(mode="after")
+    def _check_classifier(self) -> Self:
+        name = self.classifier
+        wants_weights = name is not None and name != INFER and not name.endswith(".pt2")
+        if wants_weights and self.weights is None:
+            raise ValueError(
+                f"classifier = {name!r} needs weights, the path of a safetensors file or a torch "
+                "state dict; or classifier = 'infer'"
+            )
+        if self.weights is not None and not wants_weights:
+            raise ValueError(f"weights are of no use with classifier = {name!r}; leave them out")
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be positive, got {self.std}")
+        return self
+
+    @property
+    def limits(self) -> Limits:
+        """What is refused before it is decoded."""
+        return Limits(max_bytes=self.max_image_bytes, max_pixels=self.max_image_pixels)
+
+
+def skip(config: Config, columns: frozenset[str]) -> str | None:
+    """Return why there is nothing to do, or None."""
+    if config.classifier is None:
+        return "no classifier is named (localize.classifier)"
+    return None if "image" in columns else "there is no column 'image'"
+
+
+def _label_columns(columns: frozenset[str]) -> list[str]:
+    return given_columns(columns) or (["given"] if "given" in columns else [])
+
+
+def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
+    """Return the columns that it needs."""
+    fold = ["fold"] if config.classifier == INFER else []
+    return ["item_id", "item_hash", "image", *fold, *_label_columns(columns)]
+
+
+def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
+    """Return the columns of the sidecar."""
+    return ["item_id", *COLUMNS, "present_ids", "present_probs", "present_cells"]
+
+
+def files(config: Config) -> Sequence[str]:
+    """Return the files whose content is part of the settings."""
+    name = config.classifier
+    program = name if name is not None and name.endswith(".pt2") else None
+    return [path for path in (program, config.weights, config.reference) if path is not None]
+
+
+def steps(config: Config, ctx: Context) -> Sequence[Step]:
+    """Return the steps: maps of every picture, cutoffs from a sample, then the sets of classes."""
+    try:
+        check_type(ctx.types["image"])
+    except TypeError as err:
+        raise DataError(f"stage {ctx.stage!r}: {err}") from err
+    if not _label_columns(ctx.columns) and config.reference is None:
+        raise DataError(
+            f"stage {ctx.stage!r}: labels or a reference were expected, to choose cutoffs on. Map "
+            "a column to 'label' or 'labels' in data.columns, or set localize.reference"
+        )
+    facts = _facts(ctx)
+    fields = map_fields(facts)
+    found = [
+        ("present_ids", ids_type(ctx.n_classes)),
+        ("present_probs", pa.list_(pa.float32())),
+        ("present_cells", pa.list_(pa.uint32())),
+    ]
+    item_id = ("item_id", ctx.types["item_id"])
+    schema = pa.schema([item_id, *fields, *found], metadata={METADATA: facts.to_json()})
+    return [
+        Map(
+            name="maps",
+            reads=reads(config, ctx.columns),
+            writes={
+                _maps_folder(ctx): Output(schema=pa.schema(fields), ipc=True),
+                evidence_folder(ctx): Output(schema=evidence_schema(ctx), rows="some", ipc=True),
+            },
+            apply=make_maps,
+        ),
+        Reduce(
+            name="cutoffs",
+            reads=[evidence_folder(ctx)],
+            summarize=collect_evidence,
+            merge=merge_evidence,
+            finish=find_cutoffs,
+        ),
+        Map(
+            name="sets",
+            reads=["item_id", *COLUMNS],
+            writes={ctx.stage: Output(schema=schema, row_group_rows=16_384)},
+            apply=find_sets,
+        ),
+        Reduce(name="totals", reads=["present_ids"], summarize=count_sets),
+    ]
+
+
+def _maps_folder(ctx: Context) -> str:
+    return f"{ctx.stage}/_maps"
+
+
+def _facts(ctx: Context) -> MapFacts:
+    config = ctx.config
+    is_logistic = config.classifier == INFER and GIVEN in ctx.columns
+    output = config.output or ("logistic" if is_logistic else "softmax")
+    k = min(config.k, ctx.n_classes)
+    return MapFacts(*grid_of(ctx), k, ctx.n_classes, output, view_of(ctx).side)
+
+
+# -- maps ------------------------------------------------------------------------------------------
+
+
+class Chunk(NamedTuple):
+    """Pictures of some rows of a shard."""
+
+    rows: np.ndarray
+    images: np.ndarray
+
+
+def make_maps(frame: Frame, ctx: Context) -> Iterator[Tables]:
+    """Write the maps of a shard's pictures, and what cutoffs are chosen on; reject bad pictures."""
+    models, facts = open_models(ctx), _facts(ctx)
+    evidence = evidence_in(frame, ctx)
+    fold = frame.array("fold") if len(models) > 1 else np.zeros(frame.n, np.int64)
+    for rows, images in _chunks(frame, ctx, facts):
+        scores = np.empty((len(rows), facts.n_classes * facts.height * facts.width), np.float32)
+        for f in np.unique(fold[rows]).tolist():
+            here = np.flatnonzero(fold[rows] == f)
+            scores[here] = models[f](images[here])
+        grid = (facts.n_classes, facts.height, facts.width)
+        maps = label_maps.sparsify_maps(scores.reshape(-1, *grid), k=facts.k)
+        chosen = np.flatnonzero(evidence.is_wanted[rows])
+        sure, _ = PEAKS[facts.output](_take(maps, chosen))
+        yield {
+            _maps_folder(ctx): pa.table(columns_of(maps)),
+            evidence_folder(ctx): evidence.table(rows[chosen], sure),
+        }
+
+
+def _chunks(frame: Frame, ctx: Context, facts: MapFacts) -> Iterator[Chunk]:
+    """Yield as many pictures as batches can be filled with, whatever fold they are of."""
+    view = view_of(ctx)
+    cells = facts.n_classes * facts.height * facts.width
+    most = min(PIXEL_BYTES // (3 * view.side**2), SCORE_BYTES // (4 * cells))
+    most = max(most, ctx.config.batch_rows)
+    make = partial(prepare_whole, side=view.side, limits=view.limits)
+    rows: list[int] = []
+    held: list[np.ndarray] = []
+    for row, image in pictures(frame, make, n_threads=1):
+        rows.append(row)
+        held.append(image)
+        if len(rows) == most:
+            yield Chunk(np.array(rows), np.stack(held))
+            rows, held = [], []
+    if rows:
+        yield Chunk(np.array(rows), np.stack(held))
+
+
+def _take(maps: label_maps.LabelMaps, rows: np.ndarray) -> label_maps.LabelMaps:
+    return label_maps.LabelMaps(maps.ids[rows], maps.scores[rows], maps.rest[rows], maps.n_classes)
+
+
+# -- sets ------------------------------------------------------------------------------------------
+
+
+def find_sets(frame: Frame, ctx: Context) -> Iterator[Tables]:
+    """Write the maps with the classes of the whole picture, the surest first."""
+    facts, cutoffs = _facts(ctx), ctx.own("cutoffs")["cutoff"]
+    most = max(64, SCORE_BYTES // (8 * ctx.n_classes))
+    ids = frame["item_id"]
+    for start, table in frame.batches(COLUMNS, most):
+        maps = maps_of(table, facts)
+        found = _sets_of(*PEAKS[facts.output](maps), cutoffs)
+        columns = {name: table.column(name) for name in COLUMNS}
+        yield {ctx.stage: pa.table({"item_id": ids.slice(start, len(table)), **columns, **found})}
+
+
+def _sets_of(sure: np.ndarray, cell: np.ndarray, cutoffs: np.ndarray) -> Mapping[str, pa.Array]:
+    # Compared as the cutoffs were chosen, in single precision.
+    single = sure.astype(np.float32)
+    is_present = sets_from(single, cutoffs) & (cell >= 0)
+    item, class_id = np.nonzero(is_present)
+    probs = single[item, class_id]
+    order = np.lexsort((class_id, -probs, item))
+    item, class_id, probs = item[order], class_id[order], probs[order]
+    start = np.searchsorted(item, np.arange(len(sure) + 1))
+    cells = cell[item, class_id].astype(np.uint32)
+    return {
+        "present_ids": lists_of(class_id.astype(id_type(sure.shape[1])), start),
+        "present_probs": lists_of(probs, start),
+        "present_cells": lists_of(cells, start),
+    }
+
+
+def count_sets(frame: Frame, ctx: Context) -> Arrays:
+    """Count in how many pictures each class was found, and how many have how many classes."""
+    lists = frame["present_ids"]
+    ids = lists.flatten().to_numpy()
+    lengths = lists.value_lengths().to_numpy()
+    return {
+        "n_present": np.bincount(ids, minlength=ctx.n_classes).astype(np.int64),
+        "n_items_with": np.bincount(lengths, minlength=ctx.n_classes + 1).astype(np.int64),
+    }
+
+
+STAGE = Stage(
+    name="localize",
+    version=1,
+    doc="Label maps: which classes every part of a picture shows, and the whole of it.",
+    config=Config,
+    steps=steps,
+    reads=reads,
+    writes=writes,
+    skip=skip,
+    files=files,
+    gpu=True,
+)
