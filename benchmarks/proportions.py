@@ -1,7 +1,8 @@
 """Labels from the totals of bags: accuracy of every method beside a supervised network.
 
     python benchmarks/proportions.py --data FOLDER --out RESULTS.json
-        [--sets adult,bank,fashion] [--bags 8,32,128,512,2048] [--seeds 5] [--first-seed 1] [--repair] [--table]
+        [--sets adult,bank,fashion] [--bags 8,32,128,512,2048] [--seeds 5] [--first-seed 1]
+        [--repair] [--table]
 
 FOLDER holds `tabular/adult.tsv.gz`, `tabular/bank_marketing.csv.gz` and, for `fashion`, the idx
 files of Fashion-MNIST in `fashion-mnist/`. A seed draws the test items (a fifth) and the order of
