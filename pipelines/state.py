@@ -195,6 +195,7 @@ def resolve(recipe: Recipe, source: Source) -> list[Entry]:
                     f"has nor an earlier stage writes; the source has {sorted(source.columns)}, "
                     f"earlier stages write {have}; in {source.uri}. Map the column in "
                     "data.columns, or add the stage that writes it"
+                    f"{_other_recipe(columns, missing)}"
                 )
             written[name] = list(stage.writes(config, columns))
             columns |= set(written[name])
@@ -202,6 +203,15 @@ def resolve(recipe: Recipe, source: Source) -> list[Entry]:
             key = _hash([key, name, stage.version, config.model_dump(mode="json"), files])
         entries.append(Entry(name, stage, config, skipped, key))
     return entries
+
+
+def _other_recipe(columns: frozenset[str], missing: Sequence[str]) -> str:
+    """Return a hint where single labels are asked of lists, or the other way round."""
+    if "given" in missing and "given_ids" in columns:
+        return "; recipe 'multilabel' is for lists of labels"
+    if "given_ids" in missing and "given" in columns:
+        return "; recipe 'audit' is for one label an item"
+    return ""
 
 
 def _hash(value: object) -> str:
