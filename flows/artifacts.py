@@ -5,7 +5,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipelines.report.model import Estimate, Report
+    from pipelines.report.model import Estimate, LabelLists, ListedClass, Report
 
 MOST_ROWS = 200
 """Longer tables are no help in a browser, and every row is stored with every run."""
@@ -44,6 +44,8 @@ def escape(text: str, most: int = 80) -> str:
 
 def class_table(report: "Report") -> list[Row]:
     """Return one row a class, the worst first."""
+    if report.lists is not None:
+        return [_listed(c) for c in report.lists.classes[:MOST_ROWS]]
     found = sorted(report.classes, key=lambda c: (-c.wrong_share.value, c.name))
     return [
         {
@@ -58,8 +60,49 @@ def class_table(report: "Report") -> list[Row]:
     ]
 
 
+def _listed(c: "ListedClass") -> Row:
+    return {
+        "class": c.name,
+        "given": c.given,
+        **{
+            f"{kind}{end}": number(value)
+            for kind, estimate in (("wrong", c.wrong), ("missing", c.missing))
+            for end, value in (
+                ("", estimate.value),
+                (" low", estimate.low),
+                (" high", estimate.high),
+            )
+        },
+        "flagged wrong": c.flagged_wrong,
+        "flagged missing": c.flagged_missing,
+    }
+
+
+def _suspects(lists: "LabelLists") -> list[Row]:
+    found = [
+        (item, group.name, kind)
+        for group in lists.suspects
+        for kind, items in (("missing", group.missing), ("wrong", group.wrong))
+        for item in items
+    ]
+    found.sort(key=lambda one: (-(one[0].score or 0.0), one[0].item_id, one[1]))
+    return [
+        {
+            "item": item.item_id,
+            "shard": item.shard,
+            "class": name,
+            "suspected": kind,
+            "given": item.given,
+            "probability": number(item.score),
+        }
+        for item, name, kind in found[:MOST_ROWS]
+    ]
+
+
 def issue_table(report: "Report") -> list[Row]:
     """Return the most suspicious items of every class, most suspicious first."""
+    if report.lists is not None:
+        return _suspects(report.lists)
     items = [item for group in report.worst for item in group.items]
     items.sort(key=lambda i: (math.inf if i.score is None else i.score, i.item_id))
     return [
@@ -103,6 +146,31 @@ def summary(report: "Report") -> str:
             f"({_percent(share.value)}{_interval(share)}).",
             "",
         ]
+    if report.lists is not None:
+        lists = report.lists
+        lines += [
+            f"About **{_count(lists.missing)}** labels are missing and **{_count(lists.wrong)}** "
+            f"of {lists.given:,} given ones wrong.",
+            "",
+        ]
+    if report.lists is not None and report.lists.added is not None:
+        lines += [
+            f"**{report.lists.added:,}** were added, **{report.lists.removed:,}** removed.",
+            "",
+        ]
+    if report.maps is not None:
+        lines += [
+            f"Label maps of {report.maps.pictures:,} pictures show **{report.maps.found_new:,}** "
+            "classes that were not given.",
+            "",
+        ]
+    if report.evaluation is not None and report.evaluation.measures:
+        lines += ["| against a reference | | |", "|---|---|---:|"]
+        lines += [
+            f"| {escape(one.of)} | {escape(one.name)} | {one.value.value:.3f} |"
+            for one in report.evaluation.measures
+        ]
+        lines.append("")
     if report.bags is not None:
         bags = report.bags
         lines += [

@@ -13,7 +13,9 @@ from pipelines.report.model import (
     ClassQuality,
     ConfusionMap,
     ConfusionTable,
+    Estimate,
     Ledger,
+    ListedClass,
     ReliabilityBin,
 )
 
@@ -112,6 +114,36 @@ def quality_bar(quality: ClassQuality, on: Axis) -> Bar:
     low = share.value if share.low is None else share.low
     high = share.value if share.high is None else share.high
     return Bar(*(min(max(v / on.top, 0.0), 1.0) for v in (share.value, low, high)))
+
+
+def list_axis(classes: Sequence[ListedClass]) -> Axis:
+    """One axis for the numbers of wrong and of missing labels of all classes."""
+    ends = [e.high or e.value for c in classes for e in (c.wrong, c.missing)]
+    # The intervals of a few classes may be very wide; the bars are what shall be seen.
+    most = max((e.value for c in classes for e in (c.wrong, c.missing)), default=0.0)
+    return count_axis(min(max(ends, default=0.0), 1.5 * most))
+
+
+def count_axis(largest: float) -> Axis:
+    """Return a round axis that holds a number of items.
+
+    Examples
+    --------
+    >>> count_axis(137)
+    Axis(top=150.0, ticks=(0.0, 50.0, 100.0, 150.0))
+    >>> count_axis(0).top
+    1.0
+    """
+    unit = 10.0 ** math.ceil(math.log10(max(largest, 1.0)))
+    share = axis(max(largest, 1.0) / unit)
+    return Axis(share.top * unit, tuple(round(tick * unit, 6) for tick in share.ticks))
+
+
+def estimate_bar(estimate: Estimate, on: Axis) -> Bar:
+    """Bar of a number with its interval."""
+    low = estimate.value if estimate.low is None else estimate.low
+    high = estimate.value if estimate.high is None else estimate.high
+    return Bar(*(min(max(v / on.top, 0.0), 1.0) for v in (estimate.value, low, high)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,10 @@ import numpy as np
 from pipelines.report import model
 from pipelines.report.about import about, quarantine
 from pipelines.report.bags import bags, class_names
+from pipelines.report.label_lists import ListsPart
 from pipelines.report.limits import Limits
 from pipelines.report.look import Looker
-from pipelines.report.results import Gate, calibration, estimates, gate
+from pipelines.report.results import Gate, calibration, estimates, evaluation, gate
 from pipelines.report.scan import Chosen, Members, Names, Place, choose, left_out, members, places
 from pipelines.report.select import Rows
 from pipelines.results import load_result, result_name
@@ -82,8 +83,10 @@ class Collector:
         worst = {c: chosen.worst.of(c) for c in self._worst_classes(found.wrong_per_class)}
         conflicts = chosen.conflicts.smallest(limits.duplicate_sets)
         sets = members(self.run, conflicts[0], len(self.names), limits)
+        lists = ListsPart(self.run, self.names, limits, self.looker, self.result)
         self.looker.look(
             [
+                *lists.places(),
                 *places(*worst.values(), chosen.outliers.rows, chosen.changes.rows),
                 *sorted({place for listed in sets.values() for place in listed.places}),
             ]
@@ -114,6 +117,9 @@ class Collector:
             changes=self._changes(),
             rules=gated.rules,
             bags=bags(self.run, limits),
+            lists=lists.lists(chosen),
+            maps=lists.maps(),
+            evaluation=evaluation(self.find),
             quarantine=quarantine(self.run, limits),
             timings=facts.timings,
             facts=facts.facts,
@@ -181,15 +187,21 @@ class Collector:
         return model.Outliers(count=self.chosen.n_outliers, shown=shown)
 
     def _gate(self) -> Gate:
-        name = self.stage("decide")
+        from labelops.decide import HELD_TEXT, Held, rules
+        from labelops.multilabel.decide import LabelPolicy
+        from labelops.multilabel.decide import rules as list_rules
+
+        kind = "decide" if self.stage("decide") is not None else "decide_labels"
+        name = self.stage(kind)
         if name is None:
             return Gate()
-        from labelops.decide import HELD_TEXT, Held, rules
-
         settings = self.run.entry(name).config.model_dump()
-        listed = rules(float(settings.get("relabel_confidence", 1.0)))
+        if kind == "decide":
+            listed = rules(float(settings.get("relabel_confidence", 1.0)))
+        else:
+            listed = list_rules(LabelPolicy(*(settings[name] for name in LabelPolicy._fields)))
         return gate(
-            self.find,
+            lambda _, array: self.find(kind, array),
             {rule.name: rule.text for rule in listed},
             {held.name.lower(): text for held, text in zip(Held, HELD_TEXT, strict=True)},
         )

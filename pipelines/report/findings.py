@@ -27,6 +27,8 @@ def findings(report: Report, most: int = 6) -> tuple[Finding, ...]:
 def _all(report: Report) -> Iterator[Finding]:
     yield from _accounts(report)
     yield from _bags(report)
+    yield from _lists(report)
+    yield from _maps(report)
     yield from _confusion(report)
     yield from _worst_class(report)
     yield from _review(report)
@@ -75,6 +77,46 @@ def _bags(report: Report) -> Iterator[Finding]:
         )
 
 
+def _lists(report: Report) -> Iterator[Finding]:
+    lists = report.lists
+    if lists is None or not lists.classes:
+        return
+    for kind in ("missing", "wrong"):
+        sure = [c for c in lists.classes if (getattr(c, kind).low or 0.0) > 0]
+        if not sure:
+            continue
+        worst = max(sure, key=lambda c: (getattr(c, kind).low, c.name))
+        number, name = getattr(worst, kind), clean(worst.name, NAME)
+        where = "though it was ruled out" if kind == "missing" else "though it is not there"
+        has = "have it" if kind == "missing" else "were given it"
+        yield Finding(
+            f"{name} has the most {kind} labels",
+            f"About {plural(number.value, 'item')} {has} {where} (95\u202f% interval "
+            f"{count(number.low)} to {count(number.high)}); it was given to "
+            f"{plural(worst.given, 'item')}.",
+            "lists",
+        )
+    if lists.unknown:
+        yield Finding(
+            f"{plural(lists.unknown, 'class', 'classes')} of items nobody looked for",
+            "They are neither given nor ruled out, and nothing here says how many of them are "
+            "there.",
+            "lists",
+        )
+
+
+def _maps(report: Report) -> Iterator[Finding]:
+    maps = report.maps
+    if maps is None or maps.given_seen is None or maps.given_seen >= 0.5:
+        return
+    yield Finding(
+        f"Label maps show only {percent(maps.given_seen)} of the given labels",
+        "The classifier may be of other classes than the data, or in another order; or it cannot "
+        "tell what is in single cells. Do not train on its crops before that is settled.",
+        "maps",
+    )
+
+
 def _held_back(report: Report) -> Iterator[Finding]:
     held = sum(rule.proposed - rule.shipped for rule in report.rules)
     if held > 0:
@@ -93,7 +135,7 @@ def _review(report: Report) -> Iterator[Finding]:
             f"{plural(report.ledger.review, 'item')} {noun} for a person",
             "The model disagrees with the given label but is not sure enough to change it. "
             "They are in the set_aside folder; the worst of each class are shown below.",
-            "worst",
+            "worst" if report.lists is None else "suspects",
         )
 
 

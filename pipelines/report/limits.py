@@ -32,6 +32,13 @@ class Limits:
     open_bags: int = 12
     """Improbable bags before the rest is folded away."""
     bag_shares: int = 20
+    suspects: int = 480
+    """Items with a class that is missing or wrong, and as many with one that maps show."""
+    suspects_per_class: int = 6
+    overlay_side: int = 16
+    """Cells of an overlay a side; finer maps are drawn coarser."""
+    labels_named: int = 8
+    """Labels of an item that are named; the others are counted."""
     quarantine_examples: int = 5
     quarantine_reasons: int = 50
     excerpt: int = 200

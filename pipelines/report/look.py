@@ -21,6 +21,9 @@ from pipelines.run import frames
 from pipelines.state import Run
 from pipelines.store import open_store
 
+LISTS = ("given_ids", "labels_clean", "map_ids", "map_scores", "map_rest")
+"""Columns of lists that are looked up for chosen items only."""
+
 
 @dataclass(frozen=True)
 class Look:
@@ -50,7 +53,7 @@ class Looker:
 
     def look(self, wanted: Sequence[Place]) -> None:
         """Look items up, shard by shard."""
-        reads = [name for name in ("item_id", *NARROW) if name in self.types]
+        reads = [name for name in ("item_id", *NARROW, *LISTS) if name in self.types]
         by_shard: dict[int, list[int]] = {}
         for shard, row in wanted:
             if (shard, row) not in self._seen:
@@ -88,17 +91,25 @@ class Looker:
     ) -> Item:
         """Make the item at a place, as it is shown."""
         look = self._seen[place]
-        given, believed = look.values.get("given"), look.values.get("predicted")
+        believed = look.values.get("predicted")
         value = look.values.get(score)
         return Item(
             item_id=look.item_id,
             shard=place[0],
-            given=names.name(_int(given)),
+            given=self._given(look, names),
             believed=names.name(_int(believed)),
             score=float(value) if isinstance(value, float) else None,
             picture=look.picture,
             excerpt=look.excerpt,
         )
+
+    def _given(self, look: Look, names: Names) -> str:
+        listed = look.values.get("given_ids")
+        if not isinstance(listed, list):
+            return names.name(_int(look.values.get("given")))
+        most = self.limits.labels_named
+        shown = ", ".join(names.name(class_id) for class_id in listed[:most])
+        return f"{shown} and {len(listed) - most} more" if len(listed) > most else shown or "none"
 
     def values(self, place: Place) -> Mapping[str, object]:
         """Values of the sidecars at a place."""

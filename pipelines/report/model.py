@@ -26,6 +26,27 @@ class Picture:
     height: int
 
 
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """Neighbouring cells of a row of a label map in which a class is about equally sure."""
+
+    x: int
+    y: int
+    width: int
+    level: int
+    """4 where a cell is surer than the cutoff of the class, 1 to 3 where it comes near."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """Where in a picture a class is seen, in cells of its label map."""
+
+    name: str
+    columns: int
+    rows: int
+    patches: tuple[Patch, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
     """One example, as shown on the page."""
@@ -38,6 +59,7 @@ class Item:
     picture: Picture | None = None
     excerpt: str = ""
     note: str = ""
+    overlay: Overlay | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,6 +310,124 @@ class Bags:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ListedClass:
+    """One class where items may have several: how much of it is wrong, how much is missing."""
+
+    name: str
+    given: int
+    ruled_out: int
+    wrong: Estimate
+    """Items that were given the class and do not have it."""
+    missing: Estimate
+    """Items that have the class though it was ruled out."""
+    flagged_wrong: int
+    flagged_missing: int
+    removed: int | None = None
+    added: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspects:
+    """Items in which a class is probably missing or probably wrong, most probable first."""
+
+    name: str
+    n_missing: int
+    n_wrong: int
+    missing: tuple[Item, ...]
+    wrong: tuple[Item, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListEdit:
+    """One changed list of labels."""
+
+    item: Item
+    kept: tuple[str, ...]
+    removed: tuple[str, ...]
+    added: tuple[str, ...]
+    confidence: float | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelLists:
+    """Labels of items that may have several."""
+
+    given: int
+    """All labels together."""
+    unknown: int
+    """Classes of items that nobody spoke of, together; 0 where what is not given is ruled out."""
+    flagged_items: int
+    wrong: Estimate
+    missing: Estimate
+    classes: tuple[ListedClass, ...]
+    suspects: tuple[Suspects, ...]
+    suspects_left_out: int = 0
+    added: int | None = None
+    removed: int | None = None
+    by_reason: tuple[tuple[str, int], ...] = ()
+    edits: tuple[ListEdit, ...] = ()
+    n_edited: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenClass:
+    """A class that label maps show: from which probability on, and pictures it was not given."""
+
+    name: str
+    cutoff: float | None
+    """None where nothing is known of any class, and so none is found."""
+    known: int
+    """Items of which it is known that they have the class, among those cutoffs are chosen on."""
+    found: int
+    new: int
+    """Pictures in which it was found though not given."""
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelMapsFound:
+    """What label maps show of all pictures."""
+
+    pictures: int
+    columns: int
+    rows: int
+    per_cell: int
+    image_size: int
+    rule: str
+    chosen_on: int
+    given_seen: float | None
+    """Share of the given labels that the maps show, too."""
+    by_count: tuple[tuple[int, int], ...]
+    """Number of classes found, and how many pictures have so many."""
+    classes: tuple[SeenClass, ...]
+    classes_left_out: int = 0
+    found: int = 0
+    """Classes found in all pictures together."""
+    found_new: int = 0
+    """Those of them that were not given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """A measure of labels or predictions on items whose classes people settled."""
+
+    of: str
+    name: str
+    meaning: str
+    value: Estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """How right labels and predictions are, against a reference."""
+
+    items: int
+    cells: int
+    measures: tuple[Measured, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QuarantinedRow:
     """A row that could not be used; ``shard`` is the name of its source file."""
 
@@ -368,8 +508,18 @@ class Report:
     changes: Changes | None = None
     rules: tuple[Rule, ...] = ()
     bags: Bags | None = None
+    lists: LabelLists | None = None
+    maps: LabelMapsFound | None = None
+    evaluation: Evaluation | None = None
     quarantine: tuple[QuarantineReason, ...] = ()
     timings: tuple[StageTiming, ...] = ()
     facts: tuple[Fact, ...] = ()
     settings: tuple[Setting, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def n_changed(self) -> int:
+        """Changed labels: one an item, or any number where items have several."""
+        if self.lists is None:
+            return self.ledger.relabelled
+        return (self.lists.added or 0) + (self.lists.removed or 0)

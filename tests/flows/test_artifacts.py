@@ -19,6 +19,7 @@ from flows.artifacts import (
     summary,
 )
 from pipelines.report import model as m
+from tests.pipelines.listed_report import listed
 
 NASTY = "a|b\n# <img src=x onerror=alert(1)> [x](javascript:alert(1)) `*_~"
 
@@ -158,3 +159,20 @@ def test_bags__are_in_summary_and_table_with_tiny_p_values_kept() -> None:
     assert (row["bag"], row["p"], row["expected"]) == (NASTY, 1.23e-200, 1.5)
     assert "1** totals are improbable, 2 groups of bags did not settle" in summary(found)
     assert bag_table(example()) == []
+
+
+def test_tables__of_lists_name_classes_and_suspects_the_surest_first() -> None:
+    report = listed((NASTY, "cat"), pictures=False)
+    classes, suspects = class_table(report), issue_table(report)
+    json.dumps([classes, suspects], allow_nan=False)
+    assert [row["class"] for row in classes] == [NASTY, "cat"]
+    assert classes[0]["missing"] == 160.0
+    assert classes[0]["missing low"] == pytest.approx(112.0)
+    assert {row["suspected"] for row in suspects} == {"missing", "wrong"}
+    sure = [row["probability"] for row in suspects]
+    assert sure == sorted(sure, reverse=True)
+    text = summary(report)
+    assert "About **1,000** labels are missing and **500** of 4,100 given ones wrong." in text
+    assert "**210** were added, **45** removed." in text
+    assert "show **1,500** classes that were not given" in text
+    assert "labels as cleaned | Macro\\-F1 | 0.700 |" in text

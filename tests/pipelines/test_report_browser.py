@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.report.render import render
+from tests.pipelines.listed_report import listed
 from tests.pipelines.test_report_render import example, hostile
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
@@ -37,9 +38,16 @@ document.title = "wide " + page.scrollWidth + " of " + page.clientWidth;
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [320, 768])
-@pytest.mark.parametrize("name", ["usual", "long names"])
+@pytest.mark.parametrize("name", ["usual", "long names", "lists", "long lists"])
 def test_page__never_scrolls_sideways(tmp_path: Path, width: int, name: str) -> None:
-    html = render(example() if name == "usual" else hostile("Longunbreakablename" * 20))
+    long = "Longunbreakablename" * 20
+    make = {
+        "usual": example,
+        "long names": lambda: hostile(long),
+        "lists": listed,
+        "long lists": lambda: listed((long, long + "2", "ok"), text=long),
+    }
+    html = render(make[name]())
     # The policy forbids scripts, so the copy that is measured goes without it.
     open_page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html)
     (tmp_path / "page.html").write_text(open_page.replace("</body>", MEASURE))
@@ -57,6 +65,8 @@ def test_page__never_scrolls_sideways(tmp_path: Path, width: int, name: str) -> 
 @pytest.mark.slow
 def test_page__breaks_no_rule_of_its_own_policy(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
+    page.write_text(render(listed()))
+    assert "Content Security Policy" not in browse(tmp_path, "--dump-dom", page.as_uri())
     page.write_text(render(example(n=400)))
     assert "Content Security Policy" not in browse(tmp_path, "--dump-dom", page.as_uri())
     control = page.read_text().replace("<main>", '<main style="color: red">')

@@ -1,0 +1,92 @@
+"""Label maps as overlays: where in a picture a class is seen, in few marks."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy.special import logit
+
+from labelops.label_maps import LabelMaps
+from labelops.label_peaks import binary_cell_probs, cell_probs, class_map
+from labelops.soft import id_type
+from pipelines.map_columns import COLUMNS, MapFacts
+from pipelines.report.model import Overlay, Patch
+
+LEVELS = np.array([-3.0, -2.0, -1.0, 0.0])
+"""Log-odds above the class's cutoff from which a cell is drawn, ever stronger.
+
+Not probabilities: how sure single cells are depends on the classifier. One trained on means over
+cells is nearly sure of something in most of them.
+"""
+
+
+def overlay(
+    values: Mapping[str, object],
+    facts: MapFacts,
+    class_id: int,
+    name: str,
+    *,
+    cutoff: float,
+    most: int,
+) -> Overlay | None:
+    """Return where a class is seen in a picture, or None if nowhere.
+
+    Parameters
+    ----------
+    values
+        A row of the sidecar with label maps.
+    facts
+        What they are of.
+    class_id, name
+        The class.
+    cutoff
+        Probability from which the class counts as seen.
+    most
+        Cells a side; of finer maps the largest probability of a block counts.
+    """
+    lists = [values.get(column) for column in COLUMNS]
+    if not all(isinstance(one, list) for one in lists):
+        return None
+    seen = _coarse(_probs(lists, facts, class_id), most)
+    level = np.searchsorted(LEVELS, _log_odds(seen) - _log_odds(np.array(cutoff)), side="right")
+    level[seen == 0] = 0
+    patches = tuple(patch for y, row in enumerate(level.tolist()) for patch in _runs(y, row))
+    return Overlay(name, seen.shape[1], seen.shape[0], patches) if patches else None
+
+
+def _probs(lists: list[Any], facts: MapFacts, class_id: int) -> np.ndarray:
+    shape = (1, facts.k, facts.height, facts.width)
+    maps = LabelMaps(
+        np.array(lists[0], id_type(facts.n_classes)).reshape(shape),
+        np.array(lists[1], np.float32).reshape(shape),
+        np.array(lists[2], np.float32).reshape(1, facts.height, facts.width),
+        facts.n_classes,
+    )
+    probs = binary_cell_probs(maps) if facts.output == "logistic" else cell_probs(maps)
+    return np.asarray(class_map(maps, probs, class_id)[0])
+
+
+def _log_odds(p: np.ndarray) -> np.ndarray:
+    # float32 ends here; what lies beyond is one thing.
+    return np.asarray(logit(np.clip(p, 1e-7, 1 - 1e-7)))
+
+
+def _coarse(seen: np.ndarray, most: int) -> np.ndarray:
+    """Return the largest value of blocks, so that no side has more than so many."""
+    for axis in (0, 1):
+        step = -(-seen.shape[axis] // most)
+        starts = np.arange(0, seen.shape[axis], step)
+        seen = np.maximum.reduceat(seen, starts, axis=axis)
+    return seen
+
+
+def _runs(y: int, levels: list[int]) -> list[Patch]:
+    """Return the stretches of a row that have one level, without the empty ones."""
+    found: list[Patch] = []
+    for x, level in enumerate(levels):
+        last = found[-1] if found else None
+        if last is not None and last.level == level and last.x + last.width == x:
+            found[-1] = Patch(last.x, y, last.width + 1, level)
+        elif level:
+            found.append(Patch(x, y, 1, level))
+    return found
