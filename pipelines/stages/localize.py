@@ -4,10 +4,11 @@ A classifier that ends in "mean over cells, linear" is asked before the mean. Wh
 sparse (`map_ids`, `map_scores`, `map_rest`): a label for any crop (`labelops.nn.localized`). The
 classes of the whole picture (`present_ids`) are those that some cell is sure enough of, with a
 cutoff for each class chosen on items of known classes. Pictures with one label each thus get all of
-theirs: from single to multi, from global to localized.
+theirs: from single to multi, from global to localized. `map_decisions/` has a row for every class
+that was added, confirmed, or given and not seen.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Literal, NamedTuple, Self
 
@@ -16,16 +17,14 @@ import pyarrow as pa
 from pydantic import BaseModel, Field, model_validator
 
 from labelops import label_maps
-from labelops.label_peaks import binary_peaks, peaks
-from labelops.multilabel.cutoffs import sets_from
-from labelops.soft import id_type
 from pipelines.errors import DataError
 from pipelines.frame import Frame
 from pipelines.images import Limits, check_type
 from pipelines.inference.embed import pictures, prepare_whole
 from pipelines.inference.score_maps import INFER, grid_of, open_models, view_of
-from pipelines.label_sets import GIVEN, given_columns, ids_type, lists_of
-from pipelines.map_columns import COLUMNS, METADATA, MapFacts, columns_of, map_fields, maps_of
+from pipelines.label_sets import GIVEN
+from pipelines.ledger import log_schema
+from pipelines.map_columns import COLUMNS, METADATA, MapFacts, columns_of, map_fields
 from pipelines.map_evidence import (
     collect_evidence,
     evidence_folder,
@@ -34,12 +33,11 @@ from pipelines.map_evidence import (
     find_cutoffs,
     merge_evidence,
 )
-from pipelines.stage import Arrays, Context, Map, Output, Reduce, Stage, Step, Tables
+from pipelines.map_sets import LOG_FOLDER, PEAKS, count_sets, find_sets, label_columns, set_fields
+from pipelines.stage import Context, Map, Output, Reduce, Stage, Step, Tables
 
 PIXEL_BYTES, SCORE_BYTES = 128 * 2**20, 64 * 2**20
 """Pictures, and scores of all classes in all cells, that are held at a time."""
-
-PEAKS = {"softmax": peaks, "logistic": binary_peaks}
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
@@ -123,14 +121,10 @@ def skip(config: Config, columns: frozenset[str]) -> str | None:
     return None if "image" in columns else "there is no column 'image'"
 
 
-def _label_columns(columns: frozenset[str]) -> list[str]:
-    return given_columns(columns) or (["given"] if "given" in columns else [])
-
-
 def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
     """Return the columns that it needs."""
     fold = ["fold"] if config.classifier == INFER else []
-    return ["item_id", "item_hash", "image", *fold, *_label_columns(columns)]
+    return ["item_id", "item_hash", "image", *fold, *label_columns(columns)]
 
 
 def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
@@ -151,20 +145,19 @@ def steps(config: Config, ctx: Context) -> Sequence[Step]:
         check_type(ctx.types["image"])
     except TypeError as err:
         raise DataError(f"stage {ctx.stage!r}: {err}") from err
-    if not _label_columns(ctx.columns) and config.reference is None:
+    labels = label_columns(ctx.columns)
+    if not labels and config.reference is None:
         raise DataError(
             f"stage {ctx.stage!r}: labels or a reference were expected, to choose cutoffs on. Map "
             "a column to 'label' or 'labels' in data.columns, or set localize.reference"
         )
     facts = _facts(ctx)
     fields = map_fields(facts)
-    found = [
-        ("present_ids", ids_type(ctx.n_classes)),
-        ("present_probs", pa.list_(pa.float32())),
-        ("present_cells", pa.list_(pa.uint32())),
-    ]
     item_id = ("item_id", ctx.types["item_id"])
+    found = set_fields(ctx.n_classes)
     schema = pa.schema([item_id, *fields, *found], metadata={METADATA: facts.to_json()})
+    log_of = log_schema(ctx.types["item_id"], ctx.label_type)
+    log = {LOG_FOLDER: Output(schema=log_of, rows="some")} if labels else {}
     return [
         Map(
             name="maps",
@@ -184,9 +177,9 @@ def steps(config: Config, ctx: Context) -> Sequence[Step]:
         ),
         Map(
             name="sets",
-            reads=["item_id", *COLUMNS],
-            writes={ctx.stage: Output(schema=schema, row_group_rows=16_384)},
-            apply=find_sets,
+            reads=["item_id", *COLUMNS, *labels],
+            writes={ctx.stage: Output(schema=schema, row_group_rows=16_384), **log},
+            apply=write_sets,
         ),
         Reduce(name="totals", reads=["present_ids"], summarize=count_sets),
     ]
@@ -257,47 +250,9 @@ def _take(maps: label_maps.LabelMaps, rows: np.ndarray) -> label_maps.LabelMaps:
     return label_maps.LabelMaps(maps.ids[rows], maps.scores[rows], maps.rest[rows], maps.n_classes)
 
 
-# -- sets ------------------------------------------------------------------------------------------
-
-
-def find_sets(frame: Frame, ctx: Context) -> Iterator[Tables]:
-    """Write the maps with the classes of the whole picture, the surest first."""
-    facts, cutoffs = _facts(ctx), ctx.own("cutoffs")["cutoff"]
-    most = max(64, SCORE_BYTES // (8 * ctx.n_classes))
-    ids = frame["item_id"]
-    for start, table in frame.batches(COLUMNS, most):
-        maps = maps_of(table, facts)
-        found = _sets_of(*PEAKS[facts.output](maps), cutoffs)
-        columns = {name: table.column(name) for name in COLUMNS}
-        yield {ctx.stage: pa.table({"item_id": ids.slice(start, len(table)), **columns, **found})}
-
-
-def _sets_of(sure: np.ndarray, cell: np.ndarray, cutoffs: np.ndarray) -> Mapping[str, pa.Array]:
-    # Compared as the cutoffs were chosen, in single precision.
-    single = sure.astype(np.float32)
-    is_present = sets_from(single, cutoffs) & (cell >= 0)
-    item, class_id = np.nonzero(is_present)
-    probs = single[item, class_id]
-    order = np.lexsort((class_id, -probs, item))
-    item, class_id, probs = item[order], class_id[order], probs[order]
-    start = np.searchsorted(item, np.arange(len(sure) + 1))
-    cells = cell[item, class_id].astype(np.uint32)
-    return {
-        "present_ids": lists_of(class_id.astype(id_type(sure.shape[1])), start),
-        "present_probs": lists_of(probs, start),
-        "present_cells": lists_of(cells, start),
-    }
-
-
-def count_sets(frame: Frame, ctx: Context) -> Arrays:
-    """Count in how many pictures each class was found, and how many have how many classes."""
-    lists = frame["present_ids"]
-    ids = lists.flatten().to_numpy()
-    lengths = lists.value_lengths().to_numpy()
-    return {
-        "n_present": np.bincount(ids, minlength=ctx.n_classes).astype(np.int64),
-        "n_items_with": np.bincount(lengths, minlength=ctx.n_classes + 1).astype(np.int64),
-    }
+def write_sets(frame: Frame, ctx: Context) -> Iterator[Tables]:
+    """Write the maps with the classes of the whole picture, and the log."""
+    return find_sets(frame, ctx, _facts(ctx))
 
 
 STAGE = Stage(

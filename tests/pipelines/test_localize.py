@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 from labelops.label_maps import densify, pool, whole_boxes
 from labelops.nn import architecture
@@ -81,6 +81,63 @@ def test_localize__maps_say_which_colour_is_where(whole: Run) -> None:
     assert (maps.scores[:, 0] == 20).all()
     assert not maps.scores[:, 1].any()
     assert not maps.rest.any()
+
+
+def test_localize__logs_every_class_added_confirmed_and_not_seen(whole: Run) -> None:
+    _, classes = single_labelled()
+    log, given = read(whole, "map_decisions"), single_labelled()[0]["label"].to_pylist()
+    rows = {(r["item_id"], r["label_id"]): r for r in log.to_pylist()}
+    assert len(rows) == len(log) == sum(len(np.unique(one)) for one in classes)
+    for (item, class_id), row in rows.items():
+        is_given = given[item] == COLOURS[class_id]
+        assert class_id in classes[item]
+        assert row["rule"] == ("map-agrees" if is_given else "map-seen")
+        assert row["action"] == ("keep" if is_given else "add")
+        assert row["before"] == (COLOURS[class_id] if is_given else None)
+        assert row["after"] == row["evidence"]["believed"] == COLOURS[class_id]
+        assert row["p_correct"] > 0.9
+        assert row["actor"] == "stage localize"
+
+
+@pytest.mark.parametrize("unknown", [False, True])
+def test_localize__lists_of_labels_are_completed_and_contradicted(
+    program: str, tmp_path: Path, unknown: bool
+) -> None:
+    """Some contents are kept back, absent colours given; with three states some are ruled out."""
+    pixels, classes = mosaics(60, seed=3)
+    holds = [np.unique(one).tolist() for one in classes]
+    given = [h[1:] if i % 4 == 1 or i % 7 == 0 else h for i, h in enumerate(holds)]
+    wrong = [next((c for c in range(3) if c not in h), None) for h in holds]
+    for i in range(0, 60, 5):
+        given[i] = given[i] + ([wrong[i]] if wrong[i] is not None else [])
+    named = [[COLOURS[c] for c in g] for g in given]
+    table = table_of([png(one) for one in pixels], named, "labels")
+    absent = [[c for c in range(3) if c not in {*h, *g}] for h, g in zip(holds, given, strict=True)]
+    ids = [a + ([holds[i][0]] if i % 7 == 0 else []) for i, a in enumerate(absent)]
+    no = [[COLOURS[c] for c in listed] for listed in ids]
+    if unknown:
+        table = table.append_column("labels_negative", pa.array(no, pa.list_(pa.string())))
+    settings = [f"localize.classifier={program}", "localize.output=softmax", *PLAIN]
+    run = localize(tmp_path, table, [25, 35], *settings)
+    rows = {(r["item_id"], r["label_id"]): r for r in read(run, "map_decisions").to_pylist()}
+    expected = {}
+    for i, (h, g) in enumerate(zip(holds, given, strict=True)):
+        for c in {*h, *g}:
+            if c in g:
+                rule = "map-agrees" if c in h else "map-unseen"
+            else:
+                rule = "map-contradicts" if unknown and i % 7 == 0 else "map-seen"
+            expected[i, c] = rule
+    assert {key: row["rule"] for key, row in rows.items()} == expected
+    assert {"map-unseen", "map-seen"} <= set(expected.values())
+    for row in rows.values():
+        if row["rule"] == "map-contradicts":
+            assert (row["action"], row["before"], row["after"]) == ("review", None, None)
+        if row["rule"] == "map-unseen":
+            assert row["action"] == "keep"
+            assert row["p_correct"] < 0.1
+    rule = load_result(run.store, "localize", "cutoffs")["rule"]
+    assert rule == "f1"
 
 
 @pytest.mark.parametrize("sizes", [[31, 29], even(60, 7), [0, 1, 0, 59]])
@@ -229,6 +286,25 @@ def test_localize__whole_picture_is_what_stage_infer_says_of_it(
     # A logit of 4 is stored to within 0.002, and a probability moves by a quarter of that.
     np.testing.assert_allclose(got, want, atol=1e-3)
     assert np.ptp(want, axis=0).max() > 0.01
+
+
+def test_localize__heads_of_lists_of_labels_judge_each_class_by_itself(
+    weights: Path, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    images = [png(drawing(i % 3, rng)) for i in range(60)]
+    lists = [[COLOURS[i % 3], *([COLOURS[2]] if i % 3 < 2 and i % 2 else [])] for i in range(60)]
+    settings = [*WAYS["heads"], f"infer.embedder={SHUFFLE}", f"infer.weights={weights}"]
+    run = localize(
+        tmp_path, table_of(images, lists, "labels"), [25, 35], *settings,
+        "localize.classifier=infer", stages="infer",
+    )  # fmt: skip
+    maps, facts = maps_of(read(run)), MapFacts.of(read(run).schema)
+    assert facts.output == "logistic"
+    got = expit(pool(maps, whole_boxes(60)))
+    want = matrix(sidecar(run), "pred_probs")
+    np.testing.assert_allclose(got, want, atol=1e-3)
+    assert np.ptp(want.sum(axis=1)) > 0.1
 
 
 def test_localize__of_a_torchvision_classifier(weights: Path, tmp_path: Path) -> None:
