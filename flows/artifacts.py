@@ -149,8 +149,14 @@ def summary(report: "Report") -> str:
     if report.lists is not None:
         lists = report.lists
         lines += [
-            f"About **{_count(lists.missing)}** labels are missing and **{_count(lists.wrong)}** "
-            f"of {lists.given:,} given ones wrong.",
+            f"Confident learning counts **{_count(lists.missing)}** labels missing and "
+            f"**{_count(lists.wrong)}** of {lists.given:,} given ones wrong"
+            + (
+                f"; beliefs add up to **{lists.believed_missing:,.0f}** and "
+                f"**{lists.believed_wrong:,.0f}**."
+                if lists.believed_missing is not None and lists.believed_wrong is not None
+                else "."
+            ),
             "",
         ]
     if report.lists is not None and report.lists.added is not None:

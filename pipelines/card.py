@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from labelops import __version__
+from labelops.multilabel.beliefs import expected_errors
 from pipelines.bags.findings import bags_folder
 from pipelines.decided import counts_of, deciding_stage
 from pipelines.report.bags import bags
@@ -200,10 +201,11 @@ def _estimated(run: Run) -> list[str]:
         context = run.context("multilabel", run.layout())
         n_given = int(context.own("estimates")["n_given"][:, 1].sum())
         beliefs = context.own("beliefs")
-        wrong, missing = float(beliefs["wrong"]), float(beliefs["missing"])
-        n_missing = n_given * (1 - wrong) * missing / (1 - missing)
+        n_wrong, n_missing = expected_errors(
+            n_given, wrong=float(beliefs["wrong"]), missing=float(beliefs["missing"])
+        )
         return [
-            f"Of {n_given:,} labels about {n_given * wrong:,.0f} are believed wrong, and about "
+            f"Of {n_given:,} labels about {n_wrong:,.0f} are believed wrong, and about "
             f"{n_missing:,.0f} missing. Where the model is weak that is too many.",
             "",
         ]

@@ -119,3 +119,23 @@ def p_turned(signs: Signs, learned: Learned) -> np.ndarray:
         learned.opinion,
     )
     return np.asarray(np.where(signs.is_given, 1 - present, present))
+
+
+def expected_errors(n_given: int, *, wrong: float, missing: float) -> tuple[float, float]:
+    """Return how many given classes are wrong, and how many present ones were not given.
+
+    Parameters
+    ----------
+    n_given
+        Number of given classes of all items.
+    wrong
+        Share of the given classes that are not there, 0 … 1.
+    missing
+        Share of the present classes that were ruled out, below 1.
+
+    Examples
+    --------
+    >>> expected_errors(90, wrong=0.0, missing=0.1)
+    (0.0, 10.0)
+    """
+    return n_given * wrong, n_given * (1 - wrong) * missing / (1 - missing)

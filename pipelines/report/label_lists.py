@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
+from labelops.multilabel.beliefs import expected_errors
 from pipelines.frame import Frame
 from pipelines.label_sets import flat
 from pipelines.map_columns import MapFacts
@@ -184,12 +185,20 @@ class ListsPart:
         outcome = self.result("decide_labels", "outcome")
         shown = self._shown(missing, wrong)
         n_given, n_known = found["n_given"][:, 1], found["n_given"].sum()
+        beliefs = self.result("multilabel", "beliefs")
+        believed: tuple[float | None, float | None] = (None, None)
+        if beliefs is not None:
+            believed = expected_errors(
+                int(n_given.sum()), wrong=float(beliefs["wrong"]), missing=float(beliefs["missing"])
+            )
         return model.LabelLists(
             given=int(n_given.sum()),
             unknown=max(self._n_live() * len(self.names) - int(n_known), 0),
             flagged_items=self._n_flagged,
             wrong=_total(found, "wrong", 1),
             missing=_total(found, "missing", 0),
+            believed_wrong=believed[0],
+            believed_missing=believed[1],
             classes=tuple(self._class(found, c, outcome) for c in _by_doubt(found)),
             suspects=tuple(
                 model.Suspects(

@@ -362,6 +362,9 @@ class LabelLists:
     missing: Estimate
     classes: tuple[ListedClass, ...]
     suspects: tuple[Suspects, ...]
+    believed_wrong: float | None = None
+    believed_missing: float | None = None
+    """What beliefs add up to, which allow for a model that does not fit the given labels."""
     suspects_left_out: int = 0
     added: int | None = None
     removed: int | None = None
