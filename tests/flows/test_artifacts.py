@@ -172,7 +172,11 @@ def test_tables__of_lists_name_classes_and_suspects_the_surest_first() -> None:
     sure = [row["probability"] for row in suspects]
     assert sure == sorted(sure, reverse=True)
     text = summary(report)
-    assert "About **1,000** labels are missing and **500** of 4,100 given ones wrong." in text
+    counted = "Confident learning counts **1,000** labels missing and **500** of 4,100 given ones"
+    assert f"{counted} wrong." in text
+    believing = replace(report.lists, believed_wrong=40.4, believed_missing=900.0)
+    text = summary(replace(report, lists=believing))
+    assert f"{counted} wrong; beliefs add up to **900** and **40**." in text
     assert "**210** were added, **45** removed." in text
     assert "show **1,500** classes that were not given" in text
     assert "labels as cleaned | Macro\\-F1 | 0.700 |" in text
