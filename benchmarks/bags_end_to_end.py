@@ -1,13 +1,15 @@
 """Bags from shards to beliefs: time, memory, growth, and what part of it messages take.
 
     python benchmarks/bags_end_to_end.py [--items 100000,1000000] [--bags 512,2048] [--folder DIR]
-        [--shards 16] [--epochs 60]
+        [--shards 16] [--epochs 60] [--waves 300] [--strength 1]
 
 Items have 16 features, two classes and lie in bags drawn at random over all shards. A run is the
 recipe `proportions` with one round, in a process of its own: check, group, regression on totals,
 five neighbours, messages with the strength that held-out totals choose, network, beliefs written.
 Messages are the propagation itself; choosing a strength propagates four times more. The goal is
-that messages take at most a quarter of the time of training the network on the same data.
+that messages take at most a quarter of the time of training the network on the same data. Where
+held-out totals choose to hear nothing from neighbours there is next to nothing to pass on;
+--strength makes neighbours heard, to measure it.
 """
 
 import argparse
@@ -74,7 +76,20 @@ def timed(seconds: dict[str, float], name: str, work: Callable[..., Any]) -> Cal
     return wrapped
 
 
-def run_one(folder: Path, epochs: int) -> None:
+def force(strength: float) -> None:
+    """Let neighbours be heard so much, after the choice has taken its time."""
+    from labelops.nn import bag_rounds
+
+    choose = bag_rounds.choose_strength
+
+    def forced(*args: Any, **settings: Any) -> float:
+        choose(*args, **settings)
+        return strength
+
+    bag_rounds.choose_strength = forced
+
+
+def run_one(folder: Path, epochs: int, waves: int, strength: float | None) -> None:
     """Run the recipe and print what it took as JSON; for a process of its own."""
     import importlib
 
@@ -85,10 +100,16 @@ def run_one(folder: Path, epochs: int) -> None:
     for name, (module, function) in PARTS.items():
         home = importlib.import_module(module)
         setattr(home, function, timed(seconds, name, getattr(home, function)))
+    if strength is not None:
+        force(strength)
     recipe = parse_recipe(
         'stages = ["source", "proportions"]',
         name="benchmark",
-        overrides=[f"proportions.bags={folder / 'bags.parquet'}", f"proportions.epochs={epochs}"],
+        overrides=[
+            f"proportions.bags={folder / 'bags.parquet'}",
+            f"proportions.epochs={epochs}",
+            f"proportions.waves={waves}",
+        ],
     )
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     began = time.perf_counter()
@@ -116,8 +137,11 @@ def run_one(folder: Path, epochs: int) -> None:
     )
 
 
-def in_process(folder: Path, epochs: int) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--one", str(folder), "--epochs", str(epochs)]
+def in_process(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--one", str(folder), "--epochs", str(args.epochs)]
+    command += ["--waves", str(args.waves)]
+    if args.strength is not None:
+        command += ["--strength", str(args.strength)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     if done.returncode != 0:
         raise SystemExit(done.stderr)
@@ -131,11 +155,13 @@ def main() -> None:
     parser.add_argument("--bags", default="512,2048")
     parser.add_argument("--shards", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--waves", type=int, default=300)
+    parser.add_argument("--strength", type=float)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        run_one(args.one, args.epochs)
+        run_one(args.one, args.epochs, args.waves, args.strength)
         return
     print(f"{'bag':>6}{'items':>9}{'all s':>8}", end="")
     print("".join(f"{name:>12}" for name in PARTS), end="")
@@ -146,7 +172,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory(dir=args.folder) as place:
                 folder = Path(place)
                 make(folder, n_items, bag, args.shards)
-                found = in_process(folder, args.epochs)
+                found = in_process(folder, args)
             times.append((n_items, found["wall_s"]))
             parts = found["parts"]
             share = parts["messages"] / parts["training"]

@@ -5,7 +5,12 @@ both ways, in large bags more than it bends on average. Scoring by that average,
 information, crept and swung there for hundreds of steps. It is cheap though, a sum over bags; the
 observed curvature is one over items, some ten times dearer. So every step takes the expected one
 anew, and adds what the observed one had more when it was last taken: anew whenever steps gain less
-than they promise, and at the optimum.
+than they promise, or leave too much.
+
+The evidence is Laplace's approximation with the expected information. The observed one depends on
+how the few counts came out: of 19 bags its determinant says more of that than of the prior, and
+along some coefficients it says that counts made them less certain. Priors chosen by it ordered
+unseen items no better in any of six problems but one (by 0.001), and far worse in one.
 """
 
 # N items, B bags, C coefficients, the last of them the bias
@@ -22,7 +27,7 @@ from labelops.nn.threads import one_thread
 from labelops.proportions.likelihood import CountFit, count_curvature, count_fit
 
 LEFT = 3e-4
-"""It is done when another Newton step would gain less than so many nats."""
+"""It is done when no more than so many nats can be gained."""
 
 MOST_STEPS = 100
 
@@ -47,9 +52,10 @@ class Optimum(NamedTuple):
     ----------
     coefficients : float64, shape (C,); the last is the bias.
     log_evidence : of the counts under the prior, by Laplace's approximation there.
-    left : nats that another step would gain; at most `LEFT`, or it has not converged.
+    left : nats that could still be gained, about; at most `LEFT`, or it has not converged.
     n_steps : taken.
-    beyond : what the observed curvature has more than the expected, there, shape (C, C).
+    beyond : what the observed curvature has more than the expected, where it was last taken, shape
+        (C, C), or 0.
     """
 
     coefficients: np.ndarray
@@ -114,9 +120,9 @@ class BagCounts:
         Notes
         -----
         A step costs two passes over the basis and O(B C² + C³), the observed curvature O(N C²).
-        From a neighbouring prior it takes some three steps and one or two of the latter; from
-        nothing ten and five. Products are in single precision, sums of blocks in double; in one
-        thread. There may be several maxima where bags are few and the prior is weak: this is one.
+        From a neighbouring prior it takes some three steps and one of the latter or none. Products
+        are in single precision, sums of blocks in double; in one thread. There may be several
+        maxima where bags are few and the prior is weak: this is one.
         """
         precision = self.precision(prior)
         with one_thread():
@@ -128,25 +134,25 @@ class BagCounts:
         is_of_here, is_poor, level, before, n_steps = False, False, 0, np.inf, 0
         while True:
             model = self._model(at, precision, beyond)
-            step, level, left = _step(model, precision, level)
-            if not is_of_here and (left <= LEFT or is_poor or left > before / SLOW):
+            step, level, gain = _step(model, precision, level)
+            if not is_of_here and (is_poor or gain > before / SLOW):
                 model = model._replace(beyond=self._observed(at) - model.expected)
                 is_of_here, beyond = True, model.beyond
-                step, level, left = _step(model, precision, 0)
+                step, level, gain = _step(model, precision, 0)
+            # With a curvature of elsewhere steps shrink by a factor; so would those to come.
+            left = gain if is_of_here else gain / (1 - np.sqrt(gain / before)) ** 2
             if left <= LEFT or n_steps == MOST_STEPS:
                 break
-            new, size = self._shortened(at, step, left, precision)
+            new, size = self._shortened(at, step, gain, precision)
             n_steps += 1
-            if new.value <= at.value and is_of_here:
+            if new.value <= at.value and is_of_here and level == LEVELS:
                 break
             is_poor = size < 1
             level = min(level + is_poor, LEVELS)
             if new.value > at.value:
-                at, is_of_here, before = new, False, left
-        if not is_of_here:
-            model = model._replace(beyond=self._observed(at) - model.expected)
-        evidence = at.value - 0.5 * _log_det(model, precision)
-        return Optimum(at.coefficients, evidence, left, n_steps, model.beyond)
+                at, is_of_here, before = new, False, gain
+        evidence = at.value - 0.5 * _log_det(model.expected, precision)
+        return Optimum(at.coefficients, evidence, left, n_steps, beyond)
 
     def _point(self, coefficients: np.ndarray, precision: np.ndarray) -> _Point:
         log_odds = self.basis.times(coefficients)
@@ -244,7 +250,7 @@ def _step(model: _Model, precision: np.ndarray, first: int) -> tuple[np.ndarray,
     return step, level, float((model.slope * step).sum() / 2)
 
 
-def _log_det(model: _Model, precision: np.ndarray) -> float:
+def _log_det(expected: Tensor, precision: np.ndarray) -> float:
     """Return log det of the posterior's precision over the prior's."""
-    root, _ = _root(model, precision, 0)
+    root = torch.linalg.cholesky(expected + torch.from_numpy(np.diag(precision)))
     return 2 * float(root.diagonal().log().sum()) - float(np.log(precision).sum())

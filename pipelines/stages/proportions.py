@@ -79,10 +79,10 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         default=100, ge=1, description="Most rounds of messages between neighbours and bags."
     )
     start_items: int = Field(
-        default=200_000,
+        default=100_000,
         ge=1,
-        description="The first model is fitted to bags with about so many items at most; it takes "
-        "some 2.5 kB of memory for each.",
+        description="The first model is fitted to bags with about so many items at most, drawn at "
+        "random; its time grows with them, its memory does not.",
     )
     waves: int = Field(
         default=300, ge=0, le=4096, description="Its smooth part; 0 for a linear model."

@@ -1,4 +1,4 @@
-"""Oracles: BFGS of SciPy in double precision, a dense Laplace from differences, the integral."""
+"""Oracles: BFGS of SciPy in double precision, a dense Laplace, the integral."""
 
 import numpy as np
 import pytest
@@ -39,8 +39,8 @@ def test_optimum__is_that_of_another_method_in_double_precision(n_bags, size, pr
     assert abs(gap) < 2 * LEFT
     # 6e-4 nats off are at most 0.035 posterior standard deviations, of two and more far out.
     np.testing.assert_allclose(phi @ found.coefficients, phi @ want, atol=0.1)
-    # Differences of values of the size of thousands leave 1e-4 of the second derivative.
-    assert found.log_evidence == pytest.approx(laplace(found.coefficients, *of), abs=0.01)
+    # Single precision of some thousand log-odds.
+    assert found.log_evidence == pytest.approx(laplace(found.coefficients, *of), abs=2e-3)
 
 
 def test_optimum__the_slope_there_is_flat_however_large_the_bags():
@@ -100,8 +100,8 @@ def test_evidence__is_near_the_integral_over_two_coefficients(n_bags, size):
     found = counts.maximise((1.0, 1.0))
     of = (phi, start, k, counts.centre, counts.precision((1.0, 1.0)))
     exact = integral(found.coefficients, *of)
-    # Laplace's own error: a skewed posterior of a dozen counts.
-    assert found.log_evidence == pytest.approx(exact, abs=0.1)
+    # Laplace's own error: a skewed posterior of a dozen counts, and the mean of its curvature.
+    assert found.log_evidence == pytest.approx(exact, abs=0.25)
 
 
 def test_optimum__from_another_prior_is_the_same_as_from_nothing():
