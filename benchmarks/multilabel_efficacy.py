@@ -19,13 +19,19 @@ cleanlab   the flags of cleanlab.multilabel_classification, by its score; the re
 score      cleanlab's score (self confidence) of every cell, flagged or not
 belief     labelops.multilabel.opinion, of the student's log-odds alone
 second     the same, with the second opinion of the item's other classes
+careful    `labelops.multilabel.beliefs`, as stage `multilabel` does: log-odds brought to what is
+           given, and no more noise than the surest cells leave room for
 
 Noise found: α and ω of the opinion, the shares of present classes that are missing and of given
 ones that are wrong, beside those planted and those of confident learning.
 
 Repaired: mean average precision on the 30 %, with their true labels, of the same student trained on
 given labels, on labels with every flag of cleanlab turned round, with cells turned round where
-`second` is at least 0.9 for it, on `second` as soft labels, and on the full true labels.
+`second` (or `careful`) is at least 0.9 for it, on `second` as soft labels, and on the full true
+labels.
+
+Promised against right: of the cells turned round at 0.9 by either, the mean belief and how many of
+them were wrong as given; for `careful` also of the missing and the wrong ones apart.
 
 Mean over seeds ± half a 95 % interval (Student's t). Differences are taken seed by seed.
 """
@@ -47,6 +53,7 @@ sys.path.insert(0, str(ROOT))
 
 from labelops.fast import multilabel as fast  # noqa: E402
 from labelops.multilabel import opinion as op  # noqa: E402
+from labelops.multilabel.beliefs import Signs, learn, p_turned  # noqa: E402
 from labelops.multilabel.cells import Cells  # noqa: E402
 from labelops.multilabel.cooccurrence import summarize  # noqa: E402
 from labelops.multilabel.estimates import Estimates  # noqa: E402
@@ -56,8 +63,8 @@ from labelops.multilabel.labels import LabelSets, from_states  # noqa: E402
 FOLDS = 3
 SURE = 0.9
 PENALTIES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3)
-FINDERS = ("threshold", "cleanlab", "score", "belief", "second")
-STUDENTS = ("given", "cleanlab", "repaired", "soft", "full")
+FINDERS = ("threshold", "cleanlab", "score", "belief", "second", "careful")
+STUDENTS = ("given", "cleanlab", "repaired", "careful", "soft", "full")
 
 
 class Split(NamedTuple):
@@ -170,6 +177,10 @@ def ours(
         opinion = op.fit_opinion(learned[:, :used], sample.is_given, sample_odds, weight)
         belief = op.believe(values[:, :used], cells.is_given, odds, opinion)
         believed[name] = belief.reshape(given.shape)
+    signs = Signs(cells.class_id, cells.is_given, values[:, 0], values[:, 1])
+    by_class = pairs.n_yes / np.maximum(pairs.n_no, 1)
+    turned = p_turned(signs, learn(signs, np.ones(len(odds)), by_class)).reshape(given.shape)
+    believed["careful"] = np.where(given, 1 - turned, turned)
     return believed, opinion, found, flags
 
 
@@ -205,10 +216,12 @@ def one_run(data: Split, noise: str, seed: int, l2: float) -> dict[tuple[str, st
     second = believed["second"]
     # The probability that a cell is the other way round than given.
     turn = np.where(given, 1 - second, second)
+    careful = np.where(given, 1 - believed["careful"], believed["careful"])
     targets = {
         "given": given,
         "cleanlab": given ^ flags,
         "repaired": given ^ (turn >= SURE),
+        "careful": given ^ (careful >= SURE),
         "soft": second,
     }
     for name, target in targets.items():
@@ -230,6 +243,14 @@ def one_run(data: Split, noise: str, seed: int, l2: float) -> dict[tuple[str, st
         "of them right": is_wrong[turn >= SURE].mean() if (turn >= SURE).any() else np.nan,
         "promised": turn[turn >= SURE].mean() if (turn >= SURE).any() else np.nan,
     }
+    for name, mine in (("careful", given | ~given), ("missing", ~given), ("given wrong", given)):
+        at = (careful >= SURE) & mine
+        notes |= {f"{name}: turned": at.sum()}
+        if at.any():
+            notes |= {
+                f"{name}: right": is_wrong[at].mean(),
+                f"{name}: promised": careful[at].mean(),
+            }
     return found | {("note", name): float(value) for name, value in notes.items()}
 
 
@@ -286,14 +307,14 @@ def report(noise: str, runs: dict[tuple[str, str], list[float]]) -> None:
         if (what, "score") in runs:
             row = "  ".join(f"{name} {interval(runs[what, name])}" for name in FINDERS)
             print(f"  {what:8}{row}")
-            for name in ("belief", "second"):
+            for name in ("belief", "second", "careful"):
                 versus = ", ".join(
                     f"{verdict(runs[what, name], runs[what, other])} on {other}"
                     for other in ("threshold", "cleanlab", "score")
                 )
                 print(f"          {name}: {versus}")
     print("  mAP     " + "  ".join(f"{name} {interval(runs['mAP', name])}" for name in STUDENTS))
-    for name in ("repaired", "soft"):
+    for name in ("repaired", "careful", "soft"):
         versus = ", ".join(
             f"{verdict(runs['mAP', name], runs['mAP', other])} on {other}"
             for other in ("given", "cleanlab")

@@ -17,6 +17,9 @@ PRIOR_CELLS = 10.0
 
 MAX_STEPS = 50
 
+TOLERANCE = 1e-10
+"""Of a class's loss; a step that would lower it by less is not made."""
+
 
 class Scaling(NamedTuple):
     """Calibrated log-odds are slope · log-odds + shift; float64, shape (K,) each."""
@@ -102,18 +105,20 @@ def _newton(
             [bb * slope[:, 0] - ab * slope[:, 1], aa * slope[:, 1] - ab * slope[:, 0]], axis=1
         )
         step /= both[:, None]
+        # By so much a step lowers the loss; below that all differences are rounding.
+        enough = TOLERANCE * (1 + np.abs(value))
+        if ((slope * step).sum(axis=1) / 2 <= enough).all():
+            break
         size = np.ones(n_groups)
         for _ in range(30):
             tried = loss(at - size[:, None] * step)
-            worse = tried > value
+            worse = tried > value + enough
             if not worse.any():
                 break
             size = np.where(worse, size / 2, size)
-        at = np.where((tried <= value)[:, None], at - size[:, None] * step, at)
-        done = bool((value - np.minimum(tried, value) <= 1e-10 * (1 + np.abs(value))).all())
-        value = np.minimum(tried, value)
-        if done:
-            break
+        better = tried <= value + enough
+        at = np.where(better[:, None], at - size[:, None] * step, at)
+        value = np.where(better, tried, value)
     return at
 
 

@@ -18,9 +18,9 @@ def folder(ctx: Context) -> str:
     return f"{ctx.stage}/_sample"
 
 
-def sampled(item_hash: np.ndarray, ctx: Context) -> np.ndarray:
+def sampled(item_hash: np.ndarray, ctx: Context, cells: int = SAMPLE_CELLS) -> np.ndarray:
     """Return which items are in the sample: those whose hash is below a bar."""
-    wanted = min(ctx.config.calibration_items, max(1, SAMPLE_CELLS // ctx.n_classes))
+    wanted = min(ctx.config.calibration_items, max(1, cells // ctx.n_classes))
     if wanted >= ctx.n_items:
         return np.ones(len(item_hash), bool)
     return np.asarray(item_hash <= np.uint64(wanted * 2**64 // ctx.n_items))

@@ -21,6 +21,9 @@ from pipelines.label_sets import given_sets, sets_in
 from pipelines.stage import Arrays, Context, Reduce, Tables
 from pipelines.vectors import even_tables, list_array, vectors_of
 
+SAMPLE_CELLS = 1 << 20
+"""Every cell is a binary answer; so many tell a slope and a shift to three digits."""
+
 # -- folds -----------------------------------------------------------------------------------------
 
 
@@ -173,7 +176,7 @@ def sample_table(
     usable: np.ndarray | None = None,
 ) -> pa.Table:
     """Return the sampled ones of some items, if they are usable, as rows of the scratch folder."""
-    chosen = sampled(item_hash, ctx)
+    chosen = sampled(item_hash, ctx, SAMPLE_CELLS)
     rows = np.flatnonzero(chosen if usable is None else chosen & usable)
     table = np.empty((len(rows), ctx.n_classes), np.int8)
     for at, row in enumerate(rows.tolist()):

@@ -17,9 +17,9 @@ import pipelines.run
 from pipelines.card import write_card
 from pipelines.errors import LabelopsError
 from pipelines.ledger import derive
+from pipelines.product import added
 from pipelines.recipe import parse_recipe
 from pipelines.registry import STAGES
-from pipelines.stages.dataset import ADDED
 from pipelines.state import Run, load_run
 from tests.datasets import even, vectors, write_shards
 
@@ -197,7 +197,7 @@ def test_footer__says_how_soft_labels_are_stored_and_what_columns_are(product: P
     assert soft["classes"] == NAMES
     assert soft["reconstruct"] == "ms"
     info = json.loads(metadata[b"huggingface"])["info"]
-    assert set(ADDED) <= set(info["features"])
+    assert set(added(("given",))) <= set(info["features"])
     assert "splits" not in info
 
 
