@@ -32,7 +32,7 @@ SHORT_S = 0.020
 which threads only wait for each other: 100 shards of ten items took 4.9 s of processor time in two
 threads, 3.5 s in one."""
 
-PATIENCE_S = 0.25
+PATIENCE_S = 0.1
 """After so long a first shard is not small, whatever its number of items: others join it."""
 
 
