@@ -40,7 +40,7 @@ def _deliver(  # type: ignore[no-untyped-def]
             for k in range(n_classes):
                 moved = a[k] - mean - message[e, k]
                 least, most = min(least, moved), max(most, moved)
-                fresh[e, k] = message[e, k] + (1 - damping) * moved
+                fresh[e, k] = message[e, k] + (1 - damping[row]) * moved
                 received[row, k] += fresh[e, k]
             change[row] = max(change[row], most - least)
     for row in range(len(items)):
@@ -51,7 +51,7 @@ def _deliver(  # type: ignore[no-untyped-def]
 
 
 def deliver(
-    items: np.ndarray, message: np.ndarray, total: np.ndarray, inbox: Inbox, damping: float
+    items: np.ndarray, message: np.ndarray, total: np.ndarray, inbox: Inbox, damping: np.ndarray
 ) -> Delivered:
     """Do what `labelops.proportions.class_propagate.deliver` does, faster."""
     received, change = np.zeros((len(items), message.shape[1])), np.zeros(len(items))

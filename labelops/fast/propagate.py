@@ -79,9 +79,10 @@ def _sweep(  # type: ignore[no-untyped-def]
     for b in bags:
         size = max(size, start[b + 1] - start[b])
     room = make_room(size)
-    for b in bags:
+    for at in range(len(bags)):
+        b, old = bags[at], damping[at]
         first, last = start[b], start[b + 1]
-        change[b] = _receive(first, last, h, inbox_start, reverse, damping, sent, message, q)
+        change[b] = _receive(first, last, h, inbox_start, reverse, old, sent, message, q)
         evidence[b], _ = bag_marginals(
             q,
             first,
@@ -146,7 +147,7 @@ def propagate(
 
     with ThreadPoolExecutor(n_threads) as pool:
 
-        def sweep(bags: np.ndarray) -> Swept:
+        def sweep(bags: np.ndarray, held: np.ndarray) -> Swept:
             nonlocal sent, to_send
 
             def work(chunk: tuple[int, int]) -> None:
@@ -159,7 +160,7 @@ def propagate(
                     inbox_start,
                     reverse,
                     weakness,
-                    damping,
+                    held[slice(*chunk)],
                     message,
                     sent,
                     to_send,
@@ -178,6 +179,6 @@ def propagate(
             return Swept(change[bags], count_error[bags])
 
         convergence = sweep_until_settled(
-            sweep, start, edges, tolerance=tolerance, max_sweeps=max_sweeps
+            sweep, start, edges, damping=damping, tolerance=tolerance, max_sweeps=max_sweeps
         )
     return Propagated(beliefs, q, evidence, convergence)

@@ -66,7 +66,7 @@ class Delivered(NamedTuple):
     change: np.ndarray
 
 
-Deliver = Callable[[np.ndarray, np.ndarray, np.ndarray, Inbox, float], Delivered]
+Deliver = Callable[[np.ndarray, np.ndarray, np.ndarray, Inbox, np.ndarray], Delivered]
 """Renews the messages to some items in place; see `deliver`."""
 
 
@@ -127,10 +127,10 @@ def propagate_classes(
     total, q = _clipped(h), h.copy()
     beliefs, is_exact = np.empty_like(h), np.empty(len(sizes), bool)
 
-    def sweep(bags: np.ndarray) -> Swept:
+    def sweep(bags: np.ndarray, held: np.ndarray) -> Swept:
         items = np.flatnonzero(np.isin(bag_of_item, bags))
         change = np.zeros(len(sizes))
-        received, changes = deliver_to(items, message, total, inbox, damping)
+        received, changes = deliver_to(items, message, total, inbox, np.repeat(held, sizes[bags]))
         np.maximum.at(change, bag_of_item[items], changes)
         q[items] = h[items] + received
         cut = np.concatenate([[0], np.cumsum(sizes[bags])])
@@ -142,13 +142,13 @@ def propagate_classes(
         return Swept(change[bags], off.max(axis=1))
 
     convergence = sweep_until_settled(
-        sweep, start, edges, tolerance=tolerance, max_sweeps=max_sweeps
+        sweep, start, edges, damping=damping, tolerance=tolerance, max_sweeps=max_sweeps
     )
     return PropagatedClasses(beliefs, q, is_exact, convergence)
 
 
 def deliver(
-    items: np.ndarray, message: np.ndarray, total: np.ndarray, inbox: Inbox, damping: float
+    items: np.ndarray, message: np.ndarray, total: np.ndarray, inbox: Inbox, damping: np.ndarray
 ) -> Delivered:
     """Renew the messages to some items in place, all from the old ones.
 
@@ -163,7 +163,7 @@ def deliver(
     inbox
         Who sends to whom.
     damping
-        Share of the old message that is kept.
+        Share of the old message that is kept of those to each of these items, shape (items,).
     """
     degree = np.diff(inbox.start)
     target = np.repeat(np.arange(len(degree)), degree)
@@ -171,7 +171,10 @@ def deliver(
     cavity = total[inbox.source[at]] - message[inbox.reverse[at]]
     wanted = potts_message(inbox.weight[at], cavity)
     moved = wanted - message[at]
-    message[at] = damping * message[at] + (1 - damping) * wanted
+    old = np.zeros(len(total))
+    old[items] = damping
+    old = old[target[at], None]
+    message[at] = old * message[at] + (1 - old) * wanted
     received, change = np.zeros_like(total), np.zeros(len(total))
     np.add.at(received, target[at], message[at])
     np.maximum.at(change, target[at], moved.max(axis=1, initial=-np.inf) - moved.min(axis=1))

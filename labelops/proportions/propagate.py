@@ -73,8 +73,8 @@ def propagate(
     edges
         From `labelops.proportions.edges`.
     damping
-        Share of the old message that is kept, 0 ≤ damping < 1; 0.8 to 0.9 where a component does
-        not converge.
+        Share of the old message that is kept, 0 ≤ damping < 1. Where a component does not settle
+        it goes up by itself, see `labelops.proportions.components`.
     tolerance
         A component has converged when no message is further than this from the undamped one.
     max_sweeps
@@ -113,14 +113,17 @@ def propagate(
     message, total = np.zeros(len(target)), np.clip(h, -CLIP, CLIP)
     q, beliefs, log_evidence = h.copy(), np.empty(len(h)), np.empty(len(start) - 1)
 
-    def sweep(bags: np.ndarray) -> Swept:
+    def sweep(bags: np.ndarray, held: np.ndarray) -> Swept:
         is_swept = np.isin(bag_of_item, bags)
         at = np.flatnonzero(is_swept[target])
         cavity = total[inbox.source[at]] - message[inbox.reverse[at]]
         wanted = edge_message(inbox.weight[at], cavity)
         worst = np.zeros(len(start) - 1)
         np.maximum.at(worst, bag_of_item[target[at]], np.abs(wanted - message[at]))
-        message[at] = damping * message[at] + (1 - damping) * wanted
+        old = np.zeros(len(start) - 1)
+        old[bags] = held
+        old = old[bag_of_item[target[at]]]
+        message[at] = old * message[at] + (1 - old) * wanted
         items = np.flatnonzero(is_swept)
         q[items] = (h + np.bincount(target, message, len(h)))[items]
         sizes = np.diff(start)[bags]
@@ -132,7 +135,7 @@ def propagate(
         return Swept(worst[bags], np.maximum(some.low - expected, expected - some.high))
 
     convergence = sweep_until_settled(
-        sweep, start, edges, tolerance=tolerance, max_sweeps=max_sweeps
+        sweep, start, edges, damping=damping, tolerance=tolerance, max_sweeps=max_sweeps
     )
     return Propagated(beliefs, q, log_evidence, convergence)
 
