@@ -7,10 +7,11 @@ observed curvature is one over items, some ten times dearer. So every step takes
 anew, and adds what the observed one had more when it was last taken: anew whenever steps gain less
 than they promise, or leave too much.
 
-The evidence is Laplace's approximation with the expected information. The observed one depends on
-how the few counts came out: of 19 bags its determinant says more of that than of the prior, and
-along some coefficients it says that counts made them less certain. Priors chosen by it ordered
-unseen items no better in any of six problems but one (by 0.001), and far worse in one.
+The evidence is Laplace's approximation with the observed or the expected curvature, whichever says
+that less is left open. The observed one depends on how the few counts came out: of 19 bags its
+determinant says more of that than of the prior. The expected one is blind to the misfit by which
+large bags of items that are all but certain tell most, and would let the prior go. Of six problems
+either alone chose a prior that ordered unseen items far worse in one, the lesser of both in none.
 """
 
 # N items, B bags, C coefficients, the last of them the bias
@@ -51,7 +52,8 @@ class Optimum(NamedTuple):
     Attributes
     ----------
     coefficients : float64, shape (C,); the last is the bias.
-    log_evidence : of the counts under the prior, by Laplace's approximation there.
+    log_evidence : of the counts under the prior, by Laplace's approximation there; at most that,
+        if below what was asked for.
     left : nats that could still be gained, about; at most `LEFT`, or it has not converged.
     n_steps : taken.
     beyond : what the observed curvature has more than the expected, where it was last taken, shape
@@ -106,7 +108,13 @@ class BagCounts:
         waves = self.basis.waves
         return 1 / np.repeat([*prior, BIAS_VARIANCE], [waves.n_linear, waves.n_smooth, 1])
 
-    def maximise(self, prior: tuple[float, float], begin: Optimum | None = None) -> Optimum:
+    def maximise(
+        self,
+        prior: tuple[float, float],
+        begin: Optimum | None = None,
+        *,
+        least_evidence: float = -np.inf,
+    ) -> Optimum:
         """Return the most probable coefficients, and how probable the counts are on average.
 
         Parameters
@@ -116,6 +124,8 @@ class BagCounts:
         begin
             Optimum under another prior or of other bags, to begin with; by default, the share of
             all bags for every item.
+        least_evidence
+            Where there is less, how much less need not be known.
 
         Notes
         -----
@@ -126,9 +136,9 @@ class BagCounts:
         """
         precision = self.precision(prior)
         with one_thread():
-            return self._climb(precision, begin)
+            return self._climb(precision, begin, least_evidence)
 
-    def _climb(self, precision: np.ndarray, begin: Optimum | None) -> Optimum:
+    def _climb(self, precision: np.ndarray, begin: Optimum | None, least: float) -> Optimum:
         at = self._point(self.centre if begin is None else begin.coefficients, precision)
         beyond = torch.zeros((), dtype=torch.float64) if begin is None else begin.beyond
         is_of_here, is_poor, level, before, n_steps = False, False, 0, np.inf, 0
@@ -152,6 +162,10 @@ class BagCounts:
             if new.value > at.value:
                 at, is_of_here, before = new, False, gain
         evidence = at.value - 0.5 * _log_det(model.expected, precision)
+        if evidence >= least:
+            observed = model.expected + beyond if is_of_here else self._observed(at)
+            beyond = observed - model.expected
+            evidence = min(evidence, at.value - 0.5 * _log_det(observed, precision))
         return Optimum(at.coefficients, evidence, left, n_steps, beyond)
 
     def _point(self, coefficients: np.ndarray, precision: np.ndarray) -> _Point:
@@ -250,7 +264,9 @@ def _step(model: _Model, precision: np.ndarray, first: int) -> tuple[np.ndarray,
     return step, level, float((model.slope * step).sum() / 2)
 
 
-def _log_det(expected: Tensor, precision: np.ndarray) -> float:
-    """Return log det of the posterior's precision over the prior's."""
-    root = torch.linalg.cholesky(expected + torch.from_numpy(np.diag(precision)))
+def _log_det(curvature: Tensor, precision: np.ndarray) -> float:
+    """Return log det of the posterior's precision over the prior's; −∞ where it is none."""
+    root, failed = torch.linalg.cholesky_ex(curvature + torch.from_numpy(np.diag(precision)))
+    if int(failed):
+        return -np.inf
     return 2 * float(root.diagonal().log().sum()) - float(np.log(precision).sum())

@@ -175,8 +175,9 @@ def _best_prior(
             if there in seen or not all(SMALLEST <= v <= LARGEST for v in there):
                 continue
             seen.add(there)
-            other = counts.maximise(there, found)
-            if other.log_evidence > found.log_evidence + ENOUGH:
+            wanted = found.log_evidence + ENOUGH
+            other = counts.maximise(there, found, least_evidence=wanted)
+            if other.log_evidence > wanted:
                 here, found, is_moving = there, other, True
     return here, found
 

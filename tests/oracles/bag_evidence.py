@@ -53,10 +53,11 @@ def information(w, phi, start, k, centre, precision):
 
 
 def laplace(w, *of):
-    """Laplace's approximation of the evidence at w, with the expected information."""
-    precision = of[-1]
-    log_det = np.linalg.slogdet(information(w, *of) + np.diag(precision))[1]
-    return log_posterior(w, *of) - 0.5 * (log_det - np.log(precision).sum())
+    """Laplace's approximation at w: with the second derivative, or the information if larger."""
+    prior = np.diag(of[-1])
+    dets = [np.linalg.slogdet(m) for m in (curvature(w, of), information(w, *of) + prior)]
+    log_det = max(value for sign, value in dets if sign > 0) - np.log(of[-1]).sum()
+    return log_posterior(w, *of) - 0.5 * log_det
 
 
 def integral(w, *of, reach=6.0, n=31):
