@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from pipelines.errors import RecipeError
 from pipelines.registry import STAGES, load_stage
-from pipelines.store import open_store
+from pipelines.store import open_file
 
 FOLDER = Path(__file__).with_name("recipes")
 """Recipes that come with the project and go by name."""
@@ -125,9 +125,9 @@ def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
             f"recipe: a name or the path of a .toml file was expected, got {recipe!r}"
             f"{_near(recipe, recipe_names())} Known: {recipe_names()}"
         )
-    folder, _, leaf = where.rpartition("/")
     try:
-        text = open_store(folder or ("/" if where.startswith("/") else ".")).read_bytes(leaf)
+        store, leaf = open_file(where)
+        text = store.read_bytes(leaf)
         return parse_recipe(
             text.decode(), name=leaf.removesuffix(".toml"), where=where, overrides=overrides
         )

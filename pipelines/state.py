@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -21,7 +20,7 @@ from pipelines.registry import load_stage
 from pipelines.results import ArtifactCache, ResultCache
 from pipelines.source import Source, SourceShard
 from pipelines.stage import Context, Fit, Map, Stage, Step
-from pipelines.store import Store, open_store
+from pipelines.store import Store, open_file, open_store
 
 RUN_FILE = "run.json"
 RECIPE_FILE = "recipe.toml"
@@ -227,9 +226,13 @@ def _hash(value: object) -> str:
 
 def _file_hash(path: str, stage: str) -> str:
     try:
-        with Path(path).open("rb") as file:
+        store, name = open_file(path)
+        local = store.local_path(name)
+        if local is None:
+            return hashlib.sha256(store.read_bytes(name)).hexdigest()
+        with local.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as err:
+    except (OSError, ImportError, ValueError) as err:
         raise RecipeError(
             f"stage {stage!r}: a readable file was expected at {path}, got {err}. Correct the path"
         ) from err

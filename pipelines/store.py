@@ -383,3 +383,26 @@ def open_store(uri: str) -> Store:
     if is_local(uri):
         return LocalStore(uri.removeprefix("file://"))
     return ObjectStore(uri)
+
+
+def open_file(uri: str) -> tuple[Store, str]:
+    """Open the folder that a file lies in.
+
+    Parameters
+    ----------
+    uri
+        Local path, ``file://`` URI, or any URI that fsspec knows, of one file.
+
+    Returns
+    -------
+    The store of its folder, and its name there.
+
+    Examples
+    --------
+    >>> store, name = open_file("memory://totals/2026/bags.parquet")
+    >>> store.uri, name
+    ('memory://totals/2026', 'bags.parquet')
+    """
+    path = uri.removeprefix("file://")
+    folder, _, name = path.rpartition("/")
+    return open_store(folder or ("/" if path.startswith("/") else ".")), name

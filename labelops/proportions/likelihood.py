@@ -94,7 +94,8 @@ def count_tilt(log_odds: np.ndarray, start: np.ndarray, positives: np.ndarray) -
         p = sigmoid(log_odds + np.repeat(theta, n))
         expected = bag_sums(p, start)
         excess = expected - k
-        if (np.abs(excess) <= 1e-10 * np.minimum(k, n - k)).all():
+        is_there = np.abs(excess) <= 1e-10 * np.minimum(k, n - k)
+        if is_there.all():
             break
         low, high = np.where(excess < 0, theta, low), np.where(excess < 0, high, theta)
         slope = np.maximum(bag_sums(p * (1 - p), start), 1e-300)
@@ -103,7 +104,9 @@ def count_tilt(log_odds: np.ndarray, start: np.ndarray, positives: np.ndarray) -
             step = (aim - share) * expected * (n - expected) / (n * slope)
         following = theta + step
         inside = (low < following) & (following < high)
-        theta = np.where(inside, following, (low + high) / 2)
+        # A bag that is there has bounds beside it and would be sent halfway to the other one.
+        there = np.where(inside, following, (low + high) / 2)
+        theta = np.where(is_there, theta, there)
     return np.where(is_open, theta, np.where(positives > 0, np.inf, -np.inf))
 
 

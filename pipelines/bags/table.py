@@ -5,7 +5,6 @@ Parquet, or CSV, where a list is written like ``3;0;5``. Everything that can be 
 by itself is found here; whether it is that of the data, in `pipelines.bags.census`.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 
 from labelops.proportions.counts import Rounded, round_class_counts
 from pipelines.errors import DataError
+from pipelines.store import open_file
 
 NAMED = 3
 """So many offenders are named in a message."""
@@ -51,20 +51,26 @@ class BagTable:
 def open_table(path: str) -> BagTable:
     """Read and check a table of bags; the last ones read are remembered.
 
+    Parameters
+    ----------
+    path
+        Local path or URI of a file; CSV if it ends so.
+
     Raises
     ------
     DataError
         If it cannot be read, lacks a column, or says something that no bag can be; names the bag.
     """
     try:
-        modified_ns = os.stat(path).st_mtime_ns
-    except OSError as err:
+        store, name = open_file(path)
+        modified = store.modified(name)
+    except (OSError, ImportError, ValueError) as err:
         raise _unreadable(path, err) from err
-    return _open(path, modified_ns)
+    return _open(path, modified)
 
 
 @lru_cache(maxsize=4)
-def _open(path: str, modified_ns: int) -> BagTable:
+def _open(path: str, modified: str) -> BagTable:
     table = _read(path)
     by_class = _count_column(table, path)
     ids = _ids(table["bag_id"], path)
@@ -86,7 +92,9 @@ def _unreadable(path: str, err: Exception) -> DataError:
 
 
 def _read(path: str) -> pa.Table:
+    store, name = open_file(path)
     try:
+        source = store.open_read(name)
         if path.endswith(".csv"):
             # Ids as text: 007 is not the number 7, unless the data has numbers.
             text = pa.csv.ConvertOptions(
@@ -94,8 +102,8 @@ def _read(path: str) -> pa.Table:
                 strings_can_be_null=True,
                 null_values=[""],
             )
-            return pa.csv.read_csv(path, convert_options=text)
-        return pq.read_table(path)
+            return pa.csv.read_csv(source, convert_options=text)
+        return pq.read_table(source)
     except (OSError, pa.ArrowException) as err:
         raise _unreadable(path, err) from err
 

@@ -48,8 +48,9 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 
     bags: str | None = Field(
         default=None,
-        description="Local Parquet or CSV file with a row a bag: bag_id, n, and positives (of two "
-        "classes) or counts (one number a class). Absent: stage skipped in an audit.",
+        description="Path or URI of a Parquet or CSV file with a row a bag: bag_id, n, and "
+        "positives (of two classes) or counts (one number a class). Absent: stage skipped in an "
+        "audit.",
     )
     use: Literal["auto", "features", "pred_probs", "labels"] = Field(
         default="auto",
@@ -76,7 +77,10 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         "index finds nearly all.",
     )
     max_sweeps: int = Field(
-        default=100, ge=1, description="Most rounds of messages between neighbours and bags."
+        default=100,
+        ge=1,
+        description="Most rounds of messages between neighbours and bags; up to three times as "
+        "many, damped more, where they do not settle.",
     )
     start_items: int = Field(
         default=100_000,
@@ -126,7 +130,7 @@ def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
     if config.bags is None and is_first(columns) and skip(config, columns) is None:
         raise DataError(
             "stage 'proportions': a table with the totals of bags was expected, none is named. "
-            "Give --set proportions.bags=PATH, a Parquet or CSV file with bag_id, n, and positives "
+            "Give --set proportions.bags=URI, a Parquet or CSV file with bag_id, n, and positives "
             "or counts"
         )
     way = way_of(config, columns)
@@ -274,7 +278,7 @@ def files(config: Config) -> Sequence[str]:
 
 STAGE = Stage(
     name="proportions",
-    version=1,
+    version=2,
     doc="learns the labels of items from the totals of their bags, or brings labels to agree",
     config=Config,
     steps=steps,

@@ -13,7 +13,10 @@ from pipelines.recipe import load_recipe, parse_recipe
 from pipelines.state import Run, load_run
 from tests.datasets import even, vectors, write_shards
 
-QUICK = ("proportions.waves=10", "proportions.epochs=6", "proportions@2.epochs=6")
+QUICK = ("proportions.waves=0", "proportions.epochs=6", "proportions@2.epochs=6")
+"""Without waves there are but a handful of priors to try."""
+
+WAVES = "proportions.waves=10"
 
 
 class Planted(NamedTuple):

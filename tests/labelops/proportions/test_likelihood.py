@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 
+from labelops.proportions import likelihood
 from labelops.proportions.cardinality import marginals, sigmoid
 from labelops.proportions.counts import hard_counts
 from labelops.proportions.likelihood import count_fit, count_tilt
@@ -62,6 +63,18 @@ def test_count_tilt__expects_the_counts_of_all_bags():
         bag = q[start[b] : start[b + 1]]
         want = brentq(lambda t, bag=bag, k=k[b]: sigmoid(bag + t).sum() - k, -60, 60, xtol=1e-12)
         assert theta[b] == pytest.approx(want, abs=1e-7)
+
+
+def test_count_tilt__takes_few_steps_however_many_bags(monkeypatch):
+    seen = []
+    monkeypatch.setattr(likelihood, "sigmoid", lambda x: (seen.append(1), sigmoid(x))[1])
+    rng = np.random.default_rng(0)
+    for size in (2, 8, 32):
+        start = np.arange(0, 300 * size + 1, size)
+        seen.clear()
+        count_tilt(rng.normal(0, 2, 300 * size), start, rng.integers(0, size + 1, 300))
+        # Bags that were there already used to be sent away by the wait for the others: 40 steps.
+        assert len(seen) < 15
 
 
 def test_count_fit__the_likelihood_has_a_maximum_however_certain_the_items():
