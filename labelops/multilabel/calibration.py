@@ -66,7 +66,7 @@ def pooled_scaling(p: np.ndarray, given: np.ndarray) -> tuple[float, float]:
     --------
     >>> p, given = np.full(10_000, 0.9), np.arange(10_000) % 4 > 0
     >>> slope, shift = pooled_scaling(p, given)
-    >>> round(1 / (1 + np.exp(-(slope * np.log(9) + shift))), 2)
+    >>> round(float(1 / (1 + np.exp(-(slope * np.log(9) + shift)))), 2)
     0.75
     """
     one = np.zeros(len(p), np.int64)

@@ -14,8 +14,11 @@ from labelops.decide import BANDS, HELD_TEXT, Held, Rule
 
 # M cells, N items
 
-ALLOWANCE = 0.5
-"""So much less than expected a rule may gain per change; so half as much fewer may be right."""
+ALLOWANCE = 0.7
+"""So much less than expected a rule may gain per change: 0.35 fewer changes may be right than
+promised. Where labels were spoiled in known ways that held on scene and yeast, but not always on
+emotions (400 items) and corel5k (`benchmarks/multilabel_efficacy.py`): only reviewed items tell. A
+rule that promises less than 0.85 never ships unmeasured."""
 
 
 class LabelAction(IntEnum):
