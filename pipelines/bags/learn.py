@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from labelops.proportions.counts import hard_counts
 from labelops.proportions.edges import Edges, no_edges
+from labelops.proportions.logits import normalised, softmax
 from pipelines.bags.census import CENSUS
 from pipelines.bags.findings import bag_losses, constant_losses, judge_bags
 from pipelines.bags.group import (
@@ -25,7 +25,6 @@ from pipelines.bags.group import (
     save_keys,
     standardised,
 )
-from pipelines.bags.start import fit_start, normalised, softmax
 from pipelines.canonical import Items
 from pipelines.stage import Arrays, Context
 
@@ -142,6 +141,8 @@ def _begin(
         )
         kept = {name: before[name] for name in (*JUDGED, *STARTED)}
         return Begun(logits, blind, vectors, before["held_out"].copy(), kept)
+    from labelops.nn.bag_start import fit_start
+
     model = fit_start(
         features.values,
         start,
@@ -185,37 +186,33 @@ class Spread(NamedTuple):
 
 
 def _spread(begun: Begun, counts: np.ndarray, grouped: Grouped, ctx: Context) -> Spread:
+    from labelops.nn.bag_class_rounds import choose_class_strength, spread_beliefs
     from labelops.nn.bag_rounds import strengthened
 
     n_threads = len(os.sched_getaffinity(0))
     edges = _edges(begun.vectors, grouped, ctx, n_threads)
-    inside = slice(grouped.n_in_bags)
-    logits, blind = begun.logits[inside], begun.blind[inside]
-    strength = _strength(blind, counts, grouped.start, edges, begun.held_out, n_threads)
-    used = strengthened(edges, strength)
-    settings = {"max_sweeps": ctx.config.max_sweeps, "n_threads": n_threads}
-    if counts.shape[1] == 2:
-        from labelops.fast.propagate import propagate
-
-        known = hard_counts(counts[:, 1])
-        found = propagate(logits[:, 1] - logits[:, 0], grouped.start, known, used, **settings)
-        beliefs, settled = np.stack([1 - found.beliefs, found.beliefs], axis=1), found.convergence
-        n_inexact = 0
-    else:
-        from labelops.fast.class_propagate import propagate_classes
-
-        classes = propagate_classes(logits, grouped.start, counts, used, **settings)
-        beliefs, settled = classes.beliefs, classes.convergence
-        n_inexact = int((~classes.is_exact).sum())
+    inside, start = slice(grouped.n_in_bags), grouped.start
+    strength = choose_class_strength(
+        begun.blind[inside], start, counts, edges, begun.held_out, n_threads=n_threads
+    )
+    found = spread_beliefs(
+        begun.logits[inside],
+        start,
+        counts,
+        strengthened(edges, strength),
+        max_sweeps=ctx.config.max_sweeps,
+        n_threads=n_threads,
+    )
+    settled = found.convergence
     convergence = {
         "bag_converged": settled.converged[settled.component_of_bag],
         "n_components": np.array(len(settled.converged)),
         "n_open": np.array(int((~settled.converged).sum())),
         "n_sweeps": np.array(int(settled.n_sweeps.max(initial=0))),
         "last_change": np.array(float(settled.last_change.max(initial=0.0))),
-        "n_saddle_point": np.array(n_inexact),
+        "n_saddle_point": np.array(int((~found.is_exact).sum())),
     }
-    return Spread(beliefs, strength, len(edges.first), convergence)
+    return Spread(found.beliefs, strength, len(edges.first), convergence)
 
 
 def _edges(vectors: np.ndarray, grouped: Grouped, ctx: Context, n_threads: int) -> Edges:
@@ -239,30 +236,6 @@ def _edges(vectors: np.ndarray, grouped: Grouped, ctx: Context, n_threads: int) 
     first, second = np.minimum(a, b), np.maximum(a, b)
     order = np.argsort(first * len(grouped.place) + second)
     return Edges(first[order], second[order], found.weight[order])
-
-
-def _strength(
-    blind: np.ndarray,
-    counts: np.ndarray,
-    start: np.ndarray,
-    edges: Edges,
-    held_out: np.ndarray,
-    n_threads: int,
-) -> float:
-    """Choose how much neighbours may say; the middle choice of all classes, the lower of two."""
-    from labelops.nn.bag_rounds import choose_strength
-
-    if not len(edges.first):
-        return 0.0
-    n_classes = counts.shape[1]
-    chosen = []
-    for k in [1] if n_classes == 2 else range(n_classes):
-        p = np.clip(softmax(blind)[:, k], 1e-12, 1 - 1e-12)
-        log_odds = np.log(p) - np.log1p(-p)
-        chosen.append(
-            choose_strength(log_odds, start, counts[:, k], edges, held_out, n_threads=n_threads)
-        )
-    return sorted(chosen)[(len(chosen) - 1) // 2]
 
 
 def _teach(

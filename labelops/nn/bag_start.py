@@ -1,19 +1,20 @@
-"""What features say of items before neighbours and networks: the regression on totals.
+"""What features say of items of two or more classes before neighbours and networks.
 
-Fitted to all bags, or to as many as memory allows; once more without the bags that are held out,
-and without each of some folds of them, so that every bag can be judged by a model that has not seen
-its count.
+It is the regression on totals (`labelops.nn.bag_regression`), of more than two classes each against
+the rest. Fitted to all bags, or to as many as time allows; once more without the bags that are held
+out, and without each of some folds of them, so that every bag can be judged by a model that has not
+seen its count.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-# N items, M of them in bags, B bags, K classes
+from labelops.nn.bag_regression import BagModel, bag_log_odds, fit_bag_model, refit_bag_model
+from labelops.nn.bags import BagTraining, hold_out, whole_bags
+from labelops.proportions.logits import as_logits, softmax
 
-if TYPE_CHECKING:
-    from labelops.nn.bag_regression import BagModel
+# N items, M of them in bags, B bags, K classes
 
 PRIOR_ITEMS, PRIOR_BAGS = 20_000, 24
 """How strong the prior is and how long the waves are is decided on so many items, in no fewer bags:
@@ -72,8 +73,6 @@ def fit_start(
     Folds are fitted with the prior and the waves of the whole, so a bag's count has had its say in
     two or three numbers that all bags share, and in no other.
     """
-    from labelops.nn.bags import BagTraining, hold_out
-
     n_bags, n_classes = counts.shape
     held = hold_out(n_bags, share=BagTraining().held_out, seed=seed)
     chosen = _some_bags(np.diff(start), most_items, 8, seed)
@@ -120,27 +119,19 @@ class _Problem:
         self.features, self.start, self.positives = features, start, positives
 
     def _rows(self, bags: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        from labelops.nn.bags import whole_bags
-
         items = whole_bags(bags, self.start).items.numpy()
         cut = np.concatenate([[0], np.cumsum(np.diff(self.start)[bags])])
         return np.asarray(self.features[items]), cut
 
-    def fit(self, bags: np.ndarray, *, n_waves: int, seed: int) -> "BagModel":
-        from labelops.nn.bag_regression import fit_bag_model
-
+    def fit(self, bags: np.ndarray, *, n_waves: int, seed: int) -> BagModel:
         x, cut = self._rows(bags)
         return fit_bag_model(x, cut, self.positives[bags], n_waves=n_waves, seed=seed)
 
-    def refit(self, model: "BagModel", bags: np.ndarray) -> "BagModel":
-        from labelops.nn.bag_regression import refit_bag_model
-
+    def refit(self, model: BagModel, bags: np.ndarray) -> BagModel:
         x, cut = self._rows(bags)
         return refit_bag_model(model, x, cut, self.positives[bags])
 
-    def log_odds(self, model: "BagModel", rows: np.ndarray | None = None) -> np.ndarray:
-        from labelops.nn.bag_regression import bag_log_odds
-
+    def log_odds(self, model: BagModel, rows: np.ndarray | None = None) -> np.ndarray:
         if rows is None:
             return bag_log_odds(model, self.features)
         return bag_log_odds(model, np.asarray(self.features[: len(rows)][rows]))
@@ -160,31 +151,3 @@ def _folds(n_bags: int, seed: int) -> np.ndarray:
     fold = np.empty(n_bags, np.int64)
     fold[order] = np.arange(n_bags) % FOLDS
     return fold
-
-
-def as_logits(log_odds: np.ndarray) -> np.ndarray:
-    """Return log-probabilities from log-odds of the second class, or of each against the rest.
-
-    Of more than two classes each is believed by itself, log σ(q_k), and they share what there is.
-
-    Examples
-    --------
-    >>> as_logits(np.array([[0.0]])).round(4).tolist()
-    [[-0.6931, -0.6931]]
-    """
-    q = np.concatenate([-log_odds, log_odds], axis=1) if log_odds.shape[1] == 1 else log_odds
-    logits = -np.logaddexp(0.0, -q)
-    return normalised(logits)
-
-
-def normalised(logits: np.ndarray) -> np.ndarray:
-    """Return logits with a constant taken off each row, so that they are log-probabilities."""
-    top = logits.max(axis=1, keepdims=True)
-    total = np.log(np.exp(logits - top).sum(axis=1, keepdims=True))
-    return np.asarray(logits - top - total)
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Return probabilities, rows sum to one."""
-    e = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(e / e.sum(axis=1, keepdims=True))

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from labelops.nn import bag_start as module
 from labelops.nn.bag_regression import fit_bag_model, refit_bag_model
-from pipelines.bags import start as module
-from pipelines.bags.start import as_logits, fit_start, softmax
+from labelops.nn.bag_start import fit_start
+from labelops.proportions.logits import as_logits, softmax
 
 
 def planted(n_bags: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

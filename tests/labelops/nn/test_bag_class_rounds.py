@@ -1,0 +1,91 @@
+"""Oracles: all labelings of tiny bags, planted clusters and planted noise of three classes."""
+
+import numpy as np
+import pytest
+
+from labelops.nn.bag_class_rounds import choose_class_strength, spread_beliefs
+from labelops.nn.bag_lessons import SoftLabels
+from labelops.nn.bag_rounds import choose_strength, neighbour_edges, strengthened
+from labelops.nn.bag_start import fit_start
+from labelops.nn.bags import BagTraining, logits_of, teach
+from labelops.proportions.edges import no_edges
+from tests.oracles.bag_classes import listed_classes
+
+TRAINING = BagTraining(hidden=(32,), epochs=15, batch_rows=64, learning_rate=0.01)
+
+
+def clusters(n_bags=60, size=8, *, n_classes=3, seed=0):
+    """Tight clusters of one class each, in no linear order."""
+    rng = np.random.default_rng(seed)
+    centre, kind = rng.normal(size=(21, 3)) * 3, np.arange(21) % n_classes
+    which = rng.integers(0, 21, n_bags * size)
+    x = (centre[which] + 0.1 * rng.normal(size=(len(which), 3))).astype(np.float32)
+    y, start = kind[which], np.arange(0, len(which) + 1, size)
+    counts = np.stack([np.add.reduceat((y == k) * 1, start[:-1]) for k in range(n_classes)], axis=1)
+    return x, y, start, counts
+
+
+def test_rounds__find_planted_clusters_of_three_classes_from_counts_alone():
+    x, y, start, counts = clusters(n_bags=100)
+    first = fit_start(x, start, counts, most_items=10_000, n_waves=20, seed=0)
+    edges = neighbour_edges(x, n_threads=1)
+    strength = choose_class_strength(first.blind, start, counts, edges, first.held_out, n_threads=1)
+    assert strength > 0
+    found = spread_beliefs(first.logits, start, counts, strengthened(edges, strength))
+    np.testing.assert_allclose(np.add.reduceat(found.beliefs, start[:-1]), counts, atol=1e-8)
+    assert (found.beliefs.argmax(axis=1) == y).mean() > 0.97
+    taught = teach(
+        x, start, counts, SoftLabels(found.beliefs, start, counts), training=TRAINING, seed=0
+    )
+    assert (logits_of(taught.net, x).argmax(axis=1) == y).mean() > 0.85
+
+
+def test_strength__of_noise_is_none():
+    x, y, start, counts = clusters()
+    noise = neighbour_edges(np.random.default_rng(1).normal(size=x.shape), n_threads=1)
+    told = 1.5 * np.eye(3)[y] + np.random.default_rng(2).normal(size=(len(y), 3))
+    held = np.arange(0, 60, 6)
+    assert choose_class_strength(told, start, counts, noise, held, n_threads=1) == 0
+
+
+def test_strength__without_edges_is_none():
+    x, _, start, counts = clusters(n_bags=4)
+    blind = np.zeros((len(x), 3))
+    assert choose_class_strength(blind, start, counts, no_edges(), np.array([0])) == 0
+
+
+def test_strength__of_two_classes_is_that_of_the_second():
+    x, _, start, counts = clusters(n_classes=2)
+    edges, held = neighbour_edges(x, n_threads=1), np.arange(0, 60, 6)
+    blind = np.random.default_rng(0).normal(size=(len(x), 2))
+    got = choose_class_strength(blind, start, counts, edges, held, n_threads=1)
+    log_odds = blind[:, 1] - blind[:, 0]
+    assert got == choose_strength(log_odds, start, counts[:, 1], edges, held, n_threads=1)
+
+
+def test_strength__does_not_depend_on_the_order_of_classes():
+    x, _, start, counts = clusters()
+    edges, held = neighbour_edges(x, n_threads=1), np.arange(0, 60, 6)
+    blind = np.random.default_rng(0).normal(size=(len(x), 3))
+    got = [
+        choose_class_strength(blind[:, o], start, counts[:, o], edges, held, n_threads=1)
+        for o in ([0, 1, 2], [2, 0, 1])
+    ]
+    assert got[0] == got[1]
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 4])
+def test_beliefs__without_neighbours_are_those_of_all_labelings(n_classes):
+    rng = np.random.default_rng(n_classes)
+    start = np.array([0, 1, 5, 10])
+    logits = 2 * rng.normal(size=(10, n_classes))
+    labels = rng.integers(0, n_classes, 10)
+    counts = np.stack([np.add.reduceat((labels == k) * 1, start[:-1]) for k in range(n_classes)], 1)
+    found = spread_beliefs(logits, start, counts, no_edges())
+    for b in range(3):
+        rows = slice(start[b], start[b + 1])
+        size = int(start[b + 1] - start[b])
+        want, _ = listed_classes(logits[rows], np.array([0, size]), counts[b : b + 1])
+        np.testing.assert_allclose(found.beliefs[rows], want, atol=1e-12)
+    assert found.convergence.converged.all()
+    assert found.is_exact.all()
