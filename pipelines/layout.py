@@ -97,7 +97,8 @@ class Layout:
                 name=entry.name,
                 rows=entry.rows,
                 bytes=entry.bytes,
-                digest=entry.fingerprint,
+                # A fingerprint does not read the content: files of one shape and time may share it.
+                digest=f"{self.source.uri}/{entry.name} {entry.fingerprint}",
                 is_ours=False,
                 rejects=_some(rejects),
             )

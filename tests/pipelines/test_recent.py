@@ -1,13 +1,19 @@
+import os
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+import pipelines.run
 from pipelines.errors import RunError
 from pipelines.graph import SMALL_ITEMS, ThreadWorkers, _is_small
 from pipelines.recent import Recent
+from pipelines.recipe import parse_recipe
+from pipelines.source import open_source
 
 
 def table(n: int, *names: str) -> pa.Table:
@@ -108,3 +114,21 @@ def test_thread_workers__only_tasks_of_few_items_a_shard_count_as_small():
     assert not _is_small(Sized(SMALL_ITEMS + 1))
     assert _is_small([Sized(1), Sized(2 * SMALL_ITEMS - 1)])
     assert not _is_small("a task that is no shard")
+
+
+def test_run__tells_source_files_apart_that_share_a_fingerprint(tmp_path: Path) -> None:
+    # One shape, one time, no statistics: only the names differ, as in what tar unpacks.
+    given = [[0, 1, 0, 1, 1, 0], [1, 0, 1, 0, 0, 1]]
+    (tmp_path / "data").mkdir()
+    for shard, labels in enumerate(given):
+        path = tmp_path / "data" / f"{shard}.parquet"
+        plain = {"write_statistics": False, "use_dictionary": False, "compression": "none"}
+        pq.write_table(pa.table({"label": labels}), path, **plain)
+        os.utime(path, ns=(10**18, 10**18))
+    prints = {shard.fingerprint for shard in open_source(str(tmp_path / "data")).shards}
+    assert len(prints) == 1
+    recipe = parse_recipe('stages = ["source"]', name="source")
+    out = tmp_path / "out"
+    pipelines.run.run(recipe, data=str(tmp_path / "data"), out=str(out))
+    paths = sorted((out / "source").glob("part-*.parquet"))
+    assert [pq.read_table(path)["given"].to_pylist() for path in paths] == given
