@@ -3,23 +3,17 @@
 import numpy as np
 
 from labelops.belief import UNIT
-from labelops.decide import Held, small_classes
-from labelops.gate import Evidence, expected_count, judge, spread
+from labelops.decide import Held
+from labelops.gate import expected_count, spread
 from labelops.multilabel.decide import ALLOWANCE, LabelAction, is_change, outcome, rules
 from labelops.multilabel.labels import n_yes
 from pipelines.frame import Frame
 from pipelines.label_limits import model_proposals, policy_of, read_cells, settled
 from pipelines.label_sets import given_sets
 from pipelines.stage import Arrays, Context
+from pipelines.verdicts import judged, sum_by
 
 DECISIONS = ("keep", "relabel", "review")
-
-
-def _sum_by(rule: np.ndarray, values: np.ndarray, n_rules: int) -> np.ndarray:
-    """Sum probabilities in integers of 2⁻³², so that sums of shards add up exactly."""
-    total = np.zeros(n_rules, np.int64)
-    np.add.at(total, rule, np.rint(values * UNIT).astype(np.int64))
-    return total
 
 
 def tally(frame: Frame, ctx: Context) -> Arrays:
@@ -35,7 +29,7 @@ def tally(frame: Frame, ctx: Context) -> Arrays:
         return np.bincount(found.rule[where], minlength=n_rules)
 
     def add(values: np.ndarray) -> np.ndarray:
-        return _sum_by(found.rule[free], values[free], n_rules)
+        return sum_by(found.rule[free], values[free], n_rules)
 
     leaves = free & (found.action == LabelAction.REMOVE)
     return {
@@ -63,39 +57,10 @@ def judge_rules(summary: Arrays, ctx: Context) -> Arrays:
     `is_measured`, `ships`, `verdict` (in words); and `n`, `n_reviewed` (items with a reviewed cell
     that was flagged or differs), `sizes` and `small_classes`.
     """
-    listed = rules(policy_of(ctx))
-    evidence = [
-        Evidence(
-            proposed=int(summary["proposed"][r]),
-            expected_fixed=int(summary["fixed_sum"][r]) / UNIT,
-            expected_broken=int(summary["broken_sum"][r]) / UNIT,
-            variance=int(summary["variance_sum"][r]) / UNIT,
-            reviewed=int(summary["reviewed"][r]),
-            fixed=int(summary["fixed"][r]),
-            broken=int(summary["broken"][r]),
-        )
-        for r in range(len(listed))
-    ]
-    changes = np.array([rule.name.startswith(("add-", "remove-")) for rule in listed])
-    measured = ctx.config.gate == "measured"
-    verdicts = [judge(e, must_be_measured=measured, allowance=ALLOWANCE) for e in evidence]
-    kept = ("n", "n_reviewed", "proposed", "reviewed", "fixed", "broken", "sizes")
-    return {
-        **{name: summary[name] for name in kept},
-        "rules": np.array([rule.name for rule in listed]),
-        "changes_labels": changes,
-        "expected_fixed": np.array([e.expected_fixed for e in evidence]),
-        "expected_broken": np.array([e.expected_broken for e in evidence]),
-        "gain": np.array([v.gain.value for v in verdicts]),
-        "gain_low": np.array([v.gain.low for v in verdicts]),
-        "gain_high": np.array([v.gain.high for v in verdicts]),
-        "is_measured": np.array([v.is_measured for v in verdicts]) & changes,
-        "ships": np.array([v.ships for v in verdicts]) | ~changes,
-        "verdict": np.array([v.why if c else "" for v, c in zip(verdicts, changes, strict=True)]),
-        "small_classes": small_classes(
-            summary["sizes"], summary["leaving"], min_class_size=ctx.config.min_class_size
-        ),
-    }
+    names = [rule.name for rule in rules(policy_of(ctx))]
+    changes = np.array([name.startswith(("add-", "remove-")) for name in names])
+    found = judged(summary, names, changes, ctx, ALLOWANCE)
+    return {**found, "sizes": summary["sizes"]}
 
 
 def count_outcome(frame: Frame, ctx: Context) -> Arrays:
@@ -123,9 +88,9 @@ def count_outcome(frame: Frame, ctx: Context) -> Arrays:
         "done": done,
         "held": stopped,
         "shipped": np.bincount(final.rule[changed], minlength=n_rules),
-        "fixed": _sum_by(rule, p, n_rules),
-        "broken": _sum_by(rule, 1 - p, n_rules),
-        "variance": _sum_by(rule, p * (1 - p), n_rules),
+        "fixed": sum_by(rule, p, n_rules),
+        "broken": sum_by(rule, 1 - p, n_rules),
+        "variance": sum_by(rule, p * (1 - p), n_rules),
         "items": np.array([frame.n - n_review - n_relabel, n_relabel, n_review]),
         "softened": np.array(int((~items.is_review & ~relabelled & (items.weight < 1)).sum())),
         "added": by_class(LabelAction.ADD),

@@ -1,16 +1,18 @@
 """The gate of stage `decide`: what each rule proposes, whether it may, and what came of it."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from labelops.belief import UNIT
 from labelops.decide import Action, Held, rules, small_classes, with_reviews
-from labelops.gate import Evidence, expected_count, judge, spread
+from labelops.gate import ALLOWANCE, Evidence, expected_count, judge, spread
 from pipelines.frame import Frame
 from pipelines.limits import model_proposals
 from pipelines.stage import Arrays, Context
 
 
-def _sum_by(rule: np.ndarray, values: np.ndarray, n_rules: int) -> np.ndarray:
+def sum_by(rule: np.ndarray, values: np.ndarray, n_rules: int) -> np.ndarray:
     """Sum probabilities in integers of 2⁻³², so that sums of shards add up exactly."""
     total = np.zeros(n_rules, np.int64)
     np.add.at(total, rule, np.rint(values * UNIT).astype(np.int64))
@@ -31,7 +33,7 @@ def tally(frame: Frame, ctx: Context) -> Arrays:
         return np.bincount(found.rule[where], minlength=n_rules)
 
     def add(values: np.ndarray) -> np.ndarray:
-        return _sum_by(found.rule[free], values[free], n_rules)
+        return sum_by(found.rule[free], values[free], n_rules)
 
     return {
         "n": np.array(frame.n),
@@ -58,6 +60,24 @@ def judge_rules(summary: Arrays, ctx: Context) -> Arrays:
     `is_measured`, `ships`, `verdict` (in words); and `n`, `n_reviewed`, `small_classes`.
     """
     names = [rule.name for rule in rules(ctx.config.relabel_confidence)]
+    changes = np.array([name.startswith("relabel-") for name in names])
+    return judged(summary, names, changes, ctx, ALLOWANCE)
+
+
+def judged(
+    summary: Arrays, names: Sequence[str], changes: np.ndarray, ctx: Context, allowance: float
+) -> Arrays:
+    """Judge rules by what was counted of them; see `judge_rules`.
+
+    Parameters
+    ----------
+    summary
+        Result of `tally`.
+    names, changes
+        Of every rule, and whether it changes labels; others ship unjudged.
+    allowance
+        As for `labelops.gate.judge`.
+    """
     evidence = [
         Evidence(
             proposed=int(summary["proposed"][r]),
@@ -70,8 +90,8 @@ def judge_rules(summary: Arrays, ctx: Context) -> Arrays:
         )
         for r in range(len(names))
     ]
-    changes = np.array([name.startswith("relabel-") for name in names])
-    verdicts = [judge(e, must_be_measured=ctx.config.gate == "measured") for e in evidence]
+    measured = ctx.config.gate == "measured"
+    verdicts = [judge(e, must_be_measured=measured, allowance=allowance) for e in evidence]
     kept = ("n", "n_reviewed", "proposed", "reviewed", "fixed", "broken")
     return {
         **{name: summary[name] for name in kept},
@@ -108,10 +128,10 @@ def count_outcome(frame: Frame, ctx: Context) -> Arrays:
     return {
         "done": done,
         "held": stopped,
-        "fixed": _sum_by(rule, p_new, n_rules),
-        "fixed_variance": _sum_by(rule, p_new * (1 - p_new), n_rules),
-        "broken": _sum_by(rule, p_given, n_rules),
-        "broken_variance": _sum_by(rule, p_given * (1 - p_given), n_rules),
+        "fixed": sum_by(rule, p_new, n_rules),
+        "fixed_variance": sum_by(rule, p_new * (1 - p_new), n_rules),
+        "broken": sum_by(rule, p_given, n_rules),
+        "broken_variance": sum_by(rule, p_given * (1 - p_given), n_rules),
         "doubt": np.rint((1 - frame.array("proposed_p_given").astype(np.float64)) * UNIT)
         .astype(np.int64)
         .sum(),
