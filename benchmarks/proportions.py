@@ -7,8 +7,9 @@
 FOLDER holds `tabular/adult.tsv.gz`, `tabular/bank_marketing.csv.gz` and, for `fashion`, the idx
 files of Fashion-MNIST in `fashion-mnist/`. A seed draws the test items (a fifth) and the order of
 the others, which are cut into bags of equal size. All networks have the same layers and trainer
-(`BagTraining`), and all are stopped by the counts of held-out bags; no label of an item decides
-anything but the supervised network and the figures that are printed. RESULTS.json keeps what is
+(`BagTraining`), and all are stopped by held-out bags: by their counts or, where a lesson has soft
+labels, by these; no label of an item decides anything but the supervised network and the figures
+that are printed. RESULTS.json keeps what is
 done: the same command again does what is missing. `--table` prints only.
 
 With --repair, instead: a fifth of all labels flipped, the totals of bags known and true.
@@ -40,7 +41,7 @@ from labelops.nn.bag_rounds import (
     play_round,
     strengthened,
 )
-from labelops.nn.bags import BagTraining, Lesson, embed, teach
+from labelops.nn.bags import BagNet, BagTraining, Lesson, embed, teach
 from labelops.proportions.cardinality import sigmoid
 from labelops.proportions.counts import hard_counts
 from labelops.proportions.decode import top_of_bags
@@ -112,8 +113,10 @@ def two(beliefs: np.ndarray) -> np.ndarray:
     return np.stack([1 - beliefs, beliefs], axis=1)
 
 
-def taught(task: Task, lesson: Lesson) -> Answer:
-    net = teach(task.x, task.start, task.counts, lesson, training=TRAINING, seed=task.seed)
+def taught(task: Task, lesson: Lesson, *, begin: BagNet | None = None) -> Answer:
+    net = teach(
+        task.x, task.start, task.counts, lesson, training=TRAINING, seed=task.seed, begin=begin
+    )
     beliefs = counted(task, net_log_odds(net, task.x))
     return Answer(net_log_odds(net, task.test_x), beliefs, {"held_out_loss": net.loss})
 
@@ -135,10 +138,14 @@ def llp_em(task: Task) -> Answer:
 
 
 def transported(task: Task) -> Answer:
+    """Two stages, as published: the shares of bags, then from there transported pseudo-labels."""
+    shares = Proportions(task.start, task.counts)
+    first = teach(task.x, task.start, task.counts, shares, training=TRAINING, seed=task.seed)
+
     def labels(z: np.ndarray) -> np.ndarray:
         return transport(z, task.start, task.counts, regulariser=0.2).beliefs
 
-    return taught(task, OwnBeliefs(labels))
+    return taught(task, OwnBeliefs(labels), begin=first.net)
 
 
 def published(task: Task) -> Answer:

@@ -93,6 +93,13 @@ class SoftLabels(Lesson):
             loss = loss + self.bag_weight * divergence.mean()
         return loss
 
+    def judge(self, logits: Tensor, held_out: Batch, bag_loss: Tensor) -> Tensor:
+        """Return the loss of the items of held-out bags.
+
+        Of a few large bags the counts alone say next to nothing about an epoch.
+        """
+        return self.loss(logits, held_out)
+
 
 class OwnBeliefs(Lesson):
     """Soft labels that are made anew each epoch, from the network's logits and the counts.

@@ -1,7 +1,8 @@
 """One small network and one trainer for every way to learn from the class counts of bags.
 
 Ways differ in the `Lesson` only. Batches hold whole bags; what is kept in the end are the weights
-of the epoch that explained the counts of held-out bags best. No label of an item is asked for.
+of the epoch that did best on held-out bags: on their counts or, if the lesson has a soft label for
+every item, on these. No label of an item is asked for.
 """
 
 # N items, B bags, D features, K classes
@@ -67,6 +68,10 @@ class Lesson:
         """Return what a step lowers."""
         raise NotImplementedError
 
+    def judge(self, logits: Tensor, held_out: Batch, bag_loss: Tensor) -> Tensor:
+        """Return what epochs are compared by: `bag_loss`, that of held-out counts."""
+        return bag_loss
+
 
 class BagNet(nn.Module):
     """A perceptron with ReLU whose last hidden layer is the embedding."""
@@ -94,7 +99,7 @@ class Taught(NamedTuple):
     Attributes
     ----------
     net : in evaluation mode.
-    loss : mean over held-out bags of size × divergence, in nats: what epochs are compared by.
+    loss : mean over held-out bags of size × divergence, in nats.
     epoch : the epoch whose weights were kept.
     held_out : the bags that were held out, int64, ascending.
     """
@@ -126,8 +131,9 @@ def teach(
     *,
     training: BagTraining,
     seed: int,
+    begin: BagNet | None = None,
 ) -> Taught:
-    """Train a network from scratch on a lesson.
+    """Train a network on a lesson.
 
     Parameters
     ----------
@@ -144,6 +150,8 @@ def teach(
         How.
     seed
         For the weights, the order of bags and the choice of held-out bags.
+    begin
+        A network with the weights to begin with; without one they are drawn.
 
     Raises
     ------
@@ -161,10 +169,12 @@ def teach(
     rest = np.setdiff1d(np.arange(n_bags), held)
     rng = np.random.Generator(np.random.Philox(seed + 1))
     net = BagNet(x.shape[1], share.shape[1], training.hidden, seed)
+    if begin is not None:
+        net.load_state_dict(begin.state_dict())
     optimiser = torch.optim.AdamW(
         net.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
     )
-    best: tuple[float, int, dict[str, Tensor]] = (np.inf, -1, {})
+    best = _Best(np.inf, np.nan, -1, {})
     with one_thread():
         for epoch in range(training.epochs):
             lesson.look(lambda: logits_of(net, features))
@@ -174,19 +184,28 @@ def teach(
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
-            value = _bag_loss(net, x, share, held, start) if len(held) else -float(epoch)
+            loss, value = np.nan, -float(epoch)
+            if len(held):
+                loss, value = _held_out(net, x, share, whole_bags(held, start), lesson)
             if not np.isfinite(value):
                 raise ValueError(
                     f"teach: predictions must stay finite; with learning_rate "
                     f"{training.learning_rate} they did not after epoch {epoch}. Lower it"
                 )
-            if value < best[0]:
+            if value < best.value:
                 state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-                best = (value, epoch, state)
-            if epoch - best[1] >= training.patience:
+                best = _Best(value, loss, epoch, state)
+            if epoch - best.epoch >= training.patience:
                 break
-    net.load_state_dict(best[2])
-    return Taught(net.eval(), best[0] if len(held) else np.nan, best[1], held)
+    net.load_state_dict(best.state)
+    return Taught(net.eval(), best.loss, best.epoch, held)
+
+
+class _Best(NamedTuple):
+    value: float
+    loss: float
+    epoch: int
+    state: dict[str, Tensor]
 
 
 def whole_bags(bags: np.ndarray, start: np.ndarray) -> Batch:
@@ -245,10 +264,12 @@ def _batches(bags: np.ndarray, start: np.ndarray, batch_rows: int) -> list[np.nd
     return [part for part in np.split(bags, np.flatnonzero(np.diff(batch)) + 1) if len(part)]
 
 
-def _bag_loss(net: BagNet, x: Tensor, share: Tensor, bags: np.ndarray, start: np.ndarray) -> float:
-    batch = whole_bags(bags, start)
+def _held_out(
+    net: BagNet, x: Tensor, share: Tensor, held: Batch, lesson: Lesson
+) -> tuple[float, float]:
+    """Return the loss of held-out counts, and what epochs are compared by."""
     with torch.no_grad():
-        logits = torch.cat([net(x[rows]) for rows in torch.split(batch.items, 16_384)])
-        divergence = bag_divergence(logits.double(), batch.bag, share[batch.bags].double())
-    sizes = torch.from_numpy(start[bags + 1] - start[bags])
-    return float((divergence * sizes).mean())
+        logits = torch.cat([net(x[rows]) for rows in torch.split(held.items, 16_384)]).double()
+        divergence = bag_divergence(logits, held.bag, share[held.bags].double())
+        loss = (divergence * torch.bincount(held.bag)).mean()
+        return float(loss), float(lesson.judge(logits, held, loss))

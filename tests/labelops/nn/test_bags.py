@@ -1,5 +1,7 @@
 """Oracles: planted classes that every lesson must find; what must not be looked at."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -95,10 +97,50 @@ def test_teach__does_not_learn_from_held_out_bags():
 
 def test_teach__keeps_the_epoch_that_explains_held_out_counts_best():
     x, y, start, counts = planted(n_bags=40)
-    wrong = SoftLabels(np.eye(2)[1 - y], start, counts)
+    wrong = OwnBeliefs(lambda z: np.eye(2)[1 - y])
     taught = teach(x, start, counts, wrong, training=SMALL, seed=0)
     # What is taught contradicts the counts, so the first epoch is the least bad one.
     assert taught.epoch == 0
+
+
+def test_teach__with_soft_labels_keeps_the_epoch_that_explains_those_of_held_out_bags_best():
+    x, y, start, counts = planted(n_bags=40)
+    rng = np.random.default_rng(3)
+    targets = np.where(rng.random(len(y)) < 0.3, 1 - y, y)
+    lesson = SoftLabels(np.eye(2)[targets], start, counts, bag_weight=0.1)
+    training = replace(SMALL, hidden=(64,), epochs=12, patience=12)
+    losses = []
+    for n in range(1, training.epochs + 1):
+        net = _after(n, x, start, counts, lesson, training)
+        held = whole_bags(hold_out(40, share=training.held_out, seed=0), start)
+        logits = torch.from_numpy(logits_of(net, x[held.items.numpy()]))
+        losses.append(float(lesson.loss(logits, held)))
+    kept = teach(x, start, counts, lesson, training=training, seed=0)
+    assert kept.epoch == int(np.argmin(losses)) < training.epochs - 1
+
+
+class _Last(SoftLabels):
+    """Calls every epoch better than the one before, so that the last one is kept."""
+
+    def __init__(self, lesson, n):
+        self.__dict__, self.n = dict(lesson.__dict__), iter(range(n, 0, -1))
+
+    def judge(self, logits, held_out, bag_loss):
+        return torch.tensor(float(next(self.n)))
+
+
+def _after(n, x, start, counts, lesson, training):
+    shorter = replace(training, epochs=n)
+    return teach(x, start, counts, _Last(lesson, n), training=shorter, seed=0).net
+
+
+def test_teach__goes_on_from_a_network():
+    x, y, start, counts = planted(n_bags=40)
+    first = teach(x, start, counts, Proportions(start, counts), training=SMALL, seed=0)
+    still = replace(SMALL, epochs=1, learning_rate=0.0)
+    lesson = Proportions(start, counts)
+    again = teach(x, start, counts, lesson, training=still, seed=7, begin=first.net)
+    np.testing.assert_array_equal(logits_of(again.net, x), logits_of(first.net, x))
 
 
 def test_teach__one_bag_is_learned_from_and_nothing_held_out():
