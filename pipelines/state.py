@@ -232,7 +232,8 @@ def _file_hash(path: str, stage: str) -> str:
             return hashlib.sha256(store.read_bytes(name)).hexdigest()
         with local.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except (OSError, ImportError, ValueError) as err:
+    except Exception as err:
+        # Every file system has errors of its own for a lack of credentials.
         raise RecipeError(
             f"stage {stage!r}: a readable file was expected at {path}, got {err}. Correct the path"
         ) from err

@@ -287,7 +287,7 @@ class ObjectStore(Store):
     def __init__(self, uri: str) -> None:
         import fsspec
 
-        self.uri = uri.rstrip("/")
+        self.uri = uri if uri.endswith("://") else uri.rstrip("/")
         self.fs, self.root = fsspec.core.url_to_fs(self.uri)
 
     def _path(self, name: str) -> str:
@@ -402,7 +402,11 @@ def open_file(uri: str) -> tuple[Store, str]:
     >>> store, name = open_file("memory://totals/2026/bags.parquet")
     >>> store.uri, name
     ('memory://totals/2026', 'bags.parquet')
+    >>> open_file("memory://bags.parquet")[0].uri
+    'memory://'
     """
     path = uri.removeprefix("file://")
-    folder, _, name = path.rpartition("/")
-    return open_store(folder or ("/" if path.startswith("/") else ".")), name
+    folder, slash, name = path.rpartition("/")
+    if not folder or folder.endswith(":/"):
+        folder = f"{folder}{slash}" or "."
+    return open_store(folder), name

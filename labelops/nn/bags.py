@@ -184,9 +184,9 @@ def teach(
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
-            loss, value = np.nan, -float(epoch)
+            on_counts, value = np.nan, -float(epoch)
             if len(held):
-                loss, value = _held_out(net, x, share, whole_bags(held, start), lesson)
+                on_counts, value = _held_out(net, x, share, whole_bags(held, start), lesson)
             if not np.isfinite(value):
                 raise ValueError(
                     f"teach: predictions must stay finite; with learning_rate "
@@ -194,7 +194,7 @@ def teach(
                 )
             if value < best.value:
                 state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-                best = _Best(value, loss, epoch, state)
+                best = _Best(value, on_counts, epoch, state)
             if epoch - best.epoch >= training.patience:
                 break
     net.load_state_dict(best.state)

@@ -64,7 +64,8 @@ def open_table(path: str) -> BagTable:
     try:
         store, name = open_file(path)
         modified = store.modified(name)
-    except (OSError, ImportError, ValueError) as err:
+    except Exception as err:
+        # Every file system has errors of its own for a lack of credentials.
         raise _unreadable(path, err) from err
     return _open(path, modified)
 

@@ -5,13 +5,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 import pipelines.lock
 import pipelines.registry
 import pipelines.run
+from pipelines.bags.table import open_table
 from pipelines.errors import DataError, LockedError
 from pipelines.recipe import parse_recipe
 from pipelines.source import open_source
@@ -129,3 +132,25 @@ def test_store_out_of_reach__names_address_and_remedy(monkeypatch: pytest.Monkey
         "source: a readable folder of Parquet shards was expected at s3://elsewhere/data, got "
     )
     assert "Check the address, the credentials and the network" in str(refused.value)
+
+
+def test_table_of_bags__is_read_from_a_bucket(bucket: str, tmp_path: Path) -> None:
+    table = pa.table({"bag_id": ["b", "a"], "n": [3, 4], "counts": [[1, 2], [4, 0]]})
+    pq.write_table(table, tmp_path / "bags.parquet")
+    ObjectStore(bucket).write_atomic("bags.parquet", (tmp_path / "bags.parquet").read_bytes())
+    found = open_table(f"{bucket}/bags.parquet")
+    assert (found.ids.tolist(), found.counts.tolist()) == (["a", "b"], [[4, 0], [1, 2]])
+    with pytest.raises(DataError, match=r"bag table: .*FileNotFoundError.* at s3://bucket/no.csv"):
+        open_table(f"{bucket}/no.csv")
+
+
+def test_table_of_bags__without_credentials_is_said_to_be_unreadable() -> None:
+    class Locked(MemoryFileSystem):
+        protocol = "locked"
+
+        def info(self, path: str, **kwargs: object) -> None:
+            raise RuntimeError("Unable to locate credentials")
+
+    fsspec.register_implementation("locked", Locked, clobber=True)
+    with pytest.raises(DataError, match=r"got RuntimeError: Unable to locate credentials; at lock"):
+        open_table("locked://bags.parquet")

@@ -148,7 +148,7 @@ def test_totals__that_vary_more_than_the_model_allows_widen_what_is_improbable(
     # As they are, p-values would list a good part of the bags.
     assert (false_discovery_rates(found["p_value"][:, 1]) <= 0.05).sum() > 30
     page = (Path(run.uri) / "report.html").read_text()
-    assert "times as much as the model allows" in page
+    assert "times what the model allows" in page
 
 
 # -- bad input -------------------------------------------------------------------------------------

@@ -135,7 +135,7 @@ def _after(n, x, start, counts, lesson, training):
 
 
 def test_teach__goes_on_from_a_network():
-    x, y, start, counts = planted(n_bags=40)
+    x, _, start, counts = planted(n_bags=40)
     first = teach(x, start, counts, Proportions(start, counts), training=SMALL, seed=0)
     still = replace(SMALL, epochs=1, learning_rate=0.0)
     lesson = Proportions(start, counts)
