@@ -174,10 +174,34 @@ def parse_recipe(
         raise RecipeError(f"recipe: 'name' must be text, got {title!r}; in {where}")
     data = _check(Data, tables.get("data", {}), "data", where)
     configs = {
-        stage: _check(load_stage(stage).config, tables.get(stage, {}), f"stage {stage!r}", where)
+        stage: _located(
+            _check(load_stage(stage).config, _table(tables, stage), f"stage {stage!r}", where),
+            stage,
+        )
         for stage in stages
     }
     return Recipe(title, stages, data, configs)
+
+
+def _table(tables: Mapping[str, Any], stage: str) -> object:
+    """Return a stage's own settings; a later round has those of the first where it says nothing."""
+    own, first = tables.get(stage, {}), tables.get(stage.partition("@")[0], {})
+    if stage in tables and not (isinstance(own, dict) and isinstance(first, dict)):
+        return own
+    return {**first, **own} if isinstance(first, dict) else first
+
+
+def files_of(config: BaseModel, stage: str) -> dict[str, str]:
+    """Return the settings of a stage that name files, with the files."""
+    named = load_stage(stage).files(config)
+    return {key: value for key, value in config if isinstance(value, str) and value in named}
+
+
+def _located(config: BaseModel, stage: str) -> BaseModel:
+    """Make local paths absolute, so that a run can be gone on with from any folder."""
+    files = files_of(config, stage)
+    local = {key: path for key, path in files.items() if "://" not in path}
+    return config.model_copy(update={key: str(Path(p).absolute()) for key, p in local.items()})
 
 
 def _stages(value: object, where: str) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import labelops
 from pipelines.commit import Record, dump, is_scratch
 from pipelines.errors import DataError, RecipeError, RunError
 from pipelines.layout import Layer, Layout, pack_schema, unpack_schema
-from pipelines.recipe import Recipe, parse_recipe
+from pipelines.recipe import Recipe, files_of, parse_recipe
 from pipelines.registry import load_stage
 from pipelines.results import ArtifactCache, ResultCache
 from pipelines.source import Source, SourceShard
@@ -205,8 +205,11 @@ def resolve(recipe: Recipe, source: Source) -> list[Entry]:
                 )
             written[name] = list(stage.writes(config, columns))
             columns |= set(written[name])
-            files = [_file_hash(path, name) for path in stage.files(config)]
-            key = _hash([key, name, stage.version, config.model_dump(mode="json"), files])
+            # Of files the content counts, not where they lie.
+            named = files_of(config, name)
+            files = {key: _file_hash(path, name) for key, path in named.items()}
+            settings = config.model_dump(mode="json", exclude=set(named))
+            key = _hash([key, name, stage.version, settings, files])
         entries.append(Entry(name, stage, config, skipped, key))
     return entries
 
@@ -234,9 +237,11 @@ def _file_hash(path: str, stage: str) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except Exception as err:
         # Every file system has errors of its own for a lack of credentials.
+        # A package that a file system needs and that is not installed is no fault of ours.
+        cause = None if isinstance(err, ImportError) else err
         raise RecipeError(
             f"stage {stage!r}: a readable file was expected at {path}, got {err}. Correct the path"
-        ) from err
+        ) from cause
 
 
 def manifest_name(stage: str) -> str:

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from labelops.proportions.counts import share_spread
-from pipelines.bags.table import BagTable, ids_of, open_table, same_ids, some
+from pipelines.bags.table import BagTable, check_once, ids_of, open_table, same_ids, some
 from pipelines.errors import DataError
 from pipelines.frame import Frame
 from pipelines.stage import Arrays, Context
@@ -29,6 +29,7 @@ def table_of(ctx: Context) -> BagTable:
     found = open_table(path)
     ids = same_ids(found.ids, kind, where=path)
     order = np.argsort(ids, kind="stable")
+    check_once(ids[order], path)
     return BagTable(ids[order], found.sizes[order], found.counts[order], found.residual[order])
 
 
@@ -63,6 +64,8 @@ def bags_of(column: pa.Array, ids: np.ndarray) -> np.ndarray:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     kind = pa.string() if ids.dtype.kind == "U" else pa.int64()
+    if pa.types.is_uint64(column.type) and kind == pa.int64():
+        ids_of(column.drop_null(), where="the data")  # refuses what does not fit
     index = pc.index_in(column.cast(kind), value_set=pa.array(ids.tolist(), kind))
     found = np.asarray(index.fill_null(-2).to_numpy(zero_copy_only=False), np.int64)
     found[column.is_null().to_numpy(zero_copy_only=False)] = -1
@@ -99,9 +102,9 @@ def check_counts(summary: Arrays, ctx: Context) -> Arrays:
     -------
     `bag_ids`, `sizes`, `counts` (B, K), `residual` of the bags that are used; `classes`; how many
     items are in no bag (`n_without_bag`), in bags that the table lacks (`n_unlisted`); how many
-    bags of the table are not in the data (`n_absent`), or lost items to quarantine
-    (`n_incomplete`); and of each class's share: `share`, `share_std`, `share_by_chance`;
-    `is_constant`.
+    bags of the table are not in the data (`n_absent`), or have fewer items there than they should,
+    but no more than went to quarantine (`n_incomplete`); and of each class's share: `share`,
+    `share_std`, `share_by_chance`; `is_constant`.
 
     Raises
     ------
@@ -118,9 +121,9 @@ def check_counts(summary: Arrays, ctx: Context) -> Arrays:
             f"bags: bags of the table were expected in the data, got none of them; the table at "
             f"{ctx.config.bags} has {some(table.ids)}. Is it the table of other data?"
         )
-    _check_there(table, is_there, ctx)
     n_quarantined = ctx.n_items - int(summary["n_items"])
-    is_whole = _whole(table, n, is_there, n_quarantined, ctx)
+    is_absent = _absent(table, is_there, n_quarantined, ctx)
+    is_whole = _whole(table, n, is_absent, n_quarantined, ctx)
     counts, sizes = table.counts[is_whole], table.sizes[is_whole]
     spreads = [share_spread(counts[:, k], sizes) for k in range(table.n_classes)]
     return {
@@ -132,8 +135,8 @@ def check_counts(summary: Arrays, ctx: Context) -> Arrays:
         "n_items": summary["n_items"],
         "n_without_bag": summary["n_without_bag"],
         "n_unlisted": summary["n_unlisted"],
-        "n_absent": np.array(int((~is_there).sum())),
-        "n_incomplete": np.array(int((is_there & ~is_whole).sum())),
+        "n_absent": np.array(int(is_absent.sum())),
+        "n_incomplete": np.array(int((~is_absent & ~is_whole).sum())),
         "share": np.array([spread.mean for spread in spreads]),
         "share_std": np.array([spread.std for spread in spreads]),
         "share_by_chance": np.array([spread.by_chance for spread in spreads]),
@@ -151,21 +154,30 @@ def _check_listed(summary: Arrays, ctx: Context) -> None:
         )
 
 
-def _check_there(table: BagTable, is_there: np.ndarray, ctx: Context) -> None:
-    absent = table.ids[~is_there]
-    if len(absent) and ctx.config.unlisted == "refuse":
+def _absent(table: BagTable, is_there: np.ndarray, n_quarantined: int, ctx: Context) -> np.ndarray:
+    """Return which bags of the table the data never had, as far as that can be told.
+
+    Of a quarantined row nobody may know the bag. So a bag without items has lost them all to
+    quarantine if all such bags together can have.
+    """
+    is_absent = np.asarray(~is_there)
+    if table.sizes[is_absent].sum() <= n_quarantined:
+        return np.zeros_like(is_absent)
+    if ctx.config.unlisted == "refuse":
+        absent = table.ids[is_absent]
         raise DataError(
             f"bags: the data must have every bag of the table; {len(absent)} of {len(table.ids)} "
             f"have no item ({some(absent)}); the table is at {ctx.config.bags}. Remove them from "
             "it, or set proportions.unlisted = 'allow'"
         )
+    return is_absent
 
 
 def _whole(
-    table: BagTable, n: np.ndarray, is_there: np.ndarray, n_quarantined: int, ctx: Context
+    table: BagTable, n: np.ndarray, is_absent: np.ndarray, n_quarantined: int, ctx: Context
 ) -> np.ndarray:
     """Return which bags have all their items; others may lack only what went to quarantine."""
-    missing = np.where(is_there, table.sizes - n, 0)
+    missing = np.where(is_absent, 0, table.sizes - n)
     off = np.flatnonzero(missing < 0)
     if not len(off) and missing.sum() > n_quarantined:
         off = np.flatnonzero(missing)
@@ -178,10 +190,10 @@ def _whole(
             f"{int((missing != 0).sum())} of {len(n)} bags differ{quarantined}; the table is at "
             f"{ctx.config.bags}. Was the data filtered after the table was made?"
         )
-    whole = is_there & (missing == 0)
+    whole = ~is_absent & (missing == 0)
     if not whole.any():
         raise DataError(
-            f"bags: a bag with all its items was expected, got {int(is_there.sum())} of which each "
+            f"bags: a bag with all its items was expected, got {int((n > 0).sum())} of which each "
             "lost some to quarantine. Mend the rows listed there"
         )
     return np.asarray(whole)

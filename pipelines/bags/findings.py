@@ -100,6 +100,7 @@ def bags_schema(ids: pa.DataType) -> pa.Schema:
             ("q_value", pa.float64()),
             ("residual", pa.float64()),
             ("converged", pa.bool_()),
+            ("imposed", pa.bool_()),
         ]
     )
 
@@ -127,7 +128,7 @@ def bags_table(ctx: Context, census: Arrays, judged: Arrays) -> pa.Table:
     census
         From `pipelines.bags.census`.
     judged
-        What `judge_bags` found, and `bag_converged`.
+        What `judge_bags` found, `bag_converged` and, where some totals were left out, `is_imposed`.
     """
     bag, k = ranked(census, judged)
     arrays = [
@@ -138,6 +139,7 @@ def bags_table(ctx: Context, census: Arrays, judged: Arrays) -> pa.Table:
         *(judged[name][bag, k] for name in ("expected", "std", "p_value", "q_value")),
         census["residual"][bag],
         judged["bag_converged"][bag],
+        judged["is_imposed"][bag] if "is_imposed" in judged else np.ones(len(bag), bool),
     ]
     schema = bags_schema(ctx.types["bag_id"])
     return pa.table(arrays, names=schema.names).cast(schema)

@@ -93,13 +93,16 @@ class Features:
 def standardised(items: Items, column: str, grouped: Grouped, *, by_column: bool) -> Features:
     """Write features of mean 0 and spread 1 to disk, in the order of bags.
 
-    Each has spread 1 if scaled by column, else their mean square is 1 and proportions stay. A
-    missing feature becomes 0, the mean: the item has to stay, for its bag counts it.
+    Each has spread 1 if scaled by column, else the mean square of those that vary is 1 and
+    proportions stay. A missing feature becomes 0, the mean: the item has to stay, for its bag
+    counts it.
     """
     n_dims = items.schema.field(column).type.list_size
     mean, std = _moments(items, column, n_dims)
-    if not by_column:
-        std = np.full(n_dims, np.sqrt((std**2).mean()))
+    varies = std > 0
+    std = np.where(varies, std, 1.0)
+    if not by_column and varies.any():
+        std = np.full(n_dims, np.sqrt((std[varies] ** 2).mean()))
     path = os.path.join(items.folder, "features.npy")
     out = np.lib.format.open_memmap(path, "w+", np.float32, (len(grouped.hashes), n_dims))
     n_missing = 0
@@ -114,7 +117,7 @@ def standardised(items: Items, column: str, grouped: Grouped, *, by_column: bool
 
 
 def _moments(items: Items, column: str, n_dims: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation of finite values; spread 1 where there is none."""
+    """Return mean and standard deviation of finite values; 0 where all are equal but rounding."""
     n, total = np.zeros(n_dims), np.zeros(n_dims)
     squares, centre = np.zeros(n_dims), None
     for _, array in blocks(items, column):
@@ -132,7 +135,7 @@ def _moments(items: Items, column: str, n_dims: int) -> tuple[np.ndarray, np.nda
     variance = np.maximum(squares / np.maximum(n, 1) - shift**2, 0.0)
     centre = np.zeros(n_dims) if centre is None else centre
     tiny = 1e-12 * np.maximum(centre**2, 1e-12)
-    return centre + shift, np.sqrt(np.where(variance > tiny, variance, 1.0))
+    return centre + shift, np.sqrt(np.where(variance > tiny, variance, 0.0))
 
 
 def regrouped(items: Items, column: str, grouped: Grouped) -> np.ndarray:

@@ -1,10 +1,13 @@
 """The table of bags: one row a bag, with its size and how many of its items have each class.
 
-Columns `bag_id`, `n`, and `positives` (two classes) or `counts` (a list, one number a class); as
-Parquet, or CSV, where a list is written like ``3;0;5``. Everything that can be wrong with a table
+Columns `bag_id`, `n`, and `positives` (two classes, the second of them) or `counts` (a list, one
+number a class), or the same divided by `n` as `share` or `shares`; as Parquet, or CSV, where a list
+is written like ``3;0;5``. Everything that can be wrong with a table
 by itself is found here; whether it is that of the data, in `pipelines.bags.census`.
 """
 
+import gzip
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,10 +22,19 @@ from labelops.proportions.counts import Rounded, round_class_counts
 from pipelines.errors import DataError
 from pipelines.store import open_file
 
+MOST = 10**15
+"""More items than this no bag has; of larger numbers doubles do not hold every one."""
+
+SHARES_OFF = 0.02
+"""Shares that people rounded add up to 1 up to this."""
+
 NAMED = 3
 """So many offenders are named in a message."""
 
 SETTING = "proportions.bags"
+
+TOTALS = ("positives", "counts", "share", "shares")
+"""Columns that totals may be in."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +66,7 @@ def open_table(path: str) -> BagTable:
     Parameters
     ----------
     path
-        Local path or URI of a file; CSV if it ends so.
+        Local path or URI of a file; CSV if it ends in .csv or .csv.gz.
 
     Raises
     ------
@@ -73,14 +85,18 @@ def open_table(path: str) -> BagTable:
 @lru_cache(maxsize=4)
 def _open(path: str, modified: str) -> BagTable:
     table = _read(path)
-    by_class = _count_column(table, path)
+    name = _count_column(table, path)
     ids = _ids(table["bag_id"], path)
     order = np.argsort(ids, kind="stable")
     ids, table = ids[order], table.take(pa.array(order))
-    _check_once(ids, path)
+    check_once(ids, path)
     says = _Says(ids, path)
     sizes = _sizes(table["n"], says)
-    said = _lists(table["counts"], says) if by_class else _pairs(table["positives"], sizes, says)
+    by_class, read = (
+        name in ("counts", "shares"),
+        _lists if name in ("counts", "shares") else _pairs,
+    )
+    said = read(table[name], name, sizes, says)
     rounded = _rounded(said, sizes, says, by_class=by_class)
     return BagTable(ids, sizes, rounded.counts, rounded.residual.max(axis=1, initial=0.0))
 
@@ -96,36 +112,40 @@ def _read(path: str) -> pa.Table:
     store, name = open_file(path)
     try:
         source = store.open_read(name)
-        if path.endswith(".csv"):
+        if path.lower().endswith((".csv", ".csv.gz")):
             # Ids as text: 007 is not the number 7, unless the data has numbers.
             text = pa.csv.ConvertOptions(
-                column_types={"bag_id": pa.string(), "counts": pa.string()},
+                column_types=dict.fromkeys(("bag_id", "counts", "shares"), pa.string()),
                 strings_can_be_null=True,
                 null_values=[""],
             )
-            return pa.csv.read_csv(source, convert_options=text)
+            packed = path.lower().endswith(".gz")
+            return pa.csv.read_csv(gzip.open(source) if packed else source, convert_options=text)
         return pq.read_table(source)
     except (OSError, pa.ArrowException) as err:
         raise _unreadable(path, err) from err
 
 
-def _count_column(table: pa.Table, path: str) -> bool:
-    """Return whether there are counts per class; stop when a column is missing, or both are."""
+def _count_column(table: pa.Table, path: str) -> str:
+    """Return in which column totals are; stop when one is missing, or there are several."""
     names = table.column_names
     missing = [name for name in ("bag_id", "n") if name not in names]
-    has = [name for name in ("positives", "counts") if name in names]
+    has = [name for name in TOTALS if name in names]
     if missing or not has:
         raise DataError(
             f"bag table: columns bag_id, n and positives or counts were expected, got {names}; at "
             f"{path}. Rename its columns, or correct {SETTING}"
         )
-    if len(has) == 2:
+    if len(has) > 1:
         raise DataError(
-            f"bag table: either positives or counts was expected, got both; at {path}. Remove one"
+            f"bag table: one of the columns {', '.join(TOTALS)} was expected, got "
+            f"{' and '.join(has)}; at {path}. Remove all but one"
         )
     if table.num_rows == 0:
-        raise DataError(f"bag table: one row a bag was expected, got none; at {path}")
-    return has == ["counts"]
+        raise DataError(
+            f"bag table: one row a bag was expected, got none; at {path}. Correct {SETTING}"
+        )
+    return has[0]
 
 
 def _ids(column: pa.ChunkedArray, path: str) -> np.ndarray:
@@ -148,13 +168,22 @@ def ids_of(column: pa.Array, *, where: str) -> np.ndarray:
     DataError
         If an id is neither: a list of bags, say.
     """
-    if pa.types.is_integer(column.type):
-        return np.asarray(column.cast(pa.int64()).to_numpy(zero_copy_only=False))
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+    kind = column.type
+    if pa.types.is_integer(kind):
+        try:
+            return np.asarray(column.cast(pa.int64()).to_numpy(zero_copy_only=False))
+        except pa.ArrowInvalid as err:
+            raise DataError(
+                f"bags: numbers in column 'bag_id' must fit into 64 bits with a sign, got {kind}: "
+                f"{err}; in {where}. Write them as text"
+            ) from err
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return np.array(column.to_pylist(), dtype=np.str_)
+    remedy = "An item is in one bag: of several, choose one"
+    if not pa.types.is_nested(kind):
+        remedy = "Write whole numbers or text; pandas makes doubles of numbers with gaps"
     raise DataError(
-        f"bags: column 'bag_id' must be string or integer, got {column.type}, in {where}. An item "
-        "is in one bag: of several, choose one"
+        f"bags: column 'bag_id' must be string or integer, got {kind}, in {where}. {remedy}"
     )
 
 
@@ -166,19 +195,21 @@ def same_ids(ids: np.ndarray, kind: pa.DataType, *, where: str) -> np.ndarray:
     DataError
         If the data has numbers and the table something else.
     """
-    is_number = pa.types.is_integer(kind)
-    if is_number and ids.dtype.kind == "U":
-        try:
-            return ids.astype(np.int64)
-        except ValueError as err:
-            raise DataError(
-                f"bag table: bag_id must be {kind} as in the data, got text that is no number "
-                f"({err}); at {where}. Write the same ids in both"
-            ) from err
-    return ids if is_number or ids.dtype.kind == "U" else ids.astype(np.str_)
+    if not pa.types.is_integer(kind):
+        return ids if ids.dtype.kind == "U" else ids.astype(np.str_)
+    if ids.dtype.kind != "U":
+        return ids
+    off = [text for text in ids.tolist() if not re.fullmatch(r"-?[0-9]{1,18}", text)]
+    if off:
+        raise DataError(
+            f"bag table: bag_id must be {kind} as in the data, got text that is no number: "
+            f"{some(np.array(off))}; at {where}. Write the same ids in both"
+        )
+    return ids.astype(np.int64)
 
 
-def _check_once(ids: np.ndarray, path: str) -> None:
+def check_once(ids: np.ndarray, path: str) -> None:
+    """Stop when ids, ascending, are not all different."""
     twice = np.unique(ids[1:][ids[1:] == ids[:-1]])
     if len(twice):
         raise DataError(
@@ -224,16 +255,24 @@ def _numbers(column: pa.ChunkedArray, name: str, says: _Says) -> np.ndarray:
 
 def _sizes(column: pa.ChunkedArray, says: _Says) -> np.ndarray:
     n = _numbers(column, "n", says)
-    wrong = np.asarray((n < 1) | (n != np.rint(n)))
-    says.refuse(wrong, "n must be a whole number from 1 on", lambda b: f"n = {n[b]:g}")
+    wrong = np.asarray((n < 1) | (n != np.rint(n)) | (n > MOST))
+    says.refuse(wrong, f"n must be a whole number from 1 to {MOST}", lambda b: f"n = {n[b]:g}")
     return n.astype(np.int64)
 
 
-def _pairs(column: pa.ChunkedArray, sizes: np.ndarray, says: _Says) -> np.ndarray:
-    k = _numbers(column, "positives", says)
-    says.refuse(
-        np.asarray(k < 0), "positives must not be negative", lambda b: f"positives = {k[b]:g}"
-    )
+def _pairs(column: pa.ChunkedArray, name: str, sizes: np.ndarray, says: _Says) -> np.ndarray:
+    k = _numbers(column, name, says)
+    says.refuse(np.asarray(k < 0), f"{name} must not be negative", lambda b: f"{name} = {k[b]:g}")
+    if name == "share":
+        _refuse_large(k, name, says)
+        k = k * sizes
+    # Shares taken for counts would be rounded to 0 and 1, and nothing would look wrong.
+    elif (k <= 1).all() and (k != np.rint(k)).any() and (sizes > 1).any():
+        like_shares = np.asarray(k != np.rint(k))
+        rule = "positives must be numbers of items"
+        says.refuse(
+            like_shares, rule, lambda b: f"{k[b]:g}, like a share: name the column share if it is,"
+        )
     says.refuse(
         np.asarray(k > sizes),
         "positives must not be more than the items of the bag",
@@ -242,25 +281,37 @@ def _pairs(column: pa.ChunkedArray, sizes: np.ndarray, says: _Says) -> np.ndarra
     return np.stack([sizes - k, k], axis=1)
 
 
-def _lists(column: pa.ChunkedArray, says: _Says) -> np.ndarray:
+def _lists(column: pa.ChunkedArray, name: str, sizes: np.ndarray, says: _Says) -> np.ndarray:
     values = column.combine_chunks()
     if pa.types.is_string(values.type):
         values = pc.split_pattern(values, ";")
     if not (pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type)):
+        one = {"counts": "positives", "shares": "share"}[name]
         raise DataError(
-            f"bag table: column 'counts' must hold lists with one number a class, got "
-            f"{values.type}; at {says.path}. For two classes, 'positives' will do"
+            f"bag table: column {name!r} must hold lists with one number a class, got "
+            f"{values.type}; at {says.path}. For two classes, {one!r} will do"
         )
     length = pc.list_value_length(values).fill_null(0).to_numpy(zero_copy_only=False)
     n_classes = int(length[0])
     wrong = np.asarray((length != n_classes) | (length < 2))
-    rule = f"counts must have one number for each of the {max(n_classes, 2)} classes"
+    rule = f"{name} must have one number for each of the {max(n_classes, 2)} classes"
     says.refuse(wrong, rule, lambda b: f"{length[b]} numbers")
-    flat = _numbers(pa.chunked_array([values.flatten()]), "counts", _Spread(says, n_classes))
+    spread = _Spread(says, n_classes)
+    flat = _numbers(pa.chunked_array([values.flatten()]), name, spread)
     said = flat.reshape(-1, n_classes)
     negative = np.any(said < 0, axis=1)
-    says.refuse(negative, "counts must not be negative", lambda b: f"{said[b].tolist()}")
+    says.refuse(negative, f"{name} must not be negative", lambda b: f"{said[b].tolist()}")
+    if name == "shares":
+        _refuse_large(flat, name, spread)
+        off = np.abs(said.sum(axis=1) - 1) > SHARES_OFF
+        rule = "shares of a bag must add up to 1"
+        says.refuse(np.asarray(off), rule, lambda b: f"{said[b].tolist()}")
+        said = said / said.sum(axis=1, keepdims=True) * sizes[:, None]
     return said
+
+
+def _refuse_large(share: np.ndarray, name: str, says: _Says) -> None:
+    says.refuse(np.asarray(share > 1), f"{name} must be at most 1", lambda b: f"{share[b]:g}")
 
 
 class _Spread(_Says):

@@ -1,4 +1,8 @@
-"""Totals brought into what is believed of every item: by a model, or from given labels as well."""
+"""Totals brought into what is believed of every item: by a model, or from given labels as well.
+
+Where there are given labels, totals must not destroy them: a table of the wrong class, or of
+another year, has totals that labels and model find improbable, and these are left out.
+"""
 
 from collections.abc import Mapping
 
@@ -9,7 +13,7 @@ from labelops.belief import believe
 from labelops.proportions.counts import hard_counts
 from labelops.simplex import bad_rows, what_is_wrong
 from pipelines.bags.census import CENSUS
-from pipelines.bags.findings import bag_losses, judge_bags
+from pipelines.bags.findings import LEVEL, bag_losses, judge_bags
 from pipelines.bags.group import Grouped, group, save_canonical, save_keys
 from pipelines.beliefs import block_rows, noise_of
 from pipelines.canonical import Items
@@ -21,6 +25,13 @@ from pipelines.vectors import vectors_of
 
 FLOOR = 1e-6
 """Least probability that a model may have meant: totals can overrule any of them."""
+
+
+SURE = 2.0
+"""Standard errors by which one share for all bags must predict totals better than beliefs do."""
+
+SHIFTS = 50
+"""Steps in which beliefs take over the shares of all totals together."""
 
 
 def reject_bad(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
@@ -45,7 +56,13 @@ def constrain(items: Items, ctx: Context, folder: str) -> Arrays:
     # One share for all bags knows all counts, the model none.
     share = counts.sum(axis=0) / counts.sum()
     constant = bag_losses(np.tile(share, (len(beliefs[inside]), 1)), start, counts)
-    constrained, n_saddle_point = _posterior(beliefs[inside], start, counts)
+    is_contrary, is_imposed = False, np.ones(len(counts), bool)
+    if "given" in items.schema.names and ctx.config.improbable == "ignore":
+        is_contrary = contradicts(beliefs[inside], start, counts)
+        is_imposed = np.all(judged["q_value"] > LEVEL, axis=1) & (not is_contrary)
+    posterior, n_saddle_point = _posterior(beliefs[inside], start, counts)
+    is_bound = np.repeat(is_imposed, np.diff(start))[:, None]
+    constrained = np.where(is_bound, posterior, beliefs[inside])
     moved = np.abs(constrained - beliefs[inside]).sum() / 2
     beliefs[inside] = constrained
     save_keys(folder, grouped)
@@ -55,11 +72,48 @@ def constrain(items: Items, ctx: Context, folder: str) -> Arrays:
         "loss_start": np.array(loss.mean()),
         "loss_constant": np.array(constant.mean()),
         "moved": np.array(moved),
+        "is_contrary": np.array(is_contrary),
+        "is_imposed": is_imposed,
         "bag_converged": np.ones(len(counts), bool),
         "n_components": np.array(len(counts)),
         "n_open": np.array(0),
         "n_saddle_point": np.array(n_saddle_point),
     }
+
+
+def contradicts(beliefs: np.ndarray, start: np.ndarray, counts: np.ndarray) -> bool:
+    """Return whether totals go against beliefs: one share for all bags surely predicts them better.
+
+    Beliefs are first given the shares of all totals together: that labels miss a class everywhere
+    is what totals are there to mend, that bags with more of it have lower totals is not.
+
+    Parameters
+    ----------
+    beliefs
+        In the order of bags, above 0, shape (M, K).
+    start, counts
+        Bags, and their counts of classes, shape (B, K).
+
+    Examples
+    --------
+    >>> is_second = np.repeat([1, 0, 1, 0, 1, 0], 10)
+    >>> beliefs = np.where(np.stack([1 - is_second, is_second], axis=1), 0.9, 0.1)
+    >>> counts = np.array([[1, 9], [9, 1]] * 3)
+    >>> start = np.arange(0, 61, 10)
+    >>> contradicts(beliefs, start, counts), contradicts(beliefs, start, counts[:, ::-1])
+    (False, True)
+    """
+    total = counts.sum(axis=0)
+    weight = np.ones(len(total))
+    for _ in range(SHIFTS):
+        shifted = beliefs * weight
+        shifted /= shifted.sum(axis=1, keepdims=True)
+        weight *= total / np.maximum(shifted.sum(axis=0), FLOOR)
+    constant = np.tile(total / total.sum(), (len(beliefs), 1))
+    worse = bag_losses(shifted, start, counts) - bag_losses(constant, start, counts)
+    if len(worse) < 2:
+        return False
+    return bool(worse.mean() > SURE * worse.std(ddof=1) / np.sqrt(len(worse)))
 
 
 def _own_beliefs(items: Items, ctx: Context, grouped: Grouped) -> np.ndarray:

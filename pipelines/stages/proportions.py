@@ -49,8 +49,8 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     bags: str | None = Field(
         default=None,
         description="Path or URI of a Parquet or CSV file with a row a bag: bag_id, n, and "
-        "positives (of two classes) or counts (one number a class). Absent: stage skipped in an "
-        "audit.",
+        "positives (items of the second of two classes) or counts (one number a class); or share "
+        "or shares, the same divided by n. Absent: stage skipped in an audit.",
     )
     use: Literal["auto", "features", "pred_probs", "labels"] = Field(
         default="auto",
@@ -75,6 +75,13 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         ge=0,
         description="Up to so many items all pairs are compared to find neighbours; beyond, an "
         "index finds nearly all.",
+    )
+    improbable: Literal["ignore", "impose"] = Field(
+        default="ignore",
+        description="What to do, after stage confident, with totals that labels and model together "
+        "find improbable. ignore: labels of these bags are decided without their totals, and all "
+        "are if one share for all bags predicts the totals better than labels and model do. "
+        "impose: totals overrule labels.",
     )
     max_sweeps: int = Field(
         default=100,
@@ -148,6 +155,21 @@ def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
     return ["item_id", *SOFT, "bag_residual", *more]
 
 
+OF_THE_FIRST = ("bags", "unlisted", "scaling", "start_items", "waves", "seed")
+"""Settings that later rounds share: these know the bags and the model from the first round."""
+
+
+def _check_shared(config: Config, ctx: Context) -> None:
+    first = ctx.of(learn.FIRST).config
+    for name in OF_THE_FIRST:
+        own, shared = getattr(config, name), getattr(first, name)
+        if own != shared:
+            raise RecipeError(
+                f"stage {ctx.stage!r}: setting {name!r} must be that of stage {learn.FIRST!r}, "
+                f"{shared!r}, got {own!r}. Set {learn.FIRST}.{name}: later rounds take it over"
+            )
+
+
 def steps(config: Config, ctx: Context) -> Sequence[Step]:
     """Return the steps: count bags, learn or constrain, write beliefs and the table of bags."""
     way = way_of(config, ctx.columns)
@@ -157,6 +179,8 @@ def steps(config: Config, ctx: Context) -> Sequence[Step]:
             f"stage {ctx.stage!r}: another round learns from features or an embedding, got use = "
             f"{way!r}, of which one round is enough. List the stage once"
         )
+    if not first:
+        _check_shared(config, ctx)
     needed = reads(config, ctx.columns)
     census = Reduce(
         name=CENSUS,

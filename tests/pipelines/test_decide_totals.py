@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -11,8 +12,11 @@ import pipelines.run
 from labelops.belief import believe, sound_noise
 from labelops.fast.cardinality import marginals
 from labelops.proportions.counts import hard_counts
+from pipelines.bags.findings import bag_losses
+from pipelines.bags.totals import contradicts
 from pipelines.recipe import parse_recipe
 from pipelines.registry import STAGES
+from pipelines.results import load_result
 from pipelines.state import Run, load_run
 from tests.datasets import even, vectors, write_shards
 from tests.pipelines.bagged import rows_of
@@ -59,8 +63,11 @@ def planted(n_classes: int, *, seed: int = 0) -> tuple[pa.Table, pa.Table, np.nd
     return items, pa.table(bags), true, given
 
 
-def decide(folder: Path, n_classes: int, *settings: str, n_shards: int = 3) -> Run:
-    items, bags, _, _ = planted(n_classes)
+def decide(
+    folder: Path, n_classes: int, *settings: str, n_shards: int = 3, bags: pa.Table | None = None
+) -> Run:
+    items, true_bags, _, _ = planted(n_classes)
+    bags = true_bags if bags is None else bags
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(bags, folder.parent / "bags.parquet")
     source = write_shards(folder / "src", items, even(N, n_shards))
@@ -128,3 +135,62 @@ def test_audit__without_a_table_skips_the_stage_and_says_so(tmp_path: Path) -> N
     pipelines.run.run(recipe, data=str(source), out=str(tmp_path / "out"))
     entry = load_run(str(tmp_path / "out")).entry("proportions")
     assert entry.skipped == "proportions.bags names no table with totals of bags"
+
+
+def with_counts(bags: pa.Table, counts: np.ndarray) -> pa.Table:
+    return bags.set_column(bags.column_names.index("counts"), "counts", pa.array(counts.tolist()))
+
+
+def test_totals_of_the_other_class__are_left_out_and_reported(tmp_path: Path) -> None:
+    _, bags, true, given = planted(2)
+    counts = np.array(bags["counts"].to_pylist())
+    swapped = decide(tmp_path / "swapped", 2, bags=with_counts(bags, counts[:, ::-1]))
+    without = decide(tmp_path / "without", 2, "decide.use_totals=false")
+    np.testing.assert_array_equal(labels_of(swapped, given), labels_of(without, given))
+    assert bool(load_result(swapped.store, "proportions", "constrain")["is_contrary"])
+    assert not any(rows_of(swapped, "proportions_bags")["imposed"].to_pylist())
+    imposed = decide(
+        tmp_path / "imposed",
+        2,
+        "proportions.improbable=impose",
+        bags=with_counts(bags, counts[:, ::-1]),
+    )
+    assert (labels_of(imposed, given) == true).mean() < (given == true).mean()
+
+
+def test_totals_of_labels_that_miss_a_class_everywhere__are_no_contradiction() -> None:
+    """Half of a class goes unseen: what totals are there to mend."""
+    rng = np.random.default_rng(5)
+    share = np.repeat(rng.beta(9, 11, N // BAG), BAG)
+    true = rng.random(N) < share
+    log_odds = np.where(true, 1.0, -1.0) + rng.normal(size=N)
+    p = 1 / (1 + np.exp(-(log_odds - 1.5)))
+    beliefs = np.stack([1 - p, p], axis=1)
+    start = np.arange(0, N + 1, BAG)
+    k = np.add.reduceat(true, start[:-1], dtype=np.int64)
+    counts = np.stack([BAG - k, k], axis=1)
+    constant = np.tile(counts.sum(axis=0) / N, (N, 1))
+    # As they are, they predict totals worse than one share for all bags.
+    worse = bag_losses(beliefs, start, counts) - bag_losses(constant, start, counts)
+    assert worse.mean() > 0
+    assert not contradicts(beliefs, start, counts)
+    assert contradicts(beliefs, start, counts[:, ::-1])
+
+
+def test_one_improbable_total__is_left_out_and_the_others_are_not(tmp_path: Path) -> None:
+    _, bags, _, _ = planted(2)
+    counts = np.array(bags["counts"].to_pylist())
+    wrong = int(np.argmax(counts[:, 0]))
+    assert counts[wrong, 1] == 0
+    false = counts.copy()
+    false[wrong] = false[wrong, ::-1]
+    run = decide(tmp_path / "a", 2, bags=with_counts(bags, false))
+    table = rows_of(run, "proportions_bags")
+    left_out = table.filter(pc.invert(table["imposed"]))["bag_id"].to_pylist()
+    assert left_out == [wrong]
+    beliefs = np.array(rows_of(run, "proportions")["bag_probs"].to_pylist())
+    bag = planted(2)[0]["bag_id"].to_numpy()
+    sums = np.stack([np.bincount(bag, beliefs[:, k]) for k in range(2)], axis=1)
+    off = np.abs(sums - false).max(axis=1)
+    assert off[wrong] > 6
+    assert np.delete(off, wrong).max() < 1e-4

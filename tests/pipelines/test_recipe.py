@@ -37,7 +37,10 @@ class Toy(BaseModel, frozen=True, extra="forbid"):
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two stages with settings that stay as they are, whatever becomes of the real ones."""
-    stages = {"toy": SimpleNamespace(config=Toy), "plain": SimpleNamespace(config=Inner)}
+    stages = {
+        name: SimpleNamespace(config=config, files=lambda config: [])
+        for name, config in (("toy", Toy), ("plain", Inner))
+    }
     monkeypatch.setattr(module, "STAGES", dict.fromkeys(stages, ""))
     monkeypatch.setattr(module, "load_stage", lambda name: stages[name.split("@")[0]])
 
@@ -55,7 +58,8 @@ def test_recipe__settings_come_from_the_table_of_their_stage() -> None:
     assert found.stages == ("toy", "plain", "toy@2")
     assert found.data.classes == ("no", "yes")
     assert found.settings("toy") == Toy(share=0.25)
-    assert found.settings("toy@2") == Toy(limit=7)
+    # A later round has the settings of the first where it says nothing.
+    assert found.settings("toy@2") == Toy(share=0.25, limit=7)
     assert found.settings("plain") == Inner()
 
 
