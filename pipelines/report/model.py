@@ -224,9 +224,10 @@ class Rule:
     meaning: str
     proposed: int
     shipped: int
-    fixed: Estimate
-    broken: Estimate
-    gain: Estimate
+    fixed: Estimate | None
+    """None where nothing can be expected; so with the next two."""
+    broken: Estimate | None
+    gain: Estimate | None
     verdict: str
     """``shipped``, ``shipped in part`` or ``held back``."""
     why: str
@@ -409,6 +410,12 @@ class LabelMapsFound:
     """Classes found in all pictures together."""
     found_new: int = 0
     """Those of them that were not given."""
+    added: int | None = None
+    """Labels added because maps show them; None where maps do not decide."""
+    removed: int = 0
+    by_reason: tuple[tuple[str, int], ...] = ()
+    edits: tuple[ListEdit, ...] = ()
+    n_edited: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -523,6 +530,8 @@ class Report:
     @property
     def n_changed(self) -> int:
         """Changed labels: one an item, or any number where items have several."""
+        if self.lists is None and self.maps is not None and self.maps.added is not None:
+            return self.maps.added
         if self.lists is None:
             return self.ledger.relabelled
         return (self.lists.added or 0) + (self.lists.removed or 0)

@@ -160,8 +160,8 @@ def gate(find: Find, meanings: Mapping[str, str], held_back: Mapping[str, str]) 
     return Gate(
         rules=tuple(_rule(found, r, meanings, held_back) for r in shown.tolist()),
         doubted=float(found["doubted"]) if "doubted" in found else None,
-        fixed=model.Estimate(float(found["shipped_expected_fixed"].sum())),
-        broken=model.Estimate(float(found["shipped_expected_broken"].sum())),
+        fixed=_expected(found["shipped_expected_fixed"].sum()),
+        broken=_expected(found["shipped_expected_broken"].sum()),
     )
 
 
@@ -177,12 +177,18 @@ def _rule(
         meaning=meanings.get(name, ""),
         proposed=int(found["proposed"][r]),
         shipped=shipped,
-        fixed=model.Estimate(float(found["expected_fixed"][r])),
-        broken=model.Estimate(float(found["expected_broken"][r])),
-        gain=model.Estimate(*(float(found[f"gain{end}"][r]) for end in ENDS)),
+        fixed=_expected(found["expected_fixed"][r]),
+        broken=_expected(found["expected_broken"][r]),
+        gain=None
+        if np.isnan(found["expected_fixed"][r])
+        else model.Estimate(*(float(found[f"gain{end}"][r]) for end in ENDS)),
         verdict=whole if shipped else "held back",
         why="; ".join([str(found["verdict"][r]), *reasons]),
     )
+
+
+def _expected(value: float) -> model.Estimate | None:
+    return None if np.isnan(value) else model.Estimate(float(value))
 
 
 OF = (
