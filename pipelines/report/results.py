@@ -93,11 +93,39 @@ def estimates(
 
 def calibration(find: Find) -> model.Calibration | None:
     """Read what stage `infer` found out about its confidence."""
-    found = find("infer", "temperature")
+    found, listed = find("infer", "temperature"), find("infer", "slope")
+    if found is None and listed is not None and listed["n_cells"]:
+        return _of_cells(listed)
     if found is None:
         return None
     decided = find("decide", "shipped_expected_fixed") or {}
-    metrics = tuple(
+    return model.Calibration(
+        temperature=float(found["temperature"]),
+        items=int(found["n"]),
+        accuracy=float(found["before_accuracy"]) if "before_accuracy" in found else None,
+        decision_temperature=float(decided["temperature"]) if "temperature" in decided else None,
+        metrics=_metrics(found),
+        before=_bins(found, "before"),
+        after=_bins(found, "after"),
+    )
+
+
+def _of_cells(found: Arrays) -> model.Calibration:
+    """Return how far probabilities of single classes are from how often these are given."""
+    return model.Calibration(
+        temperature=None,
+        slope=float(found["slope"]),
+        shift=float(found["shift"]),
+        items=int(found["n"]),
+        cells=int(found["n_cells"]),
+        metrics=_metrics(found),
+        before=_bins(found, "before"),
+        after=_bins(found, "after"),
+    )
+
+
+def _metrics(found: Arrays) -> tuple[model.Metric, ...]:
+    return tuple(
         model.Metric(
             name=shown,
             meaning=meaning,
@@ -106,15 +134,6 @@ def calibration(find: Find) -> model.Calibration | None:
         )
         for name, shown, meaning in METRICS
         if f"before_{name}" in found
-    )
-    return model.Calibration(
-        temperature=float(found["temperature"]),
-        items=int(found["n"]),
-        accuracy=float(found["before_accuracy"]) if "before_accuracy" in found else None,
-        decision_temperature=float(decided["temperature"]) if "temperature" in decided else None,
-        metrics=metrics,
-        before=_bins(found, "before"),
-        after=_bins(found, "after"),
     )
 
 
