@@ -11,8 +11,14 @@ import numpy as np
 import pyarrow as pa
 
 from labelops.decide import BANDS
-from labelops.multilabel.cutoffs import choose_cutoffs, choose_cutoffs_from_positives, sets_from
-from labelops.multilabel.found import FOLDS, fit_probability, held_out, probability
+from labelops.multilabel.cutoffs import choose_cutoffs, choose_cutoffs_from_positives
+from labelops.multilabel.found import (
+    FOLDS,
+    fit_probability,
+    found_by_others,
+    held_out,
+    probability,
+)
 from labelops.multilabel.labels import NO, YES, LabelSets, from_states, states, take_rows
 from labelops.multilabel.scaling import Scaling
 from pipelines.frame import Frame
@@ -151,14 +157,16 @@ def find_cutoffs(summary: Arrays, ctx: Context) -> Arrays:
     is_given = summary["given"][order] == 1
     # Given lists cannot be judged by themselves: there, what is given is what is known.
     counted = ~is_given if ctx.config.reference is not None else np.ones_like(is_given)
-    fits = [fit_probability(peaks, table, counted & sets_from(peaks, cutoffs))]
+    fold = np.arange(len(table)) % FOLDS
+    counted &= found_by_others(peaks, table, fold)
+    fits = [fit_probability(peaks, table, counted)]
     one = np.ones(table.shape[1])
     fits.append(
         fit_probability(peaks, table, is_given)
         if ctx.config.reference is not None
         else Scaling(one, 0 * one)
     )
-    edges, fold = np.array(BANDS), np.arange(len(table)) % FOLDS
+    edges = np.array(BANDS)
     held = held_out(peaks, table, counted, fold, edges=edges)
     return found | {
         "slope": np.stack([fit.slope for fit in fits]),

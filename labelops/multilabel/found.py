@@ -65,8 +65,34 @@ def probability(scores: np.ndarray, class_id: np.ndarray, scaling: Scaling) -> n
     return np.asarray(expit(scaled(model_log_odds(scores), class_id, scaling)))
 
 
+def found_by_others(scores: np.ndarray, table: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """Return which cells reach cutoffs that were chosen on the other folds.
+
+    Those that reach a cutoff which was chosen on them are right more often than others will be:
+    the cutoff went where that is so.
+
+    Parameters
+    ----------
+    scores, table
+        As for `fit_probability`.
+    fold
+        Of each item, shape (N,).
+
+    Returns
+    -------
+    Bool, shape (N, K); nothing where the other folds know of no absence.
+    """
+    is_found = np.zeros(scores.shape, bool)
+    for f in np.unique(fold).tolist():
+        mine, others = fold == f, fold != f
+        if (table[others] == NO).any():
+            cutoffs = choose_cutoffs(scores[others], from_states(table[others]))
+            is_found[mine] = sets_from(scores[mine], cutoffs)
+    return is_found
+
+
 class HeldOut(NamedTuple):
-    """Cells that cutoffs found which were chosen without them, by band of their probability.
+    """Cells by band of a probability that was fitted without their fold.
 
     Attributes
     ----------
@@ -87,14 +113,12 @@ def held_out(
     *,
     edges: np.ndarray,
 ) -> HeldOut:
-    """Count how many of the cells that cutoffs find are right, each fold judged by the others.
+    """Count how many cells are right, each fold with the probability that the others fit.
 
     Parameters
     ----------
-    scores, table
+    scores, table, counted
         As for `fit_probability`.
-    counted
-        Cells of which it is asked; cutoffs are chosen on all. Bool, shape (N, K).
     fold
         Of each item, shape (N,).
     edges
@@ -103,26 +127,22 @@ def held_out(
     Examples
     --------
     >>> scores = np.tile([0.9, 0.1], 100)[:, None]
-    >>> table = np.tile([1, 0], 100)[:, None]
-    >>> everything, fold = np.ones((200, 1), bool), np.arange(200) // 2 % 5
-    >>> found = held_out(scores, table, everything, fold, edges=np.array([0.5]))
+    >>> table, fold = np.tile([1, 0], 100)[:, None], np.arange(200) // 2 % 5
+    >>> counted = found_by_others(scores, table, fold)
+    >>> found = held_out(scores, table, counted, fold, edges=np.array([0.5]))
     >>> found.right.tolist(), found.wrong.tolist()
     ([100], [0])
     """
-    right, wrong = np.zeros(len(edges), np.int64), np.zeros(len(edges), np.int64)
+    counts = np.zeros((2, len(edges)), np.int64)
     promised = np.zeros(len(edges))
     for f in np.unique(fold).tolist():
         mine, others = fold == f, fold != f
-        if not (table[others] == NO).any():
-            continue
-        cutoffs = choose_cutoffs(scores[others], from_states(table[others]))
-        is_found = sets_from(scores, cutoffs) & counted & (table != UNKNOWN)
-        scaling = fit_probability(scores[others], table[others], is_found[others])
-        item, class_id = np.nonzero(is_found[mine])
+        scaling = fit_probability(scores[others], table[others], counted[others])
+        item, class_id = np.nonzero(counted[mine] & (table[mine] != UNKNOWN))
         p = probability(scores[mine][item, class_id], class_id, scaling)
         band = np.searchsorted(edges, p, side="right") - 1
-        is_yes = table[mine][item, class_id] == YES
-        for into, which in ((right, is_yes), (wrong, ~is_yes)):
-            into += np.bincount(band[which & (band >= 0)], minlength=len(edges))
-        promised += np.bincount(band[band >= 0], p[band >= 0], minlength=len(edges))
-    return HeldOut(right, wrong, promised)
+        inside = band >= 0
+        is_no = (table[mine][item, class_id] == NO).astype(np.int64)
+        np.add.at(counts, (is_no[inside], band[inside]), 1)
+        promised += np.bincount(band[inside], p[inside], minlength=len(edges))
+    return HeldOut(counts[0], counts[1], promised)
