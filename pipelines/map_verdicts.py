@@ -37,7 +37,7 @@ AGREES = "map-agrees"
 WHY = {
     POSITIVES: "not measured: it is only known what items have, never what they have not. To "
     "measure it, name a localize.reference",
-    COMPLETE: "held back: lists say what items do not have, and what is found besides contradicts "
+    COMPLETE: "lists say what items do not have, and what is found besides contradicts "
     "them. Recipe 'multilabel' weighs the two; or name a localize.reference; or say that "
     "data.absent_labels are unknown",
 }

@@ -9,14 +9,17 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.special import expit
 
+import pipelines.run
 from pipelines.decided import counts_of
 from pipelines.errors import DataError, RecipeError
 from pipelines.label_ledger import derive_sets
+from pipelines.recipe import load_recipe
 from pipelines.report import collect
 from pipelines.results import load_result
 from pipelines.run import conserve
 from pipelines.stage import Arrays
-from pipelines.state import Run
+from pipelines.state import Run, load_run
+from tests.datasets import write_shards
 from tests.pipelines.inferred import png
 from tests.pipelines.localized import (
     COLOURS,
@@ -157,6 +160,15 @@ def test_output__does_not_depend_on_the_cut(
     for step in ("gate", "outcome"):
         one, two = (load_result(r.store, "decide_maps", step) for r in (run, whole))
         assert all(one[name].tobytes() == two[name].tobytes() for name in one)
+
+
+def test_recipe__has_the_product_of_its_stages(whole: Run, program: str, tmp_path: Path) -> None:
+    """With stage `infer` before them, whose pixels have nothing to say here."""
+    settings = [f"data.classes={list(COLOURS)}", f"localize.classifier={program}", *PLAIN]
+    data = write_shards(tmp_path / "data", single_labelled()[0], [25, 35])
+    pipelines.run.run(load_recipe("relabel", settings), data=str(data), out=str(tmp_path / "out"))
+    found = read(load_run(str(tmp_path / "out")), "dataset")
+    assert found.equals(read(whole, "dataset"))
 
 
 # -- the log ---------------------------------------------------------------------------------------
