@@ -10,6 +10,10 @@ at random, is the given label. A small network that averages over cells is train
     maps          the surest cell of its label maps, cutoffs by class from the one label that a
                   picture has (recall² over how often a class is found): nobody looked further
     …, known      the same, cutoffs by F1 on 200 pictures all contents of which are known
+    …, added      the given label and what maps add to it, as stage `decide_maps` does: all that is
+                  found, or with known pictures what is there with at least ½ in bands that the
+                  held-out ones of these pictures support; and what was promised of added classes
+                  by band, beside the share that is there
 
 What is printed: recall and precision of the sets, share of rightly found classes whose cell lies in
 a quarter that holds them, and, for the quarters themselves, how often the label pooled from the map
@@ -35,9 +39,18 @@ from scipy.special import softmax
 from torch import nn
 from torch.nn import functional
 
+from labelops.decide import BANDS
+from labelops.gate import measured_gain
 from labelops.label_maps import pool, sparsify_maps, whole_boxes
 from labelops.label_peaks import peaks
 from labelops.multilabel.cutoffs import choose_cutoffs, choose_cutoffs_from_positives, sets_from
+from labelops.multilabel.found import (
+    FOLDS,
+    fit_probability,
+    found_by_others,
+    held_out,
+    probability,
+)
 from labelops.multilabel.labels import UNKNOWN, YES, from_states
 from labelops.nn.score_maps import ScoreMaps
 
@@ -173,10 +186,15 @@ def one_run(taught: str, seed: int) -> dict[tuple[str, str], float]:
         "maps, known": sets_from(sure, choose_cutoffs(known_sure[some], all_known)),
     }
     result: dict[tuple[str, str], float] = {}
+    is_given = found["given"]
+    found["maps, added"] = is_given | found["maps"]
+    known = Known(known_sure[some], evidence.truth[some].astype(np.int8), evidence.given[some])
+    found["maps, known, added"], result_of_bands = added(known, sure, is_given, test.truth)
+    result |= result_of_bands
     for name, sets in found.items():
         for what, value in quality(sets, test.truth).items():
             result[name, what] = float(value)
-        if name.startswith("maps"):
+        if name in ("maps", "maps, known"):
             result[name, "location"] = located(sets & test.truth, cell, test)
     said = {
         "pooled from maps": [
@@ -190,6 +208,43 @@ def one_run(taught: str, seed: int) -> dict[tuple[str, str], float]:
         is_right = np.stack(labels_of, axis=1) == test.quarters
         result["quarters", name] = float(is_right[is_filled].mean())
     return result
+
+
+class Known(NamedTuple):
+    """How sure maps are of classes of some pictures, (N, K), states of these, and given labels."""
+
+    sure: np.ndarray
+    table: np.ndarray
+    given: np.ndarray
+
+
+def added(
+    known: Known, sure: np.ndarray, is_given: np.ndarray, truth: np.ndarray
+) -> tuple[np.ndarray, dict[tuple[str, str], float]]:
+    """Return labels with what is added to the given ones, and what the bands are worth."""
+    cutoffs, edges = choose_cutoffs(known.sure, from_states(known.table)), np.array(BANDS)
+    counted = known.given[:, None] != np.arange(N_CLASSES)
+    fold = np.arange(len(known.given)) % FOLDS
+    counted &= found_by_others(known.sure, known.table, fold)
+    scaling = fit_probability(known.sure, known.table, counted)
+    held = held_out(known.sure, known.table, counted, fold, edges=edges)
+    counts = zip(held.right.tolist(), held.wrong.tolist(), strict=True)
+    ships = np.array([measured_gain(r, w, r + w).low > 0 for r, w in counts])
+    item, class_id = np.nonzero(sets_from(sure, cutoffs) & ~is_given)
+    p = probability(sure[item, class_id], class_id, scaling)
+    band = np.searchsorted(edges, p, side="right") - 1
+    labels = is_given.copy()
+    taken = (band >= 0) & ships[band]
+    labels[item[taken], class_id[taken]] = True
+    result: dict[tuple[str, str], float] = {}
+    for low, high in ((0.0, 0.5), (0.5, 0.7), (0.7, 0.9), (0.9, 1.01)):
+        mine = (p >= low) & (p < high)
+        if mine.any():
+            result[f"promised {low:g}–{min(high, 1):g}", "promised"] = float(p[mine].mean())
+            right = truth[item[mine], class_id[mine]].mean()
+            result[f"promised {low:g}–{min(high, 1):g}", "right"] = float(right)
+            result[f"promised {low:g}–{min(high, 1):g}", "number"] = float(mine.sum())
+    return labels, result
 
 
 def located(right: np.ndarray, cell: np.ndarray, test: Mosaics) -> float:
@@ -223,7 +278,7 @@ def main() -> None:
         print(f"\n== taught with {taught}, {args.seeds} seeds, {seconds:.0f} s ==")
         for name in dict.fromkeys(key[0] for key in runs):
             row = [f"{what} {interval(runs[key, what])}" for key, what in runs if key == name]
-            print(f"  {name:14}" + "  ".join(row), flush=True)
+            print(f"  {name:19}" + "  ".join(row), flush=True)
 
 
 if __name__ == "__main__":

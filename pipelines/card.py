@@ -14,6 +14,7 @@ from labelops import __version__
 from labelops.multilabel.beliefs import expected_errors
 from pipelines.bags.findings import bags_folder
 from pipelines.decided import counts_of, deciding_stage
+from pipelines.map_evidence import COMPLETE, KNOWN, POSITIVES, REFERENCE
 from pipelines.report.bags import bags
 from pipelines.report.limits import Limits
 from pipelines.report.model import Bags
@@ -49,6 +50,20 @@ in `set_aside/`, as given; 1 where none was flagged |
 | `weight` | weight in training: twice the confidence less one, never below 0 |"""
 
 
+MAP_COLUMNS = """\
+| column | meaning |
+|---|---|
+| `labels_clean` | the labels to train on, a list: the given ones and those added, in their type; \
+null in `set_aside/` |
+| `labels_negative_clean` | classes ruled out, where the source has such lists |
+| `decision` | keep, relabel (in `dataset/`); review (in `set_aside/`) |
+| `reason` | why, in words |
+| `confidence` | probability that the least sure label that was decided about is right as it now \
+stands; 1 where there is none, null where a label was added and it is not known |
+| `weight` | weight in training: twice the confidence less one, never below 0; 1 where it is not \
+known |"""
+
+
 def write_card(run: Run) -> str | None:
     """Write the card of a finished run; returns its URI, or None if there is no product.
 
@@ -59,7 +74,8 @@ def write_card(run: Run) -> str | None:
     counts, stage = counts_of(run), deciding_stage(run)
     assert stage is not None
     context = run.context(stage, run.layout())
-    of_lists = stage == "decide_labels"
+    of_lists = stage != "decide"
+    columns = {"decide": COLUMNS, "decide_labels": LIST_COLUMNS, "decide_maps": MAP_COLUMNS}[stage]
     sections = [
         *_header(counts),
         "# Cleaned labels",
@@ -80,7 +96,7 @@ def write_card(run: Run) -> str | None:
         "",
         "## Columns besides those of the source",
         "",
-        LIST_COLUMNS if of_lists else COLUMNS,
+        columns,
         "",
         "## Undo",
         "",
@@ -197,6 +213,8 @@ def _done(counts: Mapping[str, int]) -> list[str]:
 
 def _estimated(run: Run) -> list[str]:
     done = {entry.name for entry in run.entries if entry.skipped is None}
+    if "decide_maps" in done:
+        return _added(run)
     if "multilabel" in done:
         context = run.context("multilabel", run.layout())
         n_given = int(context.own("estimates")["n_given"][:, 1].sum())
@@ -219,6 +237,31 @@ def _estimated(run: Run) -> list[str]:
         f"{rate:.1%}), as estimated by confident learning.",
         "",
     ]
+
+
+def _added(run: Run) -> list[str]:
+    """Return how many labels label maps added, and how far that can be relied on."""
+    layout = run.layout()
+    outcome = run.context("decide_maps", layout).own("outcome")
+    census = run.context("source", layout).own("census")
+    n_given, n_added = int(census["n_given"].sum()), int(outcome["added"].sum())
+    said = KNOWN_OF[str(outcome["known"])].format(
+        n_items=int(run.context("localize", layout).own("cutoffs")["n_items"])
+    )
+    return [f"To {n_given:,} labels {n_added:,} were added. {said}", ""]
+
+
+KNOWN_OF = {
+    POSITIVES: "How often added labels are right is not known: cutoffs were chosen on what items "
+    "have, and nobody said what they have not. Give `localize.reference` a table of items with all "
+    "their classes to measure it.",
+    COMPLETE: "The source's lists are said to be complete, so what is found besides contradicts "
+    "them, and nothing was added.",
+    KNOWN: "Cutoffs and probabilities come from {n_items:,} items of which some classes are known; "
+    "they hold for the others if what is known does not depend on how sure the maps are.",
+    REFERENCE: "Cutoffs and probabilities come from {n_items:,} items of the reference; they hold "
+    "for the others if those were drawn at random.",
+}
 
 
 def _undone(run: Run) -> list[str]:
@@ -244,21 +287,25 @@ def _gate(outcome: Arrays, stage: str) -> Sequence[str]:
     lines += [
         f"| `{outcome['rules'][r]}` | {int(outcome['proposed'][r]):,} "
         f"| {int(outcome['shipped'][r]):,} "
-        f"| {float(outcome['shipped_expected_fixed'][r]):.1f} "
-        f"| {float(outcome['shipped_expected_broken'][r]):.1f} "
+        f"| {_number(outcome['shipped_expected_fixed'][r])} "
+        f"| {_number(outcome['shipped_expected_broken'][r])} "
         f"| {'ships' if outcome['ships'][r] else 'held back'}: {outcome['verdict'][r]} |"
         for r in changes.tolist()
         if outcome["proposed"][r] or outcome["reviewed"][r]
     ]
     measured = bool(outcome["is_measured"][changes].any())
-    lines += [
-        "",
-        "Fixed: wrong before and right after; broken: right before. "
-        + (
-            "Gains marked as measured come from reviewed items."
-            if measured
-            else "These numbers are expected from the model's calibrated beliefs, not measured: "
+    if stage == "decide_maps":
+        said = "Measured on classes that cutoffs found which were chosen without their items."
+        said = said if measured else "Nothing is expected where nothing can be measured."
+    elif measured:
+        said = "Gains marked as measured come from reviewed items."
+    else:
+        said = (
+            "These numbers are expected from the model's calibrated beliefs, not measured: "
             f"give `{stage}.reviewed` a table of checked labels to measure them."
-        ),
-    ]
-    return lines
+        )
+    return [*lines, "", f"Fixed: wrong before and right after; broken: right before. {said}"]
+
+
+def _number(value: float) -> str:
+    return "not known" if np.isnan(value) else f"{value:.1f}"

@@ -4,11 +4,14 @@ from labelops.decide import Action
 from pipelines.layout import Layout
 from pipelines.state import Run
 
+DECIDING = ("decide", "decide_labels", "decide_maps")
+"""Stages that decide about items; a recipe has one of them at most."""
+
 
 def deciding_stage(run: Run) -> str | None:
-    """Return the stage that decided about items of one label, or of several; None without one."""
+    """Return the stage that decided about items; None without one."""
     names = [entry.name for entry in run.entries if entry.skipped is None]
-    return next((name for name in ("decide", "decide_labels") if name in names), None)
+    return next((name for name in DECIDING if name in names), None)
 
 
 def counts_of(run: Run) -> dict[str, int]:
@@ -16,12 +19,13 @@ def counts_of(run: Run) -> dict[str, int]:
 
     Returns
     -------
-    `source`, `quarantined`; by decision `keep`, `relabel`, `drop`, `review`, `abstain` as stage
-    `decide` or `decide_labels` took them, and `softened`, those that are trained on with a lower
+    `source`, `quarantined`; by decision `keep`, `relabel`, `drop`, `review`, `abstain` as the
+    stage that decided took them, and `softened`, those that are trained on with a lower
     weight though no reason to change them was found; rows of `dataset` and `set_aside`.
     """
     layout = run.layout()
-    counts = _of_lists(run, layout) if deciding_stage(run) == "decide_labels" else _of(run, layout)
+    stage = deciding_stage(run)
+    counts = _of(run, layout) if stage == "decide" else _of_lists(run, layout, str(stage))
     rows = {"dataset": 0, "set_aside": 0}
     rejected = 0
     for layer in layout.layers:
@@ -41,7 +45,7 @@ def _of(run: Run, layout: Layout) -> dict[str, int]:
     return counts
 
 
-def _of_lists(run: Run, layout: Layout) -> dict[str, int]:
-    outcome = run.context("decide_labels", layout).own("outcome")
+def _of_lists(run: Run, layout: Layout, stage: str) -> dict[str, int]:
+    outcome = run.context(stage, layout).own("outcome")
     items = dict(zip(outcome["decisions"].tolist(), outcome["items"].tolist(), strict=True))
     return {**items, "drop": 0, "abstain": 0, "softened": int(outcome["softened"])}

@@ -5,6 +5,7 @@ says the same of items with one label each.
 """
 
 from collections.abc import Collection
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,80 @@ import pyarrow.compute as pc
 
 from pipelines.label_sets import flat
 from pipelines.ledger import left_out
+
+
+class Items(NamedTuple):
+    """What becomes of N items.
+
+    Attributes
+    ----------
+    waits : for a person; bool.
+    n_added, n_removed, n_doubted : changed labels, and others that were decided about; int64.
+    confidence : probability that the least sure of these labels is right as it now stands (of an
+        item that waits: as given); 1 where there are none, NaN where a label was changed and it is
+        not known how probable it is.
+    weight : by how much that is more probable than not, never below 0; 1 where it is not known, 0
+        for items that wait.
+    decision : keep, relabel or review.
+    """
+
+    waits: np.ndarray
+    n_added: np.ndarray
+    n_removed: np.ndarray
+    n_doubted: np.ndarray
+    confidence: np.ndarray
+    weight: np.ndarray
+    decision: np.ndarray
+
+    def confidences(self) -> pa.Array:
+        """Return the confidence as a column; null where it is not known."""
+        return pa.array(self.confidence, pa.float32(), from_pandas=True)
+
+
+def items_of(row: np.ndarray, action: np.ndarray, p_correct: np.ndarray, n_items: int) -> Items:
+    """Return what becomes of items, from the rows of the log that count.
+
+    Parameters
+    ----------
+    row
+        Item of each label, shape (M,).
+    action
+        Words of the log, shape (M,).
+    p_correct
+        Of each; NaN where it is not known, shape (M,).
+    n_items
+        N.
+
+    Examples
+    --------
+    >>> found = items_of(np.array([1, 1, 2]), np.array(["add", "keep", "add"]),
+    ...                  np.array([0.9, 0.8, np.nan]), 3)
+    >>> found.decision.tolist(), found.confidence.tolist(), found.weight.round(2).tolist()
+    (['keep', 'relabel', 'relabel'], [1.0, 0.8, nan], [1.0, 0.6, 1.0])
+    """
+
+    def count(word: str) -> np.ndarray:
+        return np.bincount(row[action == word], minlength=n_items)
+
+    n_added, n_removed, n_review = count("add"), count("remove"), count("review")
+    waits = n_review > 0
+    changed = (action == "add") | (action == "remove")
+    # Of an item that waits, the given labels count, not the changed ones.
+    right = np.where(changed & waits[row], 1 - p_correct, p_correct)
+    confidence = np.ones(n_items)
+    is_known = ~np.isnan(right)
+    np.minimum.at(confidence, row[is_known], right[is_known])
+    confidence[row[changed & ~is_known]] = np.nan
+    weight = np.where(np.isnan(confidence), 1.0, np.maximum(2 * confidence - 1, 0.0))
+    return Items(
+        waits=waits,
+        n_added=n_added,
+        n_removed=n_removed,
+        n_doubted=n_review + count("keep"),
+        confidence=confidence,
+        weight=np.where(waits, 0.0, weight),
+        decision=np.where(waits, "review", np.where(n_added + n_removed > 0, "relabel", "keep")),
+    )
 
 
 def last_rows(log: pa.Table, keep: np.ndarray) -> np.ndarray:
@@ -41,7 +116,8 @@ def derive_sets(
     Parameters
     ----------
     source
-        `item_id`, `labels`, perhaps `labels_negative`; any number of items.
+        `item_id`, `labels`, perhaps `labels_negative`; or `item_id` and `label`, one an item, which
+        counts as a list. Any number of items.
     log
         Rows in the order they were written; those of other items are ignored.
     leave_out_rules, leave_out_items
@@ -64,6 +140,10 @@ def derive_sets(
     >>> derive_sets(source, log, leave_out_rules=["s"])["labels_clean"].to_pylist()
     [['cat', 'dog'], ['dog', 'cat']]
     """
+    if "labels" not in source.column_names:
+        one = source["label"].combine_chunks()
+        lists = pa.ListArray.from_arrays(pa.array(np.arange(len(one) + 1), pa.int32()), one)
+        source = source.append_column("labels", lists)
     keep = np.flatnonzero(~left_out(log, rules=leave_out_rules, items=leave_out_items))
     rows = log.take(pa.array(last_rows(log, keep)))
     position = pc.index_in(

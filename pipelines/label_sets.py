@@ -27,6 +27,11 @@ def given_columns(columns: Iterable[str]) -> list[str]:
     return [name for name in (GIVEN, RULED_OUT) if name in frozenset(columns)]
 
 
+def label_columns(columns: Iterable[str]) -> list[str]:
+    """Return the columns with given labels, several or one an item; none where there are none."""
+    return given_columns(columns) or [name for name in columns if name == "given"]
+
+
 def flat(lists: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, np.ndarray]:
     """Return all elements of a column of lists, one after the other, and where each list begins.
 
@@ -66,6 +71,18 @@ def sets_in(table: pa.Table, n_classes: int) -> LabelSets:
 def given_sets(frame: Frame, ctx: Context) -> LabelSets:
     """Return the given classes of a shard's items."""
     return sets_in(frame.table(given_columns(frame.reads)), ctx.n_classes)
+
+
+def labels_of(frame: Frame, ctx: Context) -> LabelSets:
+    """Return the given classes of a shard's items, of which each may have but one label.
+
+    One label says what an item has, and nothing of what it has not: all else is unknown.
+    """
+    if given_columns(frame.reads):
+        return given_sets(frame, ctx)
+    one, none = np.arange(frame.n + 1), np.zeros(frame.n + 1, np.int64)
+    given = frame.array("given").astype(np.int64)
+    return from_flat(given, one, given[:0], none, n_classes=ctx.n_classes)
 
 
 def ids_type(n_classes: int) -> pa.DataType:

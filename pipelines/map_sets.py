@@ -1,7 +1,9 @@
 """From label maps to the classes of whole pictures, with a log of what is new and what is missed.
 
-The log has the form of that of decisions. A class is found in a cell and by a cutoff, so
-"p_correct" is how sure the surest cell is of it: evidence, not yet a calibrated probability.
+The log has the form of that of decisions, and says what maps propose. Where it is known what some
+items do not have, "p_correct" of a class that was found and not given is a probability brought to
+what is known of those items (`pipelines.map_evidence`); with a reference also that of a given one.
+Otherwise it is how sure the surest cell is: evidence, and no probability.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,9 +16,10 @@ from labelops.multilabel.cutoffs import sets_from
 from labelops.multilabel.labels import owners
 from labelops.soft import id_type
 from pipelines.frame import Frame
-from pipelines.label_sets import GIVEN, RULED_OUT, given_columns, given_sets, ids_type, lists_of
+from pipelines.label_sets import RULED_OUT, ids_type, label_columns, labels_of, lists_of
 from pipelines.ledger import log_rows
 from pipelines.map_columns import COLUMNS, MapFacts, maps_of
+from pipelines.map_evidence import probability_of
 from pipelines.stage import Arrays, Context, Tables
 
 LOG_FOLDER = "map_decisions"
@@ -35,11 +38,6 @@ RULES = (
 """Found though not given; given and found; given and not found; found though ruled out."""
 
 
-def label_columns(columns: frozenset[str]) -> list[str]:
-    """Return the columns with given labels; none where items have no labels."""
-    return given_columns(columns) or (["given"] if "given" in columns else [])
-
-
 def set_fields(n_classes: int) -> list[tuple[str, pa.DataType]]:
     """Return the columns of the classes found."""
     return [
@@ -53,8 +51,10 @@ def find_sets(frame: Frame, ctx: Context, facts: MapFacts) -> Iterator[Tables]:
     """Write the maps with the classes of the whole picture, the surest first, and the log."""
     cutoffs, ids = ctx.own("cutoffs")["cutoff"], frame["item_id"]
     labels = label_columns(ctx.columns)
-    given = _cells(frame, ctx, ruled_out=False) if labels else np.empty(0, np.int64)
-    ruled_out = _cells(frame, ctx, ruled_out=True)
+    none = np.empty(0, np.int64)
+    given, ruled_out = (
+        _cells(frame, ctx, ruled_out=no) if labels else none for no in (False, True)
+    )
     most = max(64, BLOCK_BYTES // (8 * ctx.n_classes))
     for start, table in frame.batches(COLUMNS, most):
         sure, cell = PEAKS[facts.output](maps_of(table, facts))
@@ -90,11 +90,7 @@ def _lists(sure: np.ndarray, cell: np.ndarray, is_present: np.ndarray) -> Mappin
 
 def _cells(frame: Frame, ctx: Context, *, ruled_out: bool) -> np.ndarray:
     """Return given or ruled out cells of a shard as item · K + class, ascending."""
-    if GIVEN not in ctx.columns:
-        if ruled_out:
-            return np.empty(0, np.int64)
-        return np.arange(frame.n) * ctx.n_classes + frame.array("given").astype(np.int64)
-    sets = given_sets(frame, ctx)
+    sets = labels_of(frame, ctx)
     ids, start = (sets.ids, sets.start)
     if ruled_out:
         # Where lists are complete, "not listed" is what the maps are asked about.
@@ -127,7 +123,8 @@ def _log(
     # In the order of RULES.
     rule = np.where(given, np.where(found, 1, 2), np.where(is_ruled_out[item, class_id], 3, 0))
     names, actions = (np.array(column) for column in zip(*RULES, strict=True))
-    action, p = actions[rule], sure[item, class_id]
+    action, peak = actions[rule], sure[item, class_id]
+    p = probability_of(peak, class_id, given, ctx.own("cutoffs"))
 
     def labels(where: np.ndarray) -> pa.Array:
         return ctx.labels(np.where(where, class_id, -1))
@@ -142,8 +139,8 @@ def _log(
         p_correct=np.where(action == "review", 1 - p, p).astype(np.float32),
         rule=names[rule],
         evidence={
-            "p_given": pa.array(p, mask=~given),
-            "p_believed": p,
+            "p_given": pa.array(peak, mask=~given),
+            "p_believed": peak,
             "believed": labels(found),
             "label_score": pa.nulls(n, pa.float32()),
         },

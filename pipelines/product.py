@@ -15,8 +15,14 @@ from labelops.decide import Held
 from labelops.multilabel.decide import reason
 from labelops.multilabel.labels import with_changes
 from pipelines.frame import Frame
-from pipelines.label_ledger import last_rows
-from pipelines.label_sets import RULED_OUT, clean_columns, given_columns, given_sets, is_multi_label
+from pipelines.label_ledger import Items, items_of, last_rows
+from pipelines.label_sets import (
+    RULED_OUT,
+    clean_columns,
+    is_multi_label,
+    label_columns,
+    labels_of,
+)
 from pipelines.ledger import LOG_FOLDER, left_out
 from pipelines.stage import Context
 
@@ -34,9 +40,14 @@ TYPES: Mapping[str, str] = {
 """Of columns, as `datasets` calls them."""
 
 
+def _has_lists(columns: Collection[str]) -> bool:
+    """Return whether the product has a list of labels for each item."""
+    return is_multi_label(columns) or "labels_clean" in columns
+
+
 def added(columns: Collection[str]) -> Sequence[str]:
     """Return the columns that the product has besides those of the source."""
-    if not is_multi_label(columns):
+    if not _has_lists(columns):
         return ["label_clean", *WHY, *SOFT]
     negative = ["labels_negative_clean"] if RULED_OUT in columns else []
     return ["labels_clean", *negative, *WHY]
@@ -44,18 +55,20 @@ def added(columns: Collection[str]) -> Sequence[str]:
 
 def given_of(columns: Collection[str]) -> list[str]:
     """Return the columns with given classes."""
-    return given_columns(columns) or ["given"]
+    return label_columns(columns) or ["given"]
 
 
 def decided_by(columns: Collection[str]) -> str:
     """Return the stage whose decisions the product follows."""
+    if "n_added" in columns:
+        return "decide_maps"
     return "decide_labels" if is_multi_label(columns) else "decide"
 
 
 def logs(config: Any, columns: Collection[str]) -> list[str]:
     """Return the files with logs that are needed to leave decisions out."""
     leaves_out = bool(config.leave_out_rules or config.leave_out_items)
-    return [LOG_FOLDER] if leaves_out and is_multi_label(columns) else []
+    return [LOG_FOLDER] if leaves_out and _has_lists(columns) else []
 
 
 # -- what `datasets` reads -------------------------------------------------------------------------
@@ -75,7 +88,9 @@ def added_features(old: Mapping[str, Any], ctx: Context) -> dict[str, Any]:
     for name in added(ctx.columns):
         kind = ctx.types[name]
         if name.startswith("label"):
-            found[name] = label if label is not None else _feature(kind)
+            found[name] = _feature(kind) if label is None else label
+            if label is not None and single == "label" and pa.types.is_list(kind):
+                found[name] = {"feature": label, "_type": "Sequence"}
         elif pa.types.is_list(kind):
             found[name] = _feature(kind)
         else:
@@ -117,7 +132,7 @@ def with_left_out(frame: Frame, ctx: Context) -> pa.Table:
     decided = frame.table(["item_id", "rule", *added(ctx.columns)])
     if not ctx.config.leave_out_rules and not ctx.config.leave_out_items:
         return decided
-    undo = _without_labels if is_multi_label(ctx.columns) else _without_items
+    undo = _without_labels if _has_lists(ctx.columns) else _without_items
     return undo(decided, frame, ctx)
 
 
@@ -168,35 +183,25 @@ def _without_labels(decided: pa.Table, frame: Frame, ctx: Context) -> pa.Table:
     class_id = log["label_id"].to_numpy()[kept].astype(np.int64)
     changed = np.isin(action, ("add", "remove"))
     clean = with_changes(
-        given_sets(frame, ctx), row[changed], class_id[changed], action[changed] == "add"
+        labels_of(frame, ctx), row[changed], class_id[changed], action[changed] == "add"
     )
-    waits = np.bincount(row[action == "review"], minlength=frame.n) > 0
-    n_changed = np.bincount(row[changed], minlength=frame.n)
-    right = log["p_correct"].to_numpy()[kept].astype(np.float64)
-    # Of an item that waits, the given labels count, not the changed ones.
-    right = np.where(changed & waits[row], 1 - right, right)
-    confidence = np.ones(frame.n)
-    np.minimum.at(confidence, row, right)
-    weight = np.where(waits, 0.0, np.maximum(2 * confidence - 1, 0.0))
-    decision = np.where(waits, "review", np.where(n_changed > 0, "relabel", "keep"))
+    items = items_of(row, action, log["p_correct"].to_numpy()[kept].astype(np.float64), frame.n)
     undone = {
-        **clean_columns(clean, ~waits, ctx),
-        "decision": pa.array(decision),
-        "reason": pa.array(_reasons(row, action, frame.n)),
-        "confidence": pa.array(confidence.astype(np.float32)),
-        "weight": pa.array(weight.astype(np.float32)),
+        **clean_columns(clean, ~items.waits, ctx),
+        "decision": pa.array(items.decision),
+        "reason": pa.array(_reasons(items)),
+        "confidence": items.confidences(),
+        "weight": pa.array(items.weight.astype(np.float32)),
     }
+    undone = {name: column for name, column in undone.items() if name in decided.column_names}
     return _replace(decided, pa.array(touched), undone)
 
 
-def _reasons(row: np.ndarray, action: np.ndarray, n_items: int) -> list[str]:
+def _reasons(items: Items) -> list[str]:
     """Return the reasons that are left."""
-    counts = {
-        word: np.bincount(row[action == word], minlength=n_items).tolist()
-        for word in ("add", "remove", "review", "keep")
-    }
+    counts = (items.n_added, items.n_removed, items.n_doubted, items.waits)
     found = []
-    for add, remove, review, keep in zip(*counts.values(), strict=True):
-        left = reason(add, remove, review + keep, Held.NO, is_review=review > 0)
-        found.append(f"partly left out; {left}" if add + remove + review + keep else "left out")
+    for add, remove, doubt, waits in zip(*(n.tolist() for n in counts), strict=True):
+        left = reason(add, remove, doubt, Held.NO, is_review=waits)
+        found.append(f"partly left out; {left}" if add + remove + doubt else "left out")
     return found

@@ -13,6 +13,7 @@ STAGES = {
     "proportions": "pipelines.stages.proportions:STAGE",
     "neighbours": "pipelines.stages.neighbours:STAGE",
     "localize": "pipelines.stages.localize:STAGE",
+    "decide_maps": "pipelines.stages.decide_maps:STAGE",
     "decide": "pipelines.stages.decide:STAGE",
     "decide_labels": "pipelines.stages.decide_labels:STAGE",
     "evaluate": "pipelines.stages.evaluate:STAGE",

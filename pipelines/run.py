@@ -15,6 +15,7 @@ from pipelines.commit import (
     roll_forward,
     verify,
 )
+from pipelines.decided import DECIDING
 from pipelines.errors import CorruptShardError, DataError, RunError
 from pipelines.frame import Frame, narrow_columns
 from pipelines.graph import Workers, open_workers
@@ -485,7 +486,7 @@ def conserve(run: Run) -> dict[str, int]:
     layout = run.layout()
     n_bad = sum(len(r["rejected"]) for layer in layout.layers for r in layer.records.values())
     counts = {"source": run.source.n_items, "quarantined": n_bad}
-    if any(layer.stage in ("decide", "decide_labels") for layer in layout.layers):
+    if any(layer.stage in DECIDING for layer in layout.layers):
         actions: dict[str, int] = {}
         for frame in frames(run, ["decision"]):
             for value in frame["decision"].value_counts().to_pylist():

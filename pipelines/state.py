@@ -215,7 +215,9 @@ def resolve(recipe: Recipe, source: Source) -> list[Entry]:
 
 
 def _other_recipe(columns: frozenset[str], missing: Sequence[str]) -> str:
-    """Return a hint where single labels are asked of lists, or the other way round."""
+    """Return a hint where a stage lacks what another recipe, or a setting, would bring."""
+    if "present_ids" in missing:
+        return "; stage 'localize' writes it, if localize.classifier names a classifier"
     if "given" in missing and "given_ids" in columns:
         return "; recipe 'multilabel' is for lists of labels"
     if "given_ids" in missing and "given" in columns:

@@ -35,10 +35,11 @@ def fit_scaling(
     weight: np.ndarray,
     *,
     n_classes: int,
+    prior_cells: float = PRIOR_CELLS,
 ) -> Scaling:
     """Fit slopes and shifts to given states, those of all classes together first.
 
-    Σ_m −w_m log p(z_m | a_c l_m + b_c) + λ Σ_c ((a_c − a)² + (b_c − b)²), with λ = 10, and a, b the
+    Σ_m −w_m log p(z_m | a_c l_m + b_c) + λ Σ_c ((a_c − a)² + (b_c − b)²), with a, b the
     ones that fit all cells best, held to 1 and 0 in the same way.
 
     Parameters
@@ -53,6 +54,8 @@ def fit_scaling(
         How many cells each one stands for; only their proportions count. Shape (M,).
     n_classes
         K.
+    prior_cells
+        λ.
 
     Notes
     -----
@@ -74,13 +77,20 @@ def fit_scaling(
     """
     weight = weight * (len(weight) / weight.sum()) if len(weight) else weight
     start = np.array([[1.0, 0.0]])
-    pooled = _newton(log_odds, is_given, np.zeros(len(class_id), np.int64), weight, start)
-    found = _newton(log_odds, is_given, class_id, weight, np.repeat(pooled, n_classes, axis=0))
+    one = np.zeros(len(class_id), np.int64)
+    pooled = _newton(log_odds, is_given, one, weight, start, prior_cells)
+    priors = np.repeat(pooled, n_classes, axis=0)
+    found = _newton(log_odds, is_given, class_id, weight, priors, prior_cells)
     return Scaling(found[:, 0].copy(), found[:, 1].copy())
 
 
 def _newton(
-    x: np.ndarray, z: np.ndarray, group: np.ndarray, w: np.ndarray, prior: np.ndarray
+    x: np.ndarray,
+    z: np.ndarray,
+    group: np.ndarray,
+    w: np.ndarray,
+    prior: np.ndarray,
+    prior_cells: float,
 ) -> np.ndarray:
     """Return slope and shift of every group, begun and held at a prior; shape (G, 2)."""
     n_groups, at = len(prior), prior.copy()
@@ -91,15 +101,15 @@ def _newton(
     def loss(at: np.ndarray) -> np.ndarray:
         s = at[group, 0] * x + at[group, 1]
         cells = add(w * np.logaddexp(0.0, np.where(z, -s, s)))
-        return np.asarray(cells + PRIOR_CELLS * np.square(at - prior).sum(axis=1))
+        return np.asarray(cells + prior_cells * np.square(at - prior).sum(axis=1))
 
     value = loss(at)
     for _ in range(MAX_STEPS):
         p = expit(at[group, 0] * x + at[group, 1])
         error, curve = w * (p - z), w * p * (1 - p)
-        slope = np.stack([add(error * x), add(error)], axis=1) + 2 * PRIOR_CELLS * (at - prior)
-        aa = add(curve * x * x) + 2 * PRIOR_CELLS
-        ab, bb = add(curve * x), add(curve) + 2 * PRIOR_CELLS
+        slope = np.stack([add(error * x), add(error)], axis=1) + 2 * prior_cells * (at - prior)
+        aa = add(curve * x * x) + 2 * prior_cells
+        ab, bb = add(curve * x), add(curve) + 2 * prior_cells
         both = aa * bb - ab * ab
         step = np.stack(
             [bb * slope[:, 0] - ab * slope[:, 1], aa * slope[:, 1] - ab * slope[:, 0]], axis=1

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 import labelops
+from pipelines.decided import DECIDING
 from pipelines.report import model
 from pipelines.report.limits import Limits
 from pipelines.report.scan import left_out
@@ -129,10 +130,10 @@ def _notes(run: Run) -> tuple[str, ...]:
     notes = ["The source was read and never changed."]
     if "dataset" in kinds:
         notes.append(
-            "All changes: train on the column label instead of label_clean. "
-            "What was set aside lies in set_aside/."
+            "All changes: train on the column label instead of label_clean (or labels instead of "
+            "labels_clean). What was set aside lies in set_aside/."
         )
-    if "decide" in kinds:
+    if kinds & set(DECIDING):
         notes.append(
             "One rule or one item: name it in dataset.leave_out_rules or dataset.leave_out_items "
             "and run the recipe into another folder. The decision log (decisions/) says which "

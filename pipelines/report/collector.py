@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
+from pipelines.decided import DECIDING
 from pipelines.report import model
 from pipelines.report.about import about, quarantine
 from pipelines.report.bags import bags, class_names
@@ -118,7 +119,7 @@ class Collector:
             rules=gated.rules,
             bags=bags(self.run, limits),
             lists=lists.lists(chosen),
-            maps=lists.maps(),
+            maps=lists.maps(chosen),
             evaluation=evaluation(self.find),
             quarantine=quarantine(self.run, limits),
             timings=facts.timings,
@@ -190,16 +191,20 @@ class Collector:
         from labelops.decide import HELD_TEXT, Held, rules
         from labelops.multilabel.decide import LabelPolicy
         from labelops.multilabel.decide import rules as list_rules
+        from pipelines.map_verdicts import rules as map_rules
 
-        kind = "decide" if self.stage("decide") is not None else "decide_labels"
-        name = self.stage(kind)
-        if name is None:
+        done = (kind for kind in DECIDING if self.stage(kind) is not None)
+        kind = next(done, None)
+        name = None if kind is None else self.stage(kind)
+        if kind is None or name is None:
             return Gate()
         settings = self.run.entry(name).config.model_dump()
         if kind == "decide":
             listed = rules(float(settings.get("relabel_confidence", 1.0)))
-        else:
+        elif kind == "decide_labels":
             listed = list_rules(LabelPolicy(*(settings[name] for name in LabelPolicy._fields)))
+        else:
+            listed = map_rules(self.run.context(name, self.run.layout()))
         return gate(
             lambda _, array: self.find(kind, array),
             {rule.name: rule.text for rule in listed},

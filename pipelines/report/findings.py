@@ -193,15 +193,20 @@ def _quarantine(report: Report) -> Iterator[Finding]:
 def _calibration(report: Report) -> Iterator[Finding]:
     if report.calibration is None or not report.calibration.metrics:
         return
-    temperature = report.calibration.temperature
-    first = report.calibration.metrics[0]
-    if temperature > 1.25 or temperature < 0.8:
-        how = "surer than it is often right" if temperature > 1 else "right more often than sure"
+    found = report.calibration
+    first = found.metrics[0]
+    if found.excess > 1.25 or found.excess < 0.8:
+        how = "surer than it is often right" if found.excess > 1 else "right more often than sure"
+        if found.temperature is not None:
+            what = f"Temperature {decimal(found.temperature, 2)} corrects it"
+            used = "Decisions use corrected probabilities, flags do not."
+        else:
+            what = f"Log-odds times {decimal(found.slope, 2)} and {found.shift:+.2f} correct it"
+            used = "Decisions correct it class by class, flags do not."
         yield Finding(
             f"The model was {how}",
-            f"Temperature {decimal(temperature, 2)} corrects it: {first.name} goes from "
-            f"{decimal(first.before)} to {decimal(first.after)}. "
-            "Decisions use corrected probabilities, flags do not.",
+            f"{what}: {first.name} goes from {decimal(first.before)} to {decimal(first.after)}. "
+            f"{used}",
             "calibration",
         )
 

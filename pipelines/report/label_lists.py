@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -242,7 +243,9 @@ class ListsPart:
 
     def _edit(self, place: Place) -> model.ListEdit:
         values, item = self.looker.values(place), self.looker.item(place, self.names)
-        ids = [c for c in _list(values.get("given_ids")) if isinstance(c, int)]
+        one = values.get("given")
+        listed = _list(values.get("given_ids")) if one is None else [one]
+        ids = [c for c in listed if isinstance(c, int)]
         before = [self.names.name(c) for c in ids]
         after = [self.names.label(label) for label in _list(values.get("labels_clean"))]
         confidence = values.get("confidence")
@@ -257,13 +260,14 @@ class ListsPart:
 
     # -- maps --------------------------------------------------------------------------------------
 
-    def maps(self) -> model.LabelMapsFound | None:
+    def maps(self, chosen: Chosen) -> model.LabelMapsFound | None:
         """Return what label maps show; None without."""
         cutoffs, totals = self.result("localize", "cutoffs"), self.result("localize", "totals")
         facts = self._facts
         if facts is None or cutoffs is None or totals is None:
             return None
         new, with_n = self._chosen["found"], totals["n_items_with"]
+        outcome = self.result("decide_maps", "outcome")
         shown = self._shown(new)
         return model.LabelMapsFound(
             pictures=int(with_n.sum()),
@@ -289,7 +293,16 @@ class ListsPart:
             found=int(totals["n_present"].sum()),
             found_new=int(new.count.sum()),
             classes_left_out=int(np.count_nonzero(new.count)) - len(shown),
+            **({} if outcome is None else self._added(outcome, chosen)),
         )
+
+    def _added(self, outcome: Arrays, chosen: Chosen) -> dict[str, Any]:
+        return {
+            "added": int(outcome["added"].sum()),
+            "by_reason": chosen.reasons.ranked(self.limits.reasons),
+            "edits": tuple(self._edit(place) for place in _in_order(chosen.changes.rows)),
+            "n_edited": chosen.decisions["relabel"],
+        }
 
     def _given_seen(self, totals: Arrays, new: Listed) -> float | None:
         census = self.result("source", "census")

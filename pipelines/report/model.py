@@ -161,7 +161,7 @@ class Outliers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReliabilityBin:
-    """Items whose confidence fell into (low, high], before or after temperature scaling."""
+    """Items (or cells) whose confidence fell into (low, high], before or after scaling."""
 
     low: float
     high: float
@@ -172,7 +172,7 @@ class ReliabilityBin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One measure of calibration, before and after temperature scaling (lower is better)."""
+    """One measure of calibration, before and after scaling (lower is better)."""
 
     name: str
     meaning: str
@@ -184,7 +184,8 @@ class Metric:
 class Calibration:
     """How far stated confidence is from observed agreement with the given labels."""
 
-    temperature: float
+    temperature: float | None
+    """None where items may have several labels."""
     items: int
     metrics: tuple[Metric, ...]
     before: tuple[ReliabilityBin, ...]
@@ -193,6 +194,16 @@ class Calibration:
     """Share of the given labels with which the model agrees."""
     decision_temperature: float | None = None
     """Temperature that decisions use, where it is another one."""
+    slope: float = 1.0
+    shift: float = 0.0
+    """What corrects the log-odds of single classes, where items may have several labels."""
+    cells: int | None = None
+    """Classes of items of which it is given whether they are there; None for one label an item."""
+
+    @property
+    def excess(self) -> float:
+        """By what log-odds have to be divided: above 1 where the model is too sure."""
+        return 1 / max(self.slope, 1e-9) if self.temperature is None else self.temperature
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,9 +235,10 @@ class Rule:
     meaning: str
     proposed: int
     shipped: int
-    fixed: Estimate
-    broken: Estimate
-    gain: Estimate
+    fixed: Estimate | None
+    """None where nothing can be expected; so with the next two."""
+    broken: Estimate | None
+    gain: Estimate | None
     verdict: str
     """``shipped``, ``shipped in part`` or ``held back``."""
     why: str
@@ -409,6 +421,12 @@ class LabelMapsFound:
     """Classes found in all pictures together."""
     found_new: int = 0
     """Those of them that were not given."""
+    added: int | None = None
+    """Labels added because maps show them; None where maps do not decide."""
+    removed: int = 0
+    by_reason: tuple[tuple[str, int], ...] = ()
+    edits: tuple[ListEdit, ...] = ()
+    n_edited: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -523,6 +541,8 @@ class Report:
     @property
     def n_changed(self) -> int:
         """Changed labels: one an item, or any number where items have several."""
+        if self.lists is None and self.maps is not None and self.maps.added is not None:
+            return self.maps.added
         if self.lists is None:
             return self.ledger.relabelled
         return (self.lists.added or 0) + (self.lists.removed or 0)

@@ -93,11 +93,39 @@ def estimates(
 
 def calibration(find: Find) -> model.Calibration | None:
     """Read what stage `infer` found out about its confidence."""
-    found = find("infer", "temperature")
+    found, listed = find("infer", "temperature"), find("infer", "slope")
+    if found is None and listed is not None and listed["n_cells"]:
+        return _of_cells(listed)
     if found is None:
         return None
     decided = find("decide", "shipped_expected_fixed") or {}
-    metrics = tuple(
+    return model.Calibration(
+        temperature=float(found["temperature"]),
+        items=int(found["n"]),
+        accuracy=float(found["before_accuracy"]) if "before_accuracy" in found else None,
+        decision_temperature=float(decided["temperature"]) if "temperature" in decided else None,
+        metrics=_metrics(found),
+        before=_bins(found, "before"),
+        after=_bins(found, "after"),
+    )
+
+
+def _of_cells(found: Arrays) -> model.Calibration:
+    """Return how far probabilities of single classes are from how often these are given."""
+    return model.Calibration(
+        temperature=None,
+        slope=float(found["slope"]),
+        shift=float(found["shift"]),
+        items=int(found["n"]),
+        cells=int(found["n_cells"]),
+        metrics=_metrics(found),
+        before=_bins(found, "before"),
+        after=_bins(found, "after"),
+    )
+
+
+def _metrics(found: Arrays) -> tuple[model.Metric, ...]:
+    return tuple(
         model.Metric(
             name=shown,
             meaning=meaning,
@@ -106,15 +134,6 @@ def calibration(find: Find) -> model.Calibration | None:
         )
         for name, shown, meaning in METRICS
         if f"before_{name}" in found
-    )
-    return model.Calibration(
-        temperature=float(found["temperature"]),
-        items=int(found["n"]),
-        accuracy=float(found["before_accuracy"]) if "before_accuracy" in found else None,
-        decision_temperature=float(decided["temperature"]) if "temperature" in decided else None,
-        metrics=metrics,
-        before=_bins(found, "before"),
-        after=_bins(found, "after"),
     )
 
 
@@ -160,8 +179,8 @@ def gate(find: Find, meanings: Mapping[str, str], held_back: Mapping[str, str]) 
     return Gate(
         rules=tuple(_rule(found, r, meanings, held_back) for r in shown.tolist()),
         doubted=float(found["doubted"]) if "doubted" in found else None,
-        fixed=model.Estimate(float(found["shipped_expected_fixed"].sum())),
-        broken=model.Estimate(float(found["shipped_expected_broken"].sum())),
+        fixed=_expected(found["shipped_expected_fixed"].sum()),
+        broken=_expected(found["shipped_expected_broken"].sum()),
     )
 
 
@@ -177,12 +196,18 @@ def _rule(
         meaning=meanings.get(name, ""),
         proposed=int(found["proposed"][r]),
         shipped=shipped,
-        fixed=model.Estimate(float(found["expected_fixed"][r])),
-        broken=model.Estimate(float(found["expected_broken"][r])),
-        gain=model.Estimate(*(float(found[f"gain{end}"][r]) for end in ENDS)),
+        fixed=_expected(found["expected_fixed"][r]),
+        broken=_expected(found["expected_broken"][r]),
+        gain=None
+        if np.isnan(found["expected_fixed"][r])
+        else model.Estimate(*(float(found[f"gain{end}"][r]) for end in ENDS)),
         verdict=whole if shipped else "held back",
         why="; ".join([str(found["verdict"][r]), *reasons]),
     )
+
+
+def _expected(value: float) -> model.Estimate | None:
+    return None if np.isnan(value) else model.Estimate(float(value))
 
 
 OF = (

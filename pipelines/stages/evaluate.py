@@ -23,7 +23,7 @@ from labelops.multilabel.evaluate import (
 from labelops.multilabel.labels import UNKNOWN, LabelSets, from_flat, from_states, owners, states
 from labelops.multilabel.resampling import Measure, average, draws, measure
 from pipelines.frame import Frame
-from pipelines.label_sets import GIVEN, flat, given_columns, given_sets
+from pipelines.label_sets import GIVEN, flat, label_columns, labels_of
 from pipelines.reference import n_rows, reference_sets
 from pipelines.stage import Arrays, Context, Map, Output, Reduce, Stage, Step
 
@@ -68,8 +68,7 @@ def _optional(columns: frozenset[str]) -> list[str]:
 
 def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
     """Return the columns that it needs."""
-    given = given_columns(columns) or ["given"]
-    return ["item_id", "item_hash", *given, *_optional(columns)]
+    return ["item_id", "item_hash", *label_columns(columns), *_optional(columns)]
 
 
 COLUMNS = ("wrong_as_given", "wrong_as_cleaned")
@@ -103,7 +102,7 @@ def steps(config: Config, ctx: Context) -> Sequence[Step]:
 
 def _present(frame: Frame, ctx: Context, rows: np.ndarray) -> dict[str, np.ndarray]:
     """Return which classes some items have, as given, cleaned, and seen in maps; bool, (n, K)."""
-    given = _as_table(_given(frame, ctx), rows)
+    given = _as_table(labels_of(frame, ctx), rows)
     found = {"given": given}
     clean = _clean(frame, ctx, rows)
     if clean is not None:
@@ -114,12 +113,6 @@ def _present(frame: Frame, ctx: Context, rows: np.ndarray) -> dict[str, np.ndarr
         ids, start = flat(frame["present_ids"])
         found["maps"] = _as_table(_sets(ids.to_numpy(), start, ctx), rows)
     return found
-
-
-def _given(frame: Frame, ctx: Context) -> LabelSets:
-    if GIVEN in ctx.columns:
-        return given_sets(frame, ctx)
-    return _sets(frame.array("given"), np.arange(frame.n + 1), ctx)
 
 
 def _sets(ids: np.ndarray, start: np.ndarray, ctx: Context) -> LabelSets:
@@ -240,7 +233,8 @@ def _set(name: str, items: Arrays, truth: LabelSets, ctx: Context) -> Arrays:
     if name != "given":
         gain = micro_f1_gain(table, items["given"], truth, rng=_rng(ctx), n_draws=n_draws)
         found[f"{name}_micro_f1_gain"] = np.array(gain)
-    if GIVEN not in ctx.columns and name in ("given", "clean"):
+    one_each = ["given"] if "labels_clean" in ctx.columns else ["given", "clean"]
+    if GIVEN not in ctx.columns and name in one_each:
         found[f"{name}_real_accuracy"] = np.array(_real(table, truth, ctx))
     return found
 

@@ -5,7 +5,7 @@ sparse (`map_ids`, `map_scores`, `map_rest`): a label for any crop (`labelops.nn
 classes of the whole picture (`present_ids`) are those that some cell is sure enough of, with a
 cutoff for each class chosen on items of known classes. Pictures with one label each thus get all of
 theirs: from single to multi, from global to localized. `map_decisions/` has a row for every class
-that was added, confirmed, or given and not seen.
+that is to be added, is confirmed, or given and not seen; stage `decide_maps` follows it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ from pipelines.frame import Frame
 from pipelines.images import Limits, check_type
 from pipelines.inference.embed import pictures, prepare_whole
 from pipelines.inference.score_maps import INFER, grid_of, open_models, view_of
-from pipelines.label_sets import GIVEN
+from pipelines.label_sets import GIVEN, label_columns
 from pipelines.ledger import log_schema
 from pipelines.map_columns import COLUMNS, METADATA, MapFacts, columns_of, map_fields
 from pipelines.map_evidence import (
@@ -33,7 +33,7 @@ from pipelines.map_evidence import (
     find_cutoffs,
     merge_evidence,
 )
-from pipelines.map_sets import LOG_FOLDER, PEAKS, count_sets, find_sets, label_columns, set_fields
+from pipelines.map_sets import LOG_FOLDER, PEAKS, count_sets, find_sets, set_fields
 from pipelines.stage import Context, Map, Output, Reduce, Stage, Step, Tables
 
 PIXEL_BYTES, SCORE_BYTES = 128 * 2**20, 64 * 2**20
@@ -257,7 +257,7 @@ def write_sets(frame: Frame, ctx: Context) -> Iterator[Tables]:
 
 STAGE = Stage(
     name="localize",
-    version=1,
+    version=2,
     doc="Label maps: which classes every part of a picture shows, and the whole of it.",
     config=Config,
     steps=steps,

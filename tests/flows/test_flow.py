@@ -14,10 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow.parquet as pq
 import pytest
 
+import pipelines.run
 from flows.server import environment
 from pipelines.errors import DataError, LabelopsError, RunError
+from pipelines.recipe import load_recipe
+from tests.datasets import even, tagged, write_shards
 from tests.flows.conftest import ROOT, TOY, Command, environ, family, is_gone, launch, wait_for
 
 CLOCKS = {".lock", "timings.json", "report.html"}
@@ -108,6 +112,25 @@ def test_flow__gives_the_same_bytes_as_a_direct_run_with_one_task_a_stage(
     classes = json.loads(artifacts["labelops-class-quality"]["data"])
     assert {row["class"] for row in classes} == {"ant", "bee", "cow"}
     assert (flow / "report.html").as_uri() in artifacts["labelops-report"]["data"]
+
+
+def test_flow__of_lists_of_labels_gives_the_same_bytes_as_a_direct_run(
+    labelops: Command, prefect_url: dict[str, str], ask: Ask, tmp_path: Path
+) -> None:
+    direct, flow = tmp_path / "direct", tmp_path / "flow"
+    data = str(write_shards(tmp_path / "lists", tagged(200, n_classes=4)[0], even(200, 3)))
+    settings = ["decide_labels.min_class_size=2"]
+    pipelines.run.run(load_recipe("multilabel", settings), data=data, out=str(direct))
+    said = ("run", "multilabel", "--data", data, "--out", flow, "--set", *settings)
+    done = labelops(*said, program=None, **prefect_url)
+    assert done.returncode == 0, done.stderr
+    assert flow_run_on(ask, flow)["state_type"] == "COMPLETED"
+    found = digests(flow)
+    assert found == digests(direct)
+    for folder in ("multilabel", "decisions", "dataset"):
+        assert sum(name.startswith(f"{folder}/part-") for name in found) == 3
+    changed = pq.read_table(flow / "dataset", columns=["decision"])["decision"].to_pylist()
+    assert "relabel" in changed
 
 
 def test_flow__shows_the_progress_of_a_stage_that_takes_longer(

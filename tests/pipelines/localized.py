@@ -63,11 +63,16 @@ def single_labelled(n: int = 60) -> tuple[pa.Table, np.ndarray]:
 
 
 def localize(
-    folder: Path, table: pa.Table, sizes: list[int], *settings: str, stages: str = ""
+    folder: Path,
+    table: pa.Table,
+    sizes: list[int],
+    *settings: str,
+    stages: str = "",
+    after: str = "",
 ) -> Run:
-    """Run `source`, other stages, and `localize` on a table cut into shards."""
+    """Run `source`, other stages, `localize`, and stages after it, on a table cut into shards."""
     data = write_shards(folder / "data", table, sizes)
-    names = ["source", *stages.split(), "localize"]
+    names = ["source", *stages.split(), "localize", *after.split()]
     overrides = ("data.max_bad_share=0.5", f"data.classes={list(COLOURS)}", *settings)
     recipe = parse_recipe(f"stages = {names}", name="test", overrides=overrides)
     out = folder / "out"

@@ -126,6 +126,35 @@ def test_collect__shows_changed_lists_before_and_after(known: str) -> None:
     )
 
 
+def test_collect__says_how_far_probabilities_of_classes_can_be_trusted(known: str) -> None:
+    """Against the sidecar, all cells of it: in few items none is left out of the sample."""
+    found = collect(known).calibration
+    assert found is not None
+    assert found.temperature is None
+    assert (found.items, found.cells) == (N, N * 5)
+    p, given = [], []
+    of = dict(zip(*(tagged(N)[0][c].to_pylist() for c in ("item_id", "labels")), strict=True))
+    for row in rows(known, "infer"):
+        p += row["pred_probs"]
+        given += [f"class {k}" in of[row["item_id"]] for k in range(5)]
+    of_bin = np.ceil(np.array(p) * len(found.before)).astype(int) - 1
+    for b, one in enumerate(found.before):
+        mine = of_bin == b
+        assert one.count == mine.sum()
+        if one.count:
+            assert one.confidence == pytest.approx(np.array(p)[mine].mean(), abs=1e-6)
+            assert one.accuracy == pytest.approx(np.array(given)[mine].mean())
+    ece = {metric.name: metric for metric in found.metrics}["ECE"]
+    gaps = [one.count * abs(one.confidence - one.accuracy) for one in found.before]
+    assert ece.before == pytest.approx(sum(gaps) / (N * 5))
+    scaled = 1 / (1 + np.exp(-(found.slope * np.log(np.divide(p, 1 - np.array(p))) + found.shift)))
+    # What fits best has the mean of what is given.
+    assert scaled.mean() == pytest.approx(np.mean(given), abs=5e-3)
+    page = (Path(known) / "report.html").read_text()
+    assert "When the model says 80&#8239;% of a class" in page
+    assert "1,200 out-of-sample probabilities" in page.replace("1\u202f200", "1,200")
+
+
 def test_collect__gives_measures_against_the_reference_and_accounts(known: str) -> None:
     report = collect(known)
     assert report.evaluation is not None
