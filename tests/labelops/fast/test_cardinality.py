@@ -12,6 +12,7 @@ from labelops.proportions.counts import (
     hard_counts,
     interval_counts,
     join_counts,
+    log_potential,
     soft_counts,
 )
 from tests.labelops.proportions.data import KINDS, make_bags, small_bags, starts
@@ -132,6 +133,34 @@ def test_far_apart_items__find_their_tilt():
             want = [min(k, 60) / 60, max(k - 60, 0) / 40]
             # 60 e^−40 of the count is on the other side where the gap is 20.
             np.testing.assert_allclose(found.beliefs[[0, 99]], want, atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", ["hard", "soft", "interval"])
+@pytest.mark.parametrize("size", [1e3, 1e4, 1e6, 1e8])
+def test_log_odds_of_any_size__are_those_of_the_definition(kind, size):
+    # Between items this far apart the expected count stands still however a bag is tilted, and
+    # steps of one did not get across.
+    for seed in range(20):
+        q, start, counts = make_bags(seed, [2, 5, 20, 60], kind=kind)
+        is_large = np.random.default_rng(seed).random(len(q)) < 0.5
+        q[is_large] *= size
+        found, want = fast.marginals(q, start, counts), marginals(q, start, counts)
+        # Tilts of such a size round log-odds to 1e-16 of it; sums and logarithms round further.
+        near = {"rtol": 1e-12, "atol": 1e-12 + 1e-14 * size}
+        np.testing.assert_allclose(found.beliefs, want.beliefs, **near)
+        np.testing.assert_allclose(found.log_evidence, want.log_evidence, **near)
+        some = slice(start[2], start[3])
+        with np.errstate(over="ignore"):
+            beliefs, _ = log_domain_bag(q[some], log_potential(counts, 2, 20))
+        np.testing.assert_allclose(found.beliefs[some], beliefs, **near)
+
+
+@pytest.mark.parametrize("size", [1e20, 1e100, 1e300])
+def test_log_odds_of_absurd_size__still_give_beliefs_that_sum_to_the_count(size):
+    q = np.array([1.0, 0.3, -0.2, 0.5, 0.0, -1.0]) * [size, 1, 1, -size, 1, size]
+    for k in range(1, 6):
+        found = fast.marginals(q, np.array([0, 6]), hard_counts(np.array([k])))
+        assert found.beliefs.sum() == pytest.approx(k, abs=1e-12)
 
 
 def test_giant_bag__beliefs_sum_to_its_count():
