@@ -15,6 +15,9 @@ import numpy as np
 from labelops.proportions.cardinality import Marginals, marginals
 from labelops.proportions.counts import Counts, hard_counts, interval_counts
 
+LOST = 5e-14
+"""Of less than that, 1 − p has lost three digits; it is a log-odds of 30.6, and of 37 all are."""
+
 
 class Tails(NamedTuple):
     """Where each bag's count lies in its distribution.
@@ -66,6 +69,7 @@ def count_tails(
     start: np.ndarray,
     positives: np.ndarray,
     *,
+    rest: np.ndarray | None = None,
     find: Callable[[np.ndarray, np.ndarray, Counts], Marginals] = marginals,
 ) -> Tails:
     """Return how far in the tails of the model's distribution each bag's count is.
@@ -78,6 +82,9 @@ def count_tails(
         Where bags begin, shape (B + 1,).
     positives
         Count of each bag, integers, shape (B,). One that its bag cannot have has p-value 0.
+    rest
+        P(y_i = 0), shape (N,), taken where 1 − `probs` is below `LOST`; by default 1 − `probs`, by
+        which an item beyond log-odds of 37 is certainly positive.
     find
         What finds the evidence of counts; `labelops.fast.cardinality.marginals` is faster.
 
@@ -99,26 +106,38 @@ def count_tails(
     >>> found.p_value.round(5).tolist()
     [1.0, 0.00092]
     """
-    p, sizes = np.asarray(probs, np.float64), np.diff(start)
-    wrong = np.flatnonzero(~((p >= 0) & (p <= 1)))
-    if len(wrong):
-        raise ValueError(f"count_tails: probs must be in [0, 1]; item {wrong[0]} has {p[wrong[0]]}")
+    p, sizes = _checked("probs", probs), np.diff(start)
+    not_p = 1 - p
+    with np.errstate(divide="ignore"):
+        log_odds = np.log(p) - np.log1p(-p)
+        if rest is not None:
+            given, is_lost = _checked("rest", rest), not_p < LOST
+            not_p = np.where(is_lost, given, not_p)
+            log_odds = np.where(is_lost, np.log(p) - np.log(given), log_odds)
     k = hard_counts(positives).low
     bag_of_item = np.repeat(np.arange(len(sizes)), sizes)
 
     def sums(values: np.ndarray) -> np.ndarray:
         return np.bincount(bag_of_item, values, len(sizes))
 
-    least, most = sums(p == 1).astype(np.int64), sums(p > 0).astype(np.int64)
-    with np.errstate(divide="ignore"):
-        log_odds = np.log(p) - np.log1p(-p)
+    least, most = sums(not_p == 0).astype(np.int64), sums(p > 0).astype(np.int64)
     inside = np.clip(k, least, most)
     lower = find(log_odds, start, interval_counts(np.zeros_like(k), inside)).log_evidence
     upper = find(log_odds, start, interval_counts(inside, sizes)).log_evidence
     log_lower = np.where(k < least, -np.inf, np.where(k > most, 0.0, np.minimum(lower, 0)))
     log_upper = np.where(k > most, -np.inf, np.where(k < least, 0.0, np.minimum(upper, 0)))
     p_value = np.minimum(1.0, 2 * np.exp(np.minimum(log_lower, log_upper)))
-    return Tails(sums(p), np.sqrt(sums(p * (1 - p))), log_lower, log_upper, p_value)
+    return Tails(sums(p), np.sqrt(sums(p * not_p)), log_lower, log_upper, p_value)
+
+
+def _checked(name: str, values: np.ndarray) -> np.ndarray:
+    p = np.asarray(values, np.float64)
+    wrong = np.flatnonzero(~((p >= 0) & (p <= 1)))
+    if len(wrong):
+        raise ValueError(
+            f"count_tails: {name} must be in [0, 1]; item {wrong[0]} has {p[wrong[0]]}"
+        )
+    return p
 
 
 def false_discovery_rates(p_values: np.ndarray) -> np.ndarray:

@@ -42,10 +42,14 @@ def judge_bags(probs: np.ndarray, start: np.ndarray, counts: np.ndarray) -> Arra
 
     n_classes = counts.shape[1]
     looked_at = [1] if n_classes == 2 else list(range(n_classes))
-    tails = [
-        count_tails(np.clip(probs[:, k], 0, 1), start, counts[:, k], find=marginals)
-        for k in looked_at
-    ]
+    tails = []
+    for k in looked_at:
+        p = np.clip(probs[:, k], 0, 1)
+        rest = 1 - p
+        # At most one class of an item is likely, so all classes together cost one pass.
+        is_likely = p > 0.5
+        rest[is_likely] = np.delete(probs[is_likely], k, axis=1).sum(axis=1).clip(0, 1)
+        tails.append(count_tails(p, start, counts[:, k], rest=rest, find=marginals))
     log_tails = np.stack([np.minimum(t.log_lower, t.log_upper) for t in tails], axis=1)
     spread = dispersion(log_tails.ravel())
     q_value = false_discovery_rates(widened_p_values(log_tails.ravel(), spread))

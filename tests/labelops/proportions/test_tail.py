@@ -15,7 +15,7 @@ from labelops.proportions.tail import (
     poisson_binomial,
 )
 from tests.labelops.proportions.data import starts
-from tests.oracles.bags import labelings
+from tests.oracles.bags import labelings, log_sum
 
 
 def listed_distribution(p: np.ndarray) -> np.ndarray:
@@ -67,6 +67,33 @@ def test_tails__keep_their_digits_however_improbable_the_count(find):
         assert log_upper == pytest.approx(total, rel=1e-9, abs=1e-12)
 
 
+@pytest.mark.parametrize("find", [marginals, fast])
+def test_tails__of_items_that_are_next_to_certain_are_those_of_all_labelings(find):
+    q = np.array([40.0, 35, 300, 700, -50, 0.3, 33, -700])
+    p, rest = np.exp(-np.logaddexp(0, -q)), np.exp(-np.logaddexp(0, q))
+    y = labelings(8)
+    log_weight = y @ q - np.logaddexp(0, q).sum()
+    start, total = np.array([0, 8]), y.sum(1)
+    for k in range(9):
+        found = count_tails(p, start, np.array([k]), rest=rest, find=find)
+        lower, upper = log_sum(log_weight[total <= k]), log_sum(log_weight[total >= k])
+        assert found.log_lower[0] == pytest.approx(lower, rel=1e-12, abs=1e-12)
+        assert found.log_upper[0] == pytest.approx(upper, rel=1e-12, abs=1e-12)
+        turned = count_tails(rest, start, np.array([8 - k]), rest=p, find=find)
+        assert turned.log_upper[0] == pytest.approx(lower, rel=1e-12, abs=1e-12)
+        assert turned.std[0] == pytest.approx(found.std[0], rel=1e-12)
+
+
+def test_tails__rest_changes_no_bit_of_what_is_not_lost():
+    rng = np.random.default_rng(0)
+    q = rng.uniform(-30, 30, 500)
+    p, rest = 1 / (1 + np.exp(-q)), 1 / (1 + np.exp(q))
+    start, k = np.arange(0, 501, 25), rng.integers(0, 26, 20)
+    found, want = count_tails(p, start, k, rest=rest), count_tails(p, start, k)
+    for a, b in zip(found, want, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 @examples(p=st.lists(st.floats(0, 1), max_size=30))
 def test_rates__are_scipys(p):
     want = stats.false_discovery_control(np.array(p)) if p else np.empty(0)
@@ -110,5 +137,7 @@ def test_tails__refuse_what_is_no_probability():
     for wrong in (np.nan, -0.1, 1.5):
         with pytest.raises(ValueError, match="item 1"):
             count_tails(np.array([0.5, wrong]), np.array([0, 2]), np.array([1]))
+        with pytest.raises(ValueError, match="rest must be in"):
+            count_tails(np.ones(2), np.array([0, 2]), np.array([1]), rest=np.array([0.5, wrong]))
     with pytest.raises(ValueError, match="p-values"):
         false_discovery_rates(np.array([np.nan]))
