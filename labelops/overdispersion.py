@@ -47,7 +47,8 @@ def dispersion(log_tails: np.ndarray) -> float:
     Notes
     -----
     The median does not notice the few that are wrong for a reason of their own. Below 1 p-values
-    are too large already, as those of small counts are.
+    are too large already, as those of small counts are. Infinite if half of the tests or more are
+    impossible: the others then are as nothing beside them.
 
     References
     ----------
@@ -66,14 +67,15 @@ def dispersion(log_tails: np.ndarray) -> float:
 def widened_p_values(log_tails: np.ndarray, spread: float) -> np.ndarray:
     """Return two-sided p-values under a variance that is larger by a factor.
 
-    p = 2 Φ(−z / √φ); of tails that are already one half or more, 1.
+    p = 2 Φ(−z / √φ); of tails that are already one half or more, 1. What is impossible stays so,
+    whatever the factor: 0.
 
     Parameters
     ----------
     log_tails
         The smaller of the two tails of each test, as logarithms, shape (B,).
     spread
-        φ ≥ 1, from `dispersion`; 1 leaves p-values as they are.
+        φ ≥ 1, from `dispersion`, perhaps infinite; 1 leaves p-values as they are.
 
     Examples
     --------
@@ -83,4 +85,6 @@ def widened_p_values(log_tails: np.ndarray, spread: float) -> np.ndarray:
     [0.3271]
     """
     z = deviations(log_tails)
-    return np.asarray(np.minimum(1.0, 2 * np.exp(log_ndtr(-z / np.sqrt(spread)))))
+    finite = np.where(np.isinf(z), 0.0, z)
+    p = np.minimum(1.0, 2 * np.exp(log_ndtr(-finite / np.sqrt(spread))))
+    return np.where(np.isinf(z), 0.0, p)

@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import norm
 
 from labelops.overdispersion import deviations, dispersion, widened_p_values
+from labelops.proportions.tail import false_discovery_rates
 
 
 def tails(z: np.ndarray) -> np.ndarray:
@@ -41,3 +42,15 @@ def test_widened__keep_the_order_and_an_impossible_count_is_0() -> None:
     p = widened_p_values(log_tails, 2.0)
     assert np.argsort(p).tolist() == [2, 3, 1, 0]
     assert p[2] == 0.0
+
+
+@pytest.mark.parametrize("n_possible", range(4))
+def test_widened__where_most_counts_are_impossible_these_are_0_and_no_other_is_improbable(
+    n_possible: int,
+) -> None:
+    log_tails = np.array([-np.inf] * 3 + [-1.0, -60.0, -800.0][:n_possible])
+    assert dispersion(log_tails) == np.inf
+    p = widened_p_values(log_tails, np.inf)
+    assert p.tolist() == [0.0] * 3 + [1.0] * n_possible
+    # Not a number is no p-value.
+    assert (false_discovery_rates(p)[:3] == 0).all()
