@@ -13,9 +13,6 @@ import numpy as np
 
 from labelops.proportions.cardinality import sigmoid
 
-FARTHEST = 40.0
-"""Tilts beyond it mean a count of 0 or n: e^−40 of an item is left."""
-
 
 class CountFit(NamedTuple):
     """Log-likelihood of the counts of bags, and its slope.
@@ -24,7 +21,7 @@ class CountFit(NamedTuple):
     ----------
     log_likelihood : of every bag, about log P(Σ y = k), float64, shape (B,).
     gradient : its derivative by each item's log-odds, float64, shape (N,).
-    tilt : θ of every bag, as in `count_tilt` but within ± `FARTHEST`, float64, shape (B,).
+    tilt : θ of every bag, from `count_tilt`, float64, shape (B,).
     """
 
     log_likelihood: np.ndarray
@@ -124,8 +121,9 @@ def count_fit(log_odds: np.ndarray, start: np.ndarray, positives: np.ndarray) ->
     Notes
     -----
     Exact for k = 0 and k = n, so also for bags of one. The 1 beside 2π V lets the last term vanish
-    where the tilted items are certain. Against the exact count, over random log-odds, it was off by
-    at most 0.21 nats (a bag of 8 that is nearly certain) and by 0.01 in bags of 200.
+    where the tilted items are certain. Against the exact count, over random log-odds up to a
+    million, it was off by at most 0.23 nats (a bag of 8 that is nearly certain), in bags of 200
+    whose log-odds have a spread of some units by 0.01.
 
     References
     ----------
@@ -138,7 +136,7 @@ def count_fit(log_odds: np.ndarray, start: np.ndarray, positives: np.ndarray) ->
     (0.37, 0.375)
     """
     n = np.diff(start)
-    theta = np.clip(count_tilt(log_odds, start, positives), -FARTHEST, FARTHEST)
+    theta = count_tilt(log_odds, start, positives)
     is_open = (positives > 0) & (positives < n)
     shift = np.where(is_open, theta, 0.0)
     tilted = log_odds + np.repeat(shift, n)

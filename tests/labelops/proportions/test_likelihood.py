@@ -7,7 +7,8 @@ from scipy.optimize import brentq
 from labelops.proportions import likelihood
 from labelops.proportions.cardinality import marginals, sigmoid
 from labelops.proportions.counts import hard_counts
-from labelops.proportions.likelihood import count_fit, count_tilt
+from labelops.proportions.likelihood import count_curvature, count_fit, count_tilt
+from tests.oracles.bags import labelings, listed_posterior, log_sum
 
 
 def draw(n, *, seed):
@@ -23,6 +24,24 @@ def test_count_fit__is_near_the_exact_log_probability(n, near):
         q, start, k = draw(n, seed=seed)
         exact = marginals(q, start, hard_counts(k)).log_evidence[0]
         assert count_fit(q, start, k).log_likelihood[0] == pytest.approx(exact, abs=near)
+
+
+@pytest.mark.parametrize("size", [50.0, 1e3, 1e6])
+def test_count_fit__log_odds_of_any_size_are_near_all_labelings(size):
+    y, start = labelings(8), np.array([0, 8])
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        q = rng.normal(0, 1, 8) + size * rng.choice([-1, 0, 1], 8)
+        for k in range(9):
+            has = y[y.sum(1) == k]
+            log_weight = has @ q
+            log_p = log_sum(log_weight) - np.logaddexp(0, q).sum()
+            fit = count_fit(q, start, np.array([k]))
+            assert fit.log_likelihood[0] == pytest.approx(log_p, rel=1e-12, abs=0.25)
+            gradient = listed_posterior(has, log_weight) - sigmoid(q)
+            np.testing.assert_allclose(fit.gradient, gradient, atol=0.1)
+            bends = count_curvature(q, start, np.array([k]), fit.tilt)
+            assert all(np.isfinite(values).all() for values in bends)
 
 
 @pytest.mark.parametrize("k", [0, 5])
