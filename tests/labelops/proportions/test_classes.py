@@ -77,6 +77,29 @@ def test_saddle_point__error_falls_with_the_square_of_the_spread(n_classes):
     assert errors[1] < plain[1] / 5
 
 
+# The largest error over 200 draws, rounded up: the docstring of `class_posterior` says so.
+@pytest.mark.parametrize(
+    ("counts", "spread", "largest"),
+    [
+        ([14, 8, 5, 3, 2, 2, 1, 1], 1.0, 0.07),
+        ([14, 8, 5, 3, 2, 2, 1, 1], 2.0, 0.12),
+        ([14, 8, 5, 3, 2, 2, 1, 1], 3.0, 0.15),
+        ([14, 10, 6], 1.0, 0.006),
+        ([14, 10, 6], 3.0, 0.05),
+    ],
+)
+def test_saddle_point__no_item_is_further_off_than_is_said(counts, spread, largest):
+    n, off = sum(counts), []
+    for seed in range(30):
+        z = np.random.default_rng(seed).normal(0, spread, (n, len(counts)))
+        bag = z, np.array([0, n]), np.array([counts])
+        exact = fast_class_posterior(*bag, most_states=10**9).beliefs
+        off.append(np.abs(class_posterior(*bag, most_states=0).beliefs - exact))
+    # Nor are the single items much better than is said.
+    assert largest / 3 < np.max(off) <= largest
+    assert np.mean(off) < 0.005
+
+
 @pytest.mark.parametrize("most_states", [0, 10**9])
 def test_posterior__rows_sum_to_one_and_classes_to_their_counts(most_states):
     z, start, counts = bags([40, 1, 12, 25], 3, seed=4, spread=4)
