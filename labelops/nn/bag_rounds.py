@@ -6,8 +6,10 @@ propagation), and teaches a network the beliefs. Its embedding and log-odds begi
 The first log-odds are those of `labelops.nn.bag_regression`. Without any, as published, neighbours
 and counts alone have to break the symmetry between classes: on tables with large bags they did not
 (`benchmarks/proportions.py`). How much neighbours may say is decided by the counts of held-out
-bags, which neither the log-odds nor the propagation have seen; if they predict these counts best
-with no say at all, they get none.
+bags, which the log-odds and the propagation have not seen; if these predict the counts best with
+no say of neighbours at all, they get none. In the first round neighbours are found by features,
+which know of no count. In a later one they are found in an embedding that was taught beliefs which
+agree with all counts, those of held-out bags too: there the choice favours neighbours.
 """
 
 # N items, B bags, D features, V dimensions of vectors
@@ -156,7 +158,8 @@ def choose_strength(
     start, positives
         Bags and their counts; those of held-out bags are used to compare only.
     edges
-        Of strength 1.
+        Of strength 1. Between neighbours by an embedding that was taught all counts they have seen
+        those of held-out bags, and the choice favours them.
     held_out
         Bags, shape (M,).
     strengths
