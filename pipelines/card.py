@@ -88,6 +88,7 @@ def write_card(run: Run) -> str | None:
         "",
         *_estimated(run),
         *_done(counts),
+        *_totals(run),
         *_undone(run),
         "",
         "## Changed labels, by rule",
@@ -126,7 +127,7 @@ def _write_beliefs_card(run: Run) -> str | None:
     found = bags(run, Limits())
     if found is None:
         return None
-    folder = found.rounds[-1].name
+    folder = found.last
     n_lost = run.source.n_items - found.items - found.others
     lines = [
         *("---", "tags:", "- labelops", "configs:", "- config_name: default"),
@@ -143,11 +144,18 @@ def _write_beliefs_card(run: Run) -> str | None:
         f"| items that could not be used (`quarantine/`) | {n_lost:,} |",
         f"| bags whose total was rounded | {found.rounded:,} |",
         f"| groups of bags that did not settle | {found.not_settled:,} |",
+        f"| bags whose total was brought in by approximation | {found.approximated:,} |",
         f"| improbable totals (`{bags_folder(folder)}/`) | {found.improbable:,} |",
         "",
         *_how_good(found),
         "",
-        f"Beliefs are in `{folder}/`. Those of a bag's items add up to its total.",
+        *_counted(found),
+        " ".join(
+            [
+                f"Beliefs are in `{folder}/`. Those of a bag's items add up to its total.",
+                *_sure(found),
+            ]
+        ),
         "",
         BELIEFS if found.is_learned else "\n".join(BELIEFS.splitlines()[:-1]),
         "",
@@ -164,12 +172,61 @@ def _how_good(found: Bags) -> list[str]:
         ]
     if found.loss_model is None or found.loss_constant is None:
         return ["Too few bags to hold any out: how good beliefs are is not known."]
-    which = "held-out totals" if found.is_learned else "totals, which it had not seen"
+    who = "A model that has not seen held-out" if found.is_learned else "The model, before it saw"
     return [
-        f"The model misses {which} by {found.loss_model:.3f} nats a bag, the same share for all "
-        f"by {found.loss_constant:.3f}. No item's label was used to choose or to check it, so the "
-        "share of right labels is not known."
+        f"{who} totals misses them by {found.loss_model:.3f} nats a bag, the same share for all by "
+        f"{found.loss_constant:.3f} (items of a bag times the divergence of its counted shares "
+        "from the expected ones; 0 would be exact). No item's label was used to choose or to check "
+        "it, so the share of right labels is not known.",
+        *_warnings(found),
     ]
+
+
+def _warnings(found: Bags) -> list[str]:
+    lines = []
+    if found.is_no_better:
+        lines += ["", f"**{NO_BETTER}**"]
+    if found.dispersion > 1:
+        lines += [
+            "",
+            f"The variance of totals is {found.dispersion:.2f} times what the model allows; "
+            "q-values allow for it.",
+        ]
+    return lines
+
+
+NO_BETTER = "The model is no better than the same share for all: do not rely on single beliefs."
+
+
+def _counted(found: Bags) -> list[str]:
+    if len(found.order) != 2:
+        return []
+    return [
+        "`positives` was taken to count the second of the two classes. If it counts the first, "
+        "every belief is inverted.",
+        "",
+    ]
+
+
+def _sure(found: Bags) -> list[str]:
+    if found.sureness is None:
+        return []
+    return [f"The most probable class has a probability of {found.sureness:.1%} on average."]
+
+
+def _totals(run: Run) -> list[str]:
+    """Say what totals had to say where labels were cleaned."""
+    found = bags(run, Limits())
+    if found is None:
+        return []
+    lines = [
+        "",
+        f"Totals of {found.count:,} bags were brought into what is believed of single items; "
+        f"{found.improbable:,} of them are improbable (`{bags_folder(found.last)}/`).",
+    ]
+    if found.approximated:
+        lines[-1] += f" Of {found.approximated:,} bags that was done by approximation."
+    return [*lines, *_warnings(found)]
 
 
 UNDO = """\

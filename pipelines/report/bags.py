@@ -1,12 +1,15 @@
 """What a run found out about bags: how well their totals are told, and which contradict."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import pyarrow.compute as pc
 
 from labelops.proportions.counts import ROUNDING
 from pipelines.bags.census import CENSUS
 from pipelines.bags.findings import LEVEL, ranked
+from pipelines.frame import Frame
 from pipelines.report import model
 from pipelines.report.limits import Limits
 from pipelines.results import load_result, result_name
@@ -15,6 +18,12 @@ from pipelines.state import Run
 
 STEPS = ("learn", "constrain")
 """Of which stage `proportions` does one."""
+
+LITTLE = 0.6
+"""Spread of shares, in that by chance, below which bags are taken to be filled by design."""
+
+MUCH = 1.1
+"""The same above which they differ by more than chance."""
 
 
 def bags(run: Run, limits: Limits) -> model.Bags | None:
@@ -28,6 +37,8 @@ def bags(run: Run, limits: Limits) -> model.Bags | None:
     q_value = last["q_value"][bag, k]
     is_learned = "loss_network" in last
     in_bags = int(sizes.sum())
+    n_drawn = 0 if is_learned and census["is_constant"] else limits.bag_points
+    likely, likely_others, sureness = _believed(run, found[-1][0], len(census["classes"]))
     return model.Bags(
         count=len(sizes),
         items=in_bags,
@@ -55,6 +66,20 @@ def bags(run: Run, limits: Limits) -> model.Bags | None:
         )[: limits.bags],
         moved=float(last["moved"]) if "moved" in last else None,
         missing=int(last.get("n_without_vector", 0)),
+        spread=_spread(census),
+        order=tuple(census["classes"][: limits.bag_shares].tolist()),
+        classes=tuple(
+            model.BagClass(
+                name=str(census["classes"][c]),
+                counted=int(census["counts"][:, c].sum()),
+                likely=int(likely[c]),
+                likely_others=int(likely_others[c]),
+            )
+            for c in range(min(len(likely), limits.bag_shares))
+        ),
+        sureness=sureness,
+        points=_points(census, last, bag, k, n_drawn),
+        n_points=len(bag),
     )
 
 
@@ -100,8 +125,81 @@ def _round(name: str, found: Arrays) -> model.BagRound:
         name=name,
         components=int(found["n_components"]),
         not_settled=int(found["n_open"]),
-        loss=_number(found["loss_network"]) if "loss_network" in found else None,
         strength=float(found["strength"]) if "strength" in found else None,
+        approximated=int(found["n_saddle_point"]),
+    )
+
+
+def _spread(census: Arrays) -> str:
+    """Compare the spread of shares, all classes together, with that of bags filled at random."""
+    by_chance = np.square(census["share_by_chance"]).sum()
+    if not by_chance > 0:
+        return "chance"
+    ratio = np.sqrt(np.square(census["share_std"]).sum() / by_chance)
+    # Of B bags filled at random, the ratio itself is spread by about 1 / √(2 B).
+    error = 1 / np.sqrt(2 * len(census["sizes"]))
+    if ratio < min(LITTLE, 1 - 3 * error):
+        return "less"
+    return "more" if ratio > max(MUCH, 1 + 2 * error) else "chance"
+
+
+def _believed(run: Run, stage: str, n_classes: int) -> tuple[np.ndarray, np.ndarray, float | None]:
+    """Return for how many items each class is the most probable, with and without a total.
+
+    And how probable it is on average, None without items.
+    """
+    counted = np.zeros((2, n_classes), np.int64)
+    total = 0.0
+    for frame in _frames(run, stage, ("topk_ids", "topk_probs", "bag_residual")):
+        if not frame.n:
+            continue
+        # Most probable first.
+        top = pc.list_element(frame["topk_ids"], 0).to_numpy(zero_copy_only=False)
+        is_other = frame["bag_residual"].is_null().to_numpy(zero_copy_only=False)
+        for row in (0, 1):
+            counted[row] += np.bincount(top[is_other == row], minlength=n_classes)
+        probs = pc.list_element(frame["topk_probs"], 0).to_numpy(zero_copy_only=False)
+        total += float(probs.astype(np.float64).sum())
+    n = int(counted.sum())
+    return counted[0], counted[1], total / n if n else None
+
+
+def _frames(run: Run, stage: str, reads: Sequence[str]) -> Iterator[Frame]:
+    """Yield every shard as a stage left it: later ones may have written columns of these names."""
+    names = [entry.name for entry in run.entries]
+    layout = run.layout(before=dict(itertools.pairwise(names)).get(stage))
+    columns = layout.columns("", reads)
+    folders = {column.file for column in columns.values()}
+    for shard, entry in enumerate(run.source.shards):
+        yield Frame(
+            index=shard,
+            label=entry.name,
+            n=layout.n_live(shard),
+            files=layout.files(shard, folders),
+            columns=columns,
+            reads=tuple(reads),
+        )
+
+
+def _points(
+    census: Arrays, found: Arrays, bag: np.ndarray, k: np.ndarray, most: int
+) -> tuple[model.BagPoint, ...]:
+    """Return what was counted and expected of bags, improbable totals first and others evenly."""
+    n_improbable = min(int((found["q_value"][bag, k] <= LEVEL).sum()), most)
+    n_others = min(len(bag) - n_improbable, most - n_improbable)
+    others = np.linspace(n_improbable, len(bag) - 1, n_others).astype(np.int64)
+    at = np.concatenate([np.arange(n_improbable), others])
+    b, c = bag[at], k[at]
+    size = census["sizes"][b]
+    return tuple(
+        model.BagPoint(counted=counted, expected=expected, is_improbable=i < n_improbable)
+        for i, (counted, expected) in enumerate(
+            zip(
+                (census["counts"][b, c] / size).tolist(),
+                (found["expected"][b, c] / size).tolist(),
+                strict=True,
+            )
+        )
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.report.model import (
+    BagPoint,
     Calibration,
     ClassQuality,
     ConfusionMap,
@@ -224,6 +225,30 @@ def reliability(calibration: Calibration) -> Reliability:
         _dots(calibration.after, most),
         _heights(calibration.before, most),
         _heights(calibration.after, most),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BagPlot:
+    """Counted against expected shares of bags, in fractions of one axis for both; y upwards."""
+
+    axis: Axis
+    usual: tuple[tuple[float, float], ...]
+    improbable: tuple[tuple[float, float], ...]
+
+
+def bag_plot(points: Sequence[BagPoint]) -> BagPlot:
+    """Points of what is expected of bags (x) and what was counted (y).
+
+    Shares rather than counts: bags of different sizes would else lie along the diagonal for their
+    sizes alone.
+    """
+    on = axis(max((max(p.counted, p.expected) for p in points), default=0.0))
+    places = [(p.expected / on.top, p.counted / on.top, p.is_improbable) for p in points]
+    return BagPlot(
+        on,
+        tuple((x, y) for x, y, is_improbable in places if not is_improbable),
+        tuple((x, y) for x, y, is_improbable in places if is_improbable),
     )
 
 

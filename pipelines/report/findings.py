@@ -3,11 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipelines.report.model import Report
+from pipelines.report.model import Bags, Report
 from pipelines.report.text import clean, count, decimal, percent, plural
 
 NAME = 60
 """Longest class name inside a sentence."""
+
+DISPERSED = 10.0
+"""Variance of totals, in that which the model allows, beyond which something must be wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,19 @@ def _bags(report: Report) -> Iterator[Finding]:
             "too. Bags that differ are needed.",
             "bags",
         )
+    if bags.is_no_better:
+        yield Finding(
+            "Totals are told no better by the model than by one share for all",
+            f"Do not rely on single beliefs. {_why_not_told(bags)}",
+            "bags",
+        )
+    elif bags.dispersion > DISPERSED:
+        yield Finding(
+            f"Totals vary {count(bags.dispersion)} times as much as the model allows",
+            f"{_why_not_told(bags)} Until that is known, do not rely on single beliefs, nor on the "
+            "list of improbable totals: it allows for such variance.",
+            "bags",
+        )
     if bags.improbable:
         verb = "contradicts" if bags.improbable == 1 else "contradict"
         yield Finding(
@@ -71,10 +87,27 @@ def _bags(report: Report) -> Iterator[Finding]:
     if bags.not_settled:
         yield Finding(
             f"{plural(bags.not_settled, 'group')} of bags did not settle",
-            "Beliefs of their items are those after the last exchange of messages. More may help: "
-            "raise proportions.max_sweeps.",
+            f"Beliefs of their items in {bags.last} are those after the last exchange of messages. "
+            f"More may help: raise {bags.last}.max_sweeps.",
             "bags",
         )
+
+
+def _why_not_told(bags: Bags) -> str:
+    if bags.is_learned and bags.spread == "less":
+        return (
+            "Shares differ far less between bags than chance would make them, so that totals "
+            "hardly tell labels apart. Bags that differ are needed."
+        )
+    if bags.is_learned:
+        return (
+            "The totals are probably wrong, or those of other bags; or features do not tell these "
+            "classes."
+        )
+    return (
+        "The totals, or the order of their classes, are probably wrong; or the model knows little "
+        "of these items."
+    )
 
 
 def _lists(report: Report) -> Iterator[Finding]:

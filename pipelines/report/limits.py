@@ -32,6 +32,9 @@ class Limits:
     open_bags: int = 12
     """Improbable bags before the rest is folded away."""
     bag_shares: int = 20
+    """Classes of which counts and shares are shown."""
+    bag_points: int = 600
+    """Totals that are drawn; of more, the improbable ones and others evenly."""
     suspects: int = 480
     """Items with a class that is missing or wrong, and as many with one that maps show."""
     suspects_per_class: int = 6

@@ -259,6 +259,32 @@ class Bag:
     q_value: float
     """Least rate of false findings at which it is one."""
 
+    @property
+    def excess(self) -> float:
+        """By how much the count is higher than expected."""
+        return self.count - self.expected
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BagPoint:
+    """A class's share of a bag, as counted and as expected."""
+
+    counted: float
+    expected: float
+    is_improbable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BagClass:
+    """Items of a class: as totals count them, and as they are believed one by one."""
+
+    name: str
+    counted: int
+    likely: int
+    """Items with a total of which it is the most probable class."""
+    likely_others: int
+    """The same of items without a total."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BagShare:
@@ -279,9 +305,10 @@ class BagRound:
     components: int
     not_settled: int
     """Groups of bags whose messages did not settle; their beliefs are those of the last sweep."""
-    loss: float | None = None
     strength: float | None = None
     """How much neighbours may say, as held-out totals chose it."""
+    approximated: int = 0
+    """Bags whose counts had their say by a saddle point, not by counting through."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,11 +341,44 @@ class Bags:
     moved: float | None = None
     missing: int = 0
     """Items of which a feature is missing."""
+    spread: str = "chance"
+    """Shares of bags differ far ``less`` than by chance, about as by ``chance``, or ``more``."""
+    order: tuple[str, ...] = ()
+    """Names of the first classes, in the order of their counts."""
+    classes: tuple[BagClass, ...] = ()
+    sureness: float | None = None
+    """Probability of the most probable class, mean over items."""
+    points: tuple[BagPoint, ...] = ()
+    n_points: int = 0
+    """How many there are; not all may be drawn."""
+
+    @property
+    def last(self) -> str:
+        """The stage whose beliefs are the last ones, and the folder they are in."""
+        return self.rounds[-1].name if self.rounds else "proportions"
 
     @property
     def not_settled(self) -> int:
         """Groups of bags that did not settle in the last round."""
         return self.rounds[-1].not_settled if self.rounds else 0
+
+    @property
+    def approximated(self) -> int:
+        """Bags whose counts had their say by approximation in the last round."""
+        return self.rounds[-1].approximated if self.rounds else 0
+
+    @property
+    def is_no_better(self) -> bool:
+        """Whether totals are told no better by the model than by one share for all.
+
+        Where beliefs were there before totals, that share has seen them, and bags that were filled
+        to have it are told best by it, however good the model.
+        """
+        if self.loss_model is None or self.loss_constant is None:
+            return False
+        if not self.is_learned and (self.is_constant or self.spread == "less"):
+            return False
+        return self.loss_model >= self.loss_constant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -537,6 +597,15 @@ class Report:
     facts: tuple[Fact, ...] = ()
     settings: tuple[Setting, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether it was decided what becomes of every item."""
+        return (
+            self.changes is not None
+            or (self.lists is not None and self.lists.added is not None)
+            or (self.maps is not None and self.maps.added is not None)
+        )
 
     @property
     def n_changed(self) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.report.render import render
+from tests.pipelines.bagged_report import bagged, of_bags
 from tests.pipelines.listed_report import listed
 from tests.pipelines.test_report_render import example, hostile
 
@@ -38,7 +39,9 @@ document.title = "wide " + page.scrollWidth + " of " + page.clientWidth;
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [320, 768])
-@pytest.mark.parametrize("name", ["usual", "long names", "lists", "long lists"])
+@pytest.mark.parametrize(
+    "name", ["usual", "long names", "lists", "long lists", "bags", "long bags"]
+)
 def test_page__never_scrolls_sideways(tmp_path: Path, width: int, name: str) -> None:
     long = "Longunbreakablename" * 20
     make = {
@@ -46,6 +49,8 @@ def test_page__never_scrolls_sideways(tmp_path: Path, width: int, name: str) -> 
         "long names": lambda: hostile(long),
         "lists": listed,
         "long lists": lambda: listed((long, long + "2", "ok"), text=long),
+        "bags": lambda: bagged(of_bags()),
+        "long bags": lambda: bagged(of_bags((long, long + "2"), text=long)),
     }
     html = render(make[name]())
     # The policy forbids scripts, so the copy that is measured goes without it.
