@@ -186,6 +186,8 @@ def _warnings(found: Bags) -> list[str]:
     lines = []
     if found.is_no_better:
         lines += ["", f"**{NO_BETTER}**"]
+    elif found.is_doubtful:
+        lines += ["", f"**{DOUBTFUL}**"]
     if found.dispersion > 1:
         lines += [
             "",
@@ -196,6 +198,11 @@ def _warnings(found: Bags) -> list[str]:
 
 
 NO_BETTER = "The model is no better than the same share for all: do not rely on single beliefs."
+
+DOUBTFUL = (
+    "Over all bags, each told by a model that was not fitted to it, the difference may be chance: "
+    "do not rely on single beliefs."
+)
 
 
 def _counted(found: Bags) -> list[str]:
@@ -222,7 +229,7 @@ def _totals(run: Run) -> list[str]:
     lines = [
         "",
         f"Totals of {found.count:,} bags were brought into what is believed of single items; "
-        f"{found.improbable:,} of them are improbable (`{bags_folder(found.last)}/`).",
+        f"{found.improbable:,} totals are improbable (`{bags_folder(found.last)}/`).",
     ]
     if found.approximated:
         lines[-1] += f" Of {found.approximated:,} bags that was done by approximation."

@@ -22,6 +22,9 @@ STEPS = ("learn", "constrain")
 LITTLE = 0.6
 """Spread of shares, in that by chance, below which bags are taken to be filled by design."""
 
+SURE = 2.0
+"""Standard errors by which a model must tell totals better than one share for all."""
+
 MUCH = 1.1
 """The same above which they differ by more than chance."""
 
@@ -66,6 +69,7 @@ def bags(run: Run, limits: Limits) -> model.Bags | None:
         )[: limits.bags],
         moved=float(last["moved"]) if "moved" in last else None,
         missing=int(last.get("n_without_vector", 0)),
+        is_clear=_is_clear(census, last),
         spread=_spread(census),
         order=tuple(census["classes"][: limits.bag_shares].tolist()),
         classes=tuple(
@@ -141,6 +145,22 @@ def _spread(census: Arrays) -> str:
     if ratio < min(LITTLE, 1 - 3 * error):
         return "less"
     return "more" if ratio > max(MUCH, 1 + 2 * error) else "chance"
+
+
+def _is_clear(census: Arrays, found: Arrays) -> bool:
+    """Compare, bag by bag, what a model expects that was not fitted to it with one share for all.
+
+    There are more bags than held-out ones, so this tells what the mean losses of these do not. The
+    share is that of all bags and has seen them: with that of the others, which each bag pulls away
+    from itself, features of pure noise pass too often.
+    """
+    counts, size = census["counts"].astype(np.float64), census["sizes"][:, None]
+    if len(counts) < 2:
+        return False
+    told = np.maximum(found["expected"] / size, 1e-12)
+    share = np.maximum(counts.sum(axis=0) / size.sum(), 1e-12)
+    gain = (counts * np.log(told / share)).sum(axis=1)
+    return bool(gain.mean() > SURE * gain.std(ddof=1) / np.sqrt(len(gain)))
 
 
 def _believed(run: Run, stage: str, n_classes: int) -> tuple[np.ndarray, np.ndarray, float | None]:

@@ -69,6 +69,12 @@ def _bags(report: Report) -> Iterator[Finding]:
             f"Do not rely on single beliefs. {_why_not_told(bags)}",
             "bags",
         )
+    elif bags.is_doubtful:
+        yield Finding(
+            "It may be chance that the model tells totals better than one share for all",
+            f"Do not rely on single beliefs. {_why_not_told(bags)} Or there are too few bags.",
+            "bags",
+        )
     elif bags.dispersion > DISPERSED:
         yield Finding(
             f"Totals vary {count(bags.dispersion)} times as much as the model allows",

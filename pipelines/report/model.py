@@ -341,6 +341,8 @@ class Bags:
     moved: float | None = None
     missing: int = 0
     """Items of which a feature is missing."""
+    is_clear: bool = True
+    """Whether all totals, each told without it, are told clearly better than by one share."""
     spread: str = "chance"
     """Shares of bags differ far ``less`` than by chance, about as by ``chance``, or ``more``."""
     order: tuple[str, ...] = ()
@@ -379,6 +381,12 @@ class Bags:
         if not self.is_learned and (self.is_constant or self.spread == "less"):
             return False
         return self.loss_model >= self.loss_constant
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether held-out totals are told better, but so little that it may be chance."""
+        is_told = self.loss_model is not None and self.loss_constant is not None
+        return self.is_learned and is_told and not self.is_clear and not self.is_no_better
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

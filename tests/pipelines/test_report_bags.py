@@ -165,7 +165,7 @@ def test_plot__has_every_bag_once_and_marks_the_improbable() -> None:
     [
         ("less", "Shares differ far less than by chance, as if bags had been filled to have"),
         ("chance", "The spread is about what chance gives: from one such bag little can be"),
-        ("more", "Bags differ by more than chance, which teaches most."),
+        ("more", "Bags differ by more than chance: such totals teach most."),
     ],
 )
 def test_spread__is_put_into_words(spread: str, text: str) -> None:
@@ -197,6 +197,19 @@ def test_model__no_better_than_a_constant_is_looked_at_first() -> None:
     assert "do not rely on single beliefs" in said(bags)
     assert WORSE not in titles(of_bags())
     assert WORSE not in titles(replace(of_bags(), loss_model=None, loss_constant=None))
+
+
+CHANCE = "It may be chance that the model tells totals better than one share for all"
+
+
+def test_model__better_by_chance_only_is_looked_at_first() -> None:
+    bags = replace(of_bags(), is_clear=False)
+    assert titles(bags)[0] == CHANCE
+    assert "the difference may be chance: do not rely on single beliefs." in said(bags)
+    assert CHANCE not in titles(of_bags())
+    # Where it is no better at all, that is said; beliefs that were there before totals stand alone.
+    assert titles(replace(bags, loss_model=0.6))[0] == WORSE
+    assert CHANCE not in titles(replace(bags, is_learned=False))
 
 
 def test_model__is_not_blamed_where_bags_were_filled_to_one_share() -> None:
@@ -312,6 +325,27 @@ def test_shares__that_hardly_differ_are_why_nothing_is_learned(tmp_path: Path) -
     assert found is not None
     assert found.spread == "less"
     assert "that is why little or nothing can be learned from them" in words(page_of(run))
+
+
+def test_noise__that_happens_to_tell_held_out_totals_is_doubted(
+    learned: Run, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    features = vectors(rng.normal(size=(600, 4)).astype(np.float32))
+    bag = np.repeat(np.arange(60), 10)
+    items = pa.table({"item_id": np.arange(600), "bag_id": bag, "features": features})
+    positives = rng.integers(0, 11, 60)
+    bags = pa.table({"bag_id": np.arange(60), "n": [10] * 60, "positives": positives})
+    run = learn(tmp_path, items, bags, WAVES, recipe=ONE_ROUND)
+    found = collect(run.uri).bags
+    assert found is not None
+    assert not found.is_clear
+    assert found.is_doubtful or found.is_no_better
+    assert "do not rely on single beliefs" in words(page_of(run))
+    assert "do not rely on single beliefs" in card_of(run)
+    sound = collect(learned.uri).bags
+    assert sound is not None
+    assert sound.is_clear
 
 
 @pytest.mark.parametrize("is_inverted", [False, True])
