@@ -88,7 +88,7 @@ def write_card(run: Run) -> str | None:
         "",
         *_estimated(run),
         *_done(counts),
-        *_totals(run),
+        *totals_said(bags(run, Limits())),
         *_undone(run),
         "",
         "## Changed labels, by rule",
@@ -221,19 +221,22 @@ def _sure(found: Bags) -> list[str]:
     return [f"The most probable class has a probability of {found.sureness:.1%} on average."]
 
 
-def _totals(run: Run) -> list[str]:
-    """Say what totals had to say where labels were cleaned."""
-    found = bags(run, Limits())
+def totals_said(found: Bags | None) -> list[str]:
+    """Return what totals had to say where labels were cleaned."""
     if found is None:
         return []
-    lines = [
-        "",
-        f"Totals of {found.count:,} bags were brought into what is believed of single items; "
-        f"{found.improbable:,} totals are improbable (`{bags_folder(found.last)}/`).",
-    ]
-    if found.approximated:
-        lines[-1] += f" Of {found.approximated:,} bags that was done by approximation."
-    return [*lines, *_warnings(found)]
+    n = found.count - found.left_out
+    said = (
+        f"Totals of {n:,} of {found.count:,} bags were brought into what is believed of single "
+        f"items; {found.improbable:,} totals are improbable (`{bags_folder(found.last)}/`)."
+    )
+    if found.is_contrary:
+        said += " All were left out: together they contradict given labels and model."
+    elif found.left_out:
+        said += " Those left out contradict given labels and model."
+    if found.approximated and n:
+        said += f" With {found.approximated:,} bags that is by approximation."
+    return ["", said, *_warnings(found)]
 
 
 UNDO = """\

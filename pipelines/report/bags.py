@@ -69,6 +69,8 @@ def bags(run: Run, limits: Limits) -> model.Bags | None:
         )[: limits.bags],
         moved=float(last["moved"]) if "moved" in last else None,
         missing=int(last.get("n_without_vector", 0)),
+        left_out=int((~last["is_imposed"]).sum()) if "is_imposed" in last else 0,
+        is_contrary=bool(last.get("is_contrary", False)),
         is_clear=_is_clear(census, last),
         spread=_spread(census),
         order=tuple(census["classes"][: limits.bag_shares].tolist()),

@@ -63,7 +63,15 @@ def _bags(report: Report) -> Iterator[Finding]:
             "too. Bags that differ are needed.",
             "bags",
         )
-    if bags.is_no_better:
+    if bags.is_contrary:
+        yield Finding(
+            "Totals contradict given labels, and were left out",
+            "One share for all tells them better than labels and model do. They are probably "
+            "wrong, of other bags, or their classes in another order; if it is the labels, set "
+            "proportions.improbable to impose.",
+            "bags",
+        )
+    elif bags.is_no_better:
         yield Finding(
             "Totals are told no better by the model than by one share for all",
             f"Do not rely on single beliefs. {_why_not_told(bags)}",

@@ -341,6 +341,10 @@ class Bags:
     moved: float | None = None
     missing: int = 0
     """Items of which a feature is missing."""
+    left_out: int = 0
+    """Bags whose totals were not brought in, since given labels and model contradict them."""
+    is_contrary: bool = False
+    """Whether that is so of all, because one share for all tells totals better."""
     is_clear: bool = True
     """Whether all totals, each told without it, are told clearly better than by one share."""
     spread: str = "chance"

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipelines.card import totals_said
 from pipelines.registry import STAGES
 from pipelines.report import charts, collect
 from pipelines.report import model as m
@@ -212,6 +213,19 @@ def test_model__better_by_chance_only_is_looked_at_first() -> None:
     assert CHANCE not in titles(replace(bags, is_learned=False))
 
 
+def test_totals__that_were_left_out_are_counted_and_looked_at_first() -> None:
+    some = replace(of_bags(), is_learned=False, moved=9.0, left_out=2)
+    text = said(some)
+    assert "Totals of 2 bags were not brought in, since given labels and model find them" in text
+    assert "without those left out, beliefs add up to as many" in text
+    contrary = replace(some, left_out=40, is_contrary=True, moved=0.0)
+    text = said(contrary)
+    assert "No total was brought in: all bags together contradict given labels and model." in text
+    assert "labels’ worth of belief" not in text
+    assert titles(contrary)[0] == "Totals contradict given labels, and were left out"
+    assert "brought in" not in said(of_bags())
+
+
 def test_model__is_not_blamed_where_bags_were_filled_to_one_share() -> None:
     # The share for all has seen them, and so is exact.
     bags = replace(audited(of_bags()).bags, loss_constant=0.0)  # type: ignore[type-var]
@@ -398,3 +412,13 @@ def test_audit__reads_beliefs_before_decide_writes_its_own(
     top = {s: beliefs_of(run, 3, s).argmax(axis=1) for s in ("proportions", "decide")}
     assert (top["proportions"] != top["decide"]).any()
     assert [c.likely for c in found.classes] == np.bincount(top["proportions"]).tolist()
+
+
+def test_card__of_an_audit_says_how_many_totals_were_brought_in() -> None:
+    found = replace(of_bags(), is_learned=False, count=40, left_out=3)
+    assert "Totals of 37 of 40 bags were brought into" in " ".join(totals_said(found))
+    assert "Those left out contradict given labels and model." in " ".join(totals_said(found))
+    contrary = replace(found, left_out=40, is_contrary=True, loss_model=2.0)
+    text = " ".join(totals_said(contrary))
+    assert "All were left out: together they contradict given labels and model." in text
+    assert "The model is no better than the same share for all" in text
