@@ -177,7 +177,8 @@ def test_approximated_bags__are_counted() -> None:
     last = m.BagRound(name="proportions@2", components=9, not_settled=0, approximated=7)
     bags = replace(of_bags(), rounds=(of_bags().rounds[0], last))
     text = said(bags)
-    assert "What totals make of the items of 7 bags was approximated by a saddle point" in text
+    assert "of the items of 7 bags was approximated by a saddle point" in text
+    assert "single items can be off by 0.1" in text
     assert "Bags approximated" in text
     assert "approximated" not in said(of_bags())
 
