@@ -163,6 +163,8 @@ def main() -> None:
     if args.one:
         run_one(args.one, args.epochs, args.waves, args.strength)
         return
+    if args.folder:
+        args.folder.mkdir(parents=True, exist_ok=True)
     print(f"{'bag':>6}{'items':>9}{'all s':>8}", end="")
     print("".join(f"{name:>12}" for name in PARTS), end="")
     print(f"{'messages/training':>19}{'peak MiB':>10}{'before':>8}{'right':>7}", flush=True)

@@ -36,6 +36,7 @@ class StartModel:
     held_out : bags, int64, ascending.
     n_fitted : bags that the model was fitted to.
     log_evidence : of their counts, the sum over classes where there are more than two.
+    left : nats that another step would have gained, the most of all classes; see `BagModel`.
     """
 
     logits: np.ndarray
@@ -44,6 +45,7 @@ class StartModel:
     held_out: np.ndarray
     n_fitted: int
     log_evidence: float
+    left: float
 
 
 def fit_start(
@@ -82,7 +84,7 @@ def fit_start(
     ends = start[-1]
     plain = np.empty((len(features), len(looked_at)))
     blind, judging = np.empty_like(plain), np.empty((ends, len(looked_at)))
-    evidence = 0.0
+    evidence = left = 0.0
     bag_of_item = np.repeat(np.arange(n_bags), np.diff(start))
     for column, k in enumerate(looked_at):
         problem = _Problem(features, start, counts[:, k])
@@ -90,6 +92,7 @@ def fit_start(
         if len(deciding) < len(chosen):
             model = problem.refit(model, chosen)
         evidence += model.log_evidence
+        left = max(left, model.left)
         plain[:, column] = problem.log_odds(model)
         without = np.setdiff1d(chosen, held)
         blind[:, column] = problem.log_odds(problem.refit(model, without)) if len(without) else 0.0
@@ -109,6 +112,7 @@ def fit_start(
         held,
         len(chosen),
         evidence,
+        left,
     )
 
 

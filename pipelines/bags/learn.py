@@ -161,11 +161,12 @@ def _begin(
         ),
         "n_fitted": np.array(model.n_fitted),
         "log_evidence": np.array(model.log_evidence),
+        "left": np.array(model.left),
     }
     return Begun(model.logits, model.blind, features.values, held, result)
 
 
-STARTED = ("loss_start", "loss_constant", "n_fitted", "log_evidence")
+STARTED = ("loss_start", "loss_constant", "n_fitted", "log_evidence", "left")
 
 
 class Spread(NamedTuple):
@@ -287,7 +288,9 @@ def _nothing_to_learn(census: Arrays, grouped: Grouped, features: Features, fold
         "p_value": np.ones((n_bags, n_classes)),
         "q_value": np.ones((n_bags, n_classes)),
         "dispersion": np.array(1.0),
-        **dict.fromkeys(("loss_start", "loss_constant", "loss_network", "log_evidence"), loss),
+        **dict.fromkeys(
+            ("loss_start", "loss_constant", "loss_network", "log_evidence", "left"), loss
+        ),
         "held_out": np.empty(0, np.int64),
         "n_without_vector": np.array(features.n_missing),
         "strength": np.array(0.0),

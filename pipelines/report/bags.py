@@ -69,6 +69,7 @@ def bags(run: Run, limits: Limits) -> model.Bags | None:
         )[: limits.bags],
         moved=float(last["moved"]) if "moved" in last else None,
         missing=int(last.get("n_without_vector", 0)),
+        unsettled=_number(last["left"]) if "left" in last else None,
         left_out=int((~last["is_imposed"]).sum()) if "is_imposed" in last else 0,
         is_contrary=bool(last.get("is_contrary", False)),
         is_clear=_is_clear(census, last),

@@ -12,6 +12,9 @@ NAME = 60
 DISPERSED = 10.0
 """Variance of totals, in that which the model allows, beyond which something must be wrong."""
 
+UNSETTLED = 0.1
+"""Nats that another step may gain: less does not move what is believed by what can be seen."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -96,6 +99,13 @@ def _bags(report: Report) -> Iterator[Finding]:
             f"{plural(bags.improbable, 'total')} {verb} what their items look like",
             "The count may be wrong, or the bag may hold other items than its table thinks; or the "
             "model does not know such bags.",
+            "bags",
+        )
+    if bags.unsettled is not None and bags.unsettled > UNSETTLED:
+        yield Finding(
+            "The model of totals did not converge",
+            f"Another step would have gained {bags.unsettled:.2g} nats. Features that are nearly "
+            "copies of each other, or far apart in size, make this hard: leave some out.",
             "bags",
         )
     if bags.not_settled:

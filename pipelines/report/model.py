@@ -341,6 +341,8 @@ class Bags:
     moved: float | None = None
     missing: int = 0
     """Items of which a feature is missing."""
+    unsettled: float | None = None
+    """Nats that another step of the regression on totals would have gained."""
     left_out: int = 0
     """Bags whose totals were not brought in, since given labels and model contradict them."""
     is_contrary: bool = False

@@ -252,6 +252,13 @@ def test_dispersion__beyond_reason_is_looked_at_first(bags: m.Bags, why: str) ->
     assert not any("times as much" in t for t in titles(replace(bags, dispersion=9.0)))
 
 
+def test_regression__that_did_not_converge_is_said() -> None:
+    title = "The model of totals did not converge"
+    assert title in titles(replace(of_bags(), unsettled=0.7))
+    assert title not in titles(replace(of_bags(), unsettled=3e-4))
+    assert title not in titles(of_bags())
+
+
 def test_remedy__names_the_stage_whose_groups_did_not_settle() -> None:
     last = replace(of_bags().rounds[-1], not_settled=3)
     found = findings(bagged(replace(of_bags(), rounds=(of_bags().rounds[0], last))))

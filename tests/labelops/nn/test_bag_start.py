@@ -64,3 +64,18 @@ def test_start__of_each_class_against_the_rest_makes_probabilities_of_all() -> N
     found = fit(x, start, counts)
     assert found.judging.shape == (240, 3)
     assert (found.logits.argmax(axis=1) == true).mean() > 0.85
+
+
+def test_start__says_how_far_from_converged_the_worst_class_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x, start, counts, _ = planted(30, 6)
+    three = np.concatenate([counts, np.zeros((30, 1), int)], axis=1)
+    left = iter([0.25, 3.0, 0.5])
+
+    def fitted(*args: object, **settings: object) -> object:
+        return fit_bag_model(*args, **settings)._replace(left=next(left))
+
+    assert fit(x, start, counts).left < 1e-3
+    monkeypatch.setattr(module, "fit_bag_model", fitted)
+    assert fit(x, start, three).left == 3.0
