@@ -155,7 +155,9 @@ def cleanlab_flags(probs: np.ndarray, given: np.ndarray) -> np.ndarray:
     from cleanlab.multilabel_classification.filter import find_multilabel_issues_per_class
 
     lists = [np.flatnonzero(row).tolist() for row in given]
-    flags: np.ndarray = find_multilabel_issues_per_class(lists, probs, n_jobs=1)
+    # In single precision it ranks by 1 - 2 p, where small p that differ are one.
+    double = probs.astype(np.float64)
+    flags: np.ndarray = find_multilabel_issues_per_class(lists, double, n_jobs=1)
     return flags
 
 
