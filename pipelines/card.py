@@ -18,6 +18,7 @@ from pipelines.map_evidence import COMPLETE, KNOWN, POSITIVES, REFERENCE
 from pipelines.report.bags import bags
 from pipelines.report.limits import Limits
 from pipelines.report.model import Bags
+from pipelines.report.text import times
 from pipelines.stage import Arrays
 from pipelines.state import Run
 
@@ -191,7 +192,7 @@ def _warnings(found: Bags) -> list[str]:
     if found.dispersion > 1:
         lines += [
             "",
-            f"The variance of totals is {found.dispersion:.2f} times what the model allows; "
+            f"The variance of totals is {times(found.dispersion)} times what the model allows; "
             "q-values allow for it.",
         ]
     return lines

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipelines.report.model import Bags, Report
-from pipelines.report.text import clean, count, decimal, percent, plural
+from pipelines.report.text import clean, count, decimal, percent, plural, times
 
 NAME = 60
 """Longest class name inside a sentence."""
@@ -88,7 +88,7 @@ def _bags(report: Report) -> Iterator[Finding]:
         )
     elif bags.dispersion > DISPERSED:
         yield Finding(
-            f"Totals vary {count(bags.dispersion)} times as much as the model allows",
+            f"Totals vary {times(bags.dispersion)} times as much as the model allows",
             f"{_why_not_told(bags)} Until that is known, do not rely on single beliefs, nor on the "
             "list of improbable totals: it allows for such variance.",
             "bags",

@@ -68,6 +68,7 @@ def _environment() -> Environment:
         "n": text.count,
         "pct": text.percent,
         "dec": text.decimal,
+        "times": text.times,
         "dur": text.seconds,
         "clean": text.clean,
         "signed": text.signed,

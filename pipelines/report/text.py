@@ -132,3 +132,16 @@ def plural(number: float, one: str, many: str = "") -> str:
     ('1 label', '2,000 labels', '3 classes')
     """
     return f"{count(number)} {one if round(number) == 1 else many or one + 's'}"
+
+
+def times(value: float) -> str:
+    """A ratio of 1 or more, which may be past all measure.
+
+    Examples
+    --------
+    >>> times(1.524), times(41.7), times(657.2), times(float("inf"))
+    ('1.52', '42', '657', 'over a million')
+    """
+    if value >= 1e6:
+        return "over a million"
+    return f"{value:.2f}" if value < 10 else count(value)

@@ -252,6 +252,13 @@ def test_dispersion__beyond_reason_is_looked_at_first(bags: m.Bags, why: str) ->
     assert not any("times as much" in t for t in titles(replace(bags, dispersion=9.0)))
 
 
+def test_dispersion__without_bound_is_worded() -> None:
+    """Half of the totals are impossible: probabilities of exactly 0 and 1 that they contradict."""
+    endless = replace(of_bags(), dispersion=float("inf"))
+    assert "Totals vary over a million times as much as the model allows" in titles(endless)
+    assert "over a million times what the model allows" in render(bagged(endless))
+
+
 def test_regression__that_did_not_converge_is_said() -> None:
     title = "The model of totals did not converge"
     assert title in titles(replace(of_bags(), unsettled=0.7))
