@@ -11,8 +11,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.label_sets import flat
+from pipelines.label_sets import RULED_OUT, flat
 from pipelines.ledger import left_out
+
+
+def decided_fields(label: pa.DataType, columns: frozenset[str]) -> list[tuple[str, pa.DataType]]:
+    """Return the columns that every stage writes which decides about lists of labels."""
+    clean = [("labels_clean", pa.list_(label))]
+    if RULED_OUT in columns:
+        clean.append(("labels_negative_clean", pa.list_(label)))
+    return [
+        ("decision", pa.string()),
+        *clean,
+        ("rule", pa.string()),
+        ("reason", pa.string()),
+        ("confidence", pa.float32()),
+        ("weight", pa.float32()),
+    ]
 
 
 class Items(NamedTuple):

@@ -516,9 +516,9 @@ def conserve(run: Run) -> dict[str, int]:
     return counts
 
 
-def frames(run: Run, reads: Sequence[str]) -> Iterator[Frame]:
-    """Yield every shard of a run as its finished stages left it; for reports and checks."""
-    layout = run.layout()
+def frames(run: Run, reads: Sequence[str], *, before: str | None = None) -> Iterator[Frame]:
+    """Yield every shard as the finished stages (or those before one) left it, for reports."""
+    layout = run.layout(before=before)
     columns = layout.columns("", reads)
     folders = {column.file for column in columns.values()}
     narrow = narrow_columns(layout.types("")) & frozenset(reads)

@@ -1,7 +1,7 @@
 """What a run found out about bags: how well their totals are told, and which contradict."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow.compute as pc
@@ -9,10 +9,10 @@ import pyarrow.compute as pc
 from labelops.proportions.counts import ROUNDING
 from pipelines.bags.census import CENSUS
 from pipelines.bags.findings import LEVEL, ranked
-from pipelines.frame import Frame
 from pipelines.report import model
 from pipelines.report.limits import Limits
 from pipelines.results import load_result, result_name
+from pipelines.run import frames
 from pipelines.stage import Arrays
 from pipelines.state import Run
 
@@ -173,7 +173,10 @@ def _believed(run: Run, stage: str, n_classes: int) -> tuple[np.ndarray, np.ndar
     """
     counted = np.zeros((2, n_classes), np.int64)
     total = 0.0
-    for frame in _frames(run, stage, ("topk_ids", "topk_probs", "bag_residual")):
+    names = [entry.name for entry in run.entries]
+    # Later stages may have written columns of these names.
+    following = dict(itertools.pairwise(names)).get(stage)
+    for frame in frames(run, ("topk_ids", "topk_probs", "bag_residual"), before=following):
         if not frame.n:
             continue
         # Most probable first.
@@ -185,23 +188,6 @@ def _believed(run: Run, stage: str, n_classes: int) -> tuple[np.ndarray, np.ndar
         total += float(probs.astype(np.float64).sum())
     n = int(counted.sum())
     return counted[0], counted[1], total / n if n else None
-
-
-def _frames(run: Run, stage: str, reads: Sequence[str]) -> Iterator[Frame]:
-    """Yield every shard as a stage left it: later ones may have written columns of these names."""
-    names = [entry.name for entry in run.entries]
-    layout = run.layout(before=dict(itertools.pairwise(names)).get(stage))
-    columns = layout.columns("", reads)
-    folders = {column.file for column in columns.values()}
-    for shard, entry in enumerate(run.source.shards):
-        yield Frame(
-            index=shard,
-            label=entry.name,
-            n=layout.n_live(shard),
-            files=layout.files(shard, folders),
-            columns=columns,
-            reads=tuple(reads),
-        )
 
 
 def _points(

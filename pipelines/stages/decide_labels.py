@@ -26,6 +26,7 @@ from labelops.multilabel.decide import (
 )
 from labelops.multilabel.labels import YES, LabelSets, owners, states, take_rows, with_changes
 from pipelines.frame import Frame
+from pipelines.label_ledger import decided_fields
 from pipelines.label_limits import (
     COLUMNS,
     DecideCells,
@@ -34,7 +35,7 @@ from pipelines.label_limits import (
     policy_of,
     settled,
 )
-from pipelines.label_sets import GIVEN, RULED_OUT, clean_columns, flat, given_columns, given_sets
+from pipelines.label_sets import GIVEN, clean_columns, flat, given_columns, given_sets
 from pipelines.label_verdicts import count_outcome, judge_rules, report_outcome, tally
 from pipelines.ledger import LOG_FOLDER, log_rows, log_schema
 from pipelines.reference import reference_sets
@@ -98,28 +99,14 @@ def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
 
 def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
     """Return the columns of the sidecar."""
-    return ["item_id", *(name for name, _ in _decided(pa.null(), columns))]
-
-
-def _decided(label: pa.DataType, columns: frozenset[str]) -> list[tuple[str, pa.DataType]]:
-    clean = [("labels_clean", pa.list_(label))]
-    if RULED_OUT in columns:
-        clean.append(("labels_negative_clean", pa.list_(label)))
-    return [
-        ("decision", pa.string()),
-        *clean,
-        ("rule", pa.string()),
-        ("reason", pa.string()),
-        ("confidence", pa.float32()),
-        ("weight", pa.float32()),
-    ]
+    return ["item_id", *(name for name, _ in decided_fields(pa.null(), columns))]
 
 
 def steps(config: Config, ctx: Context) -> Sequence[Step]:
     """Return the steps: cells, gate, limits, decisions, totals."""
     item_id = ("item_id", ctx.types["item_id"])
     given, cells = given_columns(ctx.columns), cells_folder(ctx)
-    decided = _decided(ctx.label_type, ctx.columns)
+    decided = decided_fields(ctx.label_type, ctx.columns)
     return [
         Map(
             name="propose",

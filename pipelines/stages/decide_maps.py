@@ -17,7 +17,7 @@ from labelops.decide import BANDS, Held
 from labelops.multilabel.decide import LabelAction, reason
 from labelops.multilabel.labels import with_changes
 from pipelines.frame import Frame
-from pipelines.label_ledger import Items, items_of
+from pipelines.label_ledger import Items, decided_fields, items_of
 from pipelines.label_sets import RULED_OUT, clean_columns, label_columns, labels_of
 from pipelines.ledger import LOG_FOLDER, log_rows, log_schema
 from pipelines.map_sets import LOG_FOLDER as MAPS
@@ -80,18 +80,7 @@ def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
 
 
 def _decided(label: pa.DataType, columns: frozenset[str]) -> list[tuple[str, pa.DataType]]:
-    clean = [("labels_clean", pa.list_(label))]
-    if RULED_OUT in columns:
-        clean.append(("labels_negative_clean", pa.list_(label)))
-    return [
-        ("decision", pa.string()),
-        *clean,
-        ("n_added", pa.int32()),
-        ("rule", pa.string()),
-        ("reason", pa.string()),
-        ("confidence", pa.float32()),
-        ("weight", pa.float32()),
-    ]
+    return [*decided_fields(label, columns), ("n_added", pa.int32())]
 
 
 def steps(config: Config, ctx: Context) -> Sequence[Step]:
@@ -137,11 +126,11 @@ def settle_shard(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
         "item_id": frame["item_id"],
         "decision": pa.array(items.decision),
         **clean_columns(clean, ~items.waits, ctx),
-        "n_added": pa.array(items.n_added.astype(np.int32)),
         "rule": pa.array(rule, pa.string()),
         "reason": _reasons(items, cells.row[held], frame.n),
         "confidence": items.confidences(),
         "weight": pa.array(items.weight.astype(np.float32)),
+        "n_added": pa.array(items.n_added.astype(np.int32)),
     }
     if RULED_OUT not in ctx.columns:
         # One label says nothing of other classes; there is no list of them to go on with.

@@ -302,7 +302,7 @@ def files(config: Config) -> Sequence[str]:
 
 STAGE = Stage(
     name="proportions",
-    version=2,
+    version=3,
     doc="learns the labels of items from the totals of their bags, or brings labels to agree",
     config=Config,
     steps=steps,
