@@ -413,12 +413,18 @@ def _unstoppable() -> Iterator[None]:
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
     """Keep Dask's own words from the user for a while: what matters is in our message."""
-    loggers = [logging.getLogger(name) for name in ("distributed", "tornado", "asyncio")]
-    before = [logger.level for logger in loggers]
+    # One by one: Dask gives some of them a level and a handler of their own.
+    loggers = [
+        logger
+        for name, logger in logging.root.manager.loggerDict.items()
+        if name.split(".")[0] in ("distributed", "tornado", "asyncio")
+        and isinstance(logger, logging.Logger)
+        and not logger.disabled
+    ]
     for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)
+        logger.disabled = True
     try:
         yield
     finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
+        for logger in loggers:
+            logger.disabled = False
