@@ -219,6 +219,7 @@ def commit_shard(
     item_ids: Callable[[], pa.Array],
     source_rows: Callable[[], np.ndarray],
     recent: Recent | None = None,
+    code: str = "",
     crash: Crash = no_crash,
 ) -> Record:
     """Write a shard's output tables and commit them together.
@@ -265,6 +266,7 @@ def commit_shard(
         "files": files,
         "rejected": list(rejected),
         "reasons": _counts(rejected.values()),
+        "code": code,
     }
     crash("hashed")
     name = record_name(stage, step.name, frame.index)
@@ -322,6 +324,14 @@ def roll_forward(store: Store, record: Record, *, crash: Crash = no_crash) -> No
         if store.exists(file["temp"]):
             store.publish(file["temp"], file["name"])
             crash("renaming")
+
+
+def withdraw(store: Store, name: str, record: Record) -> None:
+    """Undo a commit: its shard is made again."""
+    store.remove(name)
+    for file in record["files"]:
+        store.remove(file["temp"])
+        store.remove(file["name"])
 
 
 def verify(store: Store, record: Record) -> None:

@@ -31,3 +31,7 @@ class SourceChangedError(DataError):
 
 class LockedError(RunError):
     """Another run is at work in the same folder."""
+
+
+class OtherCodeError(RunError):
+    """A worker has other code than the run that it works for."""

@@ -15,11 +15,13 @@ from pipelines.commit import (
     record_name,
     roll_forward,
     verify,
+    withdraw,
 )
 from pipelines.decided import DECIDING
-from pipelines.errors import CorruptShardError, DataError, RunError
+from pipelines.errors import CorruptShardError, DataError, OtherCodeError, RunError
 from pipelines.frame import BLOCKS_FILE, Frame, narrow_columns, verify_foreign
 from pipelines.graph import Workers, open_workers
+from pipelines.identity import code, differences
 from pipelines.layout import SOURCE, Layer, Layout
 from pipelines.lock import locked
 from pipelines.recipe import Recipe
@@ -371,6 +373,7 @@ class _Driver:
         self._announce(step, tasks)
         for record in self.pool.map(do_map, tasks, gpu=self.entry.stage.gpu):
             seconds = record.pop("seconds")
+            self._check_code(step, record)
             records[record["shard"]] = record
             n = record["rows"] + len(record["rejected"])
             self._shard_done(step, n, seconds, record["source"])
@@ -403,6 +406,10 @@ class _Driver:
             except ValueError:
                 store.remove(name)
                 continue
+            if record.pop("code", "") != code():
+                # Of a worker that was not to be trusted, or of a version from before an update.
+                withdraw(store, name, record)
+                continue
             roll_forward(store, record)
             try:
                 verify(store, record)
@@ -411,6 +418,19 @@ class _Driver:
                 continue
             records[shard] = record
         return records
+
+    def _check_code(self, step: Step, record: Record) -> None:
+        """Refuse a shard that somebody with other code has committed before our worker could."""
+        found = record.pop("code", "")
+        if found != code():
+            shard = record["shard"]
+            withdraw(self.run.store, record_name(self.entry.name, step.name, shard), record)
+            raise OtherCodeError(
+                f"stage {self.entry.name!r}, step {step.name!r}, shard {shard} "
+                f"({record['source']}): the code of this run was expected, it was committed by a "
+                f"worker that has {differences(code(), found)}. Its shard is not used: end that "
+                "worker and give the same command again"
+            )
 
     def _check_rejects(self) -> None:
         """Stop when more rows than allowed were bad, over all stages so far."""
@@ -492,6 +512,7 @@ class _Driver:
                 types={read: types[read] for read in step.reads if read in types},
                 ids=ids,
                 source_rows=files[SOURCE],
+                code=code(),
             )
             for shard in shards
             for files in [self.layout.files(shard, folders)]
