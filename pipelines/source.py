@@ -129,7 +129,7 @@ def _list_shards(uri: str) -> tuple[Store, list[str]]:
     if uri.endswith(".parquet"):
         folder, _, leaf = uri.rpartition("/")
     try:
-        store = open_store(folder or ".")
+        store = open_store(folder or ".", follow=True)
         names = [leaf] if leaf and store.exists(leaf) else _walk(store)
     except Exception as err:
         if isinstance(err, DataError):

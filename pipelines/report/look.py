@@ -135,7 +135,7 @@ def source_rows(
     wanted = np.asarray(rows, np.int64) if live is None else live[np.asarray(rows, np.int64)]
     # Buffered: a row group of a user's file may hold more images than fit in memory.
     with pq.ParquetFile(
-        open_store(ref.uri).open_read(ref.name),
+        open_store(ref.uri, follow=not ref.is_ours).open_read(ref.name),
         buffer_size=1 << 20,
         page_checksum_verification=True,
     ) as file:
