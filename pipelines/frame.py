@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
-from pipelines.errors import CorruptShardError
+from pipelines.errors import CorruptShardError, remake
 from pipelines.recent import SMALL_BYTES, Recent
 from pipelines.store import open_store
 
@@ -34,6 +34,7 @@ class FileRef:
     footer : hash of its Parquet footer, or "" where none was taken.
     digest : hash of all of it, or what else tells its content from any other; "" if unknown.
     is_ours : whether a stage wrote it, so that reading all of it is known to be harmless.
+    stage : which stage wrote it, if one did.
     rejects : for every later step that rejected rows: their positions among the rows it saw.
     ipc : whether it is Arrow IPC instead of Parquet.
     """
@@ -45,6 +46,7 @@ class FileRef:
     footer: str = ""
     digest: str = ""
     is_ours: bool = True
+    stage: str = ""
     rejects: tuple[tuple[int, ...], ...] = ()
     ipc: bool = False
 
@@ -264,7 +266,7 @@ def footer_bytes(tail: bytes) -> int:
 
 
 def _open_parquet(ref: FileRef) -> pq.ParquetFile:
-    source = open_store(ref.uri).open_read(ref.name)
+    source = open_store(ref.uri, follow=not ref.is_ours).open_read(ref.name)
     if ref.footer and _footer_hash(source) != ref.footer:
         raise ValueError("its footer differs from the committed one")
     return pq.ParquetFile(source, page_checksum_verification=True)
@@ -281,10 +283,17 @@ def _footer_hash(source: Any) -> str:
 
 
 def _corrupt(ref: FileRef, why: object) -> CorruptShardError:
+    if not ref.is_ours:
+        return CorruptShardError(
+            f"source shard {ref.name}: the file that was there when the run began was expected, "
+            f"but it cannot be read as such ({why}): the source is damaged, in {ref.uri}. Restore "
+            "that file and give the same command again; if the data was changed on purpose, start "
+            "a new run in a new folder"
+        )
+    stage = ref.stage or ref.name.split("/")[0]
     return CorruptShardError(
-        f"shard file {ref.name}: the bytes that were committed were expected, but it cannot be "
-        f"read as such ({why}); in {ref.uri}. Restore the file, or delete its stage's folder and "
-        "run again to recompute it"
+        f"stage {stage!r}, shard file {ref.name}: the bytes that were committed were expected, but "
+        f"it cannot be read as such ({why}); in {ref.uri}. {remake(ref.uri, stage)}"
     )
 
 
@@ -314,7 +323,7 @@ def read_columns(ref: FileRef, names: Sequence[str] | None) -> pa.Table:
 
 
 def _read_ipc(ref: FileRef) -> pa.Table:
-    store = open_store(ref.uri)
+    store = open_store(ref.uri, follow=not ref.is_ours)
     path = store.local_path(ref.name)
     if path is not None:
         return pa.ipc.open_file(pa.memory_map(str(path))).read_all()

@@ -112,6 +112,7 @@ class Layout:
                         bytes=file["bytes"],
                         footer=file["footer"],
                         digest=file[digest_name(file["folder"])],
+                        stage=layer.stage,
                         rejects=_some(rejects[position + 1 :]),
                         ipc=file["ipc"],
                     )
