@@ -378,4 +378,4 @@ def load_record(store: Store, name: str) -> Record:
     SealError
         If it is not whole, as after a loss of power.
     """
-    return load_sealed(store.read_bytes(name))
+    return load_sealed(store.read_bytes(name), "stage", "step", "shard", "key", "files")

@@ -65,15 +65,17 @@ def dump_sealed(value: Mapping[str, Any], *, indent: int | None = 1) -> bytes:
     return head + make_seal(head, JSON)
 
 
-def load_sealed(data: bytes) -> dict[str, Any]:
+def load_sealed(data: bytes, *keys: str) -> dict[str, Any]:
     """Return the JSON object that `dump_sealed` wrote.
 
     Raises
     ------
     SealError
-        If a single bit of it is another one.
+        If a single bit of it is another one, or it lacks some keys and so is another file.
     """
     check_seal(data, JSON)
     value: dict[str, Any] = json.loads(data)
     del value["seal"]
+    if not value.keys() >= set(keys):
+        raise SealError("it is another file")
     return value

@@ -111,7 +111,10 @@ class Run:
             if found["stage"] != name:
                 raise SealError(f"it is that of stage {found['stage']!r}")
             if found["key"] not in keys:
-                raise SealError("it belongs to other data, settings or another version")
+                raise SealError(
+                    "it belongs to other data, settings, another version, or other content of a "
+                    f"file that the recipe names (or {RUN_FILE} does)"
+                )
         except SealError as err:
             raise CorruptShardError(
                 f"stage {name!r}: its manifest as it was written was expected in {path}, but "
@@ -181,7 +184,7 @@ class Run:
 @functools.lru_cache(maxsize=8)
 def _parse(manifest: bytes) -> dict[str, Any]:
     """Read a manifest; nobody changes what comes back, so the same bytes are read once."""
-    return load_sealed(manifest)
+    return load_sealed(manifest, "stage", "key", "maps", "results", "artifacts")
 
 
 def label_type(types: Mapping[str, pa.DataType]) -> pa.DataType:
@@ -395,7 +398,7 @@ def read_facts(store: Store) -> dict[str, Any]:
     """
     data = store.read_bytes(RUN_FILE)
     try:
-        return load_sealed(data)
+        return load_sealed(data, "recipe", "source", "stages")
     except SealError as err:
         if _is_unsealed(data):
             raise RunError(

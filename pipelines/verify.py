@@ -6,6 +6,7 @@ not read; what was read of it is verified while a run is at work.
 
 import contextlib
 import errno
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pipelines.card import CARD_FILE
@@ -114,9 +115,13 @@ def verify_run(uri: str) -> Verified:
         try:
             run = load_run(uri)
         except CorruptShardError as err:
-            lost = Damage(RUN_FILE, str(err.__cause__ or err), "", RUN_FILE, "run")
-            return Verified(store.uri, False, 1, 0, 0, (lost,))
+            return _lost(store.uri, err.__cause__ or err)
         return _Check(run).verified()
+
+
+def _lost(uri: str, what: object) -> Verified:
+    """Return what is said when it is not known which run the folder holds."""
+    return Verified(uri, False, 1, 0, 0, (Damage(RUN_FILE, str(what), "", RUN_FILE, "run"),))
 
 
 @dataclass
@@ -136,7 +141,12 @@ class _Check:
         """Return what all checks found."""
         is_finished = False
         try:
-            is_finished = self._whole_run()
+            files = self._listed()
+            ours = Wanted(RUN_FILE, files[RUN_FILE]) if files else None
+            for _, what in compare(self.store, [ours] if ours else []):
+                return _lost(self.run.uri, what)
+            self._whole_run(files)
+            is_finished = bool(files)
         except LinkError as err:
             self._link(err)
         entries = [entry for entry in self.run.entries if entry.skipped is None]
@@ -148,7 +158,7 @@ class _Check:
         return Verified(
             uri=self.run.uri,
             is_finished=is_finished,
-            n_files=len(self.known) - 1,
+            n_files=len(self.known.intersection(self.store.walk()) - {".lock"}),
             n_stages=len(entries),
             n_items=self.run.source.n_items,
             damage=tuple(self.damage),
@@ -166,9 +176,8 @@ class _Check:
 
     # -- the run as a whole ----------------------------------------------------------------------
 
-    def _whole_run(self) -> bool:
-        """Check what belongs to no stage; says whether the run was finished."""
-        files = self._listed()
+    def _whole_run(self, files: Mapping[str, str] | None) -> None:
+        """Check what belongs to no stage, against the hashes that the end of the run left."""
         again = "report" if files else "resume"
         for name, form in SEALED.items():
             if self.store.exists(name):
@@ -185,7 +194,7 @@ class _Check:
             self.known.add(name)
             for _, what in compare(self.store, [Wanted(name, digest)]):
                 # The run itself writes the recipe again, the report all else.
-                command = "resume" if name in (RECIPE_FILE, RUN_FILE) else "report"
+                command = "resume" if name == RECIPE_FILE else "report"
                 self._note(name, what, delete=name, command=command)
         text = self.run.recipe.to_toml().encode()
         if (
@@ -195,7 +204,6 @@ class _Check:
         ):
             self._note(RECIPE_FILE, "it is not the recipe of the run", delete=RECIPE_FILE)
         self.known.update({RECIPE_FILE, CARD_FILE, FILES_FILE})
-        return bool(files)
 
     def _listed(self) -> dict[str, str] | None:
         """Return the hashes that the end of the run left; None if it has not ended."""
@@ -205,12 +213,9 @@ class _Check:
                 self._note(FILES_FILE, "it is missing", command="resume")
             return None
         try:
-            found = load_sealed(self.store.read_bytes(FILES_FILE))
+            found = load_sealed(self.store.read_bytes(FILES_FILE), "key", "files")
         except ValueError as err:
             self._note(FILES_FILE, err, delete=FILES_FILE)
-            return None
-        if found["key"] not in {self.run.key, self.run.recorded.get(self.run.entries[-1].name)}:
-            self._note(FILES_FILE, "it is that of another run", delete=FILES_FILE)
             return None
         files: dict[str, str] = found["files"]
         return files or None
@@ -280,7 +285,7 @@ class _Check:
         try:
             found = check_result(self.store, stage, step)
             if self.store.exists(note):
-                noted = load_sealed(self.store.read_bytes(note))
+                noted = load_sealed(self.store.read_bytes(note), "key", "sha256")
                 if (noted["key"], noted["sha256"]) != (self.run.entry(stage).key, found.digest):
                     raise ValueError("it is the result of another run")
         except (ValueError, CorruptShardError) as err:
