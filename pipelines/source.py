@@ -247,10 +247,10 @@ def open_source(
 
 def _list_shards(uri: str) -> tuple[Store, Found]:
     try:
-        store = open_store(uri or ".")
+        store = open_store(uri or ".", follow=True)
         if _is_file(store):
             folder, _, leaf = uri.rpartition("/")
-            return open_store(folder or "."), Found((leaf,))
+            return open_store(folder or ".", follow=True), Found((leaf,))
         found = listing.list_shards(store)
     except Exception as err:
         if isinstance(err, DataError):
