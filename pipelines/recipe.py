@@ -17,13 +17,15 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from pipelines.errors import RecipeError
+from pipelines.folders import check_listed
 from pipelines.registry import STAGES, load_stage
 from pipelines.store import open_file
 
 FOLDER = Path(__file__).with_name("recipes")
 """Recipes that come with the project and go by name."""
 
-STAGE_NAME = re.compile(r"[a-z][a-z0-9_]*(@[1-9][0-9]*)?")
+ROUND = "@([2-9]|[1-9][0-9]{1,3})"
+STAGE_NAME = re.compile(rf"[a-z][a-z0-9_]*({ROUND})?")
 
 OWN_KEYS = ("name", "stages", "data")
 """Keys of a recipe that are not tables of stages."""
@@ -221,6 +223,7 @@ def _stages(value: object, where: str) -> tuple[str, ...]:
                 f"recipe: stage {name!r} is listed {value.count(name)} times; in {where}. List "
                 f"the second as '{name.split('@')[0]}@2', with a table of its own"
             )
+    check_listed(value, load_stage, where)
     return tuple(value)
 
 
@@ -311,7 +314,7 @@ def recipe_schema() -> dict[str, Any]:
             "type": "array",
             "minItems": 1,
             "uniqueItems": True,
-            "items": {"type": "string", "pattern": f"^({'|'.join(STAGES)})(@[1-9][0-9]*)?$"},
+            "items": {"type": "string", "pattern": f"^({'|'.join(STAGES)})({ROUND})?$"},
             "description": "The stages in their order.",
         },
     }
@@ -326,7 +329,7 @@ def recipe_schema() -> dict[str, Any]:
         definitions |= {f"{name}.{key}": value for key, value in nested.items()}
         properties[name] = schema
         if name != "data":
-            patterns[f"^{name}@[1-9][0-9]*$"] = schema
+            patterns[f"^{name}{ROUND}$"] = schema
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Recipe of a labelops run",

@@ -191,4 +191,5 @@ STAGE = Stage(
     steps=steps,
     reads=reads,
     writes=lambda config, columns: [],
+    folders=(ASIDE,),
 )

@@ -306,4 +306,6 @@ STAGE = Stage(
     reads=reads,
     writes=writes,
     files=lambda config: [config.reviewed] if config.reviewed else [],
+    folders=(LOG_FOLDER,),
+    decides=True,
 )

@@ -266,4 +266,5 @@ STAGE = Stage(
     skip=skip,
     files=files,
     gpu=True,
+    folders=(LOG_FOLDER,),
 )

@@ -38,7 +38,7 @@ class Toy(BaseModel, frozen=True, extra="forbid"):
 def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two stages with settings that stay as they are, whatever becomes of the real ones."""
     stages = {
-        name: SimpleNamespace(config=config, files=lambda config: [])
+        name: SimpleNamespace(config=config, files=lambda config: [], folders=(), decides=False)
         for name, config in (("toy", Toy), ("plain", Inner))
     }
     monkeypatch.setattr(module, "STAGES", dict.fromkeys(stages, ""))
