@@ -17,7 +17,7 @@ Load = Callable[[str], Stage]
 
 def folders_of(name: str, stage: Stage) -> tuple[str, ...]:
     """Return the folders of a run that only this stage writes."""
-    return (name, *stage.folders)
+    return (name, *(folder.format(stage=name) for folder in stage.folders))
 
 
 def check_listed(names: Sequence[str], load: Load, where: str) -> None:
@@ -102,7 +102,7 @@ def check_writes(name: str, stage: Stage, step: Step, earlier: Mapping[str, str]
     for folder in getattr(step, "writes", ()):
         top, *inner = folder.split("/")
         is_own = top == name and not {*RESERVED, "", ".", ".."} & set(inner)
-        if not is_own and folder not in stage.folders:
+        if not is_own and folder not in folders_of(name, stage):
             raise RunError(
                 f"{who}: a folder of its own was expected ({', '.join(folders_of(name, stage))}, "
                 f"or one inside {name}/), got {folder!r}. Declare it in the stage's folders"

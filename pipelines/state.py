@@ -14,13 +14,15 @@ from pydantic import BaseModel
 import labelops
 from pipelines.commit import Record, dump, is_scratch
 from pipelines.errors import DataError, RecipeError, RunError
+from pipelines.files import MODEL_BYTES, open_named
 from pipelines.layout import Layer, Layout, pack_schema, unpack_schema
 from pipelines.recipe import Recipe, files_of, parse_recipe
 from pipelines.registry import load_stage
 from pipelines.results import ArtifactCache, ResultCache
 from pipelines.source import Source, SourceShard
 from pipelines.stage import Context, Fit, Map, Stage, Step
-from pipelines.store import Store, open_file, open_store
+from pipelines.store import Store, open_store
+from pipelines.wording import why
 
 RUN_FILE = "run.json"
 RECIPE_FILE = "recipe.toml"
@@ -231,7 +233,7 @@ def _hash(value: object) -> str:
 
 def _file_hash(path: str, stage: str) -> str:
     try:
-        store, name = open_file(path)
+        store, name = open_named(path, most=MODEL_BYTES)
         local = store.local_path(name)
         if local is None:
             return hashlib.sha256(store.read_bytes(name)).hexdigest()
@@ -242,7 +244,8 @@ def _file_hash(path: str, stage: str) -> str:
         # A package that a file system needs and that is not installed is no fault of ours.
         cause = None if isinstance(err, ImportError) else err
         raise RecipeError(
-            f"stage {stage!r}: a readable file was expected at {path}, got {err}. Correct the path"
+            f"stage {stage!r}: a readable file was expected at {path}, got {why(err)}. Correct the "
+            "path"
         ) from cause
 
 

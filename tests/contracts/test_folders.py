@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import pipelines.run
@@ -39,13 +40,19 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     """Runs in which, together, every stage that declares folders is at work."""
     folder, found = tmp_path_factory.mktemp("folders"), []
     single = blobs(80).drop_columns(["features"])
+    label, bags = single["label"].to_numpy(), folder / "bags.parquet"
+    counts = [[int((label[at : at + 10] == f"class {k}").sum()) for k in range(4)]
+              for at in range(0, 80, 10)]  # fmt: skip
+    pq.write_table(pa.table({"bag_id": range(8), "n": [10] * 8, "counts": counts}), bags)
+    single = single.append_column("bag_id", pa.array(np.arange(80) // 10))
     lists = tagged(80)[0].drop_columns(["features"])
     for name, table, k in (("audit", single, 4), ("multilabel", lists, 5)):
         data = write_shards(
             folder / name, table.append_column("pred_probs", probabilities(80, k)), [30, 50]
         )
         out = str(folder / f"{name} out")
-        pipelines.run.run(load_recipe(name), data=str(data), out=out)
+        settings = [f"proportions.bags={bags}"] if name == "audit" else []
+        pipelines.run.run(load_recipe(name, settings), data=str(data), out=out)
         found.append(load_run(out))
     program = save_program(folder / "colours.pt2", colour_net())
     maps = localize(
@@ -66,11 +73,11 @@ def test_registry__no_two_stages_and_no_stage_and_the_run_share_a_folder() -> No
     assert len(set(names)) == len(names)
     for name in STAGES:
         assert STAGE_NAME.fullmatch(name)
-        assert not set(load_stage(name).folders) & set(names)
+        assert not set(folders_of(name, load_stage(name))[1:]) & set(names)
     # The log of decisions is the one folder that several write: of those a recipe has one.
     owners: dict[str, list[str]] = {}
     for name in STAGES:
-        for folder in load_stage(name).folders:
+        for folder in folders_of(name, load_stage(name))[1:]:
             owners.setdefault(folder, []).append(name)
     shared = {folder: set(stages) for folder, stages in owners.items() if len(stages) > 1}
     assert shared == {"decisions": set(DECIDING)}
