@@ -13,7 +13,7 @@ KINDS = (
     (stat.S_ISSOCK, "a socket"),
 )
 
-RECIPE_BYTES = 16 * 2**20
+RECIPE_BYTES = 2**20
 TABLE_BYTES = 2 * 2**30
 MODEL_BYTES = 64 * 2**30
 
@@ -56,5 +56,5 @@ def open_named(uri: str, *, most: int) -> tuple[Store, str]:
     if size == 0:
         raise UnusableFileError("an empty file")
     if size > most:
-        raise UnusableFileError(f"{size / 2**20:,.0f} MiB, more than {most // 2**20:,} MiB")
+        raise UnusableFileError(f"{size / 2**20:,.1f} MiB, more than {most / 2**20:,.0f} MiB")
     return store, name

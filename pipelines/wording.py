@@ -32,6 +32,15 @@ def shown(value: object, most: int = MOST) -> str:
     return text
 
 
+def is_unicode(text: str) -> bool:
+    """Say whether text can be written as UTF-8; halves of surrogate pairs cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def several(values: Sequence[object], most: int, n_all: int | None = None) -> str:
     """Return the first of some values, separated by commas.
 
