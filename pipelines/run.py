@@ -19,6 +19,7 @@ from pipelines.commit import (
 )
 from pipelines.decided import DECIDING
 from pipelines.errors import CorruptShardError, DataError, OtherCodeError, RunError
+from pipelines.folders import check_writes
 from pipelines.frame import BLOCKS_FILE, Frame, narrow_columns, verify_foreign
 from pipelines.graph import Workers, open_workers
 from pipelines.identity import code, differences
@@ -416,6 +417,7 @@ class _Driver:
     def _map(self, position: int, step: Map) -> None:
         if not step.when(self.ctx):
             return
+        check_writes(self.entry.name, self.entry.stage, step, self._written())
         records = self._committed(step)
         todo = [s for s in range(len(self.run.source.shards)) if s not in records]
         tasks = self._tasks(position, step, todo)
@@ -437,6 +439,11 @@ class _Driver:
             )
         )
         self._check_rejects()
+
+    def _written(self) -> dict[str, str]:
+        """Return the folders that earlier steps of the stage wrote, and which step."""
+        done = [step for step in self.steps if isinstance(step, Map) and step.name in self.records]
+        return {folder: step.name for step in done for folder in step.writes}
 
     def _committed(self, step: Map) -> dict[int, Record]:
         """Return what an interrupted run left of the step, completed and verified.

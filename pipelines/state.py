@@ -12,8 +12,10 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 import labelops
+from pipelines import needs
 from pipelines.commit import Record, is_scratch
-from pipelines.errors import CorruptShardError, DataError, RecipeError, RunError, remake
+from pipelines.errors import CorruptShardError, RecipeError, RunError, remake
+from pipelines.files import MODEL_BYTES, open_named
 from pipelines.layout import Layer, Layout, pack_schema, unpack_schema
 from pipelines.recipe import Recipe, files_of, parse_recipe
 from pipelines.registry import load_stage
@@ -21,7 +23,8 @@ from pipelines.results import ArtifactCache, ResultCache, ResultFile
 from pipelines.seal import SealError, dump_sealed, load_sealed
 from pipelines.source import Source, SourceShard
 from pipelines.stage import Context, Fit, Map, Stage, Step
-from pipelines.store import Store, open_file, open_store
+from pipelines.store import Store, open_store
+from pipelines.wording import why
 
 RUN_FILE = "run.json"
 RECIPE_FILE = "recipe.toml"
@@ -223,29 +226,24 @@ def resolve(recipe: Recipe, source: Source) -> list[Entry]:
 
     Raises
     ------
-    RecipeError
+    DataError
         If a stage reads a column that neither the source nor an earlier stage has.
     """
     entries: list[Entry] = []
     columns = readable(recipe, source)
-    written: dict[str, list[str]] = {}
     key = _hash([labelops.__version__, [s.fingerprint for s in source.shards], recipe.data_dict()])
     for name in recipe.stages:
         stage, config = load_stage(name), recipe.settings(name)
         skipped = stage.skip(config, columns)
         if skipped is None:
-            missing = [c for c in stage.reads(config, columns) if c not in columns]
-            if missing:
-                have = {n: sorted(c) for n, c in written.items()}
-                raise DataError(
-                    f"stage {name!r}: columns {missing} were expected, which neither the source "
-                    f"has nor an earlier stage writes; the source has {sorted(source.columns)}, "
-                    f"earlier stages write {have}; in {source.uri}. Map the column in "
-                    "data.columns, or add the stage that writes it"
-                    f"{_other_recipe(columns, missing)}"
-                )
-            written[name] = list(stage.writes(config, columns))
-            columns |= set(written[name])
+            try:
+                absent = [c for c in stage.reads(config, columns) if c not in columns]
+            except needs.NoColumnError as err:
+                raise needs.no_column(name, err, source) from err
+            if absent:
+                earlier = {entry.name: entry.skipped for entry in entries}
+                raise needs.missing(name, absent, source, there=columns, earlier=earlier)
+            columns |= set(stage.writes(config, columns))
             # Of files the content counts, not where they lie.
             named = files_of(config, name)
             files = {key: _file_hash(path, name) for key, path in named.items()}
@@ -255,24 +253,13 @@ def resolve(recipe: Recipe, source: Source) -> list[Entry]:
     return entries
 
 
-def _other_recipe(columns: frozenset[str], missing: Sequence[str]) -> str:
-    """Return a hint where a stage lacks what another recipe, or a setting, would bring."""
-    if "present_ids" in missing:
-        return "; stage 'localize' writes it, if localize.classifier names a classifier"
-    if "given" in missing and "given_ids" in columns:
-        return "; recipe 'multilabel' is for lists of labels"
-    if "given_ids" in missing and "given" in columns:
-        return "; recipe 'audit' is for one label an item"
-    return ""
-
-
 def _hash(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _file_hash(path: str, stage: str) -> str:
     try:
-        store, name = open_file(path)
+        store, name = open_named(path, most=MODEL_BYTES)
         local = store.local_path(name)
         if local is None:
             return hashlib.sha256(store.read_bytes(name)).hexdigest()
@@ -283,7 +270,8 @@ def _file_hash(path: str, stage: str) -> str:
         # A package that a file system needs and that is not installed is no fault of ours.
         cause = None if isinstance(err, ImportError) else err
         raise RecipeError(
-            f"stage {stage!r}: a readable file was expected at {path}, got {err}. Correct the path"
+            f"stage {stage!r}: a readable file was expected at {path}, got {why(err)}. Correct the "
+            "path"
         ) from cause
 
 

@@ -26,6 +26,7 @@ from pipelines.inference import (
 )
 from pipelines.inference.folds import folds_step
 from pipelines.label_sets import given_columns, is_multi_label
+from pipelines.needs import NoColumnError
 from pipelines.stage import Context, Fit, Map, Output, Reduce, Stage, Step
 from pipelines.vectors import width_of
 
@@ -166,17 +167,14 @@ def input_column(config: Config, columns: frozenset[str]) -> str:
 
     Raises
     ------
-    DataError
+    NoColumnError
         If the data has none of them.
     """
     if config.use != "auto":
         return config.use
     found = next((name for name in INPUTS if name in columns), None)
     if found is None:
-        raise DataError(
-            f"stage 'infer': one of the columns {list(INPUTS)} was expected, the source has "
-            f"{sorted(columns)}. Map a column to one of them in data.columns"
-        )
+        raise NoColumnError(INPUTS)
     return found
 
 
