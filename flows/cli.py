@@ -71,9 +71,9 @@ def run(
     the report.
     """
     _check_usage(settings, workers, cluster)
-    from flows.start import start
-
     with _stoppable():
+        from flows.start import start
+
         print(
             start(
                 recipe,
@@ -109,9 +109,9 @@ def resume(
 ) -> None:
     """Go on with a run from its folder alone."""
     _check_usage(None, workers, cluster)
-    from flows.start import again
-
     with _stoppable():
+        from flows.start import again
+
         print(again(folder, workers=workers, cluster=cluster, prefect=prefect))
 
 
