@@ -106,6 +106,12 @@ class TopRows:
         return whole
 
 
+def no_rows(n_classes: int, dtype: np.dtype) -> TopRows:
+    """Return no items."""
+    none, empty = np.zeros(0, np.int64), np.zeros(0, dtype)
+    return TopRows(np.zeros(1, np.int64), none, empty, empty, n_classes)
+
+
 Probs: TypeAlias = np.ndarray | TopRows
 """Rows of probabilities: written out, shape (N, K), or the probable ones of each."""
 
