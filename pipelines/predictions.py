@@ -72,6 +72,11 @@ def rows_of(batch: pa.RecordBatch, n_classes: int) -> Probs:
     if WHOLE in batch.schema.names:
         return numpy_of(batch.column(WHOLE), WHOLE)
     ids, values, rest = (batch.column(name) for name in LISTED)
+    return top_rows(ids, values, rest, n_classes)
+
+
+def top_rows(ids: pa.Array, values: pa.Array, rest: pa.Array, n_classes: int) -> TopRows:
+    """Return the rows that columns `LISTED` hold."""
     start = ids.offsets.to_numpy().astype(np.int64)
     return TopRows(
         start - start[0],
@@ -84,14 +89,13 @@ def rows_of(batch: pa.RecordBatch, n_classes: int) -> Probs:
 
 def predictions_of(frame: Frame, ctx: Context) -> Probs:
     """Return the predictions of all items of a shard."""
-    if not is_listed(ctx):
-        return frame.array(WHOLE)
-    [batch] = frame.table(LISTED).combine_chunks().to_batches() or [_no_rows(ctx)]
-    return rows_of(batch, ctx.n_classes)
+    return listed_of(frame, ctx.n_classes) if is_listed(ctx) else frame.array(WHOLE)
 
 
-def _no_rows(ctx: Context) -> pa.RecordBatch:
-    return pa.RecordBatch.from_pylist([], schema=pa.schema(prediction_fields(ctx)))
+def listed_of(frame: Frame, n_classes: int) -> TopRows:
+    """Return the probable classes of all items of a shard."""
+    ids, values, rest = (frame[name] for name in LISTED)
+    return top_rows(ids, values, rest, n_classes)
 
 
 def blocks_of(frame: Frame, dtype: np.dtype, n_classes: int) -> Iterator[tuple[int, np.ndarray]]:

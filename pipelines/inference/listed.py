@@ -14,7 +14,7 @@ from labelops.top_rows import TopRows, largest_of, no_rows, spread
 from pipelines.errors import DataError
 from pipelines.frame import Frame
 from pipelines.inference.calibrate import folder, sample_table
-from pipelines.predictions import LISTED, LISTED_ROWS, prediction_arrays, predictions_of
+from pipelines.predictions import LISTED, LISTED_ROWS, listed_of, prediction_arrays
 from pipelines.stage import Arrays, Context
 
 IDS, PROBS, TAIL = "topk_ids", "topk_probs", "tail_prob"
@@ -226,8 +226,7 @@ def _tails(
 
 def count_tails(frame: Frame, ctx: Context) -> Arrays:
     """Count the items of which no listed class is as probable as each of the others."""
-    rows = predictions_of(frame, ctx)
-    assert isinstance(rows, TopRows)
+    rows = listed_of(frame, ctx.n_classes)
     n_others = rows.n_classes - rows.n_listed
     listed = largest_of(rows.values, rows.start)
     return {
