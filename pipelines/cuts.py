@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from labelops.confident import selection as sel
+from labelops.confident import sparse_joint
 from labelops.confident.engines import Pairs, ReadablePairs
 from labelops.confident.filters import (
     BY_CLASSES,
@@ -21,7 +22,6 @@ from labelops.confident.filters import (
 )
 from labelops.confident.keys import order_keys
 from labelops.confident.selection import Elements, Selection
-from labelops.confident.sparse_joint import DENSE_CLASSES
 from labelops.top_rows import Probs, at, largest_of
 from pipelines.frame import Frame
 from pipelines.kept_rows import (
@@ -184,7 +184,7 @@ def _by_single(ctx: Context) -> bool:
 
 
 def _pair_cuts(selection: Selection, ctx: Context) -> Pairs:
-    if is_listed(ctx) or ctx.n_classes > DENSE_CLASSES:
+    if is_listed(ctx) or ctx.n_classes > sparse_joint.DENSE_CLASSES:
         return ReadablePairs(selection, dtype_of(ctx))
     from labelops.fast.confident_pairs import PairCuts
 

@@ -142,7 +142,7 @@ def read_rows(
     class_id, values = class_id[order], values[order]
     _check_ids(class_id, row, fits, n_classes, bad)
     _check_values(class_id, values, row, fits, bad)
-    tail = _tails(columns.get(TAIL), at, values, row, bad, fits)
+    tail = _tails(columns.get(TAIL), at, values, row, bad, fits, tolerance)
     total = np.bincount(row, values.astype(np.float64), minlength=len(fits)) + tail
     n_listed = n_ids[fits]
     with np.errstate(invalid="ignore"):
@@ -205,6 +205,7 @@ def _tails(
     row: np.ndarray,
     bad: dict[int, str],
     fits: np.ndarray,
+    tolerance: float,
 ) -> np.ndarray:
     """Return the probability of all unlisted classes: as said, else what is missing to 1."""
     listed = np.bincount(row, values.astype(np.float64), minlength=len(at))
@@ -216,9 +217,10 @@ def _tails(
     tail = np.where(is_said, said.fill_null(0).to_numpy(zero_copy_only=False), missing)
     for place in np.flatnonzero(~np.isfinite(tail) & is_said).tolist():
         bad.setdefault(int(fits[place]), f"probabilities not finite: {TAIL} is {tail[place]}")
-    for place in np.flatnonzero(tail < 0).tolist():
+    # One minus a sum is often a little below 0.
+    for place in np.flatnonzero(tail < -tolerance).tolist():
         bad.setdefault(int(fits[place]), f"probabilities negative: {TAIL} is {tail[place]:.4g}")
-    return np.asarray(tail)
+    return np.where(tail < 0, 0.0, tail)
 
 
 # -- what is said of it ----------------------------------------------------------------------------
