@@ -117,11 +117,24 @@ def resume(
 
 @app.command()
 def report(folder: Folder) -> None:
-    """Write the report of a finished run again."""
-    from pipelines.run import finish
-    from pipelines.state import load_run
+    """Write the report of a finished run again, once its files are verified."""
+    from pipelines.run import report_again
 
-    print(finish(load_run(folder)))
+    print(report_again(folder))
+
+
+@app.command()
+def verify(folder: Folder) -> None:
+    """Check that every file of a run is what was written, and that no item is lost.
+
+    Says what is damaged and how to make it again; the exit status is 1 then.
+    """
+    from pipelines.verify import verify_run
+
+    found = verify_run(folder)
+    print(found.text())
+    if found.damage:
+        raise typer.Exit(1)
 
 
 @app.command()
