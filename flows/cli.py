@@ -13,6 +13,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from flows.stopping import stoppable
+
 app = typer.Typer(
     name="labelops",
     help="Audit and repair the labels of data sets that are too big for one machine's memory.",
@@ -186,14 +188,10 @@ def _check_usage(settings: list[str] | None, workers: int | None, cluster: str |
 
 @contextlib.contextmanager
 def _stoppable() -> Iterator[None]:
-    """Let SIGTERM end a run as Ctrl-C does: shards at work are finished or dropped, all closed."""
-
-    def stop(number: int, frame: object) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, stop)
+    """Say how a run that was stopped goes on."""
     try:
-        yield
+        with stoppable():
+            yield
     except KeyboardInterrupt:
         _say("stopped. Finished shards are kept; the same command goes on from there")
         raise typer.Exit(128 + signal.SIGINT) from None
@@ -201,8 +199,6 @@ def _stoppable() -> Iterator[None]:
         if err.code == 128 + signal.SIGTERM:
             _say("terminated. Finished shards are kept; the same command goes on from there")
         raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _say(text: str) -> None:

@@ -279,6 +279,12 @@ def run_stage(run: Run, name: str, pool: Workers, *, listen: Listener = silent) 
         run.store.write_atomic(manifest_name(name), manifest_bytes)
     except OSError as err:
         raise _storage_error(run, name, err) from err
+    except MemoryError as err:
+        raise RunError(
+            f"stage {name!r}: enough memory for its shards was expected, it ran out ({err}). "
+            "Finished shards are kept: write smaller shards, work with fewer --workers or on a "
+            "machine with more memory, and give the same command again"
+        ) from err
     _clean(run, name)
     seconds = time.monotonic() - began
     _note_timing(run, name, seconds, driver.seconds)
