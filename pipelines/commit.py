@@ -264,10 +264,13 @@ def commit_shard(
         "reasons": _counts(rejected.values()),
     }
     crash("hashed")
+    for file in files:
+        file["temp"] = store.settle(file["temp"], file["name"])
     name = record_name(stage, step.name, frame.index)
     if not store.create_if_absent(name, dump(record, indent=None)):
         for file in files:
-            store.remove(file["temp"])
+            if file["temp"] != file["name"]:
+                store.remove(file["temp"])
         crash("lost")
         return load_record(store, name)
     crash("recorded")
@@ -316,7 +319,7 @@ def _text(value: object) -> str | None:
 def roll_forward(store: Store, record: Record, *, crash: Crash = no_crash) -> None:
     """Give committed files their final names, where a crash prevented it."""
     for file in record["files"]:
-        if store.exists(file["temp"]):
+        if file["temp"] != file["name"] and store.exists(file["temp"]):
             store.publish(file["temp"], file["name"])
             crash("renaming")
 

@@ -27,3 +27,11 @@ class CorruptShardError(LabelopsError):
 
 class LockedError(RunError):
     """Another run is at work in the same folder."""
+
+
+class AddressError(RunError):
+    """An address (of data, a run, a file) cannot be meant as it is written."""
+
+
+class StorageError(RunError):
+    """A storage refuses: no credentials, no such bucket, no permission, no package for it."""

@@ -264,7 +264,7 @@ def footer_bytes(tail: bytes) -> int:
 
 
 def _open_parquet(ref: FileRef) -> pq.ParquetFile:
-    source = open_store(ref.uri).open_read(ref.name)
+    source = open_store(ref.uri).open_read(ref.name, ref.bytes)
     if ref.footer and _footer_hash(source) != ref.footer:
         raise ValueError("its footer differs from the committed one")
     return pq.ParquetFile(source, page_checksum_verification=True)

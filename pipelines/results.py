@@ -28,7 +28,7 @@ def save_result(store: Store, stage: str, step: str, arrays: Arrays) -> None:
             # Opened so, an entry is dated 1980; numpy.savez would write the clock into the file.
             with archive.open(f"{name}.npy", "w") as file:
                 np.lib.format.write_array(file, np.asarray(arrays[name]), allow_pickle=False)
-    store.write_atomic(result_name(stage, step), buffer.getvalue())
+    store.write_once(result_name(stage, step), buffer.getvalue())
 
 
 def load_result(store: Store, stage: str, step: str) -> Arrays:

@@ -20,7 +20,7 @@ from pipelines.errors import CorruptShardError, DataError, RunError
 from pipelines.frame import Frame, narrow_columns
 from pipelines.graph import Workers, open_workers
 from pipelines.layout import SOURCE, Layer, Layout
-from pipelines.lock import locked
+from pipelines.lock import epoch_of, locked
 from pipelines.recipe import Recipe
 from pipelines.results import result_name, save_result
 from pipelines.source import open_source
@@ -267,10 +267,9 @@ def _clean(run: Run, name: str) -> None:
             run.store.remove(target)
     # A killed process leaves what it was writing: shards, results, or a file of the run itself.
     written = {file["folder"] for file in _files(manifest)}
-    for folder in sorted({"", "_manifests", "quarantine", f"{name}/_results", *written}):
-        for leaf in run.store.list(folder):
-            if leaf.startswith(".tmp-"):
-                run.store.remove(f"{folder}/{leaf}".lstrip("/"))
+    folders = sorted({"", "_manifests", "quarantine", f"{name}/_results", *written})
+    for temp in run.store.temporaries(folders):
+        run.store.remove(temp)
 
 
 def _files(manifest: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -437,6 +436,7 @@ class _Driver:
                 types={read: types[read] for read in step.reads if read in types},
                 ids=ids,
                 source_rows=files[SOURCE],
+                fence=epoch_of(self.run.store),
             )
             for shard in shards
             for files in [self.layout.files(shard, folders)]

@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.errors import DataError
+from pipelines.address import normalize
+from pipelines.errors import DataError, LabelopsError
 from pipelines.store import Store, open_store
 
 KNOWN_COLUMNS = (
@@ -125,6 +126,7 @@ def open_source(uri: str, *, columns: Mapping[str, str] | None = None) -> Source
 
 
 def _list_shards(uri: str) -> tuple[Store, list[str]]:
+    uri = normalize(uri, "--data")
     folder, leaf = uri, ""
     if uri.endswith(".parquet"):
         folder, _, leaf = uri.rpartition("/")
@@ -134,9 +136,10 @@ def _list_shards(uri: str) -> tuple[Store, list[str]]:
     except Exception as err:
         if isinstance(err, DataError):
             raise
+        said = str(err) if isinstance(err, LabelopsError) else f"{type(err).__name__}: {err}"
         raise DataError(
             f"source: a readable folder of Parquet shards was expected at {uri}, got "
-            f"{type(err).__name__}: {err}. Check the address, the credentials and the network"
+            f"{said}. Check the address, the credentials and the network"
         ) from err
     if not names or (leaf and names != [leaf]):
         raise DataError(
@@ -158,9 +161,7 @@ def _walk(store: Store) -> list[str]:
         found = [path.relative_to(store.root).as_posix() for path in store.root.rglob("*.parquet")]
     else:
         assert isinstance(store, ObjectStore)
-        prefix = str(store.root).rstrip("/") + "/"
-        found = [path.removeprefix(prefix) for path in store.fs.find(store.root)]
-        found = [name for name in found if name.endswith(".parquet")]
+        found = [name for name in store.walk() if name.endswith(".parquet")]
     hidden = (".", "_")
     return sorted(
         name for name in found if not any(part.startswith(hidden) for part in name.split("/"))

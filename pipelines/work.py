@@ -19,6 +19,7 @@ from pipelines.canonical import Items, sort_items
 from pipelines.commit import Crash, Record, commit_shard, no_crash
 from pipelines.errors import LabelopsError, RunError
 from pipelines.frame import ColumnRef, FileRef, Frame, narrow_columns
+from pipelines.lock import act_under
 from pipelines.recent import Recent
 from pipelines.results import artifact_name, save_result
 from pipelines.stage import Arrays, Fit, Map, Reduce, Step
@@ -40,6 +41,7 @@ class Task:
     files, columns : where its columns lie.
     reads, types : the columns that the step declared, and their types.
     ids : where item_id and the files it needs lie, for the quarantine.
+    fence : epoch of the run that it is done for, on an object store; see `pipelines.lock`.
     """
 
     run: str
@@ -55,6 +57,7 @@ class Task:
     types: Mapping[str, pa.DataType]
     ids: ColumnRef | None
     source_rows: FileRef
+    fence: int = 0
 
     def frame(self) -> Frame:
         """Return the shard as the step sees it."""
@@ -73,17 +76,18 @@ class Task:
 _recent = Recent()
 """What this process read or wrote in the run at work; another run reads, and verifies, again."""
 
-_jobs: dict[tuple[str, str, str], Job] = {}
+_jobs: dict[tuple[str, str, str, int], Job] = {}
 _jobs_lock = threading.Lock()
 
 
-def open_job(run: str, key: str, stage: str) -> Job:
+def open_job(run: str, key: str, stage: str, fence: int = 0) -> Job:
     """Return a stage's job, opened at its first task in this process."""
     with _jobs_lock:
-        job = _jobs.get((run, stage, key))
+        job = _jobs.get((run, stage, key, fence))
         if job is None:
             job = load_job(run, stage)
-            _jobs[run, stage, key] = job
+            act_under(job.store, fence)
+            _jobs[run, stage, key, fence] = job
         return job
 
 
@@ -101,7 +105,7 @@ def forget_files() -> None:
 
 def do_map(task: Task, crash: Crash = no_crash) -> Record:
     """Apply a map step to a shard and commit what comes out."""
-    job = open_job(task.run, task.key, task.stage)
+    job = open_job(task.run, task.key, task.stage, task.fence)
     step = job.steps[task.position]
     assert isinstance(step, Map)
     frame = task.frame()
@@ -154,7 +158,7 @@ def _source_rows(task: Task) -> np.ndarray:
 
 def do_reduce(tasks: Sequence[Task]) -> tuple[int, Arrays]:
     """Summarise some shards and merge them; returns the number of items with the summary."""
-    job = open_job(tasks[0].run, tasks[0].key, tasks[0].stage)
+    job = open_job(tasks[0].run, tasks[0].key, tasks[0].stage, tasks[0].fence)
     step = job.steps[tasks[0].position]
     assert isinstance(step, Reduce)
     merged: Arrays | None = None
@@ -171,7 +175,7 @@ def do_reduce(tasks: Sequence[Task]) -> tuple[int, Arrays]:
 def do_fit(tasks: Sequence[Task]) -> int:
     """Sort all items canonically, fit, and write the artefact; returns the number of items."""
     first = tasks[0]
-    job = open_job(first.run, first.key, first.stage)
+    job = open_job(first.run, first.key, first.stage, first.fence)
     step = job.steps[first.position]
     assert isinstance(step, Fit)
     with tempfile.TemporaryDirectory(

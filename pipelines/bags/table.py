@@ -19,7 +19,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from labelops.proportions.counts import Rounded, round_class_counts
-from pipelines.errors import DataError
+from pipelines.errors import DataError, LabelopsError
 from pipelines.store import open_file
 
 MOST = 10**15
@@ -102,9 +102,10 @@ def _open(path: str, modified: str) -> BagTable:
 
 
 def _unreadable(path: str, err: Exception) -> DataError:
+    said = str(err) if isinstance(err, LabelopsError) else f"{type(err).__name__}: {err}"
     return DataError(
         f"bag table: a Parquet or CSV file with columns bag_id, n and positives or counts was "
-        f"expected, got {type(err).__name__}: {err}; at {path}. Correct {SETTING}"
+        f"expected, got {said}; at {path}. Correct {SETTING}"
     )
 
 
