@@ -23,13 +23,10 @@ BUCKETS = frozenset({"s3", "gs", "oss", "cos", "tos"})
 LOCAL = frozenset({"file", "local"})
 
 SECRET_WORDS = (
-    r"secret|passw(?:or)?d|passwd|pwd|token|sig(?:nature)?|credentials?|account_?key|access_?key"
-    r"|access_?key_?id|aws_?access_?key_?id|secret_?access_?key|aws_?secret_?access_?key"
-    r"|session_?token|aws_?session_?token|api_?key|auth|authorization|key|sas(?:_?token)?"
-    r"|shared_?access_?signature|x_amz_(?:signature|credential|security_token)"
-    r"|x_goog_(?:signature|credential)|googleaccessid|awsaccesskeyid|private_?token"
-    r"|client_?secret|connection_?string"
-).replace("_", "[_-]")
+    r"[\w.-]*(?:secret|passw(?:or)?d|passwd|token|signature|credentials?|access[_-]?key(?:[_-]?id)?)"
+    r"|pwd|sig|sas|key|auth|authorization|account[_-]?key|api[_-]?key|googleaccessid"
+    r"|connection[_-]?string"
+)
 
 SECRET_QUERY = re.compile(rf"([?&;#](?:{SECRET_WORDS})=)([^&;#\s'\"]*)", re.IGNORECASE)
 """What gives access, written as ``name=value`` behind an address."""

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
+from pipelines.address import check_secrets, normalize
 from pipelines.errors import RecipeError
 from pipelines.registry import STAGES, load_stage
 from pipelines.store import open_file
@@ -117,6 +118,7 @@ def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
     RecipeError
         If there is no such recipe, or it is wrong; says where and what was meant, perhaps.
     """
+    check_secrets(recipe, "recipe")
     where = recipe
     if recipe in recipe_names():
         where = str(FOLDER / f"{recipe}.toml")
@@ -159,6 +161,8 @@ def parse_recipe(
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as err:
         raise RecipeError(f"recipe: TOML was expected in {where}, got: {err}") from err
+    check_secrets(tables, "recipe")
+    check_secrets(list(overrides), "--set")
     for override in overrides:
         _set(tables, override)
     stages = _stages(tables.get("stages"), where)
@@ -198,10 +202,14 @@ def files_of(config: BaseModel, stage: str) -> dict[str, str]:
 
 
 def _located(config: BaseModel, stage: str) -> BaseModel:
-    """Make local paths absolute, so that a run can be gone on with from any folder."""
+    """Spell addresses in the one way, so that a run can be gone on with from any folder."""
+    for key, value in config:
+        if value == "" and files_of(config.model_copy(update={key: "x"}), stage).get(key):
+            normalize("", f"{stage}.{key}")
     files = files_of(config, stage)
-    local = {key: path for key, path in files.items() if "://" not in path}
-    return config.model_copy(update={key: str(Path(p).absolute()) for key, p in local.items()})
+    return config.model_copy(
+        update={key: normalize(path, f"{stage}.{key}") for key, path in files.items()}
+    )
 
 
 def _stages(value: object, where: str) -> tuple[str, ...]:

@@ -2,11 +2,13 @@
 
 import errno
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pipelines.address import check_secrets, is_inside, join, normalize
 from pipelines.commit import (
     Record,
     dump,
@@ -16,7 +18,7 @@ from pipelines.commit import (
     verify,
 )
 from pipelines.decided import DECIDING
-from pipelines.errors import CorruptShardError, DataError, RunError
+from pipelines.errors import AddressError, CorruptShardError, DataError, RunError
 from pipelines.frame import Frame, narrow_columns
 from pipelines.graph import Workers, open_workers
 from pipelines.layout import SOURCE, Layer, Layout
@@ -34,6 +36,7 @@ from pipelines.state import (
     make_manifest,
     manifest_name,
 )
+from pipelines.store import ObjectStore, is_local
 from pipelines.work import Task, do_fit, do_map, do_reduce, forget_files, forget_jobs
 
 if TYPE_CHECKING:
@@ -86,13 +89,9 @@ def open_run(recipe: Recipe, *, data: str, out: str) -> Run:
         If the folder holds something else, or a run of other data, settings or version.
     """
     forget_files()
+    check_apart(data, out)
     source = open_source(data, columns=recipe.data.columns)
     run = Run(out, recipe, source)
-    if run.store.uri == source.uri or source.uri.startswith(run.store.uri.rstrip("/") + "/"):
-        raise RunError(
-            f"run: an --out apart from the data was expected, got {run.store.uri}, in which the "
-            "source lies. The source is never written to; choose another folder"
-        )
     facts = run.describe()
     if run.store.exists(RUN_FILE):
         _check_same(run, facts)
@@ -103,6 +102,8 @@ def open_run(recipe: Recipe, *, data: str, out: str) -> Run:
             run.store.remove(RECIPE_FILE)
         _write_recipe(run)
         return run
+    if isinstance(run.store, ObjectStore) and run.store.is_file():
+        raise _no_folder(run.uri)
     found = [name for name in run.store.list("") if not name.startswith((".lock", ".tmp-"))]
     if found:
         raise RunError(
@@ -113,6 +114,49 @@ def open_run(recipe: Recipe, *, data: str, out: str) -> Run:
         _check_same(run, facts)  # another process was faster
     _write_recipe(run)
     return run
+
+
+def check_apart(data: str, out: str) -> None:
+    """Check that a run can be written where it shall be without touching its source.
+
+    Raises
+    ------
+    AddressError
+        If one lies in the other, however they are spelled, or a file is where a folder was meant.
+    """
+    out = normalize(out, "--out")
+    if is_inside(out, data):
+        raise AddressError(
+            f"run: an --out apart from the data was expected, got {out}, which lies in the source "
+            f"{normalize(data)}. The source is never written to, and all that lies in it is read; "
+            "choose another folder"
+        )
+    if is_inside(data, out):
+        raise AddressError(
+            f"run: an --out apart from the data was expected, got {out}, in which the "
+            "source lies. The source is never written to; choose another folder"
+        )
+    if is_local(out):
+        path = out
+        while not os.path.lexists(path) and path != "/":
+            path = os.path.dirname(path)
+        if not os.path.isdir(path):
+            raise _no_folder(path)
+
+
+def _no_folder(path: str) -> AddressError:
+    return AddressError(
+        f"run: a folder, or a name for a new one, was expected for --out, got {path}, which is a "
+        "file or a link that leads nowhere. Choose another name"
+    )
+
+
+def data_of(run: Run) -> str:
+    """Return what `--data` has to be for a run to be gone on with: a folder, or its only file."""
+    shards = run.source.shards
+    if len(shards) == 1 and "/" not in shards[0].name:
+        return join(run.source.uri, shards[0].name)
+    return run.source.uri
 
 
 def _write_recipe(run: Run) -> None:
@@ -174,6 +218,7 @@ def run(
     -------
     URI of the report.
     """
+    check_secrets(cluster, "--cluster")
     opened = open_run(recipe, data=data, out=out)
     with locked(opened.store), open_workers(workers=workers, cluster=cluster) as pool:
         for entry in opened.entries:
@@ -187,7 +232,7 @@ def resume(
     """Go on with the run in a folder; see `run`."""
     old = load_run(out)
     return run(
-        old.recipe, data=old.source.uri, out=out, workers=workers, cluster=cluster, listen=listen
+        old.recipe, data=data_of(old), out=out, workers=workers, cluster=cluster, listen=listen
     )
 
 

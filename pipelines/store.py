@@ -503,6 +503,10 @@ class ObjectStore(Store):
         except FileNotFoundError:
             return []
 
+    def is_file(self) -> bool:
+        """Say whether there is an object where a folder was meant."""
+        return self._ask("", lambda: bool(self.fs.isfile(str(self.root))))
+
     def walk(self) -> builtins.list[str]:
         """Return all names, also in folders in folders, sorted."""
         prefix = str(self.root).rstrip("/") + "/"
