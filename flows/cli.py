@@ -241,7 +241,7 @@ def _report_bug(text: str, err: Exception) -> NoReturn:
 
 def main() -> None:
     """Run the command line; every way to fail ends with a message, none with a bare trace."""
-    from pipelines.errors import AddressError, LabelopsError
+    from pipelines.errors import AddressError, LabelopsError, StorageTrouble
 
     _refuse_secrets(sys.argv[1:])
     try:
@@ -253,6 +253,9 @@ def main() -> None:
         if isinstance(err.__cause__, BUGS):
             _report_bug(str(err), err)
         _say(f"error: {err}")
+        sys.exit(1)
+    except StorageTrouble as err:
+        _say(f"error: {err}. Finished shards are kept; give the same command again")
         sys.exit(1)
     except BrokenPipeError:
         # Whoever read our output has seen enough, as in `labelops schema | head`.

@@ -33,5 +33,12 @@ class AddressError(RunError):
     """An address (of data, a run, a file) cannot be meant as it is written."""
 
 
+class StorageTrouble(OSError):
+    """A storage does not answer, or fails; it may be gone in a moment, so it is tried again."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
 class StorageError(RunError):
     """A storage refuses: no credentials, no such bucket, no permission, no package for it."""

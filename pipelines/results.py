@@ -87,6 +87,10 @@ class ResultCache:
         self.store = store
         self._held: dict[tuple[str, str], Arrays] = {}
 
+    def has(self, stage: str, step: str) -> bool:
+        """Say whether a step is finished."""
+        return (stage, step) in self._held or self.store.exists(result_name(stage, step))
+
     def __call__(self, stage: str, step: str) -> Arrays:
         """Return the arrays of a finished step; they are read-only."""
         if (stage, step) not in self._held:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pipelines.address import check_secrets, is_inside, join, normalize
@@ -18,13 +19,19 @@ from pipelines.commit import (
     verify,
 )
 from pipelines.decided import DECIDING
-from pipelines.errors import AddressError, CorruptShardError, DataError, RunError
+from pipelines.errors import (
+    AddressError,
+    CorruptShardError,
+    DataError,
+    RunError,
+    StorageTrouble,
+)
 from pipelines.frame import Frame, narrow_columns
 from pipelines.graph import Workers, open_workers
 from pipelines.layout import SOURCE, Layer, Layout
 from pipelines.lock import epoch_of, locked
 from pipelines.recipe import Recipe
-from pipelines.results import result_name, save_result
+from pipelines.results import save_result
 from pipelines.source import open_source
 from pipelines.stage import Arrays, Context, Fit, Map, Reduce, Step
 from pipelines.state import (
@@ -36,8 +43,8 @@ from pipelines.state import (
     make_manifest,
     manifest_name,
 )
-from pipelines.store import ObjectStore, is_local
-from pipelines.work import Task, do_fit, do_map, do_reduce, forget_files, forget_jobs
+from pipelines.store import LocalStore, ObjectStore, Store, is_local
+from pipelines.work import Task, do_fit, do_map, do_reduce, forget_files, forget_jobs, lend
 
 if TYPE_CHECKING:
     from pipelines.report.model import Report
@@ -93,9 +100,10 @@ def open_run(recipe: Recipe, *, data: str, out: str) -> Run:
     source = open_source(data, columns=recipe.data.columns)
     run = Run(out, recipe, source)
     facts = run.describe()
-    if run.store.exists(RUN_FILE):
+    before = _read(run.store, RUN_FILE)
+    if before is not None:
         _check_same(run, facts)
-        if run.store.read_bytes(RUN_FILE) != dump(facts):
+        if before != dump(facts):
             # The same results, under another limit of bad rows: who goes on from the folder
             # alone shall find it.
             run.store.write_atomic(RUN_FILE, dump(facts))
@@ -114,6 +122,14 @@ def open_run(recipe: Recipe, *, data: str, out: str) -> Run:
         _check_same(run, facts)  # another process was faster
     _write_recipe(run)
     return run
+
+
+def _read(store: Store, name: str) -> bytes | None:
+    """Return a file, or None where there is none; one request, which looking first makes two."""
+    try:
+        return store.read_bytes(name)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def check_apart(data: str, out: str) -> None:
@@ -264,6 +280,7 @@ def run_stage(run: Run, name: str, pool: Workers, *, listen: Listener = silent) 
     began = time.monotonic()
     listen(Event(kind="stage", stage=name, n_items=run.source.n_items))
     forget_jobs(run.uri)
+    lend(run)
     layout = run.layout(before=name)
     ctx = run.context(name, layout)
     steps = list(entry.stage.steps(entry.config, ctx))
@@ -289,9 +306,10 @@ def _storage_error(run: Run, name: str, err: OSError) -> RunError:
             f"({err}); in {run.uri}. Finished shards are kept and nothing half-written is "
             "visible: make room and give the same command again"
         )
+    said = str(err) if isinstance(err, StorageTrouble) else f"{type(err).__name__}: {err}"
     return RunError(
         f"stage {name!r}: readable data in {run.source.uri} and a writable folder {run.uri} were "
-        f"expected, got {type(err).__name__}: {err}. Finished shards are kept; give the same "
+        f"expected, got {said}. Finished shards are kept; give the same "
         "command again when the storage answers"
     )
 
@@ -308,7 +326,7 @@ def _clean(run: Run, name: str) -> None:
         targets += [f"{folder}/{step}" for step in run.store.list(folder) if step not in kept]
     for target in targets:
         run.store.remove_tree(target)
-        if run.store.exists(target):
+        if isinstance(run.store, LocalStore) and run.store.exists(target):
             run.store.remove(target)
     # A killed process leaves what it was writing: shards, results, or a file of the run itself.
     written = {file["folder"] for file in _files(manifest)}
@@ -337,12 +355,17 @@ class _Driver:
     records: dict[str, dict[int, Record]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
+    @cached_property
+    def results(self) -> frozenset[str]:
+        """Names of the results that the stage had when it was begun."""
+        return frozenset(self.run.store.list(f"{self.entry.name}/_results"))
+
     def take(self, position: int, step: Step) -> None:
         """Do one step, or what is missing of it."""
         began = time.monotonic()
         if isinstance(step, Map):
             self._map(position, step)
-        elif not self.run.store.exists(result_name(self.entry.name, step.name)):
+        elif f"{step.name}.npz" not in self.results:
             if not step.when(self.ctx):
                 return
             if isinstance(step, Reduce):
@@ -489,9 +512,7 @@ class _Driver:
 
 
 def _note_timing(run: Run, name: str, seconds: float, steps: Mapping[str, float]) -> None:
-    timings: dict[str, Any] = {}
-    if run.store.exists(TIMINGS_FILE):
-        timings = json.loads(run.store.read_bytes(TIMINGS_FILE))
+    timings: dict[str, Any] = json.loads(_read(run.store, TIMINGS_FILE) or b"{}")
     timings[name] = {
         "seconds": round(seconds, 3),
         "steps": {step: round(value, 3) for step, value in steps.items()},
@@ -576,4 +597,5 @@ def frames(run: Run, reads: Sequence[str], *, before: str | None = None) -> Iter
             columns=columns,
             reads=tuple(reads),
             narrow=narrow,
+            recent=run.recent,
         )

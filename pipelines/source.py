@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.address import normalize
-from pipelines.errors import DataError, LabelopsError
+from pipelines.errors import DataError, LabelopsError, StorageTrouble
 from pipelines.store import Store, open_store
 
 KNOWN_COLUMNS = (
@@ -136,7 +136,8 @@ def _list_shards(uri: str) -> tuple[Store, list[str]]:
     except Exception as err:
         if isinstance(err, DataError):
             raise
-        said = str(err) if isinstance(err, LabelopsError) else f"{type(err).__name__}: {err}"
+        is_plain = isinstance(err, LabelopsError | StorageTrouble)
+        said = str(err) if is_plain else f"{type(err).__name__}: {err}"
         raise DataError(
             f"source: a readable folder of Parquet shards was expected at {uri}, got "
             f"{said}. Check the address, the credentials and the network"
@@ -171,9 +172,9 @@ def _walk(store: Store) -> list[str]:
 def _footer(store: Store, name: str) -> tuple[SourceShard, pa.Schema]:
     where = f"{name} in {store.uri}"
     try:
-        with pq.ParquetFile(store.open_read(name)) as file:
-            metadata, schema = file.metadata, file.schema_arrow
         size = store.size(name)
+        with pq.ParquetFile(store.open_read(name, size)) as file:
+            metadata, schema = file.metadata, file.schema_arrow
     except (OSError, pa.ArrowException) as err:
         raise DataError(
             f"source: a whole Parquet file was expected, got one that cannot be opened ({err}): "

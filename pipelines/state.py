@@ -15,6 +15,7 @@ import labelops
 from pipelines.commit import Record, dump, is_scratch
 from pipelines.errors import DataError, RecipeError, RunError
 from pipelines.layout import Layer, Layout, pack_schema, unpack_schema
+from pipelines.recent import Recent
 from pipelines.recipe import Recipe, files_of, parse_recipe
 from pipelines.registry import load_stage
 from pipelines.results import ArtifactCache, ResultCache
@@ -57,6 +58,10 @@ class Run:
         The resolved recipe.
     source
         The data set.
+
+    Attributes
+    ----------
+    recent : what was read through this object, and so verified, a moment ago.
     """
 
     def __init__(self, uri: str, recipe: Recipe, source: Source) -> None:
@@ -65,6 +70,9 @@ class Run:
         self.recipe = recipe
         self.source = source
         self.entries = resolve(recipe, source)
+        self.recent = Recent()
+        self._manifests: dict[str, dict[str, Any]] = {}
+        self._results = ResultCache(self.store)
 
     @cached_property
     def key(self) -> str:
@@ -86,10 +94,16 @@ class Run:
 
         A stage whose folder is gone was undone, whatever its manifest says.
         """
-        path = manifest_name(name)
-        if not self.store.exists(path) or not self.store.list(name):
-            return None
-        return _parse(self.store.read_bytes(path))
+        if name not in self._manifests:
+            try:
+                found = self.store.read_bytes(manifest_name(name))
+            except FileNotFoundError:
+                return None
+            if not self.store.list(name):
+                return None
+            # Nobody writes it again.
+            self._manifests[name] = _parse(found)
+        return self._manifests[name]
 
     def layout(self, before: str | None = None) -> Layout:
         """Return the layers of the finished stages that come before one (or of all)."""
@@ -110,12 +124,12 @@ class Run:
     def context(self, name: str, layout: Layout) -> Context:
         """Return what a stage's steps may know."""
         entry = self.entry(name)
-        results = ResultCache(self.store)
+        results = self._results
         types = layout.types(name)
         # `source` finds the classes; its own context holds what metadata or recipe say.
         names: Sequence[str] = self.source.class_names
         values: Sequence[int] = ()
-        if self.store.exists("source/_results/values.npz"):
+        if results.has("source", "values"):
             found = results("source", "values")
             names, values = found["names"].tolist(), found["values"].tolist()
         return Context(
@@ -328,12 +342,13 @@ def load_run(uri: str) -> Run:
         If the folder holds no run, or one of another version whose results could differ.
     """
     store = open_store(uri)
-    if not store.exists(RUN_FILE):
+    try:
+        facts = json.loads(store.read_bytes(RUN_FILE))
+    except (FileNotFoundError, NotADirectoryError) as err:
         raise RunError(
             f"run: the folder of a run (with {RUN_FILE}) was expected, got {store.uri}. Start one "
             "with: labelops run audit --data … --out …"
-        )
-    facts = json.loads(store.read_bytes(RUN_FILE))
+        ) from err
     recipe = parse_recipe(facts["recipe"], name="run", where=f"{store.uri}/{RUN_FILE}")
     source = Source(
         uri=facts["source"]["uri"],
@@ -357,9 +372,9 @@ class Job:
     steps: Sequence[Step]
 
 
-def load_job(uri: str, stage: str) -> Job:
-    """Open one stage of a run from the run folder alone."""
-    run = load_run(uri)
+def load_job(uri: str, stage: str, run: Run | None = None) -> Job:
+    """Open one stage of a run from the run folder alone, unless it is open already."""
+    run = load_run(uri) if run is None else run
     entry = run.entry(stage)
     ctx = run.context(stage, run.layout(before=stage))
     return Job(run.store, ctx, entry.stage.steps(entry.config, ctx))

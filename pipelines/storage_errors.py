@@ -5,7 +5,7 @@ import socket
 from collections.abc import Iterator
 
 from pipelines.address import redact, scheme_of
-from pipelines.errors import AddressError, LabelopsError, StorageError
+from pipelines.errors import AddressError, LabelopsError, StorageError, StorageTrouble
 
 LOGIC = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
 """What callers expect and handle: there is no such file, or there is one."""
@@ -88,11 +88,12 @@ def explain(err: Exception, where: str) -> Exception:
     A `StorageError` for what does not mend itself; an `OSError` for what may pass; the error as it
     is for what callers handle.
     """
-    if isinstance(err, LabelopsError):
+    if isinstance(err, LabelopsError | StorageTrouble):
         return err
     found = list(_chain(err))
     names = {type(e).__name__ for e in found} | {_code(e) for e in found}
     said = redact(str(err).strip() or type(err).__name__).splitlines()[0].rstrip(".")
+    number = getattr(err, "errno", None) or errno.EIO
     keys = KEYS.get(scheme_of(where), "FSSPEC_<PROTOCOL>_<KEY>")
     if isinstance(err, ImportError):
         return _no_package(where, said)
@@ -132,13 +133,17 @@ def explain(err: Exception, where: str) -> Exception:
     if names & OUT_OF_REACH or any(
         isinstance(e, ConnectionError | TimeoutError | socket.gaierror) for e in found
     ):
-        return ConnectionError(
+        return StorageTrouble(
+            number,
             f"storage: an answer was expected for {where}, none came ({said}). Check the address, "
-            "the name of the machine and the network"
+            "the name of the machine and the network",
         )
     if isinstance(err, OSError):
-        number = err.errno or errno.EIO
-        return OSError(number, f"storage: {where} was expected to be read or written, got: {said}")
+        return StorageTrouble(
+            number,
+            f"storage: {where} was expected to be read or written, got: {said}. It may be gone in "
+            "a moment",
+        )
     return StorageError(
         f"storage: an answer that can be understood was expected from {where}, got "
         f"{type(err).__name__}: {said}. Check the address and the settings of the storage"
@@ -147,7 +152,7 @@ def explain(err: Exception, where: str) -> Exception:
 
 def is_passing(err: Exception) -> bool:
     """Say whether an explained error may be gone in a moment."""
-    return isinstance(err, OSError) and not isinstance(err, LOGIC)
+    return isinstance(err, StorageTrouble)
 
 
 def _no_package(where: str, said: str) -> StorageError:

@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -40,6 +40,9 @@ HELD_BYTES = 1 << 23
 
 PATIENCE_S = 8.0
 """A storage that fails is asked again for so long, besides what its own library tries."""
+
+CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5, 20
+"""Longest waits for one answer of S3, which is asked up to three times."""
 
 TEMPS = ".tmp-objects"
 """Where objects in the making lie, if they cannot be put in their place at once."""
@@ -381,6 +384,7 @@ class ObjectStore(Store):
         self.uri = uri if uri.endswith("://") else normalize(uri)
         self.fs, self.root = _file_system(self.uri)
         self._uploads: dict[str, _Upload] = {}
+        self._listed: dict[str, Mapping[str, Any]] = {}
         # fsspec's storage in memory looks before it creates, and its readers share a position.
         self._one = MEMORY if self._is("memory") else contextlib.nullcontext()
 
@@ -418,11 +422,16 @@ class ObjectStore(Store):
 
     @override
     def size(self, name: str) -> int:
-        return self._ask(name, lambda: int(self.fs.size(self._path(name))))
+        return int(self._info(name)["size"])
 
     @override
     def read_bytes(self, name: str) -> bytes:
-        return self._ask(name, lambda: bytes(self.fs.cat_file(self._path(name))))
+        return self._ask(name, lambda: self._get(name))
+
+    def _get(self, name: str) -> bytes:
+        # s3fs asks for the size first, to read long objects in parts, unless it is told not to.
+        alone = {"max_concurrency": 1} if self._is("s3") else {}
+        return bytes(self.fs.cat_file(self._path(name), **alone))
 
     @override
     def open_read(self, name: str, size: int = 0) -> Any:
@@ -479,7 +488,7 @@ class ObjectStore(Store):
             if not is_conflict(err):
                 raise
             # An answer may get lost: what is there then is what this call put there.
-            return bool(bytes(self.fs.cat_file(self._path(name))) == data)
+            return self._get(name) == data
         return True
 
     @override
@@ -508,10 +517,18 @@ class ObjectStore(Store):
         return self._ask("", lambda: bool(self.fs.isfile(str(self.root))))
 
     def walk(self) -> builtins.list[str]:
-        """Return all names, also in folders in folders, sorted."""
+        """Return all names, also in folders in folders, sorted.
+
+        What the listing says of each is remembered for the next question about it.
+        """
         prefix = str(self.root).rstrip("/") + "/"
-        found = self._ask("", lambda: self.fs.find(self.root))
-        return sorted(str(path).removeprefix(prefix) for path in found)
+        found = self._ask("", lambda: self.fs.find(self.root, detail=True))
+        self._listed = {str(path).removeprefix(prefix): info for path, info in found.items()}
+        return sorted(self._listed)
+
+    def _info(self, name: str) -> Mapping[str, Any]:
+        found = self._listed.get(name)
+        return self._ask(name, lambda: self.fs.info(self._path(name))) if found is None else found
 
     @override
     def temporaries(self, folders: Iterable[str]) -> builtins.list[str]:
@@ -538,7 +555,8 @@ class ObjectStore(Store):
 
     @override
     def modified(self, name: str) -> str:
-        info = self._ask(name, lambda: self.fs.info(self._path(name)))
+        info = self._info(name)
+        self._listed.pop(name, None)
         known = (info.get(key) for key in ("ETag", "etag", "LastModified", "mtime", "created"))
         return str(next((value for value in known if value), ""))
 
@@ -568,8 +586,8 @@ def _file_system(uri: str) -> tuple[Any, str]:
         options["use_listings_cache"] = False
     if scheme == "s3" and "config_kwargs" not in fsspec.config.conf.get("s3", {}):
         options["config_kwargs"] = {
-            "connect_timeout": 5,
-            "read_timeout": 20,
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "read_timeout": READ_TIMEOUT_S,
             "retries": {"mode": "standard", "max_attempts": 3},
         }
     try:

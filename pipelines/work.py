@@ -23,7 +23,7 @@ from pipelines.lock import act_under
 from pipelines.recent import Recent
 from pipelines.results import artifact_name, save_result
 from pipelines.stage import Arrays, Fit, Map, Reduce, Step
-from pipelines.state import Job, load_job
+from pipelines.state import Job, Run, load_job
 from pipelines.store import LocalStore, Store
 
 
@@ -77,6 +77,9 @@ _recent = Recent()
 """What this process read or wrote in the run at work; another run reads, and verifies, again."""
 
 _jobs: dict[tuple[str, str, str, int], Job] = {}
+_own: dict[str, Run] = {}
+"""The run that this process drives."""
+
 _jobs_lock = threading.Lock()
 
 
@@ -85,7 +88,7 @@ def open_job(run: str, key: str, stage: str, fence: int = 0) -> Job:
     with _jobs_lock:
         job = _jobs.get((run, stage, key, fence))
         if job is None:
-            job = load_job(run, stage)
+            job = load_job(run, stage, _own.get(run))
             act_under(job.store, fence)
             _jobs[run, stage, key, fence] = job
         return job
@@ -96,6 +99,12 @@ def forget_jobs(run: str) -> None:
     with _jobs_lock:
         for name in [name for name in _jobs if name[0] == run]:
             del _jobs[name]
+        _own.clear()
+
+
+def lend(run: Run) -> None:
+    """Let tasks that are done in this process use the driver's run: what it read is not asked."""
+    _own[run.uri] = run
 
 
 def forget_files() -> None:

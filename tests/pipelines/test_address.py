@@ -27,8 +27,8 @@ HERE = os.getcwd()
         ("//data/x", "/data/x"),
         ("/data/./x/../y", "/data/y"),
         ("/data/x ", "/data/x "),
-        ("~", "/home/me"),
-        ("~/runs/", "/home/me/runs"),
+        ("~", "/house/me"),
+        ("~/runs/", "/house/me/runs"),
         ("./~", f"{HERE}/~"),
         ("/data/~/x", "/data/~/x"),
         ("/data/100%25", "/data/100%25"),
@@ -56,7 +56,7 @@ HERE = os.getcwd()
 def test_spellings__have_one_meaning(
     written: str, meant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("HOME", "/house/me")
     assert normalize(written) == meant
     assert normalize(meant) == meant
 
@@ -140,7 +140,7 @@ def test_secret_in_an_address__is_refused_without_being_repeated(address: str, s
         "ftp://me@host/x",
         "sftp://me@host/x",
         "abfs://box@account.dfs.core.windows.net/x",
-        "/data/me:you@home/x",
+        "/data/me:you@house/x",
         "tcp://127.0.0.1:8786",
         "https://host/x?page=2",
         "s3://bucket/token=3/part.parquet",

@@ -4,6 +4,7 @@ import threading
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,12 +13,16 @@ from fsspec.implementations.memory import MemoryFileSystem
 import pipelines.registry
 import pipelines.run
 from pipelines.bags.table import open_table
+from pipelines.commit import commit_shard, load_record, record_name, verify
 from pipelines.errors import DataError
-from pipelines.recipe import parse_recipe
+from pipelines.frame import Frame
+from pipelines.recipe import load_recipe, parse_recipe
 from pipelines.source import open_source
+from pipelines.stage import Map, Output
 from pipelines.state import load_run
 from pipelines.store import ObjectStore
-from tests.datasets import blobs, even, write_shards
+from tests.datasets import blobs, even, vectors, write_shards
+from tests.pipelines.conftest import Requests
 from tests.toy import RECIPE
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -116,3 +121,79 @@ def test_table_of_bags__without_credentials_is_said_to_be_unreadable() -> None:
     fsspec.register_implementation("locked", Locked, clobber=True)
     with pytest.raises(DataError, match=r"Unable to locate credentials.*into the environment"):
         open_table("locked://bags.parquet")
+
+
+def test_audit_of_eight_small_shards__asks_the_storage_sixty_times_a_shard_at_most(
+    bucket: str, requests: Requests, tmp_path: Path
+) -> None:
+    # Copies and questions whether there is something are what made it 264.
+    data = blobs(400)
+    probs = np.random.default_rng(0).dirichlet(np.ones(4), 400).astype(np.float32)
+    upload(
+        write_shards(
+            tmp_path / "src", data.append_column("pred_probs", vectors(probs)), even(400, 8)
+        ),
+        f"{bucket}/eight",
+    )
+    requests.clear()
+    pipelines.run.run(load_recipe("audit"), data=f"{bucket}/eight", out=f"{bucket}/asked")
+    kinds = requests.kinds()
+    assert kinds["COPY"] == 0
+    assert kinds["HEAD"] <= 3 * 8
+    assert sum(kinds.values()) <= 60 * 8, kinds
+
+
+def test_file_too_long_for_one_request__is_the_same_and_leaves_no_temporary(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(pipelines.registry.STAGES, "toy", "tests.toy:STAGE")
+    monkeypatch.setattr(pipelines.run, "finish", lambda run, listen=None: "none")
+    monkeypatch.setattr("pipelines.store.HELD_BYTES", 1000)
+    data = write_shards(tmp_path / "src", blobs(), even(240, 3))
+    recipe = parse_recipe(RECIPE, name="toy")
+    for out in (str(tmp_path / "out"), f"{bucket}/long", "memory://long"):
+        pipelines.run.run(recipe, data=str(data), out=out)
+    for uri in (f"{bucket}/long", "memory://long"):
+        store = ObjectStore(uri)
+        for path in sorted((tmp_path / "out").rglob("part-*")):
+            name = path.relative_to(tmp_path / "out").as_posix()
+            assert store.read_bytes(name) == path.read_bytes(), name
+        assert store.list(".tmp-objects") == []
+    fsspec.filesystem("memory").store.clear()
+
+
+@pytest.mark.parametrize("place", ["s3", "memory"])
+def test_six_racing_workers__one_commit_wins_and_its_files_are_whole(
+    bucket: str, place: str
+) -> None:
+    store = ObjectStore(f"{bucket}/six" if place == "s3" else "memory://six")
+    outputs = {
+        folder: Output(schema=pa.schema([("x", pa.float64())])) for folder in ("race", "more")
+    }
+    step = Map(name="race", reads=[], writes=outputs, apply=lambda frame, ctx: {})
+    for shard in range(8):
+        barrier = threading.Barrier(6)
+
+        def work(worker: int, shard: int = shard, barrier: threading.Barrier = barrier) -> None:
+            frame = Frame(index=shard, label="s", n=9, files={}, columns={}, reads=[])
+            # Not deterministic on purpose: every worker would write other files.
+            table = pa.table({"x": np.random.default_rng(worker).normal(size=9)})
+            barrier.wait()
+            commit_shard(
+                store,
+                stage="race",
+                step=step,
+                frame=frame,
+                tables={"race": table, "more": table},
+                item_ids=lambda: pa.nulls(9),
+                source_rows=lambda: np.arange(9),
+            )
+
+        threads = [threading.Thread(target=work, args=(w,)) for w in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        record = load_record(store, record_name("race", "race", shard))
+        verify(store, record)
+    assert store.list(".tmp-objects") == []
