@@ -164,11 +164,15 @@ def _check_usage(settings: list[str] | None, workers: int | None, cluster: str |
             "give the number of local workers or the address of a cluster, not both",
             param_hint="--workers",
         )
-    if cluster is not None and not cluster.startswith(("tcp://", "tls://")):
-        raise typer.BadParameter(
-            f"tcp://host:port or tls://host:port was expected, got {cluster!r}",
-            param_hint="--cluster",
-        )
+    if cluster is not None:
+        from pipelines.errors import RunError
+        from pipelines.graph import check_address
+
+        try:
+            check_address(cluster)
+        except RunError as err:
+            text = str(err).removeprefix("cluster: ")
+            raise typer.BadParameter(text, param_hint="--cluster") from err
 
 
 def _check_addresses(addresses: dict[str, str]) -> None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from flows.progress import watch
+from flows.proxies import past_proxies
 from flows.server import (
     EmbeddedServer,
     check_api,
@@ -128,7 +129,8 @@ def prefect_api() -> Iterator[None]:
     url = configured_api()
     with contextlib.ExitStack() as stack:
         server = None
-        settings = quiet(os.environ)
+        settings: dict[str, str | None] = {**quiet(os.environ)}
+        stack.enter_context(environment(past_proxies(url, os.environ)))
         if url is None:
             print("labelops: starting a Prefect server for this run …", file=sys.stderr, flush=True)
             server = stack.enter_context(EmbeddedServer(template=default_template()))

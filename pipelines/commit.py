@@ -183,7 +183,10 @@ class ShardWriter:
             return None
         if len(self._written) == 1:
             return self._written[0]
-        return pa.concat_tables([self.output.schema.empty_table(), *self._written])
+        schema = self.output.schema
+        # Not `empty_table`, which cannot be made of all extension types.
+        empty = pa.table([pa.chunked_array([], kind) for kind in schema.types], schema=schema)
+        return pa.concat_tables([empty, *self._written])
 
     def close(self) -> Record:
         """Finish the file and return what the commit record says of it."""
@@ -216,6 +219,7 @@ def commit_shard(
     item_ids: Callable[[], pa.Array],
     source_rows: Callable[[], np.ndarray],
     recent: Recent | None = None,
+    code: str = "",
     crash: Crash = no_crash,
 ) -> Record:
     """Write a shard's output tables and commit them together.
@@ -262,6 +266,7 @@ def commit_shard(
         "files": files,
         "rejected": list(rejected),
         "reasons": _counts(rejected.values()),
+        "code": code,
     }
     crash("hashed")
     for file in files:
@@ -322,6 +327,14 @@ def roll_forward(store: Store, record: Record, *, crash: Crash = no_crash) -> No
         if file["temp"] != file["name"] and store.exists(file["temp"]):
             store.publish(file["temp"], file["name"])
             crash("renaming")
+
+
+def withdraw(store: Store, name: str, record: Record) -> None:
+    """Undo a commit: its shard is made again."""
+    store.remove(name)
+    for file in record["files"]:
+        store.remove(file["temp"])
+        store.remove(file["name"])
 
 
 def verify(store: Store, record: Record) -> None:

@@ -25,6 +25,10 @@ class CorruptShardError(LabelopsError):
     """A file differs from what was committed."""
 
 
+class SourceChangedError(DataError):
+    """A file of the source is not what it was when the run began."""
+
+
 class LockedError(RunError):
     """Another run is at work in the same folder."""
 
@@ -42,3 +46,7 @@ class StorageTrouble(OSError):
 
 class StorageError(RunError):
     """A storage refuses: no credentials, no such bucket, no permission, no package for it."""
+
+
+class OtherCodeError(RunError):
+    """A worker has other code than the run that it works for."""

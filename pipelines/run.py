@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,22 +18,25 @@ from pipelines.commit import (
     record_name,
     roll_forward,
     verify,
+    withdraw,
 )
 from pipelines.decided import DECIDING
 from pipelines.errors import (
     AddressError,
     CorruptShardError,
     DataError,
+    OtherCodeError,
     RunError,
     StorageTrouble,
 )
-from pipelines.frame import Frame, narrow_columns
+from pipelines.frame import BLOCKS_FILE, Frame, narrow_columns, verify_foreign
 from pipelines.graph import Workers, open_workers
+from pipelines.identity import code, differences
 from pipelines.layout import SOURCE, Layer, Layout
 from pipelines.lock import epoch_of, locked
 from pipelines.recipe import Recipe
 from pipelines.results import save_result
-from pipelines.source import open_source
+from pipelines.source import READERS, open_source
 from pipelines.stage import Arrays, Context, Fit, Map, Reduce, Step
 from pipelines.state import (
     RECIPE_FILE,
@@ -49,6 +53,9 @@ from pipelines.work import Task, do_fit, do_map, do_reduce, forget_files, forget
 if TYPE_CHECKING:
     from pipelines.report.model import Report
 
+PRODUCT = "dataset"
+"""The stage before which the source is looked at once more."""
+
 TIMINGS_FILE = "timings.json"
 SUMMARY_FILE = "summary.json"
 GROUPS_PER_WORKER = 4
@@ -61,10 +68,13 @@ class Event:
 
     Attributes
     ----------
-    kind : "stage", "skipped", "step", "shard", "done" or "kept" (was finished before).
+    kind : "read" (a file of the source was fingerprinted), "notice" (something was left out,
+        guessed or merged), "stage", "skipped", "step", "shard", "done" or "kept" (was finished
+        before).
     stage, step : which.
     n_items : items of the step (kind "step"), or items just done (kind "shard").
     n_shards : number of shards to do in the step.
+    n_bytes : bytes just read (kind "read").
     seconds : time taken, where it is known.
     detail : a sentence for people.
     """
@@ -74,6 +84,7 @@ class Event:
     step: str = ""
     n_items: int = 0
     n_shards: int = 0
+    n_bytes: int = 0
     seconds: float = 0.0
     detail: str = ""
 
@@ -85,7 +96,7 @@ def silent(event: Event) -> None:
     """Ignore an event."""
 
 
-def open_run(recipe: Recipe, *, data: str, out: str) -> Run:
+def open_run(recipe: Recipe, *, data: str, out: str, listen: Listener = silent) -> Run:
     """Check a recipe against a data set and make (or find again) its folder.
 
     Raises
@@ -97,7 +108,16 @@ def open_run(recipe: Recipe, *, data: str, out: str) -> Run:
     """
     forget_files()
     check_apart(data, out)
-    source = open_source(data, columns=recipe.data.columns)
+    source = open_source(
+        data,
+        columns=recipe.data.columns,
+        splits=recipe.data.splits,
+        tell=lambda shard: listen(
+            Event(kind="read", stage="source", n_bytes=shard.bytes, detail=shard.name)
+        ),
+    )
+    for notice in source.notices:
+        listen(Event(kind="notice", stage="source", detail=notice))
     run = Run(out, recipe, source)
     facts = run.describe()
     before = _read(run.store, RUN_FILE)
@@ -108,6 +128,7 @@ def open_run(recipe: Recipe, *, data: str, out: str) -> Run:
             # alone shall find it.
             run.store.write_atomic(RUN_FILE, dump(facts))
             run.store.remove(RECIPE_FILE)
+        _write_blocks(run)
         _write_recipe(run)
         return run
     if isinstance(run.store, ObjectStore) and run.store.is_file():
@@ -120,6 +141,7 @@ def open_run(recipe: Recipe, *, data: str, out: str) -> Run:
         )
     if not run.store.create_if_absent(RUN_FILE, dump(facts)):
         _check_same(run, facts)  # another process was faster
+    _write_blocks(run)
     _write_recipe(run)
     return run
 
@@ -173,6 +195,13 @@ def data_of(run: Run) -> str:
     if len(shards) == 1 and "/" not in shards[0].name:
         return join(run.source.uri, shards[0].name)
     return run.source.uri
+
+
+def _write_blocks(run: Run) -> None:
+    """Leave the hashes of the source's content where workers find them."""
+    data = b"".join(blocks.astype("<u8").tobytes() for blocks in run.source.blocks)
+    if _read(run.store, BLOCKS_FILE) != data:
+        run.store.write_atomic(BLOCKS_FILE, data)
 
 
 def _write_recipe(run: Run) -> None:
@@ -235,7 +264,7 @@ def run(
     URI of the report.
     """
     check_secrets(cluster, "--cluster")
-    opened = open_run(recipe, data=data, out=out)
+    opened = open_run(recipe, data=data, out=out, listen=listen)
     with locked(opened.store), open_workers(workers=workers, cluster=cluster) as pool:
         for entry in opened.entries:
             run_stage(opened, entry.name, pool, listen=listen)
@@ -282,21 +311,41 @@ def run_stage(run: Run, name: str, pool: Workers, *, listen: Listener = silent) 
     forget_jobs(run.uri)
     lend(run)
     layout = run.layout(before=name)
+    if name.partition("@")[0] == PRODUCT:
+        check_unchanged(run)
     ctx = run.context(name, layout)
     steps = list(entry.stage.steps(entry.config, ctx))
     driver = _Driver(run, entry, ctx, steps, layout, pool, listen)
     try:
         for position, step in enumerate(steps):
             driver.take(position, step)
-        manifest_bytes = make_manifest(entry, steps, driver.records)
+        manifest_bytes = make_manifest(entry, steps, driver.records, driver.notices)
         run.store.sync(sorted(file["name"] for file in _files(json.loads(manifest_bytes))))
         run.store.write_atomic(manifest_name(name), manifest_bytes)
+        run.remember(name, manifest_bytes)
     except OSError as err:
         raise _storage_error(run, name, err) from err
     _clean(run, name)
     seconds = time.monotonic() - began
     _note_timing(run, name, seconds, driver.seconds)
     listen(Event(kind="done", stage=name, n_items=run.source.n_items, seconds=seconds))
+
+
+def check_unchanged(run: Run) -> None:
+    """Check once more that every file of the source is what it was when the run began.
+
+    Early, before a product is written; what is read for it is compared with its fingerprint anyway.
+
+    Raises
+    ------
+    SourceChangedError
+        If one is not.
+    """
+    layout = Layout(run.source, run.uri)
+
+    refs = [layout.files(shard, {SOURCE})[SOURCE] for shard in range(len(run.source.shards))]
+    with ThreadPoolExecutor(READERS) as pool:
+        list(pool.map(verify_foreign, refs))
 
 
 def _storage_error(run: Run, name: str, err: OSError) -> RunError:
@@ -354,15 +403,25 @@ class _Driver:
     listen: Listener
     records: dict[str, dict[int, Record]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
 
     @cached_property
     def results(self) -> frozenset[str]:
         """Names of the results that the stage had when it was begun."""
+        if self.is_new:
+            return frozenset()
         return frozenset(self.run.store.list(f"{self.entry.name}/_results"))
+
+    @cached_property
+    def is_new(self) -> bool:
+        """Whether nothing of the stage was there when it was begun."""
+        return not self.run.store.list(self.entry.name)
 
     def take(self, position: int, step: Step) -> None:
         """Do one step, or what is missing of it."""
         began = time.monotonic()
+        # Asked before the first step, which leaves something.
+        _ = self.is_new, self.results
         if isinstance(step, Map):
             self._map(position, step)
         elif f"{step.name}.npz" not in self.results:
@@ -372,7 +431,16 @@ class _Driver:
                 self._reduce(position, step)
             else:
                 self._fit(position, step)
+        if not isinstance(step, Map):
+            self._tell(step)
         self.seconds[step.name] = time.monotonic() - began
+
+    def _tell(self, step: Step) -> None:
+        """Say what a step left out, guessed or merged."""
+        said = self.ctx.own(step.name).get("notices")
+        for notice in [] if said is None else said.tolist():
+            self.notices.append(notice)
+            self.listen(Event(kind="notice", stage=self.entry.name, detail=notice))
 
     def _map(self, position: int, step: Map) -> None:
         if not step.when(self.ctx):
@@ -383,6 +451,7 @@ class _Driver:
         self._announce(step, tasks)
         for record in self.pool.map(do_map, tasks, gpu=self.entry.stage.gpu):
             seconds = record.pop("seconds")
+            self._check_code(step, record)
             records[record["shard"]] = record
             n = record["rows"] + len(record["rejected"])
             self._shard_done(step, n, seconds, record["source"])
@@ -405,6 +474,8 @@ class _Driver:
         disk yet) is made again: the same bytes come out.
         """
         store, records = self.run.store, {}
+        if self.is_new:
+            return {}
         for leaf in store.list(f"{self.entry.name}/_commits/{step.name}"):
             if leaf.startswith("."):
                 continue
@@ -415,6 +486,10 @@ class _Driver:
             except ValueError:
                 store.remove(name)
                 continue
+            if record.pop("code", "") != code():
+                # Of a worker that was not to be trusted, or of a version from before an update.
+                withdraw(store, name, record)
+                continue
             roll_forward(store, record)
             try:
                 verify(store, record)
@@ -423,6 +498,19 @@ class _Driver:
                 continue
             records[shard] = record
         return records
+
+    def _check_code(self, step: Step, record: Record) -> None:
+        """Refuse a shard that somebody with other code has committed before our worker could."""
+        found = record.pop("code", "")
+        if found != code():
+            shard = record["shard"]
+            withdraw(self.run.store, record_name(self.entry.name, step.name, shard), record)
+            raise OtherCodeError(
+                f"stage {self.entry.name!r}, step {step.name!r}, shard {shard} "
+                f"({record['source']}): the code of this run was expected, it was committed by a "
+                f"worker that has {differences(code(), found)}. Its shard is not used: end that "
+                "worker and give the same command again"
+            )
 
     def _check_rejects(self) -> None:
         """Stop when more rows than allowed were bad, over all stages so far."""
@@ -505,6 +593,7 @@ class _Driver:
                 ids=ids,
                 source_rows=files[SOURCE],
                 fence=epoch_of(self.run.store),
+                code=code(),
             )
             for shard in shards
             for files in [self.layout.files(shard, folders)]

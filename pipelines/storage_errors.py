@@ -92,7 +92,8 @@ def explain(err: Exception, where: str) -> Exception:
         return err
     found = list(_chain(err))
     names = {type(e).__name__ for e in found} | {_code(e) for e in found}
-    said = redact(str(err).strip() or type(err).__name__).splitlines()[0].rstrip(".")
+    text = str(getattr(err, "strerror", None) or err).strip() or type(err).__name__
+    said = redact(text).splitlines()[0].rstrip(".")
     number = getattr(err, "errno", None) or errno.EIO
     keys = KEYS.get(scheme_of(where), "FSSPEC_<PROTOCOL>_<KEY>")
     if isinstance(err, ImportError):

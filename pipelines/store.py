@@ -77,6 +77,10 @@ class Store(ABC):
         """Return a whole file."""
 
     @abstractmethod
+    def read_range(self, name: str, start: int, n_bytes: int) -> bytes:
+        """Return some bytes of a file."""
+
+    @abstractmethod
     def open_read(self, name: str, size: int = 0) -> Any:
         """Return what pyarrow opens for reading: a local path, or an open file.
 
@@ -237,6 +241,12 @@ class LocalStore(Store):
     def read_bytes(self, name: str) -> bytes:
         with open(self._path(name), "rb") as file:
             return file.read()
+
+    @override
+    def read_range(self, name: str, start: int, n_bytes: int) -> bytes:
+        with open(self._path(name), "rb") as file:
+            file.seek(start)
+            return file.read(n_bytes)
 
     @override
     def open_read(self, name: str, size: int = 0) -> Any:
@@ -434,11 +444,39 @@ class ObjectStore(Store):
         return bytes(self.fs.cat_file(self._path(name), **alone))
 
     @override
+    def read_range(self, name: str, start: int, n_bytes: int) -> bytes:
+        end = start + n_bytes
+        return self._ask(
+            name, lambda: bytes(self.fs.cat_file(self._path(name), start=start, end=end))
+        )
+
+    @override
     def open_read(self, name: str, size: int = 0) -> Any:
         if 0 < size <= HELD_BYTES or self._is("memory"):
             return io.BytesIO(self.read_bytes(name))
         known = {"size": size} if size and self._is("s3") else {}
         return self._ask(name, lambda: self.fs.open(self._path(name), "rb", **known))
+
+    def read_version(self, name: str, tag: str) -> bytes | None:
+        """Return an object of S3 if it still has an entity tag, which is asked with it."""
+        from fsspec.asyn import sync
+
+        bucket, key, _ = self.fs.split_path(self._path(name))
+
+        async def get() -> bytes:
+            answer = await self.fs._call_s3("get_object", Bucket=bucket, Key=key, IfMatch=tag)
+            async with answer["Body"] as body:
+                return bytes(await body.read())
+
+        def ask() -> bytes | None:
+            try:
+                return bytes(sync(self.fs.loop, get))
+            except OSError as err:
+                if is_conflict(err):
+                    return None
+                raise
+
+        return self._ask(name, ask)
 
     @override
     def open_temp(self, name: str, digest: Digest = hashlib.sha256) -> TempFile:
@@ -570,6 +608,11 @@ class ObjectStore(Store):
     @override
     def local_path(self, name: str) -> Path | None:
         return None
+
+    @property
+    def is_s3(self) -> bool:
+        """Whether it speaks the protocol of S3."""
+        return self._is("s3")
 
     def _is(self, scheme: str) -> bool:
         return SAME.get(scheme_of(self.uri), scheme_of(self.uri)) == scheme

@@ -4,12 +4,14 @@ A task holds names and numbers only. The worker finds stage, settings and finish
 run folder by itself and keeps them for its next task.
 """
 
+import contextlib
 import os
 import shutil
+import socket
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +19,9 @@ import pyarrow as pa
 
 from pipelines.canonical import Items, sort_items
 from pipelines.commit import Crash, Record, commit_shard, no_crash
-from pipelines.errors import LabelopsError, RunError
+from pipelines.errors import LabelopsError, OtherCodeError, RunError
 from pipelines.frame import ColumnRef, FileRef, Frame, narrow_columns
+from pipelines.identity import code, differences
 from pipelines.lock import act_under
 from pipelines.recent import Recent
 from pipelines.results import artifact_name, save_result
@@ -42,6 +45,7 @@ class Task:
     reads, types : the columns that the step declared, and their types.
     ids : where item_id and the files it needs lie, for the quarantine.
     fence : epoch of the run that it is done for, on an object store; see `pipelines.lock`.
+    code : the driver's code, see `pipelines.identity`.
     """
 
     run: str
@@ -57,6 +61,7 @@ class Task:
     types: Mapping[str, pa.DataType]
     ids: ColumnRef | None
     source_rows: FileRef
+    code: str
     fence: int = 0
 
     def frame(self) -> Frame:
@@ -83,14 +88,27 @@ _own: dict[str, Run] = {}
 _jobs_lock = threading.Lock()
 
 
-def open_job(run: str, key: str, stage: str, fence: int = 0) -> Job:
-    """Return a stage's job, opened at its first task in this process."""
+def open_job(task: Task) -> Job:
+    """Return the job of a task's stage, opened at its first task in this process.
+
+    Raises
+    ------
+    OtherCodeError
+        If this process would compute with other code than the driver.
+    """
+    # A driver of an earlier version sends tasks without it.
+    if (sent := getattr(task, "code", "")) != code():
+        raise OtherCodeError(
+            f"worker {os.getpid()} on {socket.gethostname()}: the code of the run was expected, "
+            f"its driver has {differences(code(), sent)}. Install the same on all and restart them"
+        )
     with _jobs_lock:
-        job = _jobs.get((run, stage, key, fence))
+        name = (task.run, task.stage, task.key, task.fence)
+        job = _jobs.get(name)
         if job is None:
-            job = load_job(run, stage, _own.get(run))
-            act_under(job.store, fence)
-            _jobs[run, stage, key, fence] = job
+            job = load_job(task.run, task.stage, _own.get(task.run))
+            act_under(job.store, task.fence)
+            _jobs[name] = job
         return job
 
 
@@ -114,12 +132,12 @@ def forget_files() -> None:
 
 def do_map(task: Task, crash: Crash = no_crash) -> Record:
     """Apply a map step to a shard and commit what comes out."""
-    job = open_job(task.run, task.key, task.stage, task.fence)
+    job = open_job(task)
     step = job.steps[task.position]
     assert isinstance(step, Map)
     frame = task.frame()
     began = time.monotonic()
-    try:
+    with _explained(task, step):
         record = commit_shard(
             job.store,
             stage=task.stage,
@@ -129,21 +147,24 @@ def do_map(task: Task, crash: Crash = no_crash) -> Record:
             item_ids=lambda: _ids(task),
             source_rows=lambda: _source_rows(task),
             recent=_recent,
+            code=task.code,
             crash=crash,
         )
-    except Exception as err:
-        raise _explained(err, task, step) from err
     return {**record, "seconds": time.monotonic() - began}
 
 
-def _explained(err: Exception, task: Task, step: Step) -> Exception:
+@contextlib.contextmanager
+def _explained(task: Task, step: Step) -> Iterator[None]:
     """Say where an error of the mathematics happened; errors of the machine go on as they are."""
-    if isinstance(err, LabelopsError | OSError | MemoryError):
-        return err
-    return RunError(
-        f"stage {task.stage!r}, step {step.name!r}, shard {task.shard} ({task.label}): "
-        f"{type(err).__name__}: {err}"
-    )
+    try:
+        yield
+    except (LabelopsError, OSError, MemoryError):
+        raise
+    except Exception as err:
+        raise RunError(
+            f"stage {task.stage!r}, step {step.name!r}, shard {task.shard} ({task.label}): "
+            f"{type(err).__name__}: {err}"
+        ) from err
 
 
 def _ids(task: Task) -> pa.Array:
@@ -167,16 +188,14 @@ def _source_rows(task: Task) -> np.ndarray:
 
 def do_reduce(tasks: Sequence[Task]) -> tuple[int, Arrays]:
     """Summarise some shards and merge them; returns the number of items with the summary."""
-    job = open_job(tasks[0].run, tasks[0].key, tasks[0].stage, tasks[0].fence)
+    job = open_job(tasks[0])
     step = job.steps[tasks[0].position]
     assert isinstance(step, Reduce)
     merged: Arrays | None = None
     for task in tasks:
-        try:
+        with _explained(task, step):
             summary = step.summarize(task.frame(), job.ctx)
             merged = summary if merged is None else step.merge(merged, summary)
-        except Exception as err:
-            raise _explained(err, task, step) from err
     assert merged is not None
     return sum(task.n for task in tasks), merged
 
@@ -184,7 +203,7 @@ def do_reduce(tasks: Sequence[Task]) -> tuple[int, Arrays]:
 def do_fit(tasks: Sequence[Task]) -> int:
     """Sort all items canonically, fit, and write the artefact; returns the number of items."""
     first = tasks[0]
-    job = open_job(first.run, first.key, first.stage, first.fence)
+    job = open_job(first)
     step = job.steps[first.position]
     assert isinstance(step, Fit)
     with tempfile.TemporaryDirectory(
@@ -194,10 +213,8 @@ def do_fit(tasks: Sequence[Task]) -> int:
         os.mkdir(items_folder)
         os.mkdir(out)
         items = _items(tasks, items_folder)
-        try:
+        with _explained(first, step):
             result = step.fit(items, job.ctx, out)
-        except Exception as err:
-            raise _explained(err, first, step) from err
         for name in sorted(os.listdir(out)):
             _keep_artifact(job.store, artifact_name(first.stage, step.name, name), out, name)
         # The result is the commit point: artefacts without it are written again.

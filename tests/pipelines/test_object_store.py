@@ -137,7 +137,9 @@ def test_audit_of_eight_small_shards__asks_the_storage_sixty_times_a_shard_at_mo
     )
     requests.clear()
     pipelines.run.run(load_recipe("audit"), data=f"{bucket}/eight", out=f"{bucket}/asked")
-    kinds = requests.kinds()
+    # How often the lease is looked at depends on how long the run takes.
+    lease = [request for request in requests if "/.lock-epochs" in request.path]
+    kinds = requests.kinds() - Requests(lease).kinds()
     assert kinds["COPY"] == 0
     assert kinds["HEAD"] <= 3 * 8
     assert sum(kinds.values()) <= 60 * 8, kinds

@@ -1,5 +1,6 @@
 """What a storage refuses is said plainly, soon, and as nobody's fault but whose it is."""
 
+import gc
 import http.server
 import os
 import random
@@ -23,7 +24,11 @@ from pipelines.store import ObjectStore
 from tests.datasets import blobs, even, write_shards
 from tests.toy import RECIPE
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    # Sessions with servers that are gone cannot take leave of them.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -109,6 +114,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     s3fs.S3FileSystem.clear_instance_cache()
     yield
     s3fs.S3FileSystem.clear_instance_cache()
+    gc.collect()
 
 
 @pytest.mark.usefixtures("keys")
