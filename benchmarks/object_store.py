@@ -1,12 +1,13 @@
 """How often an object store is asked during an audit from and to it, by kind of request.
 
-    python benchmarks/requests.py [--shards 8] [--rows 400]
+    python benchmarks/object_store.py [--shards 8] [--rows 400]
 
 The storage is a local S3 server; what is counted does not depend on how fast it is.
 """
 
 import argparse
 import io
+import logging
 import os
 import tempfile
 from collections import Counter
@@ -22,6 +23,7 @@ def counted_server() -> tuple[Any, Counter[str]]:
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     kinds: Counter[str] = Counter()
     real = DomainDispatcherApplication.__call__
 
