@@ -2,10 +2,11 @@
 
 import io
 import os
+import shutil
 import tempfile
 import threading
+import weakref
 import zipfile
-from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,7 @@ class ArtifactCache:
     def __init__(self, store: Store, stage: str) -> None:
         self.store = store
         self.stage = stage
-        self._folder: Any = None
+        self._folder: str | None = None
         self._lock = threading.Lock()
 
     def __call__(self, step: str, name: str) -> str:
@@ -72,8 +73,9 @@ class ArtifactCache:
             return str(local)
         with self._lock:
             if self._folder is None:
-                self._folder = tempfile.TemporaryDirectory(prefix="labelops-")
-            path = os.path.join(self._folder.name, f"{step}-{name}")
+                self._folder = tempfile.mkdtemp(prefix="labelops-")
+                weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+            path = os.path.join(self._folder, f"{step}-{name}")
             if not os.path.exists(path):
                 with open(path, "wb") as file:
                     file.write(self.store.read_bytes(target))

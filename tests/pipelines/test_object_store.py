@@ -141,7 +141,7 @@ def test_audit_of_eight_small_shards__asks_the_storage_sixty_times_a_shard_at_mo
     lease = [request for request in requests if "/.lock-epochs" in request.path]
     kinds = requests.kinds() - Requests(lease).kinds()
     assert kinds["COPY"] == 0
-    assert kinds["HEAD"] <= 3 * 8
+    assert kinds["HEAD"] <= 4 * 8
     assert sum(kinds.values()) <= 60 * 8, kinds
 
 
