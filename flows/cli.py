@@ -72,9 +72,9 @@ def run(
     """
     _check_usage(settings, workers, cluster)
     _check_addresses({"--data": data, "--out": out})
-    from flows.start import start
-
     with _stoppable():
+        from flows.start import start
+
         print(
             start(
                 recipe,
@@ -112,20 +112,34 @@ def resume(
     """Go on with a run from its folder alone."""
     _check_usage(None, workers, cluster)
     _check_addresses({"folder": folder})
-    from flows.start import again
-
     with _stoppable():
+        from flows.start import again
+
         print(again(folder, workers=workers, cluster=cluster, prefect=prefect))
 
 
 @app.command()
 def report(folder: Folder) -> None:
-    """Write the report of a finished run again."""
+    """Write the report of a finished run again, once its files are verified."""
     _check_addresses({"folder": folder})
-    from pipelines.run import finish
-    from pipelines.state import load_run
+    from pipelines.run import report_again
 
-    print(finish(load_run(folder)))
+    print(report_again(folder))
+
+
+@app.command()
+def verify(folder: Folder) -> None:
+    """Check that every file of a run is what was written, and that no item is lost.
+
+    Says what is damaged and how to make it again; the exit status is 1 then.
+    """
+    _check_addresses({"folder": folder})
+    from pipelines.verify import verify_run
+
+    found = verify_run(folder)
+    print(found.text())
+    if found.damage:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -85,12 +85,11 @@ def again(
 ) -> str:
     """Go on with the run in a folder, from what that folder says alone; see `start`."""
     from pipelines.run import data_of
-    from pipelines.state import RECIPE_FILE, load_run
+    from pipelines.state import RECIPE_FILE, keep_recipe, load_run
 
     run = load_run(folder)
-    if not run.store.exists(RECIPE_FILE):
-        # The run was stopped before it had written it; `run.json` holds it, too.
-        run.store.write_atomic(RECIPE_FILE, run.recipe.to_toml().encode())
+    # The run may have been stopped before it had written it; `run.json` holds it, too.
+    keep_recipe(run)
     return start(
         join(run.uri, RECIPE_FILE),
         data=data_of(run),

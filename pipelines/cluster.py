@@ -5,16 +5,21 @@ TLS only, with certificates that exist in the memory of this run's processes and
 """
 
 import contextlib
+import fcntl
+import glob
 import logging
 import os
 import queue
 import shutil
 import signal
 import tempfile
+import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from multiprocessing import resource_tracker
+from typing import Any, ClassVar, TypeVar
 
 from distributed import Client, KilledWorker, Nanny, Scheduler, Security, Worker, get_worker
 from distributed.deploy.spec import SpecCluster
@@ -38,6 +43,8 @@ START_S = 120.0
 
 WORKERS_S = 60.0
 """Longest wait for a first worker, and for another one when all have gone."""
+
+SPILL = "labelops-dask-"
 
 KEPT = "Finished shards are kept"
 
@@ -347,6 +354,16 @@ class LocalWorker(Worker):
         """Start none."""
 
 
+class _Cluster(SpecCluster):
+    """A cluster that is not closed again when the process ends.
+
+    Interrupted while it starts, it cannot be; its processes end with their owner in any case.
+    """
+
+    # Dask closes those that it finds in the list of the class above.
+    _instances: ClassVar[weakref.WeakSet[SpecCluster]] = weakref.WeakSet()
+
+
 @contextlib.contextmanager
 def local_cluster(n_workers: int) -> Iterator[str]:
     """Run a cluster on this machine for a while; gives its address.
@@ -358,56 +375,118 @@ def local_cluster(n_workers: int) -> Iterator[str]:
     """
     security = Security.temporary()
     common = {"host": "127.0.0.1", "protocol": "tls://", "security": security}
-    # Of our own: in a shared one, others could exchange what is spilled.
-    folder = tempfile.mkdtemp(prefix="labelops-dask-")
-    options = {
-        **common,
-        "nthreads": 1,
-        "memory_limit": 1 / n_workers,
-        "local_directory": folder,
-        "worker_class": LocalWorker,
-        "silence_logs": logging.CRITICAL,
-        "death_timeout": START_S,
-    }
-    started: SpecCluster | None = None
-    try:
+    with _spill_folder() as folder:
+        options = {
+            **common,
+            "nthreads": 1,
+            "memory_limit": 1 / n_workers,
+            "local_directory": folder,
+            "worker_class": LocalWorker,
+            "silence_logs": logging.CRITICAL,
+            "death_timeout": START_S,
+        }
         try:
-            with _unstoppable():
-                started = SpecCluster(
+            started = _apart(
+                lambda: _Cluster(  # type: ignore[no-untyped-call]
                     workers={i: {"cls": Nanny, "options": options} for i in range(n_workers)},
                     scheduler={"cls": LocalScheduler, "options": {**common, "dashboard": False}},
                     security=security,
                     silence_logs=logging.CRITICAL,
                 )
-        except (RuntimeError, OSError, TimeoutError) as err:
+            )
+        except (RuntimeError, OSError) as err:
             raise RunError(
-                f"cluster: {n_workers} worker processes were expected to start, they did not "
-                f"({_first_cause(err)}). Run with fewer, or without --workers"
+                f"cluster: {n_workers} worker processes were expected to start within "
+                f"{START_S:.0f} s, they did not ({_first_cause(err)}). Run with fewer, or without "
+                "--workers"
             ) from err
         address = str(started.scheduler_address)
         _own[address] = security
+        patience_s = 10.0
         try:
             yield address
+        except (KeyboardInterrupt, SystemExit):
+            # Whoever stops a run does not wait for shards at work: they die with this process.
+            patience_s = 1.0
+            raise
         finally:
             del _own[address]
-    finally:
-        if started is not None:
             with contextlib.suppress(Exception):
+                started.close(timeout=patience_s)
+
+
+def _apart(start: Callable[[], _Cluster]) -> _Cluster:
+    """Start a cluster whose threads and processes Ctrl-C does not reach: their owner ends them.
+
+    A signal that is blocked in a thread is blocked in all that it starts. This thread waits, and
+    can be interrupted.
+    """
+    # Started on demand, it would unblock the signal in the thread that starts it.
+    resource_tracker.ensure_running()
+    done: queue.SimpleQueue[_Cluster | Exception] = queue.SimpleQueue()
+    left = threading.Event()
+
+    def work() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            started = start()
+            if left.is_set():
                 started.close(timeout=10)
-        shutil.rmtree(folder, ignore_errors=True)
+            done.put(started)
+        except Exception as err:
+            done.put(err)
+
+    threading.Thread(target=work, name="labelops-cluster", daemon=True).start()
+    try:
+        found = done.get(timeout=START_S)
+    except queue.Empty:
+        left.set()
+        raise TimeoutError("they are still starting") from None
+    except BaseException:
+        left.set()
+        raise
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
 @contextlib.contextmanager
-def _unstoppable() -> Iterator[None]:
-    """Start threads and processes that Ctrl-C does not reach: they are ended by their owner.
+def _spill_folder() -> Iterator[str]:
+    """Give workers a folder of our own: in a shared one, others could exchange what is spilled.
 
-    What is blocked in a thread is blocked in all that it starts.
+    It is locked as long as we live, so that the next one can tell what a killed process has left.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        yield
+        folder = tempfile.mkdtemp(prefix=SPILL)
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as err:
+        raise RunError(
+            f"cluster: a folder for temporary files was expected that can be written, got: {err}. "
+            "Make room, set TMPDIR to another folder, or run without --workers"
+        ) from err
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        for other in glob.glob(f"{glob.escape(tempfile.gettempdir())}/{SPILL}*"):
+            if other != folder:
+                _sweep(other)
+        yield folder
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def _sweep(folder: str) -> None:
+    """Remove a folder whose owner has died."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            found = os.fstat(handle)
+            # A new one may not be locked yet.
+            if found.st_uid == os.getuid() and time.time() - found.st_mtime > 60:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(handle)
 
 
 @contextlib.contextmanager
@@ -423,8 +502,7 @@ def _silence() -> Iterator[None]:
     ]
     for logger in loggers:
         logger.disabled = True
-    try:
-        yield
-    finally:
-        for logger in loggers:
-            logger.disabled = False
+    yield
+    # Not after an error: what an interrupted cluster says as the process ends is of no use.
+    for logger in loggers:
+        logger.disabled = False

@@ -84,16 +84,7 @@ def _named(holder: bytes) -> str:
 def _flock(store: LocalStore) -> Iterator[None]:
     import fcntl
 
-    store.root.mkdir(parents=True, exist_ok=True)
-    path = store.root / FILE
-    try:
-        # Never through a link: what it leads to would be emptied.
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    except OSError as err:
-        raise LockedError(
-            f"run: a lock file that can be written was expected at {path}, got {err.strerror}. "
-            "Remove what is there, or choose another --out"
-        ) from err
+    handle = store.open_lock(FILE)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -101,7 +92,11 @@ def _flock(store: LocalStore) -> Iterator[None]:
             raise _refuse(store, _named(os.read(handle, 4096))) from err
         os.ftruncate(handle, 0)
         os.write(handle, json.dumps(_holder()).encode())
-        yield
+        try:
+            yield
+        finally:
+            # Nobody holds it: nothing is left to read, and nothing that could be damaged.
+            os.ftruncate(handle, 0)
     finally:
         os.close(handle)
 

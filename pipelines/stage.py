@@ -214,6 +214,9 @@ class Stage:
     skip : why the stage has nothing to do on this data, or None.
     files : local files whose content is part of its settings (weights, reviewed rows).
     gpu : whether its map steps want a GPU worker.
+    folders : folders of the run that it alone may write, besides the one of its own name;
+        ``{stage}`` stands for its name in the recipe.
+    decides : whether it decides about items; of such stages a recipe has one at most.
     """
 
     name: str
@@ -226,3 +229,5 @@ class Stage:
     skip: Callable[[Any, frozenset[str]], str | None] = lambda config, columns: None
     files: Callable[[Any], Sequence[str]] = lambda config: ()
     gpu: bool = False
+    folders: tuple[str, ...] = ()
+    decides: bool = False

@@ -8,7 +8,6 @@ import contextlib
 import os
 import shutil
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,16 +17,16 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.canonical import Items, sort_items
-from pipelines.commit import Crash, Record, commit_shard, no_crash
+from pipelines.commit import DIGESTS, Crash, Record, commit_shard, no_crash
 from pipelines.errors import LabelopsError, OtherCodeError, RunError
 from pipelines.frame import ColumnRef, FileRef, Frame, narrow_columns
 from pipelines.identity import code, differences
 from pipelines.lock import act_under
 from pipelines.recent import Recent
-from pipelines.results import artifact_name, save_result
+from pipelines.results import ARTIFACT_DIGEST, artifact_name, save_result
 from pipelines.stage import Arrays, Fit, Map, Reduce, Step
 from pipelines.state import Job, Run, load_job
-from pipelines.store import LocalStore, Store
+from pipelines.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +140,7 @@ def do_map(task: Task, crash: Crash = no_crash) -> Record:
         record = commit_shard(
             job.store,
             stage=task.stage,
+            key=task.key,
             step=step,
             frame=frame,
             tables=step.apply(frame, job.ctx),
@@ -206,19 +206,19 @@ def do_fit(tasks: Sequence[Task]) -> int:
     job = open_job(first)
     step = job.steps[first.position]
     assert isinstance(step, Fit)
-    with tempfile.TemporaryDirectory(
-        prefix=".fit-", dir=_spill_folder(job.store, first.stage)
-    ) as folder:
+    with job.store.temp_folder(first.stage) as folder:
         items_folder, out = os.path.join(folder, "items"), os.path.join(folder, "out")
         os.mkdir(items_folder)
         os.mkdir(out)
         items = _items(tasks, items_folder)
         with _explained(first, step):
             result = step.fit(items, job.ctx, out)
-        for name in sorted(os.listdir(out)):
-            _keep_artifact(job.store, artifact_name(first.stage, step.name, name), out, name)
+        artifacts = {
+            name: _keep_artifact(job.store, first.stage, step.name, os.path.join(out, name))
+            for name in sorted(os.listdir(out))
+        }
         # The result is the commit point: artefacts without it are written again.
-        save_result(job.store, first.stage, step.name, result)
+        save_result(job.store, first.stage, step.name, result, artifacts)
         return items.n
 
 
@@ -250,17 +250,12 @@ def _width(kind: pa.DataType) -> int | None:
         return None
 
 
-def _spill_folder(store: Store, stage: str) -> str | None:
-    if not isinstance(store, LocalStore):
-        return None
-    folder = store.root / stage
-    folder.mkdir(parents=True, exist_ok=True)
-    return str(folder)
-
-
-def _keep_artifact(store: Store, target: str, folder: str, name: str) -> None:
-    temp = store.open_temp(target)
-    with open(os.path.join(folder, name), "rb") as file:
+def _keep_artifact(store: Store, stage: str, step: str, path: str) -> str:
+    """Copy a file that a fit step made into the run folder; returns its hash."""
+    name = os.path.basename(path)
+    temp = store.open_temp(f"{stage}/_artifacts/{step}/{name}", DIGESTS[ARTIFACT_DIGEST])
+    with open(path, "rb") as file:
         shutil.copyfileobj(file, temp, 1 << 24)
     temp.close()
-    store.publish(temp.name, target)
+    store.publish(temp.name, artifact_name(stage, step, name, temp.digest))
+    return temp.digest

@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field
 from pipelines.errors import RecipeError
 from pipelines.frame import Frame
 from pipelines.layout import SOURCE
+from pipelines.matching import match_step
 from pipelines.product import (
     added,
     added_features,
@@ -56,7 +57,7 @@ def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
 
 
 def steps(config: Config, ctx: Context) -> Sequence[Step]:
-    """Return the only step: every shard's items to one folder or the other."""
+    """Return the steps: look for items to leave out, then divide every shard between folders."""
     stage = decided_by(ctx.columns)
     known = ctx.result(stage, "outcome")["rules"].tolist()
     unknown = sorted(set(config.leave_out_rules) - set(known))
@@ -74,13 +75,19 @@ def steps(config: Config, ctx: Context) -> Sequence[Step]:
     )
     raw = [f"{SOURCE}/{name}" for name in ctx.source_schema.names]
     return [
+        match_step(keys=left_out_ids, setting="leave_out_items", what="ids to leave out"),
         Map(
             name="write",
             reads=[*reads(config, ctx.columns), *logs(config, ctx.columns), *raw],
             writes={ctx.stage: output, ASIDE: output},
             apply=divide,
-        )
+        ),
     ]
+
+
+def left_out_ids(ctx: Context) -> pa.Array:
+    """Return the ids of items whose decisions are left out, each once."""
+    return pc.unique(pa.array(ctx.config.leave_out_items, pa.string()))
 
 
 def names_of_source(ctx: Context) -> list[str]:
@@ -199,4 +206,5 @@ STAGE = Stage(
     steps=steps,
     reads=reads,
     writes=lambda config, columns: [],
+    folders=(ASIDE,),
 )

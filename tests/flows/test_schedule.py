@@ -223,7 +223,7 @@ def test_schedule__fires_and_of_what_was_missed_one_run_is_made(
     out = str(tmp_path / "run-{time}")
     deployment = served.deploy(parameters={"data": str(shards), "out": out, "recipe": str(recipe)})
     assert served.runs() == []
-    every = {"interval": 20.0, "anchor_date": "2025-01-01T00:00:00+00:00"}
+    every = {"interval": 10.0, "anchor_date": "2025-01-01T00:00:00+00:00"}
     served.post(f"deployments/{deployment['id']}/schedules", [{"schedule": every, "active": True}])
 
     def fired(state: str) -> list[dict[str, Any]]:
@@ -234,27 +234,38 @@ def test_schedule__fires_and_of_what_was_missed_one_run_is_made(
     for run in fired("COMPLETED"):
         assert run["auto_scheduled"] is True
         moment = datetime.fromisoformat(run["expected_start_time"]).astimezone(UTC)
-        assert moment.second % 20 == 0
+        assert moment.second % 10 == 0
         assert (tmp_path / f"run-{moment:%Y-%m-%dT%H%M%SZ}" / "report.html").exists()
 
     # Nobody works for three intervals; then all that was missed is due at once.
     wait_for(lambda: not fired("RUNNING") and not fired("PENDING"), 60, "the end of the last")
     gone = datetime.now(UTC)
-    time.sleep(62)
+    time.sleep(32)
     missed = [
         run["id"]
         for run in fired("SCHEDULED")
         if gone < datetime.fromisoformat(run["expected_start_time"]) < datetime.now(UTC)
     ]
     assert len(missed) >= 3
+
+    def done_after(moment: datetime) -> list[str]:
+        return [
+            run["id"]
+            for run in fired("COMPLETED")
+            if datetime.fromisoformat(run["start_time"]) > moment
+        ]
+
     with served.worker(tmp_path):
         wait_for(
             lambda: all(r["state_type"] in ENDS for r in served.runs(id={"any_": missed})),
             200,
             "the end of what was missed",
         )
+        wait_for(lambda: bool(done_after(gone)), 100, "a run after the pause")
+    # Those missed and the one that was due just then came together: one of them had its turn.
     ended = [run["state_type"] for run in served.runs(id={"any_": missed})]
-    assert sorted(ended) == ["CANCELLED"] * (len(missed) - 1) + ["COMPLETED"]
+    assert set(ended) <= {"CANCELLED", "COMPLETED"}
+    assert ended.count("CANCELLED") >= len(missed) - 1
 
 
 @pytest.mark.slow

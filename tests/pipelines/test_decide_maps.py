@@ -203,7 +203,7 @@ def test_log__lists_follow_from_it_with_and_without_rules_and_items(
 
 
 def test_without_maps__what_is_lacking_is_said(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"if localize.classifier names a classifier"):
+    with pytest.raises(DataError, match=r"which has nothing to do: no classifier is named"):
         localize(tmp_path, single_labelled()[0], [60], after=AFTER)
 
 

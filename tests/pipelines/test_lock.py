@@ -215,7 +215,6 @@ def test_whoever_was_overtaken__writes_nothing_by_any_verb_and_says_who_took_ove
             for write in (
                 lambda s: s.write_atomic("late", b"1"),
                 lambda s: s.create_if_absent("late", b"1"),
-                lambda s: s.write_once("late", b"1"),
                 lambda s: s.remove("kept"),
                 lambda s: s.remove_tree("kept"),
             ):

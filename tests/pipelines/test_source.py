@@ -269,12 +269,14 @@ def test_changed_data_or_settings_in_a_used_folder__are_refused_by_name(tmp_path
     )
 
 
-def test_stage_without_its_column__says_who_could_have_written_it(tmp_path: Path) -> None:
+def test_stage_without_its_column__asks_for_it_in_words_of_the_contract(tmp_path: Path) -> None:
     table = blobs(20).drop_columns(["label"])
     data = write_shards(tmp_path / "src", table, [20])
-    message = refusal(data, tmp_path / "out", 'stages = ["source", "confident"]\n')
-    assert message.startswith("stage 'confident': columns [")
-    assert "the source has ['features', 'item_id']" in message
+    assert refusal(data, tmp_path / "out", 'stages = ["source", "confident"]\n') == (
+        "stage 'confident': a column 'label' (one class an item, text or whole number) was "
+        f"expected; the source has 'item_id', 'features'; in {data}. Map yours with "
+        "data.columns.label = '…'"
+    )
 
 
 def test_ids_missing__are_made_from_file_and_row(tmp_path: Path) -> None:
