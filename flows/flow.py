@@ -139,7 +139,8 @@ def run_recipe(
     Address of the report.
     """
     scheduled = flow_run.scheduled_start_time
-    run = open_run(load_recipe(recipe, settings or ()), data=data, out=expand(out, scheduled))
+    chosen = load_recipe(recipe, settings or ())
+    run = open_run(chosen, data=data, out=expand(out, scheduled), listen=_listener())
     with locked(run.store), open_workers(workers=workers, cluster=cluster) as pool:
         # Tasks get an address and connect by themselves, also to a cluster of this flow.
         address = str(pool.client.scheduler.address) if isinstance(pool, ClusterWorkers) else None

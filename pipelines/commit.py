@@ -183,7 +183,10 @@ class ShardWriter:
             return None
         if len(self._written) == 1:
             return self._written[0]
-        return pa.concat_tables([self.output.schema.empty_table(), *self._written])
+        schema = self.output.schema
+        # Not `empty_table`, which cannot be made of all extension types.
+        empty = pa.table([pa.chunked_array([], kind) for kind in schema.types], schema=schema)
+        return pa.concat_tables([empty, *self._written])
 
     def close(self) -> Record:
         """Finish the file and return what the commit record says of it."""

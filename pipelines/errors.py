@@ -25,5 +25,9 @@ class CorruptShardError(LabelopsError):
     """A file differs from what was committed."""
 
 
+class SourceChangedError(DataError):
+    """A file of the source is not what it was when the run began."""
+
+
 class LockedError(RunError):
     """Another run is at work in the same folder."""

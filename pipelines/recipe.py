@@ -56,6 +56,17 @@ class Data(BaseModel, frozen=True, extra="forbid"):
         description="What it means that a class is not in an item's list 'labels': the item does "
         "not have it, or nobody said. A column 'labels_negative' means the latter.",
     )
+    splits: tuple[str, ...] = Field(
+        default=(),
+        description="Only shards whose names, or those of their folders, say that they belong to "
+        "one of these splits (train, validation, test); empty: all.",
+    )
+    max_bad_share: float = Field(
+        default=0.01,
+        ge=0.0,
+        le=1.0,
+        description="The run stops when more than this share of the items cannot be used.",
+    )
 
     @field_validator("columns")
     @classmethod
@@ -68,13 +79,6 @@ class Data(BaseModel, frozen=True, extra="forbid"):
                     "hides a column"
                 )
         return columns
-
-    max_bad_share: float = Field(
-        default=0.01,
-        ge=0.0,
-        le=1.0,
-        description="The run stops when more than this share of the items cannot be used.",
-    )
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import errno
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,13 @@ from pipelines.commit import (
 from pipelines.decided import DECIDING
 from pipelines.errors import CorruptShardError, DataError, RunError
 from pipelines.folders import check_writes
-from pipelines.frame import Frame, narrow_columns
+from pipelines.frame import BLOCKS_FILE, Frame, narrow_columns, verify_foreign
 from pipelines.graph import Workers, open_workers
 from pipelines.layout import SOURCE, Layer, Layout
 from pipelines.lock import locked
 from pipelines.recipe import Recipe
 from pipelines.results import result_name, save_result
-from pipelines.source import open_source
+from pipelines.source import READERS, open_source
 from pipelines.stage import Arrays, Context, Fit, Map, Reduce, Step
 from pipelines.state import (
     RECIPE_FILE,
@@ -40,6 +41,9 @@ from pipelines.work import Task, do_fit, do_map, do_reduce, forget_files, forget
 if TYPE_CHECKING:
     from pipelines.report.model import Report
 
+PRODUCT = "dataset"
+"""The stage before which the source is looked at once more."""
+
 TIMINGS_FILE = "timings.json"
 SUMMARY_FILE = "summary.json"
 GROUPS_PER_WORKER = 4
@@ -52,10 +56,13 @@ class Event:
 
     Attributes
     ----------
-    kind : "stage", "skipped", "step", "shard", "done" or "kept" (was finished before).
+    kind : "read" (a file of the source was fingerprinted), "notice" (something was left out,
+        guessed or merged), "stage", "skipped", "step", "shard", "done" or "kept" (was finished
+        before).
     stage, step : which.
     n_items : items of the step (kind "step"), or items just done (kind "shard").
     n_shards : number of shards to do in the step.
+    n_bytes : bytes just read (kind "read").
     seconds : time taken, where it is known.
     detail : a sentence for people.
     """
@@ -65,6 +72,7 @@ class Event:
     step: str = ""
     n_items: int = 0
     n_shards: int = 0
+    n_bytes: int = 0
     seconds: float = 0.0
     detail: str = ""
 
@@ -76,7 +84,7 @@ def silent(event: Event) -> None:
     """Ignore an event."""
 
 
-def open_run(recipe: Recipe, *, data: str, out: str) -> Run:
+def open_run(recipe: Recipe, *, data: str, out: str, listen: Listener = silent) -> Run:
     """Check a recipe against a data set and make (or find again) its folder.
 
     Raises
@@ -87,7 +95,16 @@ def open_run(recipe: Recipe, *, data: str, out: str) -> Run:
         If the folder holds something else, or a run of other data, settings or version.
     """
     forget_files()
-    source = open_source(data, columns=recipe.data.columns)
+    source = open_source(
+        data,
+        columns=recipe.data.columns,
+        splits=recipe.data.splits,
+        tell=lambda shard: listen(
+            Event(kind="read", stage="source", n_bytes=shard.bytes, detail=shard.name)
+        ),
+    )
+    for notice in source.notices:
+        listen(Event(kind="notice", stage="source", detail=notice))
     run = Run(out, recipe, source)
     if run.store.uri == source.uri or source.uri.startswith(run.store.uri.rstrip("/") + "/"):
         raise RunError(
@@ -102,6 +119,7 @@ def open_run(recipe: Recipe, *, data: str, out: str) -> Run:
             # alone shall find it.
             run.store.write_atomic(RUN_FILE, dump(facts))
             run.store.remove(RECIPE_FILE)
+        _write_blocks(run)
         _write_recipe(run)
         return run
     found = [name for name in run.store.list("") if not name.startswith((".lock", ".tmp-"))]
@@ -112,8 +130,16 @@ def open_run(recipe: Recipe, *, data: str, out: str) -> Run:
         )
     if not run.store.create_if_absent(RUN_FILE, dump(facts)):
         _check_same(run, facts)  # another process was faster
+    _write_blocks(run)
     _write_recipe(run)
     return run
+
+
+def _write_blocks(run: Run) -> None:
+    """Leave the hashes of the source's content where workers find them."""
+    data = b"".join(blocks.astype("<u8").tobytes() for blocks in run.source.blocks)
+    if not run.store.exists(BLOCKS_FILE) or run.store.read_bytes(BLOCKS_FILE) != data:
+        run.store.write_atomic(BLOCKS_FILE, data)
 
 
 def _write_recipe(run: Run) -> None:
@@ -175,7 +201,7 @@ def run(
     -------
     URI of the report.
     """
-    opened = open_run(recipe, data=data, out=out)
+    opened = open_run(recipe, data=data, out=out, listen=listen)
     with locked(opened.store), open_workers(workers=workers, cluster=cluster) as pool:
         for entry in opened.entries:
             run_stage(opened, entry.name, pool, listen=listen)
@@ -221,13 +247,15 @@ def run_stage(run: Run, name: str, pool: Workers, *, listen: Listener = silent) 
     listen(Event(kind="stage", stage=name, n_items=run.source.n_items))
     forget_jobs(run.uri)
     layout = run.layout(before=name)
+    if name.partition("@")[0] == PRODUCT:
+        check_unchanged(run)
     ctx = run.context(name, layout)
     steps = list(entry.stage.steps(entry.config, ctx))
     driver = _Driver(run, entry, ctx, steps, layout, pool, listen)
     try:
         for position, step in enumerate(steps):
             driver.take(position, step)
-        manifest_bytes = make_manifest(entry, steps, driver.records)
+        manifest_bytes = make_manifest(entry, steps, driver.records, driver.notices)
         run.store.sync(sorted(file["name"] for file in _files(json.loads(manifest_bytes))))
         run.store.write_atomic(manifest_name(name), manifest_bytes)
     except OSError as err:
@@ -236,6 +264,23 @@ def run_stage(run: Run, name: str, pool: Workers, *, listen: Listener = silent) 
     seconds = time.monotonic() - began
     _note_timing(run, name, seconds, driver.seconds)
     listen(Event(kind="done", stage=name, n_items=run.source.n_items, seconds=seconds))
+
+
+def check_unchanged(run: Run) -> None:
+    """Check once more that every file of the source is what it was when the run began.
+
+    Early, before a product is written; what is read for it is compared with its fingerprint anyway.
+
+    Raises
+    ------
+    SourceChangedError
+        If one is not.
+    """
+    layout = Layout(run.source, run.uri)
+
+    refs = [layout.files(shard, {SOURCE})[SOURCE] for shard in range(len(run.source.shards))]
+    with ThreadPoolExecutor(READERS) as pool:
+        list(pool.map(verify_foreign, refs))
 
 
 def _storage_error(run: Run, name: str, err: OSError) -> RunError:
@@ -293,6 +338,7 @@ class _Driver:
     listen: Listener
     records: dict[str, dict[int, Record]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
 
     def take(self, position: int, step: Step) -> None:
         """Do one step, or what is missing of it."""
@@ -306,7 +352,16 @@ class _Driver:
                 self._reduce(position, step)
             else:
                 self._fit(position, step)
+        if not isinstance(step, Map):
+            self._tell(step)
         self.seconds[step.name] = time.monotonic() - began
+
+    def _tell(self, step: Step) -> None:
+        """Say what a step left out, guessed or merged."""
+        said = self.ctx.own(step.name).get("notices")
+        for notice in [] if said is None else said.tolist():
+            self.notices.append(notice)
+            self.listen(Event(kind="notice", stage=self.entry.name, detail=notice))
 
     def _map(self, position: int, step: Map) -> None:
         if not step.when(self.ctx):

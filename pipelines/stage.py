@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
+from pipelines.storage.forms import as_type
+
 if TYPE_CHECKING:
     from pipelines.canonical import Items
     from pipelines.frame import Frame
@@ -97,7 +99,7 @@ class Context:
         else:
             names = pa.array(self.classes, pa.string())
             array = names.take(pa.array(classes, pa.int64(), mask=~known))
-        return array.cast(self.label_type)
+        return as_type(array, self.label_type)
 
     def seed(self, *parts: object) -> int:
         """Return a 63-bit seed that depends on the stage, its settings and `parts` only.

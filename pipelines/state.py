@@ -94,6 +94,13 @@ class Run:
             return None
         return _parse(self.store.read_bytes(path))
 
+    def notices(self) -> list[str]:
+        """Return what was left out, guessed or merged: in the source, then by each stage."""
+        found = list(self.source.notices)
+        for entry in self.entries:
+            found += (self.manifest(entry.name) or {}).get("notices", [])
+        return found
+
     def layout(self, before: str | None = None) -> Layout:
         """Return the layers of the finished stages that come before one (or of all)."""
         layout = Layout(self.source, self.uri)
@@ -244,9 +251,18 @@ def manifest_name(stage: str) -> str:
 
 
 def make_manifest(
-    entry: Entry, steps: Sequence[Step], records: Mapping[str, Mapping[int, Record]]
+    entry: Entry,
+    steps: Sequence[Step],
+    records: Mapping[str, Mapping[int, Record]],
+    notices: Sequence[str] = (),
 ) -> bytes:
-    """Return a finished stage's manifest: what every map step left, without scratch and clocks."""
+    """Return a finished stage's manifest: what every map step left, without scratch and clocks.
+
+    Parameters
+    ----------
+    notices
+        What its steps left out, guessed or merged, for people.
+    """
     maps = []
     for step in steps:
         if not isinstance(step, Map) or step.name not in records:
@@ -287,6 +303,7 @@ def make_manifest(
             "key": entry.key,
             "steps": [step.name for step in steps],
             "maps": maps,
+            "notices": list(notices),
             **({"artifacts": kept} if kept else {}),
         },
         indent=None,
@@ -326,12 +343,24 @@ def load_run(uri: str) -> Run:
     source = Source(
         uri=facts["source"]["uri"],
         shards=tuple(
-            SourceShard(s["name"], s["rows"], s["bytes"], s["fingerprint"])
+            SourceShard(
+                s["name"],
+                s["rows"],
+                s["bytes"],
+                s["footer"],
+                s["fingerprint"],
+                s.get("tag", ""),
+                s.get("constants", {}),
+            )
             for s in facts["source"]["shards"]
         ),
         schema=unpack_schema(facts["source"]["schema"]),
         columns=facts["source"]["columns"],
         class_names=tuple(facts["source"]["classes"]),
+        widths=facts["source"]["widths"],
+        indicators=tuple(facts["source"]["indicators"]),
+        names_pictures=facts["source"]["names_pictures"],
+        notices=tuple(facts["source"]["notices"]),
     )
     return Run(store.uri, recipe, source)
 

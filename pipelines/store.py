@@ -47,6 +47,10 @@ class Store(ABC):
         """Return a whole file."""
 
     @abstractmethod
+    def read_range(self, name: str, start: int, n_bytes: int) -> bytes:
+        """Return some bytes of a file."""
+
+    @abstractmethod
     def open_read(self, name: str) -> Any:
         """Return what pyarrow opens for reading: a local path, or an open file."""
 
@@ -189,6 +193,12 @@ class LocalStore(Store):
             return file.read()
 
     @override
+    def read_range(self, name: str, start: int, n_bytes: int) -> bytes:
+        with open(self._path(name), "rb") as file:
+            file.seek(start)
+            return file.read(n_bytes)
+
+    @override
     def open_read(self, name: str) -> Any:
         return self._path(name)
 
@@ -306,6 +316,10 @@ class ObjectStore(Store):
     @override
     def read_bytes(self, name: str) -> bytes:
         return bytes(self.fs.cat_file(self._path(name)))
+
+    @override
+    def read_range(self, name: str, start: int, n_bytes: int) -> bytes:
+        return bytes(self.fs.cat_file(self._path(name), start=start, end=start + n_bytes))
 
     @override
     def open_read(self, name: str) -> Any:

@@ -14,7 +14,16 @@ from pydantic import BaseModel, Field, model_validator
 
 from pipelines.errors import DataError, RecipeError
 from pipelines.images import Limits, check_type
-from pipelines.inference import calibrate, embed, embedders, heads, label_sets, ready, train
+from pipelines.inference import (
+    calibrate,
+    class_order,
+    embed,
+    embedders,
+    heads,
+    label_sets,
+    ready,
+    train,
+)
 from pipelines.inference.folds import folds_step
 from pipelines.label_sets import given_columns, is_multi_label
 from pipelines.needs import NoColumnError
@@ -248,6 +257,7 @@ def _ready_steps(ctx: Context) -> list[Step]:
             writes={ctx.stage: Output(schema=schema), **_sample(ctx, values)},
             apply=ready.validate,
         ),
+        class_order.order_step(ctx),
         _calibration(ctx),
     ]
 

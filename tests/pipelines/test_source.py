@@ -135,7 +135,8 @@ def test_damaged_page_of_the_source__names_the_shard(tmp_path: Path) -> None:
     (data / "part-00000.parquet").write_bytes(raw)
     message = refusal(data, tmp_path / "out")
     assert message.startswith(
-        "shard file part-00000.parquet: the bytes that were committed were expected"
+        "source: part-00000.parquet was expected to be a whole Parquet file, but the source is "
+        "damaged"
     )
 
 
@@ -198,14 +199,6 @@ def test_class_out_of_range__is_quarantined_by_name(tmp_path: Path, label: int, 
     ]
 
 
-def test_float_labels__are_refused(tmp_path: Path) -> None:
-    data = one_shard(tmp_path / "src", item_id=["a", "b"], label=[0.0, 1.0])
-    assert refusal(data, tmp_path / "out") == (
-        "source: column 'label' must hold integers or strings, got double. Lists of labels go "
-        "into 'labels'; a rating goes into 'score_mean'"
-    )
-
-
 def test_one_class_only__is_refused(tmp_path: Path) -> None:
     data = one_shard(tmp_path / "src", item_id=["a", "b"], label=["cat", "cat"])
     assert refusal(data, tmp_path / "out") == (
@@ -238,13 +231,14 @@ def test_class_count_disagreement__is_refused(tmp_path: Path) -> None:
     )
 
 
-def test_pred_probs_of_another_type__are_refused(tmp_path: Path) -> None:
+def test_pred_probs_that_are_no_vectors__are_refused(tmp_path: Path) -> None:
     data = one_shard(
-        tmp_path / "src", item_id=["a", "b"], label=["cat", "dog"], pred_probs=[[0.5, 0.5]] * 2
+        tmp_path / "src", item_id=["a", "b"], label=["cat", "dog"], pred_probs=[0.5, 0.5]
     )
     assert refusal(data, tmp_path / "out") == (
-        "source: column 'pred_probs' must be a fixed-size list of floats, got "
-        "list<element: double>. Write it with pyarrow.list_(pyarrow.float32(), n_classes)"
+        "source: column 'pred_probs' must hold vectors, lists of numbers of one length, got "
+        "double. Write it as pyarrow.list_(pyarrow.float32(), length), or map another column to "
+        "'pred_probs' in data.columns"
     )
 
 
