@@ -17,13 +17,14 @@ from pipelines.commit import (
     verify,
 )
 from pipelines.decided import DECIDING
-from pipelines.errors import CorruptShardError, DataError, RunError
+from pipelines.errors import CorruptShardError, RunError
 from pipelines.folders import check_writes
 from pipelines.frame import BLOCKS_FILE, Frame, narrow_columns, verify_foreign
 from pipelines.graph import Workers, open_workers
 from pipelines.layout import SOURCE, Layer, Layout
 from pipelines.lock import locked
 from pipelines.recipe import Recipe
+from pipelines.rejects import check_rejects
 from pipelines.results import result_name, save_result
 from pipelines.source import READERS, open_source
 from pipelines.stage import Arrays, Context, Fit, Map, Reduce, Step
@@ -386,7 +387,7 @@ class _Driver:
                 aligned=frozenset(f for f, o in step.writes.items() if o.rows == "all"),
             )
         )
-        self._check_rejects()
+        check_rejects(self.run, self.entry.name, self.layout)
 
     def _written(self) -> dict[str, str]:
         """Return the folders that earlier steps of the stage wrote, and which step."""
@@ -418,23 +419,6 @@ class _Driver:
                 continue
             records[shard] = record
         return records
-
-    def _check_rejects(self) -> None:
-        """Stop when more rows than allowed were bad, over all stages so far."""
-        counts: dict[str, int] = {}
-        for layer in self.layout.layers:
-            for record in layer.records.values():
-                for reason, n in record["reasons"].items():
-                    counts[reason] = counts.get(reason, 0) + n
-        n_bad, n = sum(counts.values()), self.run.source.n_items
-        limit = self.run.recipe.data.max_bad_share
-        if n_bad > limit * n:
-            listed = ", ".join(f"{reason} ({n})" for reason, n in sorted(counts.items()))
-            raise DataError(
-                f"stage {self.entry.name!r}: at most {limit:.2%} of {n} items may be unusable "
-                f"(data.max_bad_share), got {n_bad}: {listed}. They are listed with reasons in "
-                f"{self.run.uri}/quarantine; mend the data, or raise the limit"
-            )
 
     def _reduce(self, position: int, step: Reduce) -> None:
         tasks = self._tasks(position, step, range(len(self.run.source.shards)))
