@@ -190,7 +190,8 @@ def classes_of(labels: pa.Array, classes: np.ndarray) -> np.ndarray:
 
 def out_of_range(label: object, names: np.ndarray) -> str:
     """Return why a row is rejected whose label is no class."""
-    return f"class out of range: label {shown(label)} is none of the {names.size} classes ({some(names)})"
+    of = f"the {names.size} classes ({some(names)})"
+    return f"class out of range: label {shown(label)} is none of {of}"
 
 
 def check_absent(n_given: np.ndarray, ctx: Context) -> None:

@@ -141,6 +141,24 @@ class TempFile:
         self.raw.close()
         self.closed = True
 
+    def abandon(self) -> None:
+        """Close without handing on what is held back; whatever made that necessary counts.
+
+        Left open, it would be flushed, or uploaded, when it is collected.
+        """
+        if self.closed:
+            return
+        self.closed = True
+        raw: Any = self.raw
+        with contextlib.suppress(Exception):
+            if isinstance(raw, io.BufferedWriter):
+                raw.raw.close()
+            elif hasattr(raw, "discard"):  # files of fsspec
+                raw.discard()
+                raw.closed = True
+            else:
+                raw.close()
+
     def readable(self) -> bool:
         """Say no."""
         return False
@@ -248,6 +266,7 @@ class LocalStore(Store):
             temp.close(durable=durable)
             yield self._path(temp.name)
         finally:
+            temp.abandon()
             self.remove(temp.name)
 
     @override

@@ -4,6 +4,7 @@ A task holds names and numbers only. The worker finds stage, settings and finish
 run folder by itself and keeps them for its next task.
 """
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -230,7 +231,13 @@ def _spill_folder(store: Store, stage: str) -> str | None:
 
 def _keep_artifact(store: Store, target: str, folder: str, name: str) -> None:
     temp = store.open_temp(target)
-    with open(os.path.join(folder, name), "rb") as file:
-        shutil.copyfileobj(file, temp, 1 << 24)
-    temp.close()
+    try:
+        with open(os.path.join(folder, name), "rb") as file:
+            shutil.copyfileobj(file, temp, 1 << 24)
+        temp.close()
+    except BaseException:
+        temp.abandon()
+        with contextlib.suppress(OSError):
+            store.remove(temp.name)
+        raise
     store.publish(temp.name, target)
