@@ -607,7 +607,7 @@ def finish(run: Run, *, listen: Listener = silent, show: Show | None = None) -> 
     address = save(report, run.uri)
     if show is not None:
         show(report, address)
-    names = (RUN_FILE, RECIPE_FILE, SUMMARY_FILE, CARD_FILE)
+    names = (RUN_FILE, RECIPE_FILE, BLOCKS_FILE, SUMMARY_FILE, CARD_FILE)
     there = [name for name in names if run.store.exists(name)]
     _mark(run, {name: hash_file(run.store, name, "sha256") for name in there})
     listen(Event(kind="done", stage="report"))

@@ -323,7 +323,7 @@ class LocalStore(Store):
 
     @override
     def read_range(self, name: str, start: int, n_bytes: int) -> bytes:
-        with open(self._path(name), "rb") as file:
+        with open(self._checked(name), "rb") as file:
             file.seek(start)
             return file.read(n_bytes)
 
