@@ -4,6 +4,8 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
+from pipelines.report.text import literal
+
 if TYPE_CHECKING:
     from pipelines.report.model import Estimate, LabelLists, ListedClass, Report
 
@@ -32,14 +34,6 @@ def number(value: float | int | None) -> float | int | None:
         return int(value)
     value = float(value)
     return round(value, 6) if math.isfinite(value) else None
-
-
-def escape(text: str, most: int = 80) -> str:
-    """Return text from the data as Markdown shows it literally, on one line."""
-    text = "".join(c if c.isprintable() else " " for c in text)
-    text = text if len(text) <= most else text[: most - 1] + "…"
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]()#+!|~-])", r"\\\1", text)
 
 
 def class_table(report: "Report") -> list[Row]:
@@ -138,7 +132,7 @@ def bag_table(report: "Report") -> list[Row]:
 def summary(report: "Report") -> str:
     """Return the run in a few lines of Markdown."""
     ledger = report.ledger
-    lines = [f"# {escape(report.title)}", ""]
+    lines = [f"# {literal(report.title)}", ""]
     if report.wrong is not None and report.wrong_share is not None:
         share = report.wrong_share
         lines += [
@@ -173,7 +167,7 @@ def summary(report: "Report") -> str:
     if report.evaluation is not None and report.evaluation.measures:
         lines += ["| against a reference | | |", "|---|---|---:|"]
         lines += [
-            f"| {escape(one.of)} | {escape(one.name)} | {one.value.value:.3f} |"
+            f"| {literal(one.of)} | {literal(one.name)} | {one.value.value:.3f} |"
             for one in report.evaluation.measures
         ]
         lines.append("")
@@ -190,9 +184,12 @@ def summary(report: "Report") -> str:
     if report.confusions:
         lines += ["", "| given | believed | items |", "|---|---|---:|"]
         lines += [
-            f"| {escape(c.given)} | {escape(c.believed)} | {c.items:,.0f} |"
+            f"| {literal(c.given)} | {literal(c.believed)} | {c.items:,.0f} |"
             for c in report.confusions[:10]
         ]
+    if report.notices:
+        lines += ["", "Assumed or left out:", ""]
+        lines += [f"* {literal(notice, 1000)}" for notice in report.notices]
     return "\n".join(lines) + "\n"
 
 

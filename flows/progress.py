@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from pipelines.run import Event, Listener
 
 
+READ_STEP_BYTES = 10 << 30
+"""A line for so many bytes of the source that were read."""
+
+
 def spell(seconds: float) -> str:
     """Spell a duration in the two units that matter.
 
@@ -51,12 +55,16 @@ class Lines:
         self.write = write
         self.clock = clock
         self._began = 0.0
-        self._todo = self._shards = self._done = self._items = 0
+        self._todo = self._shards = self._done = self._items = self._bytes = 0
 
     def __call__(self, event: "Event") -> None:
         """Write the event's line, if it has one."""
         where = f"{event.stage}/{event.step}" if event.step else event.stage
         match event.kind:
+            case "read":
+                self._read(event)
+            case "notice":
+                self._say(f"{where}: note: {event.detail}")
             case "skipped" | "kept":
                 self._say(f"{where}: {event.kind}; {event.detail}")
             case "done":
@@ -71,6 +79,12 @@ class Lines:
                 self._shard(event, where)
             case _:
                 self._say(where)
+
+    def _read(self, event: "Event") -> None:
+        # Nobody waits for what is read in seconds.
+        self._bytes += event.n_bytes
+        if self._bytes // READ_STEP_BYTES > (self._bytes - event.n_bytes) // READ_STEP_BYTES:
+            self._say(f"{event.stage}: {self._bytes / 2**30:,.1f} GiB read and fingerprinted")
 
     def _shard(self, event: "Event", where: str) -> None:
         self._items += event.n_items
@@ -108,7 +122,10 @@ class Bars:
 
     def __call__(self, event: "Event") -> None:
         """Move the bar."""
-        if event.kind == "step":
+        if event.kind == "read":
+            if self._bar is None:
+                self._bar = self.progress.add_task("source · reading", total=None)
+        elif event.kind == "step":
             self._clear()
             self._bar = self.progress.add_task(
                 f"{event.stage} · {event.step}", total=max(event.n_items, 1)
@@ -124,6 +141,8 @@ class Bars:
                 self.progress.console.print(self._line(event), markup=False, highlight=False)
 
     def _line(self, event: "Event") -> str:
+        if event.kind == "notice":
+            return f"– {event.stage}: note: {event.detail}"
         if event.kind != "done":
             return f"– {event.stage}: {event.kind}; {event.detail}"
         parts = [spell(event.seconds), rate(event.n_items, event.seconds)]

@@ -18,7 +18,7 @@ from pipelines.map_evidence import COMPLETE, KNOWN, POSITIVES, REFERENCE
 from pipelines.report.bags import bags
 from pipelines.report.limits import Limits
 from pipelines.report.model import Bags
-from pipelines.report.text import times
+from pipelines.report.text import literal, times
 from pipelines.stage import Arrays
 from pipelines.state import Run
 
@@ -29,6 +29,7 @@ PARTS = {"default": "dataset", "set_aside": "set_aside"}
 COLUMNS = """\
 | column | meaning |
 |---|---|
+| `shard` | the file of the source that the item is from |
 | `label_clean` | the label to train on, in the type of `label`; null in `set_aside/` |
 | `decision` | keep, relabel, abstain (in `dataset/`); drop, review (in `set_aside/`) |
 | `reason` | why, in words |
@@ -42,6 +43,7 @@ Class ids are positions in the class names, which the file footers hold (`labelo
 LIST_COLUMNS = """\
 | column | meaning |
 |---|---|
+| `shard` | the file of the source that the item is from |
 | `labels_clean` | the labels to train on, in the type of those in `labels`; null in `set_aside/` |
 | `labels_negative_clean` | classes ruled out, where the source has such lists |
 | `decision` | keep, relabel (in `dataset/`); review (in `set_aside/`) |
@@ -54,6 +56,7 @@ in `set_aside/`, as given; 1 where none was flagged |
 MAP_COLUMNS = """\
 | column | meaning |
 |---|---|
+| `shard` | the file of the source that the item is from |
 | `labels_clean` | the labels to train on, a list: the given ones and those added, in their type; \
 null in `set_aside/` |
 | `labels_negative_clean` | classes ruled out, where the source has such lists |
@@ -68,7 +71,7 @@ known |"""
 def write_card(run: Run) -> str | None:
     """Write the card of a finished run; returns its URI, or None if there is no product.
 
-    The text holds numbers only, no names or ids from the data, so there is nothing to escape.
+    Names from the data stand in notices only, and are escaped there.
     """
     if not any(entry.name == "dataset" and entry.skipped is None for entry in run.entries):
         return _write_beliefs_card(run)
@@ -91,6 +94,7 @@ def write_card(run: Run) -> str | None:
         *_done(counts),
         *totals_said(bags(run, Limits())),
         *_undone(run),
+        *_noticed(run),
         "",
         "## Changed labels, by rule",
         "",
@@ -159,10 +163,20 @@ def _write_beliefs_card(run: Run) -> str | None:
         ),
         "",
         BELIEFS if found.is_learned else "\n".join(BELIEFS.splitlines()[:-1]),
+        *_noticed(run),
         "",
     ]
     run.store.write_atomic(CARD_FILE, "\n".join(lines).encode())
     return f"{run.uri.rstrip('/')}/{CARD_FILE}"
+
+
+def _noticed(run: Run) -> list[str]:
+    """Return what was left out, guessed or merged; names from the data as literal text."""
+    notices = run.notices()
+    if not notices:
+        return []
+    lines = [f"* {literal(notice, 1000)}" for notice in notices]
+    return ["", "## What was assumed or left out", "", *lines]
 
 
 def _how_good(found: Bags) -> list[str]:

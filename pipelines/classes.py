@@ -1,5 +1,6 @@
 """Which classes there are, and which of them a label means."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,13 +9,19 @@ import pyarrow.compute as pc
 
 from pipelines.errors import DataError
 from pipelines.stage import Arrays, Context
+from pipelines.storage.forms import convert, is_bytes, is_number, is_text
 
 NAMED = 8
 """So many offenders are named in a message."""
 
+UNLABELLED = -1
+"""Stands for "no label" where classes have names, as in Hugging Face's test sets."""
+
+_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
+
 
 def check_label_type(kind: pa.DataType, column: str = "label") -> None:
-    """Refuse labels that are neither integers nor text.
+    """Refuse labels that are neither whole numbers nor text.
 
     Raises
     ------
@@ -22,34 +29,33 @@ def check_label_type(kind: pa.DataType, column: str = "label") -> None:
         If they are something else.
     """
     plain = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not (_is_text(plain) or pa.types.is_integer(plain) or pa.types.is_boolean(plain)):
+    if not (is_text(plain) or is_bytes(plain) or is_number(plain) or pa.types.is_null(plain)):
         raise DataError(
             f"source: column {column!r} must hold integers or strings, got {kind}. Lists of labels "
             "go into 'labels'; a rating goes into 'score_mean'"
         )
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
 def plain(labels: pa.Array, column: str = "label") -> pa.Array:
-    """Return labels as strings or 64-bit integers.
+    """Return labels as strings or 64-bit integers; floats must be whole numbers.
 
     Raises
     ------
     DataError
-        If an integer does not fit.
+        If a label is neither text nor an integer that fits.
     """
-    if pa.types.is_dictionary(labels.type):
-        labels = labels.dictionary_decode()
-    if _is_text(labels.type):
-        return labels.cast(pa.string())
+    kind = labels.type.value_type if pa.types.is_dictionary(labels.type) else labels.type
+    if is_text(kind) or is_bytes(kind) or pa.types.is_null(kind):
+        return convert(labels, pa.string(), column)
     try:
-        return labels.cast(pa.int64())
-    except pa.ArrowInvalid as err:
+        return convert(labels, pa.int64(), column)
+    except DataError as err:
+        if not pa.types.is_floating(kind):
+            raise
         raise DataError(
-            f"source: column {column!r} must fit into 64 bits, got {labels.type}: {err}"
+            f"source: column {column!r} must hold classes, integers or strings, got {kind} with "
+            f"values that are no whole numbers ({err.__cause__}). If they are ratings, they go "
+            "into 'score_mean'; if they are classes, write them as integers or strings"
         ) from err
 
 
@@ -76,20 +82,15 @@ def name_classes(summary: Arrays, ctx: Context) -> Arrays:
     """
     named: Sequence[str] = ctx.data.classes or ctx.classes
     width = _width(ctx)
+    notices: list[str] = []
     if "text" in summary:
-        names = list(named) or summary["text"].tolist()
+        names, notices = _names_of_texts(list(named), summary["text"].tolist(), width)
         values = np.empty(0, np.int64)
     else:
-        present = summary["numbers"]
-        if named:
-            names = list(named)
-            values = np.arange(len(names))
-        elif width is not None:
-            values = np.arange(width)
-            names = [str(value) for value in values]
-        else:
-            values = present
-            names = [str(value) for value in values]
+        values, notices = _values_of_numbers(
+            len(named) or width, summary["numbers"], named, is_fixed=not ctx.data.classes
+        )
+        names = list(named) or [_name(value, ctx.label_type) for value in values.tolist()]
     if len(set(names)) != len(names):
         raise DataError(f"source: class names must differ, got {names}. Correct data.classes")
     if width is not None and width != len(names):
@@ -103,19 +104,83 @@ def name_classes(summary: Arrays, ctx: Context) -> Arrays:
             "source: lists with labels were expected in 'labels', all of them are empty. Was the "
             "wrong column mapped to it? Classes that nobody has can be named in data.classes"
         )
-    return {"names": np.array(names, dtype=np.str_), "values": values.astype(np.int64)}
+    return {
+        "names": np.array(names, dtype=np.str_),
+        "values": values.astype(np.int64),
+        "is_named": np.array(bool(named)),
+        "notices": np.array(notices, dtype=np.str_),
+    }
+
+
+def _name(value: int, kind: pa.DataType) -> str:
+    return str(bool(value)).lower() if pa.types.is_boolean(kind) else str(value)
+
+
+def _names_of_texts(
+    named: list[str], present: list[str], width: int | None
+) -> tuple[list[str], list[str]]:
+    """Return the names of classes that labels call by text, and what was guessed of their order."""
+    if named or width is None:
+        return named or present, []
+    if all(_WHOLE.fullmatch(text) for text in present):
+        by_number = sorted(present, key=int)
+        if len(present) < width and int(by_number[0]) >= 0 and int(by_number[-1]) < width:
+            by_number = [str(number) for number in range(width)]
+        if by_number != sorted(by_number):
+            # As text '10' comes before '2': programs that sort text number columns so.
+            raise DataError(
+                f"source: the order of the columns of pred_probs must be known; labels are text "
+                f"that are numbers ({some(by_number)}), which may be in the order of numbers or of "
+                f"text ({some(sorted(by_number))}). Name the classes in data.classes, in the order "
+                "of the columns, or write labels as integers"
+            )
+        present = by_number
+    return present, [
+        f"the {len(present):,} columns of pred_probs are taken to be in alphabetical order of the "
+        f"labels ({some(present)}); name them in data.classes if their order is another"
+    ]
+
+
+def _values_of_numbers(
+    n_classes: int | None, present: np.ndarray, named: Sequence[str], *, is_fixed: bool
+) -> tuple[np.ndarray, list[str]]:
+    """Return which number stands for each class, and what was guessed of it.
+
+    Parameters
+    ----------
+    n_classes
+        As many as have names, or as pred_probs has columns; None if neither is there.
+    present
+        The distinct labels.
+    named
+        Names of the classes, if they have any.
+    is_fixed
+        Whether such names are those of ids from 0 on, as ClassLabel has them.
+    """
+    if n_classes is None:
+        return present, []
+    if named and is_fixed:
+        return np.arange(n_classes), []
+    known = present[present != UNLABELLED] if named else present
+    if known.size == 0 or (known[0] >= 0 and known[-1] < n_classes):
+        return np.arange(n_classes), []
+    of = f"{n_classes:,} classes" if named else f"{n_classes:,} columns of pred_probs"
+    if known[0] >= 1 and known[-1] == n_classes:
+        return np.arange(1, n_classes + 1), [
+            f"labels are numbered from 1 to {n_classes:,}: the {of} are taken to be these, in "
+            "their order"
+        ]
+    if known.size == n_classes and not named:
+        return known, [
+            f"labels are the numbers {some([str(n) for n in known])}: the {of} are taken to be "
+            "these, in ascending order"
+        ]
+    return np.arange(n_classes), []
 
 
 def _width(ctx: Context) -> int | None:
     kind = ctx.types.get("pred_probs")
-    if kind is None:
-        return None
-    if not pa.types.is_fixed_size_list(kind) or not pa.types.is_floating(kind.value_type):
-        raise DataError(
-            f"source: column 'pred_probs' must be a fixed-size list of floats, got {kind}. Write "
-            "it with pyarrow.list_(pyarrow.float32(), n_classes)"
-        )
-    return int(kind.list_size)
+    return None if kind is None else int(kind.list_size)
 
 
 def some(names: Sequence[str] | np.ndarray) -> str:

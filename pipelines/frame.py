@@ -6,10 +6,11 @@ filtered while they are read.
 """
 
 import contextlib
+import functools
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,27 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
-from pipelines.errors import CorruptShardError
+from pipelines.errors import (
+    CorruptShardError,
+    DataError,
+    LabelopsError,
+    SourceChangedError,
+    remake,
+)
 from pipelines.recent import SMALL_BYTES, Recent
+from pipelines.storage.attached import filled
+from pipelines.storage.content import (
+    READ_BYTES,
+    ChangedError,
+    Content,
+    VerifiedFile,
+    fingerprint_of,
+    n_blocks,
+    n_hashes,
+    open_binary,
+    open_tagged,
+)
+from pipelines.storage.forms import PICTURES, convert, positions
 from pipelines.store import open_store
 
 
@@ -34,8 +54,10 @@ class FileRef:
     footer : hash of its Parquet footer, or "" where none was taken.
     digest : hash of all of it, or what else tells its content from any other; "" if unknown.
     is_ours : whether a stage wrote it, so that reading all of it is known to be harmless.
+    stage : which stage wrote it, if one did.
     rejects : for every later step that rejected rows: their positions among the rows it saw.
     ipc : whether it is Arrow IPC instead of Parquet.
+    foreign : of a source's file, how its content is verified, and what its place says.
     """
 
     uri: str
@@ -45,8 +67,10 @@ class FileRef:
     footer: str = ""
     digest: str = ""
     is_ours: bool = True
+    stage: str = ""
     rejects: tuple[tuple[int, ...], ...] = ()
     ipc: bool = False
+    foreign: "Foreign | None" = None
 
     @property
     def is_small(self) -> bool:
@@ -58,17 +82,51 @@ class FileRef:
         if not any(self.rejects):
             return None
         rows = np.arange(self.rows)
-        for positions in self.rejects:
-            rows = np.delete(rows, np.asarray(positions, np.int64))
+        for rejected in self.rejects:
+            rows = np.delete(rows, np.asarray(rejected, np.int64))
         return rows
 
 
 @dataclass(frozen=True, slots=True)
+class Foreign:
+    """What is known of a file that we did not write.
+
+    Attributes
+    ----------
+    fingerprint : hash of the content.
+    run : URI of the run, in whose file `BLOCKS_FILE` the hashes of its blocks are.
+    first_block : where they begin there.
+    tag : what an object store says that changes with the content, instead of hashes.
+    constants : columns that its place gives: name → value for all its rows.
+    names_pictures : whether its pictures are files of their own, whose hashes, one a row, follow
+        those of its blocks.
+    """
+
+    fingerprint: str
+    run: str
+    first_block: int
+    tag: str = ""
+    constants: Mapping[str, str | int | None] = field(default_factory=dict)
+    names_pictures: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ColumnRef:
-    """Where a column lies: which file of the shard, and under which name there."""
+    """Where a column lies: which file of the shard, and under which name there.
+
+    Attributes
+    ----------
+    file, name : the folder that the file belongs to, and the column's name in the file.
+    kind : type to bring its values to; None takes them as they are.
+    ours : its name in the data contract, which says what its values mean.
+    is_indicator : whether lists are 0/1 vectors over the classes.
+    """
 
     file: str
     name: str
+    kind: pa.DataType | None = None
+    ours: str = ""
+    is_indicator: bool = False
 
 
 def narrow_columns(types: Mapping[str, pa.DataType]) -> frozenset[str]:
@@ -167,10 +225,9 @@ class Frame:
             ref = self._files[file]
             table = self._read(ref, names)
             live = ref.live()
-            if live is not None:
-                table = table.take(pa.array(live))
             for position, name in enumerate(names):
-                self._cache[name] = table.column(position)
+                column = in_form(table.column(position), self._columns[name], ref)
+                self._cache[name] = column if live is None else column.take(pa.array(live))
         return pa.table([self._cache[name] for name in columns], names=list(columns))
 
     def _read(self, ref: FileRef, columns: Sequence[str]) -> pa.Table:
@@ -221,7 +278,14 @@ class Frame:
         else:
             found = iterate_columns(ref, names, rows)
         for batch in found:
-            table = pa.Table.from_batches([batch]).select(names).rename_columns(list(columns))
+            read = pa.Table.from_batches([batch])
+            table = pa.table(
+                [
+                    in_form(read[name], self._columns[ours], ref, source_row)
+                    for name, ours in zip(names, columns, strict=True)
+                ],
+                names=list(columns),
+            )
             if mask is not None:
                 table = table.filter(pa.array(mask[source_row : source_row + batch.num_rows]))
             source_row += batch.num_rows
@@ -263,11 +327,15 @@ def footer_bytes(tail: bytes) -> int:
     return int.from_bytes(tail[-8:-4], "little") + 8
 
 
-def _open_parquet(ref: FileRef) -> pq.ParquetFile:
+def open_parquet(ref: FileRef, *, buffer_size: int = 0) -> pq.ParquetFile:
+    """Open a file of a shard for reading, with everything about it that can be verified."""
+    options = {"page_checksum_verification": True, "buffer_size": buffer_size}
+    if ref.foreign is not None:
+        return pq.ParquetFile(open_foreign(ref), pre_buffer=False, **options)
     source = open_store(ref.uri).open_read(ref.name)
     if ref.footer and _footer_hash(source) != ref.footer:
         raise ValueError("its footer differs from the committed one")
-    return pq.ParquetFile(source, page_checksum_verification=True)
+    return pq.ParquetFile(source, **options)
 
 
 def _footer_hash(source: Any) -> str:
@@ -280,11 +348,111 @@ def _footer_hash(source: Any) -> str:
     return hashlib.sha256(footer).hexdigest()
 
 
-def _corrupt(ref: FileRef, why: object) -> CorruptShardError:
+BLOCKS_FILE = "_manifests/blocks.bin"
+"""Hashes of the blocks of all source files, in the order of the shards; uint64 each."""
+
+
+def in_form(
+    values: pa.ChunkedArray, where: ColumnRef, ref: FileRef, first_row: int = 0
+) -> pa.ChunkedArray:
+    """Bring a column of the source into the form in which stages read it.
+
+    Parameters
+    ----------
+    values
+        As the file has them, from `first_row` on.
+    where
+        The column.
+    ref
+        The file.
+    """
+    kind, known = where.kind, ref.foreign
+    if where.is_indicator:
+        return pa.chunked_array([positions(chunk) for chunk in values.chunks], kind)
+    if kind is None or (values.type == kind and where.ours != "image"):
+        return values
+    try:
+        chunks = [convert(chunk, kind, where.ours or where.name) for chunk in values.chunks]
+    except DataError as err:
+        raise DataError(f"{err}; in shard {ref.name}") from err
+    if kind == PICTURES and known is not None and known.names_pictures:
+        hashes = _hashes(ref)[0 if known.tag else n_blocks(ref.bytes) :]
+        for i, chunk in enumerate(chunks):
+            rows = slice(first_row, first_row + len(chunk))
+            try:
+                chunks[i] = filled(open_store(ref.uri), ref.name, chunk, hashes[rows])
+            except ChangedError as err:
+                raise _corrupt(ref, err) from err
+            first_row += len(chunk)
+    return pa.chunked_array(chunks, kind)
+
+
+@functools.lru_cache(maxsize=64)
+def _blocks(run: str, first: int, n: int, fingerprint: str, size: int) -> np.ndarray:
+    data = open_store(run).read_range(BLOCKS_FILE, 8 * first, 8 * n)
+    blocks = np.frombuffer(data, "<u8")
+    if fingerprint_of(size, blocks) != fingerprint:
+        raise CorruptShardError(
+            f"run: hashes of the source's content were expected in {BLOCKS_FILE}, got damaged "
+            f"ones; in {run}. Give the command of the run again to make them anew"
+        )
+    return blocks
+
+
+def _hashes(ref: FileRef) -> np.ndarray:
+    """Return the hashes of a source file's blocks, then of the pictures that its rows name."""
+    known = ref.foreign
+    assert known is not None
+    n = n_hashes(ref.bytes, ref.rows, is_tagged=bool(known.tag), with_rows=known.names_pictures)
+    # With a tag, size and blocks are not part of what was hashed.
+    size = 0 if known.tag else ref.bytes
+    return _blocks(known.run, known.first_block, n, known.fingerprint, size)
+
+
+def open_foreign(ref: FileRef) -> Any:
+    """Open a file of the source; whatever is read of it is compared with its fingerprint."""
+    assert ref.foreign is not None
+    store, tag = open_store(ref.uri), ref.foreign.tag
+    if tag:
+        return pa.PythonFile(open_tagged(store, ref.name, tag), "r")
+    blocks = _hashes(ref)[: n_blocks(ref.bytes)]
+    file = VerifiedFile(open_binary(store, ref.name), Content(ref.bytes, blocks))
+    return pa.PythonFile(file, "r")
+
+
+def verify_foreign(ref: FileRef) -> None:
+    """Compare a whole file of the source with its fingerprint.
+
+    Raises
+    ------
+    SourceChangedError
+        If it is not what it was when the run began.
+    """
+    try:
+        with contextlib.closing(open_foreign(ref)) as file:
+            if not (ref.foreign and ref.foreign.tag):
+                while file.read(READ_BYTES):
+                    pass
+    except (OSError, ChangedError) as err:
+        raise _corrupt(ref, err) from err
+
+
+def _corrupt(ref: FileRef, why: object) -> LabelopsError:
+    if ref.foreign is not None and isinstance(why, ChangedError | FileNotFoundError):
+        return SourceChangedError(
+            f"source: {ref.name} was expected to be as it was when the run began, but {why}; in "
+            f"{ref.uri}. It was written again, moved or damaged meanwhile: restore it and give the "
+            "same command again, or start a new run in another folder"
+        )
+    if ref.foreign is not None:
+        return CorruptShardError(
+            f"source: {ref.name} was expected to be a whole Parquet file, but the source is "
+            f"damaged ({why}); in {ref.uri}. Write that shard again and start a new run"
+        )
+    stage = ref.stage or ref.name.split("/")[0]
     return CorruptShardError(
-        f"shard file {ref.name}: the bytes that were committed were expected, but it cannot be "
-        f"read as such ({why}); in {ref.uri}. Restore the file, or delete its stage's folder and "
-        "run again to recompute it"
+        f"stage {stage!r}, shard file {ref.name}: the bytes that were committed were expected, but "
+        f"it cannot be read as such ({why}); in {ref.uri}. {remake(ref.uri, stage)}"
     )
 
 
@@ -297,13 +465,7 @@ def read_columns(ref: FileRef, names: Sequence[str] | None) -> pa.Table:
         If the file is missing, or is not what was committed; names the shard.
     """
     try:
-        if ref.ipc:
-            table = _read_ipc(ref)
-        else:
-            with _open_parquet(ref) as file:
-                # One thread: shards are read side by side already.
-                columns = None if names is None else list(names)
-                table = file.read(columns=columns, use_threads=False)
+        table = _read_ipc(ref) if ref.ipc else _read_parquet(ref, names)
         if names is not None:
             table = table.select(list(names))
     except (OSError, ValueError, KeyError) as err:
@@ -313,8 +475,26 @@ def read_columns(ref: FileRef, names: Sequence[str] | None) -> pa.Table:
     return table
 
 
+def _read_parquet(ref: FileRef, names: Sequence[str] | None) -> pa.Table:
+    constants = ref.foreign.constants if ref.foreign else {}
+    stored = None if names is None else [name for name in names if name not in constants]
+    with open_parquet(ref) as file:
+        # One thread: shards are read side by side already.
+        table = file.read(columns=stored, use_threads=False)
+    for name, value in constants.items():
+        if names is None or name in names:
+            table = table.append_column(name, _constant(value, ref.rows))
+    return table
+
+
+def _constant(value: str | int | None, n: int) -> pa.Array:
+    """Return a column that is the same in all rows of a shard."""
+    kind = pa.int64() if isinstance(value, int) else pa.string()
+    return pa.nulls(n, kind) if value is None else pa.repeat(pa.scalar(value, kind), n)
+
+
 def _read_ipc(ref: FileRef) -> pa.Table:
-    store = open_store(ref.uri)
+    store = open_store(ref.uri, follow=not ref.is_ours)
     path = store.local_path(ref.name)
     if path is not None:
         return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
@@ -327,7 +507,14 @@ def iterate_columns(ref: FileRef, names: Sequence[str], rows: int) -> Iterator[p
         if ref.ipc:
             yield from _read_ipc(ref).select(list(names)).to_batches(rows)
             return
-        with _open_parquet(ref) as file:
-            yield from file.iter_batches(batch_size=rows, columns=list(names), use_threads=False)
+        constants = ref.foreign.constants if ref.foreign else {}
+        stored = [name for name in names if name not in constants]
+        with open_parquet(ref) as file:
+            for batch in file.iter_batches(batch_size=rows, columns=stored, use_threads=False):
+                for name in names:
+                    if name in constants:
+                        column = _constant(constants[name], batch.num_rows)
+                        batch = batch.append_column(name, column)
+                yield batch
     except (OSError, ValueError, KeyError) as err:
         raise _corrupt(ref, err) from err

@@ -188,8 +188,10 @@ def _bytes_of(value: dict[str, Any] | None) -> bytes | str:
         return "image is null: neither bytes nor a path"
     data = value.get("bytes")
     if data is None:
-        # Whoever wrote the shards could name any file of this machine.
-        return f"image has a path only: {value['path']!r}; store its bytes in the shard"
+        return (
+            f"image has a path only, and no file of the data's folder is there: {value['path']!r}; "
+            "store its bytes in the shard, or put the file beside it"
+        )
     return bytes(data)
 
 

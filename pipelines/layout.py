@@ -3,12 +3,19 @@
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
 
+import numpy as np
 import pyarrow as pa
 
 from pipelines.commit import Record, digest_name
-from pipelines.frame import ColumnRef, FileRef
+from pipelines.frame import BLOCKS_FILE, ColumnRef, FileRef, Foreign
 from pipelines.source import Source
+from pipelines.storage.content import fingerprint_of, n_hashes
+from pipelines.storage.forms import working
+
+__all__ = ["BLOCKS_FILE", "SOURCE", "Layer", "Layout", "pack_schema", "unpack_schema"]
 
 SOURCE = "/source"
 """Stands for the source's own files where folders of the run are named."""
@@ -62,6 +69,26 @@ class Layout:
             if folder in layer.aligned and (folder == layer.stage or own)
         ]
 
+    @cached_property
+    def _first_blocks(self) -> list[int]:
+        """Where the hashes of each shard's blocks begin."""
+        with_rows = self.source.names_pictures
+        counts = (
+            n_hashes(s.bytes, s.rows, is_tagged=bool(s.tag), with_rows=with_rows)
+            for s in self.source.shards
+        )
+        return [0, *accumulate(counts)]
+
+    def are_hashes(self, data: bytes) -> bool:
+        """Return whether bytes are the hashes of all shards' contents, as fingerprints say."""
+        hashes = np.frombuffer(data[: len(data) // 8 * 8], "<u8")
+        starts = self._first_blocks
+        return len(data) == 8 * starts[-1] and all(
+            fingerprint_of(0 if s.tag else s.bytes, hashes[a:b]) == s.fingerprint
+            for s, a, b in zip(self.source.shards, starts[:-1], starts[1:], strict=True)
+            if b > a
+        )
+
     def n_live(self, shard: int) -> int:
         """Return the number of a shard's items that were not rejected so far."""
         rows = self.source.shards[shard].rows
@@ -76,10 +103,14 @@ class Layout:
             If a column is nowhere.
         """
         places: dict[str, ColumnRef] = {
-            ours: ColumnRef(SOURCE, theirs) for ours, theirs in self.source.columns.items()
+            ours: ColumnRef(
+                SOURCE, theirs, self.source.types[ours], ours, ours in self.source.indicators
+            )
+            for ours, theirs in self.source.columns.items()
         }
-        for name in self.source.schema.names:
-            places[f"{SOURCE}/{name}"] = ColumnRef(SOURCE, name)
+        for field_ in self.source.schema:
+            kind = working(field_.type)
+            places[f"{SOURCE}/{field_.name}"] = ColumnRef(SOURCE, field_.name, kind)
         for layer in self.layers:
             for folder in self._readable(layer, stage):
                 for column in layer.schemas[folder].names:
@@ -97,10 +128,17 @@ class Layout:
                 name=entry.name,
                 rows=entry.rows,
                 bytes=entry.bytes,
-                # A fingerprint does not read the content: files of one shape and time may share it.
-                digest=f"{self.source.uri}/{entry.name} {entry.fingerprint}",
+                digest=f"{entry.fingerprint} {entry.name}",
                 is_ours=False,
                 rejects=_some(rejects),
+                foreign=Foreign(
+                    fingerprint=entry.fingerprint,
+                    run=self.uri,
+                    first_block=self._first_blocks[shard],
+                    tag=entry.tag,
+                    constants=entry.constants,
+                    names_pictures=self.source.names_pictures,
+                ),
             )
         for position, layer in enumerate(self.layers):
             for file in layer.records[shard]["files"]:
@@ -112,6 +150,7 @@ class Layout:
                         bytes=file["bytes"],
                         footer=file["footer"],
                         digest=file[digest_name(file["folder"])],
+                        stage=layer.stage,
                         rejects=_some(rejects[position + 1 :]),
                         ipc=file["ipc"],
                     )

@@ -95,7 +95,7 @@ def evidence_in(frame: Frame, ctx: Context) -> Evidence:
     hashes, everything = frame.array("item_hash"), np.arange(frame.n)
     if ctx.config.reference is not None:
         # A reference is small, and every item of it counts.
-        at, sets = reference_sets(ctx.config.reference, frame["item_id"], ctx)
+        at, sets = reference_sets("reference", frame["item_id"], ctx)
         given = labels_of(frame, ctx) if label_columns(ctx.columns) else None
         return Evidence(np.isin(everything, at), hashes, sets, at, given)
     return Evidence(_sampled(hashes, ctx), hashes, labels_of(frame, ctx), everything, None)

@@ -1,4 +1,7 @@
-"""What a run would do: from footers and manifests alone, without reading data or writing a byte."""
+"""What a run would do: from footers and manifests alone, without writing a byte.
+
+Contents are not read, so shards whose size and footer did not change are taken as unchanged.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,6 +10,7 @@ from pipelines.errors import RunError
 from pipelines.recipe import Recipe
 from pipelines.source import Source, open_source
 from pipelines.state import RUN_FILE, Entry, Run, load_run, readable
+from pipelines.store import open_store
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Plan:
             f"{source.n_bytes / 2**20:,.1f} MiB; largest shard "
             f"{max(shard.rows for shard in source.shards):,} items",
             *(f"  {name}: {kind}" for name, kind in source.types.items()),
+            *(f"  note: {notice}" for notice in source.notices),
             f"into {self.out}",
         ]
         for stage in self.stages:
@@ -67,12 +72,15 @@ def plan(recipe: Recipe, *, data: str, out: str) -> Plan:
     RunError
         If the folder holds a run of other data or settings.
     """
-    source = open_source(data, columns=recipe.data.columns)
+    source = open_source(
+        data, columns=recipe.data.columns, splits=recipe.data.splits, contents=False
+    )
+    store = open_store(out)
+    before = load_run(out) if store.exists(RUN_FILE) else None
+    if before is not None:
+        source = source.as_before(before.source)
     run = Run(out, recipe, source)
-    if (
-        run.store.exists(RUN_FILE)
-        and load_run(out).describe()["stages"] != run.describe()["stages"]
-    ):
+    if before is not None and before.describe()["stages"] != run.describe()["stages"]:
         raise RunError(
             f"plan: the folder of the same run was expected for --out, got {run.uri}, where data, "
             "settings or version differ. Choose another --out, or delete that folder"

@@ -5,7 +5,7 @@ before anything else happens. What a run writes beside its output is the *resolv
 setting of every stage, with the defaults that held then.
 """
 
-import difflib
+import math
 import re
 import tomllib
 import typing
@@ -14,16 +14,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from pipelines.errors import RecipeError
+from pipelines.errors import LabelopsError, RecipeError
+from pipelines.files import RECIPE_BYTES, open_named
+from pipelines.folders import check_listed
 from pipelines.registry import STAGES, load_stage
-from pipelines.store import open_file
+from pipelines.source import KNOWN_COLUMNS
+from pipelines.wording import did_you_mean, is_unicode, shown, why
 
 FOLDER = Path(__file__).with_name("recipes")
 """Recipes that come with the project and go by name."""
 
-STAGE_NAME = re.compile(r"[a-z][a-z0-9_]*(@[1-9][0-9]*)?")
+ROUND = "@([2-9]|[1-9][0-9]{1,3})"
+STAGE_NAME = re.compile(rf"[a-z][a-z0-9_]*({ROUND})?")
+
+UNUSED = re.compile(r"unused(_[a-z0-9_]+)?")
+"""Stands for a column of the data contract where one of the files is to be hidden."""
 
 OWN_KEYS = ("name", "stages", "data")
 """Keys of a recipe that are not tables of stages."""
@@ -49,12 +56,29 @@ class Data(BaseModel, frozen=True, extra="forbid"):
         description="What it means that a class is not in an item's list 'labels': the item does "
         "not have it, or nobody said. A column 'labels_negative' means the latter.",
     )
+    splits: tuple[str, ...] = Field(
+        default=(),
+        description="Only shards whose names, or those of their folders, say that they belong to "
+        "one of these splits (train, validation, test); empty: all.",
+    )
     max_bad_share: float = Field(
         default=0.01,
         ge=0.0,
         le=1.0,
         description="The run stops when more than this share of the items cannot be used.",
     )
+
+    @field_validator("columns")
+    @classmethod
+    def _check_columns(cls, columns: dict[str, str]) -> dict[str, str]:
+        for ours in columns:
+            if ours not in KNOWN_COLUMNS and not UNUSED.fullmatch(ours):
+                raise ValueError(
+                    f"a column of the data contract was expected before '=', got {shown(ours)}"
+                    f"{did_you_mean(ours, KNOWN_COLUMNS)} Known: {list(KNOWN_COLUMNS)}; 'unused' "
+                    "hides a column"
+                )
+        return columns
 
 
 @dataclass(frozen=True)
@@ -122,21 +146,21 @@ def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
         where = str(FOLDER / f"{recipe}.toml")
     elif not recipe.endswith(".toml") and "/" not in recipe:
         raise RecipeError(
-            f"recipe: a name or the path of a .toml file was expected, got {recipe!r}"
-            f"{_near(recipe, recipe_names())} Known: {recipe_names()}"
+            f"recipe: a name or the path of a .toml file was expected, got {shown(recipe)}"
+            f"{did_you_mean(recipe, recipe_names())} Known: {recipe_names()}"
         )
     try:
-        store, leaf = open_file(where)
-        text = store.read_bytes(leaf)
-        return parse_recipe(
-            text.decode(), name=leaf.removesuffix(".toml"), where=where, overrides=overrides
-        )
-    except (OSError, UnicodeDecodeError) as err:
-        reason = getattr(err, "strerror", None) or str(err)
+        store, leaf = open_named(where, most=RECIPE_BYTES)
+        text = store.read_bytes(leaf).decode("utf-8-sig")
+    except LabelopsError:
+        raise
+    except Exception as err:
+        # Every file system has errors of its own for a lack of credentials.
         raise RecipeError(
-            f"recipe: a readable TOML file was expected at {where}, got: {reason}. Check the path, "
-            f"or name one that comes with the project: {recipe_names()}"
+            f"recipe: a readable TOML file was expected at {where}, got: {why(err)}. Check "
+            f"the path, or name one that comes with the project: {recipe_names()}"
         ) from err
+    return parse_recipe(text, name=leaf.removesuffix(".toml"), where=where, overrides=overrides)
 
 
 def parse_recipe(
@@ -157,21 +181,25 @@ def parse_recipe(
     """
     try:
         tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as err:
-        raise RecipeError(f"recipe: TOML was expected in {where}, got: {err}") from err
+    except (ValueError, RecursionError) as err:
+        # Also whole numbers of thousands of digits, and what is nested thousands of levels deep.
+        raise RecipeError(f"recipe: TOML was expected in {where}, got: {why(err)}") from err
     for override in overrides:
         _set(tables, override)
+    if overrides:
+        where = f"{where} with --set"
+    _check_values(tables, where)
     stages = _stages(tables.get("stages"), where)
     known = [*OWN_KEYS, *stages]
     for key in tables:
         if key not in known:
             raise RecipeError(
-                f"recipe: {key!r} is no stage of this recipe{_near(key, known)} Known: {known}; "
-                f"in {where}"
+                f"recipe: {shown(key)} is no stage of this recipe{did_you_mean(key, known)} Known: "
+                f"{known}; in {where}"
             )
     title = tables.get("name", name)
-    if not isinstance(title, str) or not title.strip():
-        raise RecipeError(f"recipe: 'name' must be text, got {title!r}; in {where}")
+    if not isinstance(title, str) or not title.strip() or not is_unicode(title):
+        raise RecipeError(f"recipe: 'name' must be text, got {shown(title)}; in {where}")
     data = _check(Data, tables.get("data", {}), "data", where)
     configs = {
         stage: _located(
@@ -181,6 +209,28 @@ def parse_recipe(
         for stage in stages
     }
     return Recipe(title, stages, data, configs)
+
+
+def _check_values(tables: dict[str, Any], where: str) -> None:
+    """Stop at values that no setting has, and that could not be written down again."""
+    todo: list[Any] = [tables]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, dict | list):
+            todo.extend(value)
+            if isinstance(value, dict):
+                todo.extend(value.values())
+        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise RecipeError(
+                f"recipe: whole numbers of 64 bits were expected, got {shown(value)}; in {where}"
+            )
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise RecipeError(f"recipe: finite numbers were expected, got {value}; in {where}")
+        elif isinstance(value, str) and not is_unicode(value):
+            raise RecipeError(
+                f"recipe: text in Unicode was expected, got {shown(value)}; in {where}. Was it "
+                "typed in another encoding than UTF-8?"
+            )
 
 
 def _table(tables: Mapping[str, Any], stage: str) -> object:
@@ -207,20 +257,21 @@ def _located(config: BaseModel, stage: str) -> BaseModel:
 def _stages(value: object, where: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
         raise RecipeError(
-            f"recipe: 'stages' must be a list of names of stages in their order, got {value!r}; "
-            f"in {where}. Known: {list(STAGES)}"
+            "recipe: 'stages' must be a list of names of stages in their order, got "
+            f"{shown(value)}; in {where}. Known: {list(STAGES)}"
         )
     for name in value:
         load_stage(name)
         if not STAGE_NAME.fullmatch(name):
             raise RecipeError(
-                f"recipe: a stage is listed as name or name@2, got {name!r}; in {where}"
+                f"recipe: a stage is listed as name or name@2, got {shown(name)}; in {where}"
             )
         if value.count(name) > 1:
             raise RecipeError(
-                f"recipe: stage {name!r} is listed {value.count(name)} times; in {where}. List "
-                f"the second as '{name.split('@')[0]}@2', with a table of its own"
+                f"recipe: stage {shown(name)} is listed {value.count(name)} times; in {where}. "
+                f"List the second as '{name.split('@')[0]}@2', with a table of its own"
             )
+    check_listed(value, load_stage, where)
     return tuple(value)
 
 
@@ -230,7 +281,7 @@ def _set(tables: dict[str, Any], override: str) -> None:
     *path, key = [part.strip() for part in target.split(".")]
     if not equals or not path or not all([*path, key]):
         raise RecipeError(
-            f"--set: stage.key=value was expected, got {override!r}. For example: "
+            f"--set: stage.key=value was expected, got {shown(override)}. For example: "
             "--set data.max_bad_share=0.05"
         )
     table = tables
@@ -238,7 +289,7 @@ def _set(tables: dict[str, Any], override: str) -> None:
         table = table.setdefault(part, {})
         if not isinstance(table, dict):
             raise RecipeError(
-                f"--set: {part!r} of {override!r} is a value, not a table of settings"
+                f"--set: {shown(part)} of {shown(override)} is a value, not a table of settings"
             )
     table[key] = parse_value(value)
 
@@ -247,7 +298,7 @@ def parse_value(text: str) -> Any:
     """Read a value as TOML, or else take it as a string."""
     try:
         found = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
     # More than one key came from a line break inside the text: not a TOML value.
     return found["value"] if list(found) == ["value"] else text
@@ -256,7 +307,9 @@ def parse_value(text: str) -> Any:
 def _check(model: type[BaseModel], table: object, who: str, where: str) -> Any:
     """Check a table of settings against its model."""
     if not isinstance(table, dict):
-        raise RecipeError(f"{who}: a table of settings was expected, got {table!r}; in {where}")
+        raise RecipeError(
+            f"{who}: a table of settings was expected, got {shown(table)}; in {where}"
+        )
     try:
         return model.model_validate(table)
     except ValidationError as err:
@@ -269,15 +322,18 @@ def _message(model: type[BaseModel], who: str, error: Mapping[str, Any]) -> str:
     loc = [str(part) for part in error["loc"]]
     if error["type"] == "extra_forbidden":
         known = sorted(_fields(model, loc[:-1]))
-        inside = f" in {'.'.join(loc[:-1])!r}" if loc[:-1] else ""
-        return f"{who} has no setting {loc[-1]!r}{inside}{_near(loc[-1], known)} Known: {known}"
+        inside = f" in {shown('.'.join(loc[:-1]))}" if loc[:-1] else ""
+        hint = did_you_mean(loc[-1], known)
+        return f"{who} has no setting {shown(loc[-1])}{inside}{hint} Known: {known}"
     said = str(error["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if not loc:
         return f"{who}: {said}"
     if error["type"] == "missing":
-        return f"{who}: setting {'.'.join(loc)!r} must be given"
+        return f"{who}: setting {shown('.'.join(loc))} must be given"
     said = said[:1].lower() + said[1:]
-    return f"{who}: setting {'.'.join(loc)!r}: {said}, got {error['input']!r}"
+    if error["type"] == "value_error" and "got " in said:
+        return f"{who}: setting {shown('.'.join(loc))}: {said}"
+    return f"{who}: setting {shown('.'.join(loc))}: {said}, got {shown(error['input'])}"
 
 
 def _fields(model: type[BaseModel], loc: Iterable[str]) -> Iterable[str]:
@@ -293,11 +349,6 @@ def _fields(model: type[BaseModel], loc: Iterable[str]) -> Iterable[str]:
     return model.model_fields
 
 
-def _near(name: str, known: Sequence[str]) -> str:
-    found = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {found[0]!r}?" if found else "."
-
-
 def stage_schema(stage: str) -> dict[str, Any]:
     """Return the JSON Schema of a stage's settings."""
     return load_stage(stage).config.model_json_schema()
@@ -311,7 +362,7 @@ def recipe_schema() -> dict[str, Any]:
             "type": "array",
             "minItems": 1,
             "uniqueItems": True,
-            "items": {"type": "string", "pattern": f"^({'|'.join(STAGES)})(@[1-9][0-9]*)?$"},
+            "items": {"type": "string", "pattern": f"^({'|'.join(STAGES)})({ROUND})?$"},
             "description": "The stages in their order.",
         },
     }
@@ -326,7 +377,7 @@ def recipe_schema() -> dict[str, Any]:
         definitions |= {f"{name}.{key}": value for key, value in nested.items()}
         properties[name] = schema
         if name != "data":
-            patterns[f"^{name}@[1-9][0-9]*$"] = schema
+            patterns[f"^{name}{ROUND}$"] = schema
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Recipe of a labelops run",

@@ -1,94 +1,142 @@
 """True classes of some items, set by people: a small table with a list of labels for each."""
 
-import os
 from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet as pq
 
-from labelops.multilabel.labels import LabelSets, from_flat
-from pipelines.errors import DataError
+from labelops.multilabel.labels import LabelSets, from_flat, owners
 from pipelines.label_sets import flat
-from pipelines.stage import Context
+from pipelines.matching import match_step
+from pipelines.reviewed import label_classes
+from pipelines.small_tables import Named, as_text, check_ids, read_named, require
+from pipelines.stage import Context, Reduce
+from pipelines.wording import shown
 
 TRUE, RULED_OUT = "true_labels", "true_labels_negative"
+WORDS = f"columns item_id and {TRUE}"
 SEPARATOR = ";"
 """Between labels in a CSV file; names with commas and spaces are common."""
 
 
 @lru_cache(maxsize=4)
-def _read(path: str, modified_ns: int) -> pa.Table:
-    try:
-        table = _read_csv(path) if path.endswith(".csv") else pq.read_table(path)
-    except (OSError, pa.ArrowException) as err:
-        raise DataError(
-            f"reference: a Parquet or CSV file with columns item_id and {TRUE} was expected, got "
-            f"{type(err).__name__}: {err}; at {path}. Correct the path"
-        ) from err
-    missing = [name for name in ("item_id", TRUE) if name not in table.column_names]
-    if missing:
-        raise DataError(
-            f"reference: columns item_id and {TRUE} were expected, got {table.column_names}; at "
-            f"{path}. Rename them, or correct the path"
-        )
+def _read(named: Named, version: str) -> pa.Table:
+    table = read_named(named, columns=WORDS, text=("item_id", TRUE, RULED_OUT))
+    require(table, ("item_id", TRUE), named, WORDS)
     names = [name for name in (TRUE, RULED_OUT) if name in table.column_names]
-    for name in names:
-        kind = table.schema.field(name).type
-        if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
-            raise DataError(
-                f"reference: column {name!r} must be a list of labels, got {kind}; at {path}. "
-                f"In CSV, labels of a list are separated by {SEPARATOR!r}"
-            )
+    lists = {name: _lists(table[name], name, named) for name in names}
     # Nobody said anything of an item whose list is null; an empty list says that it has none.
-    table = table.filter(pc.is_valid(table[TRUE]))
-    columns = {"item_id": table["item_id"].cast(pa.string())}
-    columns |= {name: table[name].cast(pa.list_(pa.string())) for name in names}
-    counts = pc.value_counts(columns["item_id"])
-    twice = counts.filter(pc.greater(counts.field("counts"), 1))
-    if len(twice):
-        raise DataError(
-            f"reference: one row an item was expected, got {len(twice)} items with more, such as "
-            f"{twice[0]['values'].as_py()!r}; at {path}. Settle on one list each"
+    is_said = lists[TRUE].is_valid()
+    ids = as_text(table["item_id"], "item_id", named).filter(is_said)
+    lists = {name: column.filter(is_said) for name, column in lists.items()}
+    check_ids(ids, lists, named)
+    if RULED_OUT in lists:
+        _check_consistent(ids, lists, named)
+    n_none = int(pc.sum(pc.equal(lists[TRUE].value_lengths(), 0)).as_py() or 0)
+    facts = {"n_none": str(n_none)}
+    facts |= {name: str(int(_is_number(table[name].type))) for name in names}
+    return pa.table({"item_id": ids, **lists}).replace_schema_metadata(facts)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    inner = getattr(kind, "value_type", kind)
+    return bool(pa.types.is_integer(inner) or pa.types.is_floating(inner))
+
+
+def _lists(column: pa.ChunkedArray, name: str, named: Named) -> pa.Array:
+    """Return a column with lists of labels as lists of text."""
+    kind = column.type
+    if named.is_csv:
+        cells = as_text(column, name, named).to_pylist()
+        parts = [(cell or "").split(SEPARATOR) for cell in cells]
+        lists = [[part.strip() for part in cell if part.strip()] for cell in parts]
+        return pa.array(lists, pa.list_(pa.string()))
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if not is_list and not pa.types.is_fixed_size_list(kind):
+        raise named.error(
+            f"lists of labels were expected in column {name!r}",
+            f"{kind}",
+            f"In CSV, labels of a list are separated by {SEPARATOR!r}",
         )
-    return pa.table(columns).combine_chunks()
+    values, start = flat(column)
+    text = as_text(pa.chunked_array([values]), name, named)
+    if text.null_count:
+        raise named.error(
+            f"labels were expected in the lists of column {name!r}",
+            f"{text.null_count} nulls",
+            "Remove them",
+        )
+    is_null = pa.array(column.is_null().to_numpy())
+    return pa.ListArray.from_arrays(pa.array(start, pa.int32()), text, mask=is_null)
 
 
-def _read_csv(path: str) -> pa.Table:
-    # Text throughout: an id like 007 is not the number 7.
-    names = ("item_id", TRUE, RULED_OUT)
-    text = pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
-    table = pa.csv.read_csv(path, convert_options=text)
-    for name in names[1:]:
-        if name in table.column_names:
-            at = table.column_names.index(name)
-            lists = [
-                [part.strip() for part in cell.split(SEPARATOR) if part.strip()]
-                for cell in table[name].to_pylist()
-            ]
-            table = table.set_column(at, name, pa.array(lists, pa.list_(pa.string())))
-    return table
+def _check_consistent(ids: pa.Array, lists: dict[str, pa.Array], named: Named) -> None:
+    """Stop where a label is in both lists of an item."""
+    (labels, start), (ruled_out, start_out) = (flat(lists[name]) for name in (TRUE, RULED_OUT))
+    known = pc.unique(labels)
+    cells = [
+        owners(first) * len(known) + pc.index_in(values, value_set=known).fill_null(-1).to_numpy()
+        for values, first in ((labels, start), (ruled_out, start_out))
+    ]
+    is_known = pc.is_in(ruled_out, value_set=known).to_numpy(zero_copy_only=False)
+    both = np.intersect1d(cells[0], cells[1][is_known])
+    if both.size:
+        row, code = divmod(int(both[0]), len(known))
+        raise named.error(
+            f"labels in {TRUE} or in {RULED_OUT} were expected",
+            f"{both.size} in both, the first {shown(known[code].as_py())} of item "
+            f"{shown(ids[row].as_py())}",
+            "Leave them out of both if people disagree",
+        )
 
 
-def _table(path: str) -> pa.Table:
-    return _read(path, os.stat(path).st_mtime_ns if os.path.exists(path) else 0)
+def _table(path: str, ctx: Context, setting: str) -> tuple[Named, pa.Table]:
+    named = Named(path, f"{ctx.stage}.{setting}")
+    return named, _read(named, named.version(WORDS))
 
 
-def n_rows(path: str) -> int:
+def n_rows(ctx: Context, setting: str) -> int:
     """Return how many items a reference knows."""
-    return int(_table(path).num_rows)
+    return int(_table(getattr(ctx.config, setting), ctx, setting)[1].num_rows)
 
 
-def reference_sets(path: str, item_id: pa.Array, ctx: Context) -> tuple[np.ndarray, LabelSets]:
+def match_reference(setting: str, what: str) -> Reduce:
+    """Return the step that counts how many of a reference's items the data has, and says so.
+
+    Parameters
+    ----------
+    setting
+        Which setting of the stage names the reference.
+    what
+        What its ids are called, in the plural.
+    """
+
+    def table(ctx: Context) -> pa.Table:
+        return _table(getattr(ctx.config, setting), ctx, setting)[1]
+
+    def notes(ctx: Context) -> list[str]:
+        n_none = int((table(ctx).schema.metadata or {})[b"n_none"])
+        none = f"{ctx.stage}.{setting}: {n_none} rows have an empty list, which says that the items"
+        return [f"{none} have none of the classes"] if n_none else []
+
+    return match_step(
+        keys=lambda ctx: table(ctx)["item_id"].combine_chunks(),
+        setting=setting,
+        what=what,
+        notes=notes,
+    )
+
+
+def reference_sets(setting: str, item_id: pa.Array, ctx: Context) -> tuple[np.ndarray, LabelSets]:
     """Return which items the reference knows, and the true classes of those.
 
     Parameters
     ----------
-    path
-        A Parquet or CSV file: item_id, true_labels, perhaps true_labels_negative. With the latter,
-        classes in neither list are unknown; without it, an item has just what is listed.
+    setting
+        Which setting of the stage names a Parquet or CSV file: item_id, true_labels, perhaps
+        true_labels_negative. With the latter, classes in neither list are unknown; without it, an
+        item has just what is listed.
     item_id
         N ids.
 
@@ -101,32 +149,19 @@ def reference_sets(path: str, item_id: pa.Array, ctx: Context) -> tuple[np.ndarr
     DataError
         If the file cannot be read, names an item twice, or a label that is no class.
     """
-    table = _table(path)
+    named, table = _table(getattr(ctx.config, setting), ctx, setting)
     at = pc.index_in(item_id.cast(pa.string()), value_set=table["item_id"].combine_chunks())
     known = np.flatnonzero(at.is_valid().to_numpy(zero_copy_only=False))
     rows = table.take(at.drop_null())
+    facts = table.schema.metadata or {}
     parts: list[np.ndarray] = []
     for name in (TRUE, RULED_OUT):
         if name in table.column_names:
             labels, start = flat(rows[name])
-            parts += [_classes(labels, path, ctx), start]
+            is_number = facts[name.encode()] == b"1"
+            classes = label_classes(labels, ctx, named, is_number=is_number)
+            parts += [np.asarray(classes.to_numpy(zero_copy_only=False), np.int64), start]
     try:
         return known, from_flat(*parts, n_classes=ctx.n_classes)
-    except ValueError as err:
-        raise DataError(f"reference: {err}; at {path}") from err
-
-
-def _classes(labels: pa.Array, path: str, ctx: Context) -> np.ndarray:
-    """Return class ids of labels, which go by number or by name."""
-    names = pa.array([str(name) for name in ctx.classes], pa.string())
-    numbers = pa.array([str(value) for value in ctx.class_values], pa.string())
-    found = pc.coalesce(
-        pc.index_in(labels, value_set=numbers), pc.index_in(labels, value_set=names)
-    )
-    unknown = labels.filter(pc.is_null(found))
-    if len(unknown):
-        raise DataError(
-            f"reference: labels among the {len(names)} classes were expected, got "
-            f"{unknown[0].as_py()!r}; at {path}. Classes: {names.to_pylist()[:10]}"
-        )
-    return np.asarray(found.to_numpy(zero_copy_only=False), np.int64)
+    except ValueError as err:  # a class by its number in one list, by its name in the other
+        raise named.error("lists that agree were expected", str(err), "Mend the table") from err

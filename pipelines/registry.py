@@ -31,12 +31,11 @@ def load_stage(name: str) -> Stage:
     """
     base = name.split("@")[0]
     if base not in STAGES:
-        import difflib
+        from pipelines.wording import did_you_mean, shown
 
-        near = difflib.get_close_matches(base, STAGES, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
         raise RecipeError(
-            f"recipe: a registered stage was expected, got {name!r}{hint} Known: {sorted(STAGES)}"
+            f"recipe: a registered stage was expected, got {shown(name)}"
+            f"{did_you_mean(base, STAGES)} Known: {sorted(STAGES)}"
         )
     module, _, attribute = STAGES[base].partition(":")
     stage: Stage = getattr(importlib.import_module(module), attribute)

@@ -1,55 +1,100 @@
 """Labels set by people: a small table that some stages compare with, or follow."""
 
-import os
 from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet as pq
 
-from pipelines.errors import DataError
-from pipelines.stage import Context
+from pipelines.classes import some
+from pipelines.matching import match_step
+from pipelines.small_tables import Named, as_text, check_ids, read_named, require
+from pipelines.stage import Context, Reduce
+from pipelines.wording import did_you_mean, shown
 
 COLUMNS = ("item_id", "true_label")
+WORDS = "columns item_id and true_label"
 
 
 @lru_cache(maxsize=4)
-def _read(path: str, modified_ns: int) -> pa.Table:
-    try:
-        if path.endswith(".csv"):
-            # Text throughout: an id like 007 is not the number 7.
-            text = pa.csv.ConvertOptions(
-                column_types=dict.fromkeys(COLUMNS, pa.string()),
-                strings_can_be_null=True,
-                null_values=[""],
-            )
-            table = pa.csv.read_csv(path, convert_options=text)
-        else:
-            table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as err:
-        raise DataError(
-            f"reviewed: a Parquet or CSV file with columns {list(COLUMNS)} was expected, got "
-            f"{type(err).__name__}: {err}; at {path}. Correct decide.reviewed"
-        ) from err
-    missing = [name for name in COLUMNS if name not in table.column_names]
-    if missing:
-        raise DataError(
-            f"reviewed: columns {list(COLUMNS)} were expected, got {table.column_names}; at "
-            f"{path}. Rename them, or correct decide.reviewed"
-        )
-    table = pa.table({name: table[name].cast(pa.string()).combine_chunks() for name in COLUMNS})
-    table = table.filter(pc.is_valid(table["true_label"]))
-    twice = pc.value_counts(table["item_id"]).filter(
-        pc.greater(pc.value_counts(table["item_id"]).field("counts"), 1)
+def _read(named: Named, version: str) -> pa.Table:
+    table = read_named(named, columns=WORDS, text=COLUMNS)
+    require(table, COLUMNS, named, WORDS)
+    label = table["true_label"]
+    is_number = pa.types.is_integer(label.type) or pa.types.is_floating(label.type)
+    ids, labels = (as_text(table[name], name, named) for name in COLUMNS)
+    is_said = labels.is_valid()
+    n_blank = len(labels) - int(pc.sum(is_said).as_py() or 0)
+    ids, labels = ids.filter(is_said), labels.filter(is_said)
+    check_ids(ids, {"true_label": labels}, named)
+    facts = {"is_number": str(int(is_number)), "n_blank": str(n_blank)}
+    return pa.table([ids, labels], names=COLUMNS).replace_schema_metadata(facts)
+
+
+def _table(ctx: Context) -> tuple[Named, pa.Table]:
+    named = Named(ctx.config.reviewed, f"{ctx.stage}.reviewed")
+    return named, _read(named, named.version(WORDS))
+
+
+def match_reviewed() -> Reduce:
+    """Return the step that counts how many reviewed items the data has, and says so."""
+    return match_step(
+        keys=lambda ctx: _table(ctx)[1]["item_id"].combine_chunks(),
+        setting="reviewed",
+        what="reviewed ids",
+        notes=_notes,
     )
-    if len(twice):
-        raise DataError(
-            f"reviewed: one row an item was expected, got {len(twice)} items with more, such as "
-            f"{twice[0]['values'].as_py()!r}; at {path}. Settle on one label each"
+
+
+def _notes(ctx: Context) -> list[str]:
+    named, table = _table(ctx)
+    n_blank = int((table.schema.metadata or {})[b"n_blank"])
+    if not n_blank:
+        return []
+    return [f"{named.setting}: {n_blank} rows have no true_label and count as not reviewed"]
+
+
+def label_classes(labels: pa.Array, ctx: Context, named: Named, *, is_number: bool) -> pa.Array:
+    """Return the class ids of labels in a table of people.
+
+    Labels of data with numbers go by the number, or by the name of their class.
+
+    Parameters
+    ----------
+    labels
+        As text.
+    is_number
+        Whether they were numbers in the table: then they are no names, where the data has numbers.
+
+    Raises
+    ------
+    DataError
+        If a label is no class, or by its number another one than by its name.
+    """
+    names = pa.array([str(name) for name in ctx.classes], pa.string())
+    numbers = pa.array([str(value) for value in ctx.class_values], pa.string())
+    by_name = pc.index_in(labels, value_set=names)
+    by_number = pc.index_in(labels, value_set=numbers)
+    if is_number and len(numbers):
+        by_name = by_number
+    off = labels.filter(pc.fill_null(pc.not_equal(by_name, by_number), False))
+    if len(off):
+        raise named.error(
+            "labels that are the number or the name of a class were expected",
+            f"{shown(off[0].as_py())}, which is the number of one class and the name of another",
+            "Write numbers as a column of whole numbers in Parquet",
         )
-    return table
+    classes = pc.coalesce(by_number, by_name)
+    unknown = labels.filter(pc.is_null(classes))
+    if len(unknown):
+        first = unknown[0].as_py()
+        raise named.error(
+            f"labels among the {len(names)} classes were expected",
+            shown(first) + (f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""),
+            f"Classes: {some(list(ctx.classes))}"
+            f"{did_you_mean(str(first), ctx.classes[:1000]).rstrip('.')}",
+        )
+    return classes
 
 
 def reviewed_classes(item_id: pa.Array, ctx: Context) -> np.ndarray:
@@ -67,23 +112,12 @@ def reviewed_classes(item_id: pa.Array, ctx: Context) -> np.ndarray:
     DataError
         If the file cannot be read, names an item twice, or a label that is no class.
     """
-    path = ctx.config.reviewed
-    if path is None:
+    if ctx.config.reviewed is None:
         return np.full(len(item_id), -1, np.int32)
-    table = _read(path, os.stat(path).st_mtime_ns)
-    # Labels that are numbers go by the number, or by the name of their class.
-    names = pa.array([str(name) for name in ctx.classes], pa.string())
-    numbers = pa.array([str(value) for value in ctx.class_values], pa.string())
+    named, table = _table(ctx)
+    is_number = (table.schema.metadata or {})[b"is_number"] == b"1"
     labels = table["true_label"].combine_chunks()
-    classes = pc.coalesce(
-        pc.index_in(labels, value_set=numbers), pc.index_in(labels, value_set=names)
-    )
-    unknown = labels.filter(pc.is_null(classes))
-    if len(unknown):
-        raise DataError(
-            f"reviewed: labels among the {len(names)} classes were expected, got "
-            f"{unknown[0].as_py()!r}; at {path}. Classes: {names.to_pylist()[:10]}"
-        )
+    classes = label_classes(labels, ctx, named, is_number=is_number)
     at = pc.index_in(item_id.cast(pa.string()), value_set=table["item_id"].combine_chunks())
     found = classes.take(at).fill_null(-1)
     return np.asarray(found.to_numpy(zero_copy_only=False), np.int32)

@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
+from pipelines.storage.forms import as_type
+
 if TYPE_CHECKING:
     from pipelines.canonical import Items
     from pipelines.frame import Frame
@@ -97,7 +99,7 @@ class Context:
         else:
             names = pa.array(self.classes, pa.string())
             array = names.take(pa.array(classes, pa.int64(), mask=~known))
-        return array.cast(self.label_type)
+        return as_type(array, self.label_type)
 
     def seed(self, *parts: object) -> int:
         """Return a 63-bit seed that depends on the stage, its settings and `parts` only.
@@ -212,6 +214,9 @@ class Stage:
     skip : why the stage has nothing to do on this data, or None.
     files : local files whose content is part of its settings (weights, reviewed rows).
     gpu : whether its map steps want a GPU worker.
+    folders : folders of the run that it alone may write, besides the one of its own name;
+        ``{stage}`` stands for its name in the recipe.
+    decides : whether it decides about items; of such stages a recipe has one at most.
     """
 
     name: str
@@ -224,3 +229,5 @@ class Stage:
     skip: Callable[[Any, frozenset[str]], str | None] = lambda config, columns: None
     files: Callable[[Any], Sequence[str]] = lambda config: ()
     gpu: bool = False
+    folders: tuple[str, ...] = ()
+    decides: bool = False

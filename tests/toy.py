@@ -92,5 +92,6 @@ STAGE = Stage(
     steps=steps,
     reads=lambda config, columns: ["item_hash"],
     writes=lambda config, columns: ["position", "share"],
+    folders=("toy_extra",),
 )
 RECIPE = 'stages = ["source", "toy"]\n[data]\nmax_bad_share = 0.2\n'

@@ -125,6 +125,7 @@ def check_counts(summary: Arrays, ctx: Context) -> Arrays:
     is_absent = _absent(table, is_there, n_quarantined, ctx)
     is_whole = _whole(table, n, is_absent, n_quarantined, ctx)
     counts, sizes = table.counts[is_whole], table.sizes[is_whole]
+    n_absent, n_incomplete = int(is_absent.sum()), int((~is_absent & ~is_whole).sum())
     spreads = [share_spread(counts[:, k], sizes) for k in range(table.n_classes)]
     return {
         "bag_ids": table.ids[is_whole],
@@ -135,13 +136,28 @@ def check_counts(summary: Arrays, ctx: Context) -> Arrays:
         "n_items": summary["n_items"],
         "n_without_bag": summary["n_without_bag"],
         "n_unlisted": summary["n_unlisted"],
-        "n_absent": np.array(int(is_absent.sum())),
-        "n_incomplete": np.array(int((~is_absent & ~is_whole).sum())),
+        "n_absent": np.array(n_absent),
+        "n_incomplete": np.array(n_incomplete),
         "share": np.array([spread.mean for spread in spreads]),
         "share_std": np.array([spread.std for spread in spreads]),
         "share_by_chance": np.array([spread.by_chance for spread in spreads]),
         "is_constant": np.array(all(spread.is_constant for spread in spreads)),
+        **_notices(summary, n_absent, n_incomplete, ctx),
     }
+
+
+def _notices(summary: Arrays, n_absent: int, n_incomplete: int, ctx: Context) -> Arrays:
+    """Return what of table and data is left out, in sentences."""
+    said = {
+        "items are in no bag: nothing is known of their totals": int(summary["n_without_bag"]),
+        f"items are in bags that the table lacks ({some(summary['unlisted'])})": int(
+            summary["n_unlisted"]
+        ),
+        "bags of the table have no item in the data and are left out": n_absent,
+        "bags lost items to quarantine and are left out": n_incomplete,
+    }
+    found = [f"{ctx.stage}.bags: {n} {what}" for what, n in said.items() if n]
+    return {"notices": np.array(found, dtype=np.str_)} if found else {}
 
 
 def _check_listed(summary: Arrays, ctx: Context) -> None:

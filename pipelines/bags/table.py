@@ -6,7 +6,6 @@ is written like ``3;0;5``. Everything that can be wrong with a table
 by itself is found here; whether it is that of the data, in `pipelines.bags.census`.
 """
 
-import gzip
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +14,10 @@ from functools import lru_cache
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet as pq
 
 from labelops.proportions.counts import Rounded, round_class_counts
 from pipelines.errors import DataError
-from pipelines.store import open_file
+from pipelines.small_tables import Named, read_named, require
 
 MOST = 10**15
 """More items than this no bag has; of larger numbers doubles do not hold every one."""
@@ -32,6 +29,8 @@ NAMED = 3
 """So many offenders are named in a message."""
 
 SETTING = "proportions.bags"
+
+WORDS = "columns bag_id, n and positives or counts"
 
 TOTALS = ("positives", "counts", "share", "shares")
 """Columns that totals may be in."""
@@ -73,19 +72,16 @@ def open_table(path: str) -> BagTable:
     DataError
         If it cannot be read, lacks a column, or says something that no bag can be; names the bag.
     """
-    try:
-        store, name = open_file(path)
-        modified = store.modified(name)
-    except Exception as err:
-        # Every file system has errors of its own for a lack of credentials.
-        raise _unreadable(path, err) from err
-    return _open(path, modified)
+    named = Named(path, SETTING, "bag table")
+    return _open(named, named.version(WORDS))
 
 
 @lru_cache(maxsize=4)
-def _open(path: str, modified: str) -> BagTable:
-    table = _read(path)
-    name = _count_column(table, path)
+def _open(named: Named, version: str) -> BagTable:
+    path = named.path
+    # Ids as text: 007 is not the number 7, unless the data has numbers.
+    table = read_named(named, columns=WORDS, text=("bag_id", "counts", "shares"))
+    name = _count_column(table, named)
     ids = _ids(table["bag_id"], path)
     order = np.argsort(ids, kind="stable")
     ids, table = ids[order], table.take(pa.array(order))
@@ -101,41 +97,13 @@ def _open(path: str, modified: str) -> BagTable:
     return BagTable(ids, sizes, rounded.counts, rounded.residual.max(axis=1, initial=0.0))
 
 
-def _unreadable(path: str, err: Exception) -> DataError:
-    return DataError(
-        f"bag table: a Parquet or CSV file with columns bag_id, n and positives or counts was "
-        f"expected, got {type(err).__name__}: {err}; at {path}. Correct {SETTING}"
-    )
-
-
-def _read(path: str) -> pa.Table:
-    store, name = open_file(path)
-    try:
-        source = store.open_read(name)
-        if path.lower().endswith((".csv", ".csv.gz")):
-            # Ids as text: 007 is not the number 7, unless the data has numbers.
-            text = pa.csv.ConvertOptions(
-                column_types=dict.fromkeys(("bag_id", "counts", "shares"), pa.string()),
-                strings_can_be_null=True,
-                null_values=[""],
-            )
-            packed = path.lower().endswith(".gz")
-            return pa.csv.read_csv(gzip.open(source) if packed else source, convert_options=text)
-        return pq.read_table(source)
-    except (OSError, pa.ArrowException) as err:
-        raise _unreadable(path, err) from err
-
-
-def _count_column(table: pa.Table, path: str) -> str:
+def _count_column(table: pa.Table, named: Named) -> str:
     """Return in which column totals are; stop when one is missing, or there are several."""
-    names = table.column_names
-    missing = [name for name in ("bag_id", "n") if name not in names]
-    has = [name for name in TOTALS if name in names]
-    if missing or not has:
-        raise DataError(
-            f"bag table: columns bag_id, n and positives or counts were expected, got {names}; at "
-            f"{path}. Rename its columns, or correct {SETTING}"
-        )
+    path = named.path
+    require(table, ("bag_id", "n"), named, WORDS)
+    has = [name for name in TOTALS if name in table.column_names]
+    if not has:
+        require(table, TOTALS[:1], named, WORDS)
     if len(has) > 1:
         raise DataError(
             f"bag table: one of the columns {', '.join(TOTALS)} was expected, got "

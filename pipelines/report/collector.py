@@ -126,6 +126,7 @@ class Collector:
             facts=facts.facts,
             settings=facts.settings,
             notes=facts.notes,
+            notices=tuple(self.run.notices()),
         )
 
     def _worst_classes(self, wrong: np.ndarray | None) -> list[int]:

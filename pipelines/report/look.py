@@ -9,9 +9,8 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipelines.frame import FileRef, Frame
+from pipelines.frame import ColumnRef, FileRef, Frame, in_form, open_parquet
 from pipelines.layout import SOURCE
 from pipelines.report.limits import Limits
 from pipelines.report.model import Item, Picture
@@ -19,7 +18,7 @@ from pipelines.report.scan import NARROW, Names, Place
 from pipelines.report.thumbnails import thumbnail
 from pipelines.run import frames
 from pipelines.state import Run
-from pipelines.store import open_store
+from pipelines.storage.forms import PICTURES, is_bytes
 
 LISTS = ("given_ids", "labels_clean", "map_ids", "map_scores", "map_rest")
 """Columns of lists that are looked up for chosen items only."""
@@ -49,7 +48,7 @@ class Looker:
     def has_pictures(self) -> bool:
         """Whether items are images with their bytes inside."""
         kind = self.types.get("image")
-        return kind is not None and pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+        return kind is not None and (kind == PICTURES or is_bytes(kind))
 
     def look(self, wanted: Sequence[Place]) -> None:
         """Look items up, shard by shard."""
@@ -68,16 +67,16 @@ class Looker:
         source = [name for name in ("image", "text") if self._from_source(name)]
         heavy = source_rows(
             self.layout.files(frame.index, {SOURCE})[SOURCE],
-            {name: self.layout.source.columns[name] for name in source},
+            self.layout.columns("", source),
             rows,
         )
         for row, values, extra in zip(rows, taken, heavy, strict=True):
             image, text = extra.get("image"), extra.get("text")
-            data = image.get("bytes") if isinstance(image, dict) else None
+            data = image.get("bytes") if isinstance(image, dict) else image
             self._seen[frame.index, row] = Look(
                 item_id=str(values.get("item_id")),
                 values=values,
-                picture=thumbnail(data, self.limits) if data else None,
+                picture=thumbnail(data, self.limits) if isinstance(data, bytes) else None,
                 excerpt="" if text is None else _cut(str(text), self.limits.excerpt),
             )
 
@@ -125,7 +124,7 @@ def _int(value: object) -> int:
 
 
 def source_rows(
-    ref: FileRef, columns: Mapping[str, str], rows: Sequence[int]
+    ref: FileRef, columns: Mapping[str, ColumnRef], rows: Sequence[int]
 ) -> Iterator[dict[str, object]]:
     """Yield some live rows of a source file, reading only the row groups that hold them."""
     if not columns:
@@ -134,19 +133,21 @@ def source_rows(
     live = ref.live()
     wanted = np.asarray(rows, np.int64) if live is None else live[np.asarray(rows, np.int64)]
     # Buffered: a row group of a user's file may hold more images than fit in memory.
-    with pq.ParquetFile(
-        open_store(ref.uri).open_read(ref.name),
-        buffer_size=1 << 20,
-        page_checksum_verification=True,
-    ) as file:
+    with open_parquet(ref, buffer_size=1 << 20) as file:
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         starts = np.cumsum([0, *sizes])
         for group in np.unique(np.searchsorted(starts, wanted, side="right") - 1):
             start = int(starts[group])
+            names = [where.name for where in columns.values()]
             for batch in file.iter_batches(
-                64, row_groups=[int(group)], columns=list(columns.values()), use_threads=False
+                64, row_groups=[int(group)], columns=names, use_threads=False
             ):
                 inside = wanted[(wanted >= start) & (wanted < start + batch.num_rows)] - start
+                if inside.size:
+                    parts = [
+                        in_form(pa.chunked_array([batch[where.name]]), where, ref, start)
+                        for where in columns.values()
+                    ]
+                    table = pa.table(parts, names=list(columns))
+                    yield from table.take(pa.array(inside)).to_pylist()
                 start += batch.num_rows
-                for values in batch.take(pa.array(inside)).to_pylist():
-                    yield {ours: values[theirs] for ours, theirs in columns.items()}

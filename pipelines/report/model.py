@@ -611,6 +611,8 @@ class Report:
     facts: tuple[Fact, ...] = ()
     settings: tuple[Setting, ...] = ()
     notes: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+    """What was left out, guessed or merged."""
 
     @property
     def is_decided(self) -> bool:

@@ -6,11 +6,13 @@ Only narrow columns are read, one shard at a time.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import SupportsInt
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.classes import plain
 from pipelines.frame import Frame, numpy_of
 from pipelines.report.limits import Limits, worst_per_class
 from pipelines.report.select import Groups, Rows, Smallest, Tally, count_pairs
@@ -53,7 +55,8 @@ class Names:
         """Name of the class that a label in the source's own type stands for."""
         if self._values is None or value is None:
             return "" if value is None else str(value)
-        found = self._values.index(value).as_py()
+        # Truth values and whole floats stand for the classes of these numbers.
+        found = self._values.index(int(value)).as_py() if isinstance(value, SupportsInt) else -1
         return self.name(found)
 
     def name(self, class_id: int) -> str:
@@ -62,10 +65,8 @@ class Names:
 
     def ids(self, labels: pa.Array) -> np.ndarray:
         """Class ids of labels; −1 for null and for what is no class."""
-        if pa.types.is_dictionary(labels.type):
-            labels = labels.dictionary_decode()
         known = self._values if self._values is not None else pa.array(self.names, pa.string())
-        found = pc.index_in(labels.cast(known.type), value_set=known, skip_nulls=True)
+        found = pc.index_in(plain(labels), value_set=known, skip_nulls=True)
         return np.asarray(found.fill_null(-1).to_numpy(zero_copy_only=False), np.int64)
 
 

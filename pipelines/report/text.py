@@ -1,5 +1,6 @@
 """Strings and numbers as a reader sees them; every string from the data passes ``clean``."""
 
+import re
 import unicodedata
 
 LIMIT = 240
@@ -145,3 +146,17 @@ def times(value: float) -> str:
     if value >= 1e6:
         return "over a million"
     return f"{value:.2f}" if value < 10 else count(value)
+
+
+def literal(text: str, most: int = 80) -> str:
+    r"""Return text from the data as Markdown shows it literally, on one line.
+
+    Examples
+    --------
+    >>> literal("a *b*\n<i>")
+    'a \\*b\\* &lt;i&gt;'
+    """
+    text = "".join(c if c.isprintable() else " " for c in text)
+    text = text if len(text) <= most else text[: most - 1] + "…"
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_{}\[\]()#+!|~-])", r"\\\1", text)

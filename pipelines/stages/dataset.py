@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field
 from pipelines.errors import RecipeError
 from pipelines.frame import Frame
 from pipelines.layout import SOURCE
+from pipelines.matching import match_step
 from pipelines.product import (
     added,
     added_features,
@@ -26,8 +27,12 @@ from pipelines.product import (
     with_left_out,
 )
 from pipelines.stage import Context, Map, Output, Stage, Step
+from pipelines.storage.forms import restore_table, working_schema
 
 ASIDE = "set_aside"
+
+SHARD = "shard"
+"""Column of the product: the source's file that an item is from."""
 
 IMAGE_ROWS = 100
 """Rows of a row group with images: so little is read to show one of them."""
@@ -52,7 +57,7 @@ def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
 
 
 def steps(config: Config, ctx: Context) -> Sequence[Step]:
-    """Return the only step: every shard's items to one folder or the other."""
+    """Return the steps: look for items to leave out, then divide every shard between folders."""
     stage = decided_by(ctx.columns)
     known = ctx.result(stage, "outcome")["rules"].tolist()
     unknown = sorted(set(config.leave_out_rules) - set(known))
@@ -70,13 +75,19 @@ def steps(config: Config, ctx: Context) -> Sequence[Step]:
     )
     raw = [f"{SOURCE}/{name}" for name in ctx.source_schema.names]
     return [
+        match_step(keys=left_out_ids, setting="leave_out_items", what="ids to leave out"),
         Map(
             name="write",
             reads=[*reads(config, ctx.columns), *logs(config, ctx.columns), *raw],
             writes={ctx.stage: output, ASIDE: output},
             apply=divide,
-        )
+        ),
     ]
+
+
+def left_out_ids(ctx: Context) -> pa.Array:
+    """Return the ids of items whose decisions are left out, each once."""
+    return pc.unique(pa.array(ctx.config.leave_out_items, pa.string()))
 
 
 def names_of_source(ctx: Context) -> list[str]:
@@ -85,7 +96,7 @@ def names_of_source(ctx: Context) -> list[str]:
     A source that is itself such a product keeps its old columns as ``previous_…``.
     """
     names = ctx.source_schema.names
-    taken = {*added(ctx.columns), *(() if "item_id" in names else ("item_id",))}
+    taken = {SHARD, *added(ctx.columns), *(() if "item_id" in names else ("item_id",))}
     found: list[str] = []
     for name in names:
         while name in taken or (name != names[len(found)] and name in names):
@@ -101,6 +112,7 @@ def product_schema(ctx: Context) -> pa.Schema:
     fields = [] if "item_id" in source.names else [pa.field("item_id", ctx.types["item_id"])]
     renamed = names_of_source(ctx)
     fields += [source.field(i).with_name(name) for i, name in enumerate(renamed)]
+    fields.append(pa.field(SHARD, pa.string()))
     fields += [pa.field(name, ctx.types[name]) for name in added(ctx.columns)]
     metadata = dict(source.metadata or {})
     # These describe the columns as pandas had them.
@@ -126,7 +138,8 @@ def _features(packed: bytes, renamed: Sequence[str], ctx: Context) -> bytes:
     text = {"dtype": str(ctx.types["item_id"]), "_type": "Value"}
     if "item_id" not in ctx.source_schema.names:
         features = {"item_id": text, **features}
-    described["info"]["features"] = {**features, **added_features(old, ctx)}
+    shard = {SHARD: {"dtype": "string", "_type": "Value"}}
+    described["info"]["features"] = {**features, **shard, **added_features(old, ctx)}
     # A fingerprint and split sizes of the source do not hold for the product.
     for name in ("splits", "dataset_size", "download_size", "download_checksums", "size_in_bytes"):
         described["info"].pop(name, None)
@@ -167,20 +180,22 @@ def divide(frame: Frame, ctx: Context) -> Iterator[Mapping[str, pa.Table]]:
     raw = [f"{SOURCE}/{name}" for name in ctx.source_schema.names]
     names = names_of_source(ctx)
     schema = product_schema(ctx)
+    handled = working_schema(schema)
     for start, batch in frame.batches(raw, rows):
         table = batch.rename_columns(names)
         if "item_id" not in names:
             table = table.add_column(0, "item_id", decided["item_id"].slice(start, len(batch)))
+        table = table.append_column(SHARD, pa.repeat(pa.scalar(frame.label), len(batch)))
         for name in added(ctx.columns):
             table = table.append_column(name, decided[name].slice(start, len(batch)))
-        table = table.cast(schema)
+        table = table.cast(handled)
         aside = is_aside.slice(start, len(batch))
         for folder, chosen in ((ctx.stage, pc.invert(aside)), (ASIDE, aside)):
             for group in buffers[folder].add(table.filter(chosen)):
-                yield {folder: group}
+                yield {folder: restore_table(group, schema)}
     for folder, buffer in buffers.items():
         for group in buffer.rest():
-            yield {folder: group}
+            yield {folder: restore_table(group, schema)}
 
 
 STAGE = Stage(
@@ -191,4 +206,5 @@ STAGE = Stage(
     steps=steps,
     reads=reads,
     writes=lambda config, columns: [],
+    folders=(ASIDE,),
 )

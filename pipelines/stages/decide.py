@@ -35,7 +35,7 @@ from pipelines.frame import Frame
 from pipelines.ledger import LOG_FOLDER, log_rows, log_schema
 from pipelines.limits import NARROW, PROPOSED, cut_steps, settled
 from pipelines.predictions import prediction_columns, predictions_of
-from pipelines.reviewed import reviewed_classes
+from pipelines.reviewed import match_reviewed, reviewed_classes
 from pipelines.stage import Context, Map, Output, Reduce, Stage, Step
 from pipelines.verdicts import count_outcome, judge_rules, report_outcome, tally
 
@@ -141,10 +141,11 @@ SOFT = ("soft_ids", "soft_probs", "soft_tail")
 
 
 def steps(config: Config, ctx: Context) -> Sequence[Step]:
-    """Return the steps: temperature, proposals, gate, limits, decisions, totals."""
+    """Return the steps: reviewed items, temperature, proposals, gate, limits, decisions, totals."""
     item_id = ("item_id", ctx.types["item_id"])
     decided = _decided(ctx.label_type, ctx.n_classes)
     return [
+        match_reviewed(),
         *temperature_steps(ctx),
         Map(
             name="propose",
@@ -362,4 +363,6 @@ STAGE = Stage(
     reads=reads,
     writes=writes,
     files=lambda config: [config.reviewed] if config.reviewed else [],
+    folders=(LOG_FOLDER,),
+    decides=True,
 )

@@ -38,7 +38,7 @@ from pipelines.label_limits import (
 from pipelines.label_sets import GIVEN, clean_columns, flat, given_columns, given_sets
 from pipelines.label_verdicts import count_outcome, judge_rules, report_outcome, tally
 from pipelines.ledger import LOG_FOLDER, log_rows, log_schema
-from pipelines.reference import reference_sets
+from pipelines.reference import match_reference, reference_sets
 from pipelines.stage import Context, Map, Output, Reduce, Stage, Step
 
 
@@ -103,11 +103,12 @@ def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
 
 
 def steps(config: Config, ctx: Context) -> Sequence[Step]:
-    """Return the steps: cells, gate, limits, decisions, totals."""
+    """Return the steps: reviewed items, cells, gate, limits, decisions, totals."""
     item_id = ("item_id", ctx.types["item_id"])
     given, cells = given_columns(ctx.columns), cells_folder(ctx)
     decided = decided_fields(ctx.label_type, ctx.columns)
     return [
+        match_reference("reviewed", "reviewed ids"),
         Map(
             name="propose",
             reads=["item_id", *given, *FLAGGED],
@@ -180,7 +181,7 @@ def _reviews(frame: Frame, ctx: Context) -> tuple[np.ndarray, LabelSets]:
     if ctx.config.reviewed is None:
         empty = np.empty(0, np.int64)
         return empty, LabelSets(empty, np.zeros(1, np.int64), None, None, ctx.n_classes)
-    return reference_sets(ctx.config.reviewed, frame["item_id"], ctx)
+    return reference_sets("reviewed", frame["item_id"], ctx)
 
 
 def _truth(
@@ -306,4 +307,6 @@ STAGE = Stage(
     reads=reads,
     writes=writes,
     files=lambda config: [config.reviewed] if config.reviewed else [],
+    folders=(LOG_FOLDER,),
+    decides=True,
 )

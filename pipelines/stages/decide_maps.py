@@ -181,4 +181,6 @@ STAGE = Stage(
     reads=reads,
     writes=writes,
     skip=skip,
+    folders=(LOG_FOLDER,),
+    decides=True,
 )

@@ -24,7 +24,7 @@ from labelops.multilabel.labels import UNKNOWN, LabelSets, from_flat, from_state
 from labelops.multilabel.resampling import Measure, average, draws, measure
 from pipelines.frame import Frame
 from pipelines.label_sets import GIVEN, flat, label_columns, labels_of
-from pipelines.reference import n_rows, reference_sets
+from pipelines.reference import match_reference, n_rows, reference_sets
 from pipelines.stage import Arrays, Context, Map, Output, Reduce, Stage, Step
 
 SETS = ("given", "clean", "model", "maps")
@@ -85,6 +85,7 @@ def steps(config: Config, ctx: Context) -> Sequence[Step]:
     fields = [("item_id", ctx.types["item_id"]), *((name, pa.int32()) for name in COLUMNS)]
     narrow = [name for name in needed if name not in ("pred_probs", "item_hash")]
     return [
+        match_reference("reference", "ids of the reference"),
         Map(
             name="compare",
             reads=narrow,
@@ -146,7 +147,7 @@ def _clean(frame: Frame, ctx: Context, rows: np.ndarray) -> tuple[np.ndarray, np
 
 def count_wrong(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
     """Write how many known classes of each item are wrong; null for what nobody settled."""
-    rows, truth = reference_sets(ctx.config.reference, frame["item_id"], ctx)
+    rows, truth = reference_sets("reference", frame["item_id"], ctx)
     table, present = states(truth), _present(frame, ctx, rows)
     columns = {"item_id": frame["item_id"]}
     for name, kind in zip(COLUMNS, ("given", "clean"), strict=True):
@@ -163,12 +164,12 @@ def count_wrong(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
 
 def collect(frame: Frame, ctx: Context) -> Arrays:
     """Return a shard's items that the reference knows, dense."""
-    rows, truth = reference_sets(ctx.config.reference, frame["item_id"], ctx)
+    rows, truth = reference_sets("reference", frame["item_id"], ctx)
     hashes = frame.array("item_hash")[rows]
     table = states(truth)
     if ctx.config.max_items < ctx.n_items:
         # By hash, so that it does not matter which shard an item is in.
-        share = min(1.0, ctx.config.max_items / max(n_rows(ctx.config.reference), 1))
+        share = min(1.0, ctx.config.max_items / max(n_rows(ctx, "reference"), 1))
         chosen = hashes <= np.uint64(min(int(share * 2**64), 2**64 - 1))
         rows, hashes, table = rows[chosen], hashes[chosen], table[chosen]
     found: Arrays = {"item_hash": hashes, "truth": table, **_present(frame, ctx, rows)}

@@ -17,6 +17,7 @@ from pipelines.errors import DataError, RecipeError
 from pipelines.images import Limits, check_type
 from pipelines.inference import (
     calibrate,
+    class_order,
     embed,
     embedders,
     heads,
@@ -27,6 +28,7 @@ from pipelines.inference import (
 )
 from pipelines.inference.folds import folds_step
 from pipelines.label_sets import given_columns, is_multi_label
+from pipelines.needs import NoColumnError
 from pipelines.predictions import LISTED, listed_fields
 from pipelines.stage import Context, Fit, Map, Output, Reduce, Stage, Step
 from pipelines.vectors import width_of
@@ -168,7 +170,7 @@ def input_column(config: Config, columns: frozenset[str]) -> str:
 
     Raises
     ------
-    DataError
+    NoColumnError
         If the data has none of them.
     """
     if config.use != "auto":
@@ -177,10 +179,7 @@ def input_column(config: Config, columns: frozenset[str]) -> str:
     usable = columns - {"topk_probs"} if is_multi_label(columns) else columns
     found = next((name for name in INPUTS if name in usable), None)
     if found is None:
-        raise DataError(
-            f"stage 'infer': one of the columns {list(INPUTS)} was expected, the source has "
-            f"{sorted(columns)}. Map a column to one of them in data.columns"
-        )
+        raise NoColumnError(INPUTS)
     return found
 
 
@@ -270,6 +269,7 @@ def _ready_steps(ctx: Context) -> list[Step]:
             writes={ctx.stage: Output(schema=schema), **_sample(ctx, values)},
             apply=ready.validate,
         ),
+        class_order.order_step(ctx),
         _calibration(ctx),
     ]
 
@@ -280,7 +280,7 @@ def _listed_steps(ctx: Context) -> list[Step]:
             f"stage {ctx.stage!r}: probabilities of all classes, pred_probs, were expected for "
             "items with lists of labels, got use = 'topk_probs'. Write them as whole rows"
         )
-    listed.check_types(ctx)
+    listed.check_classes(ctx)
     values = listed.value_type(ctx)
     fields = [
         ("item_id", ctx.types["item_id"]),
@@ -295,6 +295,7 @@ def _listed_steps(ctx: Context) -> list[Step]:
             writes={ctx.stage: Output(schema=pa.schema(fields)), **_sample(ctx, values)},
             apply=listed.validate,
         ),
+        class_order.order_step(ctx, what="class ids in topk_ids"),
         _calibration(ctx),
         Reduce(
             name="listed",

@@ -34,6 +34,7 @@ from pipelines.map_evidence import (
     merge_evidence,
 )
 from pipelines.map_sets import LOG_FOLDER, PEAKS, count_sets, find_sets, set_fields
+from pipelines.reference import match_reference
 from pipelines.stage import Context, Map, Output, Reduce, Stage, Step, Tables
 
 PIXEL_BYTES, SCORE_BYTES = 128 * 2**20, 64 * 2**20
@@ -159,6 +160,7 @@ def steps(config: Config, ctx: Context) -> Sequence[Step]:
     log_of = log_schema(ctx.types["item_id"], ctx.label_type)
     log = {LOG_FOLDER: Output(schema=log_of, rows="some")} if labels else {}
     return [
+        match_reference("reference", "ids of the reference"),
         Map(
             name="maps",
             reads=reads(config, ctx.columns),
@@ -266,4 +268,5 @@ STAGE = Stage(
     skip=skip,
     files=files,
     gpu=True,
+    folders=(LOG_FOLDER,),
 )

@@ -310,4 +310,5 @@ STAGE = Stage(
     writes=writes,
     skip=skip,
     files=files,
+    folders=(bags_folder("{stage}"),),
 )

@@ -13,12 +13,12 @@ from flows.artifacts import (
     artifact_key,
     bag_table,
     class_table,
-    escape,
     issue_table,
     number,
     summary,
 )
 from pipelines.report import model as m
+from pipelines.report.text import literal
 from tests.pipelines.listed_report import listed
 
 NASTY = "a|b\n# <img src=x onerror=alert(1)> [x](javascript:alert(1)) `*_~"
@@ -110,9 +110,9 @@ def test_summary__has_no_indented_line() -> None:
     assert not any(line.startswith(" ") for line in summary(example()).splitlines())
 
 
-def test_escape__is_one_line_of_bounded_length() -> None:
-    assert "\n" not in escape("a\nb\rc\x00d")
-    assert len(escape("x" * 1000)) <= 80
+def test_literal__is_one_line_of_bounded_length() -> None:
+    assert "\n" not in literal("a\nb\rc\x00d")
+    assert len(literal("x" * 1000)) <= 80
 
 
 @pytest.mark.parametrize(

@@ -196,10 +196,8 @@ def test_evaluate__reference_of_other_classes_and_of_other_items(tmp_path: Path)
     with pytest.raises(DataError, match=r"labels among the 5 classes .* got 'dragon'"):
         evaluate(tmp_path / "a", source, [N], f"evaluate.reference={tmp_path / 'r.csv'}")
     (tmp_path / "o.csv").write_text("item_id,true_labels\nnobody,class 0\n")
-    run = evaluate(tmp_path / "b", source, [N], f"evaluate.reference={tmp_path / 'o.csv'}")
-    found = measures(run)
-    assert found["n_items"] == 0
-    assert np.isnan(found["given_micro_f1"]).all()
+    with pytest.raises(DataError, match=r"got 0 of 1 ids of the reference are in the data; first"):
+        evaluate(tmp_path / "b", source, [N], f"evaluate.reference={tmp_path / 'o.csv'}")
 
 
 def test_skip__without_reference_or_labels() -> None:

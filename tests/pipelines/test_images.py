@@ -206,7 +206,8 @@ def test_encoded__says_what_is_missing() -> None:
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     assert encoded(pa.array(rows, kind)) == [
         b"a",
-        "image has a path only: '/etc/passwd'; store its bytes in the shard",
+        "image has a path only, and no file of the data's folder is there: '/etc/passwd'; store "
+        "its bytes in the shard, or put the file beside it",
         "image is null: neither bytes nor a path",
         "image is null: neither bytes nor a path",
     ]

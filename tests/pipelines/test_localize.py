@@ -235,7 +235,10 @@ def test_localize__cutoffs_are_chosen_on_a_reference(program: str, tmp_path: Pat
         ("item_id,label\n1,red\n", "columns item_id and true_labels were expected"),
         ("item_id,true_labels\n1,red;pink\n", "labels among the 3 classes .* got 'pink'"),
         ("item_id,true_labels\n1,red\n1,green\n", "1 items with more, such as '1'"),
-        ("item_id,true_labels,true_labels_negative\n1,red,red\n", "present or absent, not both"),
+        (
+            "item_id,true_labels,true_labels_negative\n1,red,red\n",
+            "1 in both, the first 'red' of item '1'",
+        ),
     ],
 )
 def test_localize__reference_that_does_not_fit_is_refused(

@@ -271,6 +271,9 @@ def test_bag__of_the_table_without_items_is_refused_unless_allowed(
     )
     run = learn(tmp_path / "b", two.items, more, "proportions.unlisted=allow", recipe=ONE_ROUND)
     assert found_in(run, "census")["n_absent"] == 1
+    assert found_in(run, "census")["notices"].tolist() == [
+        "proportions.bags: 1 bags of the table have no item in the data and are left out"
+    ]
 
 
 def test_table__of_other_data_altogether_is_refused(two: Planted, tmp_path: Path) -> None:
@@ -283,8 +286,8 @@ def test_table__without_columns_or_file_is_refused(two: Planted, tmp_path: Path)
     with pytest.raises(DataError) as caught:
         learn(tmp_path / "a", two.items, two.bags.select(["bag_id", "n"]), recipe=ONE_ROUND)
     assert str(caught.value) == (
-        "bag table: columns bag_id, n and positives or counts were expected, got ['bag_id', 'n']; "
-        f"at {tmp_path / 'a' / 'bags.parquet'}. Rename its columns, or correct proportions.bags"
+        "bag table: columns bag_id, n and positives or counts were expected, got 'bag_id', 'n'; at "
+        f"{tmp_path / 'a' / 'bags.parquet'}. Rename its columns, or correct proportions.bags"
     )
     both = two.bags.append_column("counts", pa.array([[1, 1]] * 24))
     with pytest.raises(DataError, match="was expected, got positives and counts"):
@@ -317,8 +320,8 @@ def test_item__in_two_bags_is_refused(two: Planted, tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         learn(tmp_path / "b", two.items.set_column(1, "bag_id", lists), two.bags, recipe=ONE_ROUND)
     assert str(caught.value) == (
-        "bags: column 'bag_id' must be string or integer, got list<element: string>, in the data. "
-        "An item is in one bag: of several, choose one"
+        "source: column 'bag_id' must be string or integer, got list<element: string>. Convert it, "
+        "or map another column to it in data.columns"
     )
 
 
@@ -487,7 +490,7 @@ def test_numbers__as_ids_of_bags_are_matched_with_text_of_numbers(
     bags = two.bags.set_column(0, "bag_id", pa.array([str(b) for b in range(24)]))
     run = learn(tmp_path / "a", items, bags, recipe=ONE_ROUND)
     assert rows_of(run, "proportions_bags").schema.field("bag_id").type == pa.int64()
-    with pytest.raises(DataError, match="bag_id must be int32 as in the data, got text that is no"):
+    with pytest.raises(DataError, match="bag_id must be int64 as in the data, got text that is no"):
         learn(tmp_path / "b", items, two.bags, recipe=ONE_ROUND)
 
 

@@ -1,6 +1,8 @@
 """Recipes: read, changed, refused with a hint, and the same again after a round trip."""
 
+import os
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -38,7 +40,7 @@ class Toy(BaseModel, frozen=True, extra="forbid"):
 def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two stages with settings that stay as they are, whatever becomes of the real ones."""
     stages = {
-        name: SimpleNamespace(config=config, files=lambda config: [])
+        name: SimpleNamespace(config=config, files=lambda config: [], folders=(), decides=False)
         for name, config in (("toy", Toy), ("plain", Inner))
     }
     monkeypatch.setattr(module, "STAGES", dict.fromkeys(stages, ""))
@@ -103,8 +105,8 @@ def test_recipe__is_named_after_its_file_unless_it_says_so_itself() -> None:
         (
             TOY + "[data]\nmax_bad_shares = 1\n",
             "data has no setting 'max_bad_shares'; did you mean 'max_bad_share'? Known: "
-            "['absent_classes', 'absent_labels', 'classes', 'columns', 'max_bad_share']; in the "
-            "recipe",
+            "['absent_classes', 'absent_labels', 'classes', 'columns', 'max_bad_share', "
+            "'splits']; in the recipe",
         ),
         (
             'stages = ["toy", "toy"]',
@@ -221,7 +223,7 @@ def test_recipe__comes_from_a_file_by_path_and_by_uri(tmp_path: Path) -> None:
 
 
 def test_recipe__a_missing_file_or_name_is_refused_with_the_known_names(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"expected at .*none\.toml, got: No such file"):
+    with pytest.raises(RecipeError, match=r"expected at .*none\.toml, got: no such file"):
         load_recipe(str(tmp_path / "none.toml"))
     with pytest.raises(RecipeError, match="got 'audi'; did you mean 'audit'"):
         load_recipe("audi")
@@ -281,3 +283,104 @@ def test_schema__every_reference_leads_somewhere() -> None:
         assert set(stage_schema(name).get("properties", {})) == set(
             load_stage(name).config.model_fields
         )
+
+
+# -- what no recipe says ---------------------------------------------------------------------------
+
+MANY = "9" * 5000
+
+
+@pytest.fixture
+def _named_toy(toy: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The toys, with the real answer to a stage that is not registered."""
+    fake = module.load_stage
+
+    def load(name: str) -> object:
+        return fake(name) if name.split("@")[0] in ("toy", "plain") else load_stage(name)
+
+    monkeypatch.setattr(module, "load_stage", load)
+
+
+@pytest.mark.usefixtures("_named_toy")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"x = {MANY}", "TOML was expected in the recipe, got: Exceeds the limit (4300 digits)"),
+        (f"x = 0x{MANY}", "whole numbers of 64 bits were expected, got a value too large to show"),
+        (f"x = [[{2**63}]]", "whole numbers of 64 bits were expected, got 9223372036854775808; in"),
+        ("x = { y = nan }", "finite numbers were expected, got nan; in the recipe"),
+        ("x = [-inf]", "finite numbers were expected, got -inf; in the recipe"),
+        ("x = 1e999", "finite numbers were expected, got inf; in the recipe"),
+        ("x = " + "[" * 5000 + "]" * 5000, "TOML was expected in the recipe, got: maximum"),
+        ("x" * 10**5 + " = 1", "… (100000 characters) is no stage of this recipe. Known: "),
+        ('"\\u202ex\\n" = 1', "'\\u202ex\\n' is no stage of this recipe"),
+        (f'[toy]\nshare = "{"y" * 10**5}"', "… (100000 characters); in the recipe"),
+        ("[toy]\nshare = 1979-05-27", "setting 'share': input should be a valid number, got"),
+        ("[toy]\nlimit = 1.5", "setting 'limit': input should be a valid integer"),
+        (f"stages = ['{'z' * 10**5}']", "a registered stage was expected, got 'zzz"),
+    ],
+)
+def test_recipe__values_that_no_setting_has_are_refused_shortly(text: str, message: str) -> None:
+    own = text if text.startswith("stages") else TOY.replace('"plain", "toy@2"', "") + text
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(own.replace('"toy", ]', '"toy"]'), name="x")
+    assert message in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (f"toy.limit={MANY}", "unable to parse input string as an integer, exceeded maximum size"),
+        (f"toy.limit=0x{MANY}", "whole numbers of 64 bits were expected"),
+        ("toy.share=nan", "finite numbers were expected, got nan; in the recipe with --set"),
+        ("toy.filter_by=\udcff", r"text in Unicode was expected, got '\udcff'; in the recipe"),
+        ("toy.\udcff=1", r"text in Unicode was expected, got '\udcff'"),
+        ("toy.names=" + "[" * 5000, "setting 'names': input should be a valid tuple"),
+        ("toy." + "a." * 5000 + "b=1", "stage 'toy' has no setting 'a'"),
+        ("toy.share.x=1\x00", "setting 'share': input should be a valid number"),
+    ],
+)
+def test_override__values_that_no_setting_has_are_refused_shortly(
+    override: str, message: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(TOY, name="x", overrides=[override])
+    assert message in str(caught.value)
+    assert len(str(caught.value)) < 1000
+    str(caught.value).encode()
+
+
+def test_recipe__a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_bytes(b'\xef\xbb\xbfstages = ["source"]')
+    assert load_recipe(str(tmp_path / "r.toml")).stages == ("source",)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.mkdir(), "a folder"),
+        (lambda path: os.mkfifo(path), "a pipe"),
+        (lambda path: path.symlink_to("/dev/zero"), "a device"),
+        (lambda path: path.symlink_to("/proc/kmsg"), "an empty file"),
+        (lambda path: path.write_bytes(b""), "an empty file"),
+        (lambda path: path.write_bytes(b"#" * (2**20 + 1)), "1.0 MiB, more than 1 MiB"),
+        (lambda path: path.write_bytes("stages = 1".encode("utf-16")), "text that is not UTF-8"),
+        (lambda path: path.symlink_to(path), "too many levels of symbolic links"),
+    ],
+)
+def test_recipe__what_is_no_small_file_of_text_is_refused_at_once(
+    tmp_path: Path, make: Callable[[Path], object], message: str
+) -> None:
+    path = tmp_path / "r.toml"
+    make(path)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(str(path))
+    assert f"a readable TOML file was expected at {path}, got: {message}" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a\x00b.toml", "/", "x" * 5000 + ".toml", "s3:/x.toml", "./"])
+def test_recipe__paths_that_lead_nowhere_are_refused(name: str) -> None:
+    with pytest.raises(RecipeError, match="recipe: a readable TOML file was expected at"):
+        load_recipe(name)
