@@ -157,7 +157,8 @@ def _check_ids(
     class_id: np.ndarray, row: np.ndarray, fits: np.ndarray, n_classes: int, bad: dict[int, str]
 ) -> None:
     for place in np.flatnonzero((class_id < 0) | (class_id >= n_classes)).tolist():
-        words = f"{IDS} has {class_id[place]}, the {n_classes} classes are 0 to {n_classes - 1}"
+        words = f"{IDS} has {class_id[place]}, the {n_classes} classes are 0 to {n_classes - 1}. "
+        words += "Were all classes of the model named in data.classes?"
         bad.setdefault(int(fits[row[place]]), f"class out of range: {words}")
     twice = (class_id[1:] == class_id[:-1]) & (row[1:] == row[:-1])
     for place in np.flatnonzero(twice).tolist():
