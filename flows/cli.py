@@ -73,6 +73,7 @@ def run(
     the report.
     """
     _check_usage(settings, workers, cluster)
+    _check_addresses({"--data": data, "--out": out})
     with _stoppable():
         from flows.start import start
 
@@ -96,6 +97,7 @@ def plan(recipe: Recipe, data: Data, out: Out, settings: Settings = None) -> Non
     Reads no data but the footers of the shards.
     """
     _check_usage(settings, None, None)
+    _check_addresses({"--data": data, "--out": out})
     from pipelines.plan import plan as make
     from pipelines.recipe import load_recipe
 
@@ -111,6 +113,7 @@ def resume(
 ) -> None:
     """Go on with a run from its folder alone."""
     _check_usage(None, workers, cluster)
+    _check_addresses({"folder": folder})
     with _stoppable():
         from flows.start import again
 
@@ -120,6 +123,7 @@ def resume(
 @app.command()
 def report(folder: Folder) -> None:
     """Write the report of a finished run again, once its files are verified."""
+    _check_addresses({"folder": folder})
     from pipelines.run import report_again
 
     print(report_again(folder))
@@ -131,6 +135,7 @@ def verify(folder: Folder) -> None:
 
     Says what is damaged and how to make it again; the exit status is 1 then.
     """
+    _check_addresses({"folder": folder})
     from pipelines.verify import verify_run
 
     found = verify_run(folder)
@@ -186,6 +191,34 @@ def _check_usage(settings: list[str] | None, workers: int | None, cluster: str |
             raise typer.BadParameter(text, param_hint="--cluster") from err
 
 
+def _check_addresses(addresses: dict[str, str]) -> None:
+    from pipelines.address import normalize
+    from pipelines.errors import AddressError
+
+    for option, address in addresses.items():
+        try:
+            normalize(address, option)
+        except AddressError as err:
+            said = str(err).removeprefix(f"{option}: ")
+            raise typer.BadParameter(said, param_hint=option) from err
+
+
+def _refuse_secrets(arguments: list[str]) -> None:
+    """Refuse passwords anywhere on the command line, before anything can repeat them."""
+    from pipelines.address import check_secrets
+    from pipelines.errors import AddressError
+
+    before = ""
+    for argument in arguments:
+        option = argument.partition("=")[0] if argument.startswith("--") else before
+        try:
+            check_secrets(argument, option if option.startswith("--") else "argument")
+        except AddressError as err:
+            print(f"Error: {err}", file=sys.stderr, flush=True)
+            sys.exit(2)
+        before = argument
+
+
 @contextlib.contextmanager
 def _stoppable() -> Iterator[None]:
     """Say how a run that was stopped goes on."""
@@ -202,13 +235,17 @@ def _stoppable() -> Iterator[None]:
 
 
 def _say(text: str) -> None:
-    print(f"labelops: {text}", file=sys.stderr, flush=True)
+    from pipelines.address import redact
+
+    print(f"labelops: {redact(text)}", file=sys.stderr, flush=True)
 
 
 def _report_bug(text: str, err: Exception) -> NoReturn:
     import traceback
 
-    traceback.print_exception(err)
+    from pipelines.address import redact
+
+    print(redact("".join(traceback.format_exception(err))), end="", file=sys.stderr)
     _say(
         f"error: {text}. This is a fault of labelops, not of the data: please report it with the "
         "lines above. Finished shards are kept"
@@ -218,14 +255,21 @@ def _report_bug(text: str, err: Exception) -> NoReturn:
 
 def main() -> None:
     """Run the command line; every way to fail ends with a message, none with a bare trace."""
-    from pipelines.errors import LabelopsError
+    from pipelines.errors import AddressError, LabelopsError, StorageTrouble
 
+    _refuse_secrets(sys.argv[1:])
     try:
         app(prog_name="labelops")
+    except AddressError as err:
+        _say(f"error: {err}")
+        sys.exit(2)
     except LabelopsError as err:
         if isinstance(err.__cause__, BUGS):
             _report_bug(str(err), err)
         _say(f"error: {err}")
+        sys.exit(1)
+    except StorageTrouble as err:
+        _say(f"error: {err}. Finished shards are kept; give the same command again")
         sys.exit(1)
     except BrokenPipeError:
         # Whoever read our output has seen enough, as in `labelops schema | head`.

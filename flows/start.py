@@ -18,6 +18,7 @@ from flows.server import (
     quiet,
 )
 from flows.stopping import heed
+from pipelines.address import check_secrets, join
 from pipelines.errors import RunError
 
 
@@ -53,6 +54,11 @@ def start(
     Address of the report.
     """
     refuse_unsafe()
+    # Before Prefect, which keeps the parameters of every run.
+    named = {"data": data, "out": out, "recipe": recipe, "cluster": cluster}
+    for name, value in named.items():
+        check_secrets(value, name)
+    check_secrets(list(settings), "settings")
     if prefect is None:
         prefect = configured_api() is not None
     if prefect:
@@ -68,10 +74,9 @@ def start(
     from pipelines.run import run
 
     chosen = load_recipe(recipe, settings)
-    with watch() as listen:
-        return run(
-            chosen, data=data, out=out, workers=workers, cluster=cluster, listen=heed(listen)
-        )
+    with watch() as shown:
+        listen = heed(shown)
+        return run(chosen, data=data, out=out, workers=workers, cluster=cluster, listen=listen)
 
 
 def again(
@@ -82,14 +87,15 @@ def again(
     prefect: bool | None = None,
 ) -> str:
     """Go on with the run in a folder, from what that folder says alone; see `start`."""
+    from pipelines.run import data_of
     from pipelines.state import RECIPE_FILE, keep_recipe, load_run
 
     run = load_run(folder)
     # The run may have been stopped before it had written it; `run.json` holds it, too.
     keep_recipe(run)
     return start(
-        f"{run.uri}/{RECIPE_FILE}",
-        data=run.source.uri,
+        join(run.uri, RECIPE_FILE),
+        data=data_of(run),
         out=run.uri,
         workers=workers,
         cluster=cluster,

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from pipelines.errors import DataError
 from pipelines.stage import Arrays, Context
 from pipelines.storage.forms import convert, is_bytes, is_number, is_text
+from pipelines.wording import several, shown
 
 NAMED = 8
 """So many offenders are named in a message."""
@@ -185,8 +186,7 @@ def _width(ctx: Context) -> int | None:
 
 def some(names: Sequence[str] | np.ndarray) -> str:
     """Return the first few names as a message shows them."""
-    shown = ", ".join(repr(str(name)) for name in names[:NAMED])
-    return shown + (", …" if len(names) > NAMED else "")
+    return several([str(name) for name in names[:NAMED]], NAMED, len(names))
 
 
 def known_labels(ctx: Context) -> tuple[np.ndarray, np.ndarray]:
@@ -206,9 +206,8 @@ def classes_of(labels: pa.Array, classes: np.ndarray) -> np.ndarray:
 
 def out_of_range(label: object, names: np.ndarray) -> str:
     """Return why a row is rejected whose label is no class."""
-    return (
-        f"class out of range: label {label!r} is none of the {names.size} classes ({some(names)})"
-    )
+    of = f"the {names.size} classes ({some(names)})"
+    return f"class out of range: label {shown(label)} is none of {of}"
 
 
 def check_absent(n_given: np.ndarray, ctx: Context) -> None:

@@ -67,10 +67,18 @@ def digest_name(folder: str) -> str:
     return "xxh3_128" if is_scratch(folder) else "sha256"
 
 
-def hash_file(store: Store, name: str, kind: str) -> str:
+def found_hash(store: Store, name: str, kind: str, size: int = 0) -> str:
+    """Return the hash of a file, or that there is none, for messages and comparisons."""
+    try:
+        return hash_file(store, name, kind, size)
+    except FileNotFoundError:
+        return "no file"
+
+
+def hash_file(store: Store, name: str, kind: str, size: int = 0) -> str:
     """Hash a file of the store, block by block; the kind is a name in `DIGESTS`."""
     digest = DIGESTS[kind]()
-    source = store.open_read(name)
+    source = store.open_read(name, size)
     with open(source, "rb") if isinstance(source, str) else source as file:
         while block := file.read(BLOCK_BYTES):
             digest.update(block)
@@ -99,8 +107,11 @@ class _Tail:
         self.n_bytes = n_bytes
         self._blocks: deque[bytes] = deque()
         self._held = 0
+        self.is_unwanted = False
 
     def write(self, data: Any) -> int:
+        if self.is_unwanted:
+            return memoryview(data).nbytes
         # A footer comes in one piece however long it is; blocks are dropped only when those
         # after them are enough.
         if self.n_bytes:
@@ -118,7 +129,8 @@ class _Tail:
         return self.sink.tell()
 
     def flush(self) -> None:
-        self.sink.flush()
+        if not self.is_unwanted:
+            self.sink.flush()
 
     def close(self) -> None:
         """Leave the sink open: it is closed by whoever opened it."""
@@ -150,18 +162,26 @@ class ShardWriter:
         self.rows = 0
         self._written: list[pa.Table] = []
         self._held = 0
+        self._writer: Any = None
+        try:
+            self._writer = self._open()
+        except BaseException:
+            self.discard(store)
+            raise
+
+    def _open(self) -> Any:
+        output = self.output
         if output.ipc:
-            self._writer: Any = pa.ipc.new_file(self._tail, output.schema)
-        else:
-            options = {
-                "compression": "snappy",
-                "use_dictionary": [
-                    field.name for field in output.schema if pa.types.is_string(field.type)
-                ],
-                "write_page_checksum": True,
-                **output.options,
-            }
-            self._writer = pq.ParquetWriter(self._tail, output.schema, **options)
+            return pa.ipc.new_file(self._tail, output.schema)
+        options = {
+            "compression": "snappy",
+            "use_dictionary": [
+                field.name for field in output.schema if pa.types.is_string(field.type)
+            ],
+            "write_page_checksum": True,
+            **output.options,
+        }
+        return pq.ParquetWriter(self._tail, output.schema, **options)
 
     def write(self, table: pa.Table) -> None:
         """Append rows, cast to the declared schema."""
@@ -183,12 +203,16 @@ class ShardWriter:
 
     def discard(self, store: Store) -> None:
         """Drop what was written; whatever made that necessary is not to be masked by it."""
-        # The writer first: left open, it would write its footer when it is collected.
+        # The writer first: left open, it would write its footer when it is collected, and print
+        # a trace where that fails.
+        self._tail.is_unwanted = True
         with contextlib.suppress(Exception):
             self._writer.close()
+        if isinstance(self._writer, pq.ParquetWriter):
+            self._writer.is_open = False
+        self.temp.abandon()
         with contextlib.suppress(OSError):
-            self.temp.close(durable=False)
-        store.remove(self.temp.name)
+            store.remove(self.temp.name)
 
     def small_table(self) -> pa.Table | None:
         """Return what was written, if it is small."""
@@ -242,37 +266,34 @@ def commit_shard(
     -------
     The commit record that counts: this call's own, or an earlier winner's.
     """
-    writers = {
-        folder: ShardWriter(store, folder, frame.index, output)
-        for folder, output in step.writes.items()
-    }
-    crash("opened")
-    chunks = [tables] if isinstance(tables, Mapping) else tables
-    try:
-        for chunk in chunks:
+    with contextlib.ExitStack() as unwanted:
+        writers: dict[str, ShardWriter] = {}
+        for folder, output in step.writes.items():
+            writers[folder] = ShardWriter(store, folder, frame.index, output)
+            unwanted.callback(writers[folder].discard, store)
+        crash("opened")
+        for chunk in [tables] if isinstance(tables, Mapping) else tables:
             for folder, table in chunk.items():
                 writers[folder].write(table)
-    except BaseException:
-        for writer in writers.values():
-            writer.discard(store)
-        raise
-    crash("written")
-    rejected = dict(sorted(frame.rejected.items()))
-    files = [writer.close() for writer in writers.values()]
-    for file, writer in zip(files, writers.values(), strict=True):
-        written = writer.small_table()
-        if recent is not None and written is not None:
-            recent.put(file[digest_name(file["folder"])], written)
-    crash("flushed")
-    for file, output in zip(files, step.writes.values(), strict=True):
-        if output.rows == "all" and file["rows"] != frame.n - len(rejected):
-            raise RunError(
-                f"stage {stage!r}, step {step.name!r}, shard {frame.index} ({frame.label}): "
-                f"{frame.n - len(rejected)} rows were expected in {file['folder']}, "
-                f"{file['rows']} came"
-            )
-    if rejected:
-        files.append(_quarantine(store, stage, frame, rejected, item_ids(), source_rows()))
+        crash("written")
+        rejected = dict(sorted(frame.rejected.items()))
+        files = [writer.close() for writer in writers.values()]
+        for file, writer in zip(files, writers.values(), strict=True):
+            written = writer.small_table()
+            if recent is not None and written is not None:
+                recent.put(file[digest_name(file["folder"])], written)
+        crash("flushed")
+        for file, output in zip(files, step.writes.values(), strict=True):
+            if output.rows == "all" and file["rows"] != frame.n - len(rejected):
+                raise RunError(
+                    f"stage {stage!r}, step {step.name!r}, shard {frame.index} ({frame.label}): "
+                    f"{frame.n - len(rejected)} rows were expected in {file['folder']}, "
+                    f"{file['rows']} came"
+                )
+        if rejected:
+            files.append(_quarantine(store, stage, frame, rejected, item_ids(), source_rows()))
+        # From here on they belong to the record, which may be there though writing it failed.
+        unwanted.pop_all()
     record: Record = {
         "stage": stage,
         "step": step.name,
@@ -286,10 +307,13 @@ def commit_shard(
         "code": code,
     }
     crash("hashed")
+    for file in files:
+        file["temp"] = store.settle(file["temp"], file["name"])
     name = record_name(stage, step.name, frame.index)
     if not store.create_if_absent(name, dump_sealed(record, indent=None)):
         for file in files:
-            store.remove(file["temp"])
+            if file["temp"] != file["name"]:
+                store.remove(file["temp"])
         crash("lost")
         return load_record(store, name)
     crash("recorded")
@@ -317,18 +341,21 @@ def _quarantine(
     rows = list(rejected)
     writer = ShardWriter(store, "quarantine", frame.index, Output(schema=QUARANTINE_SCHEMA))
     writer.final = f"quarantine/{stage}-{part_name(frame.index)}"
-    writer.write(
-        pa.table(
-            {
-                "item_id": pa.array([_text(item_ids[row].as_py()) for row in rows], pa.string()),
-                "shard": pa.array([frame.label] * len(rows), pa.string()),
-                "row": pa.array(source_rows[rows], pa.int64()),
-                "stage": pa.array([stage] * len(rows), pa.string()),
-                "reason": pa.array(list(rejected.values()), pa.string()),
-            }
-        )
+    table = pa.table(
+        {
+            "item_id": pa.array([_text(item_ids[row].as_py()) for row in rows], pa.string()),
+            "shard": pa.array([frame.label] * len(rows), pa.string()),
+            "row": pa.array(source_rows[rows], pa.int64()),
+            "stage": pa.array([stage] * len(rows), pa.string()),
+            "reason": pa.array(list(rejected.values()), pa.string()),
+        }
     )
-    return writer.close()
+    try:
+        writer.write(table)
+        return writer.close()
+    except BaseException:
+        writer.discard(store)
+        raise
 
 
 def _text(value: object) -> str | None:
@@ -338,7 +365,7 @@ def _text(value: object) -> str | None:
 def roll_forward(store: Store, record: Record, *, crash: Crash = no_crash) -> None:
     """Give committed files their final names, where a crash prevented it."""
     for file in record["files"]:
-        if store.exists(file["temp"]):
+        if file["temp"] != file["name"] and store.exists(file["temp"]):
             store.publish(file["temp"], file["name"])
             crash("renaming")
 
@@ -361,7 +388,7 @@ def verify(store: Store, record: Record) -> None:
     """
     for file in record["files"]:
         name, kind = file["name"], digest_name(file["folder"])
-        found = hash_file(store, name, kind) if store.exists(name) else "no file"
+        found = found_hash(store, name, kind, file["bytes"])
         if found != file[kind]:
             raise CorruptShardError(
                 f"shard {record['shard']} ({record['source']}): {name} was committed with {kind} "

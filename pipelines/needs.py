@@ -24,6 +24,8 @@ HOLDS = {
     "labels_negative": "lists of classes that are ruled out",
     "bag_id": "the bag of each item, text or whole number",
     "pred_probs": "one probability a class, of one length",
+    "topk_ids": "lists of class ids",
+    "topk_probs": "lists of probabilities",
 }
 """What columns of the contract hold."""
 

@@ -17,6 +17,10 @@ import pyarrow.parquet as pq
 
 from pipelines.errors import DataError
 from pipelines.files import TABLE_BYTES, open_named
+from pipelines.storage import footers
+from pipelines.storage.content import open_binary
+from pipelines.storage.footers import FooterError
+from pipelines.store import Store
 from pipelines.wording import did_you_mean, several, shown, why
 
 NAMED = 8
@@ -98,8 +102,10 @@ def read_named(named: Named, *, columns: str, text: Sequence[str]) -> pa.Table:
     """
     try:
         store, name = open_named(named.path, most=TABLE_BYTES)
-        source = store.open_read(name)
-        table = _read_csv(source, named, text) if named.is_csv else _read_parquet(source)
+        if named.is_csv:
+            table = _read_csv(store.open_read(name), named, text)
+        else:
+            table = _read_parquet(store, name)
     except (OSError, EOFError, ValueError, pa.ArrowException) as err:
         raise named.unreadable(columns, err) from err
     if table.num_rows > MOST_ROWS:
@@ -114,8 +120,14 @@ def read_named(named: Named, *, columns: str, text: Sequence[str]) -> pa.Table:
     return table
 
 
-def _read_parquet(source: Any) -> pa.Table:
-    with pq.ParquetFile(source) as file:
+def _read_parquet(store: Store, name: str) -> pa.Table:
+    # A damaged footer can end the process that decodes it: another one looks first.
+    with open_binary(store, name) as file:
+        footer = footers.footer_of(file, file.seek(0, 2))
+    (said,) = footers.decode([footer])
+    if isinstance(said, FooterError):
+        raise said
+    with pq.ParquetFile(store.open_read(name)) as file:
         if file.metadata.num_rows > MOST_ROWS:
             raise ValueError(f"{file.metadata.num_rows:,} rows")
         return file.read()

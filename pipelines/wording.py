@@ -1,6 +1,7 @@
 """How messages show what came: on one line, short, with nothing that hides or reorders it."""
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 MOST = 80
@@ -8,6 +9,10 @@ MOST = 80
 
 LONG = 200
 """Nothing longer than this is a slip of the pen: no near name is looked for."""
+
+
+_KIND = re.compile(r"^[A-Z][A-Za-z]*(Error|Exception|Invalid): ")
+"""Kinds of errors say nothing to those who have not written the program."""
 
 
 def shown(value: object, most: int = MOST) -> str:
@@ -87,4 +92,4 @@ def why(err: BaseException) -> str:
     if isinstance(err, UnicodeDecodeError):
         return f"text that is not UTF-8 (byte {err.object[err.start]:#04x} at {err.start})"
     lines = str(err).strip().splitlines()
-    return lines[0][:200] if lines else type(err).__name__
+    return _KIND.sub("", lines[0])[:200] if lines else type(err).__name__

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from pipelines.bags.census import bags_of
 from pipelines.canonical import Items
+from pipelines.spill import new_array
 from pipelines.stage import Arrays
 from pipelines.vectors import vectors_of
 
@@ -104,7 +105,7 @@ def standardised(items: Items, column: str, grouped: Grouped, *, by_column: bool
     if not by_column and varies.any():
         std = np.full(n_dims, np.sqrt((std[varies] ** 2).mean()))
     path = os.path.join(items.folder, "features.npy")
-    out = np.lib.format.open_memmap(path, "w+", np.float32, (len(grouped.hashes), n_dims))
+    out = new_array(path, np.float32, (len(grouped.hashes), n_dims))
     n_missing = 0
     for rows, array in blocks(items, column):
         scaled = (array.astype(np.float64) - mean) / std
@@ -151,7 +152,7 @@ def save_canonical(folder: str, name: str, values: np.ndarray, grouped: Grouped)
     """Leave an array over items in canonical order as an artefact, in single precision."""
     path = os.path.join(folder, f"{name}.npy")
     shape = (len(values), *values.shape[1:])
-    out = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+    out = new_array(path, np.float32, shape)
     for first in range(0, len(values), BLOCK_ROWS):
         rows = slice(first, first + BLOCK_ROWS)
         out[rows] = values[grouped.place[rows]]

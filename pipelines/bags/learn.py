@@ -26,6 +26,7 @@ from pipelines.bags.group import (
     standardised,
 )
 from pipelines.canonical import Items
+from pipelines.spill import new_array
 from pipelines.stage import Arrays, Context
 
 # N items, M of them in bags, B bags, K classes, V dimensions of the embedding
@@ -261,7 +262,7 @@ def _save_embedding(folder: str, taught: "Taught", features: np.ndarray, grouped
     from labelops.nn.bags import embed
 
     path = os.path.join(folder, "bag_embedding.npy")
-    out = np.lib.format.open_memmap(path, "w+", np.float32, (len(features), EMBEDDING))
+    out = new_array(path, np.float32, (len(features), EMBEDDING))
     for first in range(0, len(features), BLOCK_ROWS):
         rows = slice(first, first + BLOCK_ROWS)
         out[rows] = embed(taught.net, np.asarray(features[grouped.place[rows]]))

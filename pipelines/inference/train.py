@@ -11,6 +11,7 @@ from pipelines.frame import Frame
 from pipelines.inference.folds import fold_of_items
 from pipelines.inference.heads import predictions
 from pipelines.models import file_key, load_weights, once
+from pipelines.spill import new_array
 from pipelines.stage import Arrays, Context, Tables
 from pipelines.vectors import even_tables, list_array, vectors_of
 
@@ -69,7 +70,7 @@ def _pictures(items: Items, side: int, path: str) -> np.ndarray:
     shape = (items.n, 3, side, side)
     if items.n == 0:
         return np.empty(shape, np.uint8)
-    pictures = np.memmap(path, np.uint8, "w+", shape=shape)
+    pictures = new_array(path, np.uint8, shape)
     start = 0
     for block in items.blocks(BLOCK_ROWS):
         rows = np.asarray(block["pixels"])

@@ -35,6 +35,7 @@ from labelops.neighbours import (
 )
 from pipelines.canonical import Items
 from pipelines.frame import Frame
+from pipelines.spill import new_array
 from pipelines.stage import Arrays, Context, Fit, Map, Output, Stage, Step
 
 BLOCK_ROWS = 8192
@@ -178,7 +179,7 @@ def _distinct_vectors(items: Items, column: str, narrow: Narrow, path: str) -> n
     wanted = np.flatnonzero(narrow.usable)[narrow.copies.first]
     if not len(wanted):
         return np.zeros((0, n_dims), np.float32)
-    out = np.lib.format.open_memmap(path, "w+", np.float32, (len(wanted), n_dims))
+    out = new_array(path, np.float32, (len(wanted), n_dims))
     start = at = 0
     for table in items.tables(BLOCK_ROWS):
         stop = int(np.searchsorted(wanted, start + table.num_rows))

@@ -340,7 +340,7 @@ def bind(path: Path) -> None:
         (lambda path: path.symlink_to("nowhere"), "no such file or directory"),
         (lambda path: path.symlink_to(path.name), "too many levels of symbolic links"),
         (bind, "a socket"),
-        (lambda path: os.truncate(os.open(path, os.O_CREAT | os.O_RDWR), 2**41), "2,097,152 MiB"),
+        (lambda path: os.truncate(os.open(path, os.O_CREAT | os.O_RDWR), 2**41), "2,097,152.0 MiB"),
     ],
 )
 def test_tables__what_is_no_regular_file_of_a_bounded_size_is_refused_at_once(

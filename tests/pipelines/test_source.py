@@ -180,8 +180,39 @@ def test_too_many_bad_rows__stop_with_counts_by_reason(tmp_path: Path) -> None:
     data = write_shards(tmp_path / "src", table, [100])
     assert refusal(data, tmp_path / "out") == (
         "stage 'source': at most 1.00% of 100 items may be unusable (data.max_bad_share), got 2: "
-        f"no label (2). They are listed with reasons in {tmp_path / 'out'}/quarantine; mend the "
-        "data, or raise the limit"
+        "no label (2, the first in part-00000.parquet, row 0 of item '0': label is null). They are "
+        f"listed with reasons in {tmp_path / 'out'}/quarantine; mend the data, or raise the limit"
+    )
+
+
+def test_too_many_bad_rows__every_reason_has_an_example(tmp_path: Path) -> None:
+    labels = ["a", "b"] * 50
+    labels[70], labels[90] = None, "c" * 10**6  # type: ignore[call-overload]
+    ids = [None if k in (60, 61) else f"i{k}\u202e" for k in range(100)]
+    table = pa.table({"item_id": ids, "label": labels})
+    data = write_shards(tmp_path / "src", table, [50, 50])
+    message = refusal(data, tmp_path / "out", SOURCE_ONLY + '[data]\nclasses = ["a", "b"]\n')
+    assert (
+        "got 4: no id (2, the first in part-00001.parquet, row 10: item_id is null), class out of "
+        "range (1, the first in part-00001.parquet, row 40 of item 'i90\\u202e': label 'ccc"
+    ) in message
+    assert (
+        "is none of the 2 classes ('a', 'b')), no label (1, the first in part-00001.parquet, "
+        "row 20 of item 'i70\\u202e': label is null). They are listed"
+    ) in message
+    assert len(message) < 1000
+
+
+def test_nearly_all_rows_bad__nobody_is_told_to_raise_the_limit(tmp_path: Path) -> None:
+    labels = [*["x"] * 60, *["a", "b"] * 20]
+    data = one_shard(tmp_path / "src", item_id=list(range(100)), label=labels)
+    message = refusal(data, tmp_path / "out", SOURCE_ONLY + '[data]\nclasses = ["a", "b"]\n')
+    assert "class out of range (60, the first in " in message
+    assert "row 0 of item '0': label 'x' is none of the 2 classes ('a', 'b'))" in message
+    assert "raise the limit" not in message
+    assert message.endswith(
+        "; so many are seldom wrong one by one: look at the reason and correct that, in the data "
+        "or in the recipe's [data]"
     )
 
 
