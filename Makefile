@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := demo
 .DELETE_ON_ERROR:
-.PHONY: setup demo test check bench lock clean
+.PHONY: setup demo test check bench bitflips lock clean
 
 PYTHON ?= $(or $(shell command -v python3.11),python3)
 VENV := .venv
@@ -60,6 +60,10 @@ check: setup
 # Those that need nothing but this checkout; efficacy.py needs data sets, see benchmarks/data.py.
 bench: setup
 	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py; done
+
+# 400 flipped bits in finished and unfinished runs; some ten minutes.
+bitflips: setup
+	@$(BIN)/python benchmarks/bitflips.py
 
 # Keeps the pins that still fit; `make lock UPGRADE=--upgrade` looks for newer ones.
 lock: setup

@@ -71,9 +71,9 @@ def run(
     the report.
     """
     _check_usage(settings, workers, cluster)
-    from flows.start import start
-
     with _stoppable():
+        from flows.start import start
+
         print(
             start(
                 recipe,
@@ -109,19 +109,32 @@ def resume(
 ) -> None:
     """Go on with a run from its folder alone."""
     _check_usage(None, workers, cluster)
-    from flows.start import again
-
     with _stoppable():
+        from flows.start import again
+
         print(again(folder, workers=workers, cluster=cluster, prefect=prefect))
 
 
 @app.command()
 def report(folder: Folder) -> None:
-    """Write the report of a finished run again."""
-    from pipelines.run import finish
-    from pipelines.state import load_run
+    """Write the report of a finished run again, once its files are verified."""
+    from pipelines.run import report_again
 
-    print(finish(load_run(folder)))
+    print(report_again(folder))
+
+
+@app.command()
+def verify(folder: Folder) -> None:
+    """Check that every file of a run is what was written, and that no item is lost.
+
+    Says what is damaged and how to make it again; the exit status is 1 then.
+    """
+    from pipelines.verify import verify_run
+
+    found = verify_run(folder)
+    print(found.text())
+    if found.damage:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -160,11 +173,15 @@ def _check_usage(settings: list[str] | None, workers: int | None, cluster: str |
             "give the number of local workers or the address of a cluster, not both",
             param_hint="--workers",
         )
-    if cluster is not None and not cluster.startswith(("tcp://", "tls://")):
-        raise typer.BadParameter(
-            f"tcp://host:port or tls://host:port was expected, got {cluster!r}",
-            param_hint="--cluster",
-        )
+    if cluster is not None:
+        from pipelines.errors import RunError
+        from pipelines.graph import check_address
+
+        try:
+            check_address(cluster)
+        except RunError as err:
+            text = str(err).removeprefix("cluster: ")
+            raise typer.BadParameter(text, param_hint="--cluster") from err
 
 
 @contextlib.contextmanager

@@ -35,7 +35,7 @@ from prefect.tasks import Task
 from flows.artifacts import artifact_key, bag_table, class_table, issue_table, summary
 from flows.progress import Lines, both
 from pipelines.errors import LabelopsError
-from pipelines.graph import ClusterWorkers, open_workers
+from pipelines.graph import open_workers
 from pipelines.lock import locked
 from pipelines.recipe import load_recipe
 from pipelines.run import Event, Listener, finish, open_run, run_stage, silent
@@ -143,10 +143,9 @@ def run_recipe(
     run = open_run(chosen, data=data, out=expand(out, scheduled), listen=_listener())
     with locked(run.store), open_workers(workers=workers, cluster=cluster) as pool:
         # Tasks get an address and connect by themselves, also to a cluster of this flow.
-        address = str(pool.client.scheduler.address) if isinstance(pool, ClusterWorkers) else None
         stage = do_stage.with_options(timeout_seconds=stage_timeout_s)
         for entry in run.entries:
-            stage(run.uri, entry.name, address)
+            stage(run.uri, entry.name, pool.address)
         return do_report.with_options(timeout_seconds=stage_timeout_s)(run.uri)
 
 

@@ -20,6 +20,9 @@ from pipelines.errors import RunError
 STARTUP_S = 120.0
 """Deadline for the embedded server: seconds on idle cores, half a minute on very busy ones."""
 
+ROOM_BYTES = 32_000_000
+"""What a server writes for a run of some stages, with room to spare."""
+
 ANSWER_S = 15.0
 """Deadline for a configured API to answer at all."""
 
@@ -94,12 +97,13 @@ class EmbeddedServer:
         self.startup_s = startup_s
         self._started = time.monotonic()
         login = f"labelops:{secrets.token_urlsafe(24)}"
-        # mkdtemp creates with mode 0700.
-        self.home = tempfile.mkdtemp(prefix="labelops-prefect-")
+        self.home = _make_home()
         environ = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith("PREFECT_") or name.startswith("PREFECT_LOGGING_")
+            # It talks to nobody: no proxy is of use to it.
+            if not name.lower().endswith("_proxy")
+            and (not name.startswith("PREFECT_") or name.startswith("PREFECT_LOGGING_"))
         }
         environ |= {
             "DO_NOT_TRACK": "1",
@@ -156,7 +160,10 @@ class EmbeddedServer:
         if not line.strip():
             seconds = time.monotonic() - self._started
             said = self._log.read_text(errors="replace").strip()[-600:] or "nothing"
+            free = shutil.disk_usage(self.home).free
             self.close()
+            if free < ROOM_BYTES:
+                raise _no_room(os.path.dirname(self.home), f"{free / 1e6:.0f} MB are free")
             raise RunError(
                 f"embedded Prefect server: an answer within {self.startup_s:.0f} s was expected, "
                 f"{'it ended' if ready else 'none came'} after {seconds:.0f} s; it said: {said}. "
@@ -183,6 +190,27 @@ class EmbeddedServer:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _make_home() -> str:
+    """Make a folder that only this user can read, where there is room for a server's state."""
+    try:
+        folder = tempfile.gettempdir()
+        free = shutil.disk_usage(folder).free
+        if free < ROOM_BYTES:
+            raise _no_room(folder, f"{free / 1e6:.0f} MB are free")
+        # Created with mode 0700.
+        return tempfile.mkdtemp(prefix="labelops-prefect-")
+    except OSError as err:
+        raise _no_room(os.environ.get("TMPDIR", "/tmp"), str(err)) from err
+
+
+def _no_room(folder: str, found: str) -> RunError:
+    return RunError(
+        f"embedded Prefect server: a folder for temporary files was expected in {folder} that can "
+        f"be written and has {ROOM_BYTES / 1e6:.0f} MB of room, got: {found}. Make room, set "
+        "TMPDIR to another folder, or run without --prefect"
+    )
 
 
 def check_api(url: str) -> None:
@@ -228,15 +256,19 @@ def flush() -> None:
 
 
 @contextlib.contextmanager
-def environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for a while; also for the processes started meanwhile."""
+def environment(settings: Mapping[str, str | None]) -> Iterator[None]:
+    """Set (or with None, unset) environment variables for a while; also for new processes."""
     before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
+    _set(settings)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        _set(before)
+
+
+def _set(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from flows.progress import watch
+from flows.proxies import past_proxies
 from flows.server import (
     EmbeddedServer,
     check_api,
@@ -77,12 +78,11 @@ def again(
     prefect: bool | None = None,
 ) -> str:
     """Go on with the run in a folder, from what that folder says alone; see `start`."""
-    from pipelines.state import RECIPE_FILE, load_run
+    from pipelines.state import RECIPE_FILE, keep_recipe, load_run
 
     run = load_run(folder)
-    if not run.store.exists(RECIPE_FILE):
-        # The run was stopped before it had written it; `run.json` holds it, too.
-        run.store.write_atomic(RECIPE_FILE, run.recipe.to_toml().encode())
+    # The run may have been stopped before it had written it; `run.json` holds it, too.
+    keep_recipe(run)
     return start(
         f"{run.uri}/{RECIPE_FILE}",
         data=run.source.uri,
@@ -121,7 +121,8 @@ def prefect_api() -> Iterator[None]:
     url = configured_api()
     with contextlib.ExitStack() as stack:
         server = None
-        settings = quiet(os.environ)
+        settings: dict[str, str | None] = {**quiet(os.environ)}
+        stack.enter_context(environment(past_proxies(url, os.environ)))
         if url is None:
             print("labelops: starting a Prefect server for this run …", file=sys.stderr, flush=True)
             server = stack.enter_context(EmbeddedServer(template=default_template()))

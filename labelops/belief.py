@@ -20,6 +20,8 @@ between 0.07 below and 0.05 above what was promised, wherever there were ten or 
 
 # N items, K classes, G temperatures
 
+from typing import Protocol
+
 import numpy as np
 
 from labelops.calibration import log_safe
@@ -35,6 +37,14 @@ FLOOR = 1e-6
 """Least probability in a noise matrix: no label is impossible."""
 
 MAX_NLL = 32.0
+
+
+class Noise(Protocol):
+    """A noise matrix that can be divided by: from `sound_noise`, or one that is held otherwise."""
+
+    def __getitem__(self, given: np.ndarray, /) -> np.ndarray:
+        """Return P(given_i | ·) of some items, shape (N, K)."""
+        ...
 
 
 def sound_noise(noise: np.ndarray) -> np.ndarray:
@@ -63,7 +73,7 @@ def fine_grid(best: float) -> np.ndarray:
 
 
 def loss_through_noise(
-    probs: np.ndarray, given: np.ndarray, noise: np.ndarray, temperatures: np.ndarray
+    probs: np.ndarray, given: np.ndarray, noise: Noise, temperatures: np.ndarray
 ) -> np.ndarray:
     """Sum −log Σ_b P(given_i | b) q_b, with q = softmax(log p / T), for several T.
 
@@ -74,7 +84,7 @@ def loss_through_noise(
     given
         Class ids, shape (N,).
     noise
-        From `sound_noise`.
+        From `sound_noise`; any that gives the rows P(given_i | ·) of some items.
     temperatures
         T > 0, shape (G,).
 
@@ -118,9 +128,7 @@ def best_temperature(temperatures: np.ndarray, losses: np.ndarray) -> float:
     return float(temperatures[order[0]])
 
 
-def believe(
-    probs: np.ndarray, given: np.ndarray, noise: np.ndarray, temperature: float
-) -> np.ndarray:
+def believe(probs: np.ndarray, given: np.ndarray, noise: Noise, temperature: float) -> np.ndarray:
     """Return the probability of every class to be an item's true one.
 
     b = ½ q + ½ q · P(given | ·) / Σ, with q = softmax(log p / T).
@@ -132,7 +140,7 @@ def believe(
     given
         Class ids, shape (N,).
     noise
-        From `sound_noise`.
+        From `sound_noise`; any that gives the rows P(given_i | ·) of some items.
     temperature
         T, fitted through the noise.
 

@@ -88,7 +88,9 @@ def name_classes(summary: Arrays, ctx: Context) -> Arrays:
         names, notices = _names_of_texts(list(named), summary["text"].tolist(), width)
         values = np.empty(0, np.int64)
     else:
-        values, notices = _values_of_numbers(len(named) or width, summary["numbers"], named)
+        values, notices = _values_of_numbers(
+            len(named) or width, summary["numbers"], named, is_fixed=not ctx.data.classes
+        )
         names = list(named) or [_name(value, ctx.label_type) for value in values.tolist()]
     if len(set(names)) != len(names):
         raise DataError(f"source: class names must differ, got {names}. Correct data.classes")
@@ -141,11 +143,25 @@ def _names_of_texts(
 
 
 def _values_of_numbers(
-    n_classes: int | None, present: np.ndarray, named: Sequence[str]
+    n_classes: int | None, present: np.ndarray, named: Sequence[str], *, is_fixed: bool
 ) -> tuple[np.ndarray, list[str]]:
-    """Return which number stands for each class, and what was guessed of it."""
+    """Return which number stands for each class, and what was guessed of it.
+
+    Parameters
+    ----------
+    n_classes
+        As many as have names, or as pred_probs has columns; None if neither is there.
+    present
+        The distinct labels.
+    named
+        Names of the classes, if they have any.
+    is_fixed
+        Whether such names are those of ids from 0 on, as ClassLabel has them.
+    """
     if n_classes is None:
         return present, []
+    if named and is_fixed:
+        return np.arange(n_classes), []
     known = present[present != UNLABELLED] if named else present
     if known.size == 0 or (known[0] >= 0 and known[-1] < n_classes):
         return np.arange(n_classes), []
@@ -155,7 +171,7 @@ def _values_of_numbers(
             f"labels are numbered from 1 to {n_classes:,}: the {of} are taken to be these, in "
             "their order"
         ]
-    if known.size == n_classes:
+    if known.size == n_classes and not named:
         return known, [
             f"labels are the numbers {some([str(n) for n in known])}: the {of} are taken to be "
             "these, in ascending order"

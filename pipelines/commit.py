@@ -12,7 +12,6 @@ tore, which their hashes tell.
 import contextlib
 import functools
 import hashlib
-import json
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -23,9 +22,10 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 import xxhash
 
-from pipelines.errors import CorruptShardError, RunError
+from pipelines.errors import CorruptShardError, RunError, remake
 from pipelines.frame import Frame, footer_bytes
 from pipelines.recent import SMALL_BYTES, Recent
+from pipelines.seal import SealError, dump_sealed, load_sealed
 from pipelines.stage import Map, Output, Tables
 from pipelines.store import Digest, Store, TempFile
 
@@ -59,9 +59,22 @@ def is_scratch(folder: str) -> bool:
 DIGESTS: Mapping[str, Digest] = {"sha256": hashlib.sha256, "xxh3_128": xxhash.xxh3_128}
 
 
+BLOCK_BYTES = 1 << 20
+
+
 def digest_name(folder: str) -> str:
     """Return which hash a folder's files get; scratch, which nobody publishes, gets a quick one."""
     return "xxh3_128" if is_scratch(folder) else "sha256"
+
+
+def hash_file(store: Store, name: str, kind: str) -> str:
+    """Hash a file of the store, block by block; the kind is a name in `DIGESTS`."""
+    digest = DIGESTS[kind]()
+    source = store.open_read(name)
+    with open(source, "rb") if isinstance(source, str) else source as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+    return str(digest.hexdigest())
 
 
 def part_name(shard: int, *, ipc: bool = False) -> str:
@@ -229,15 +242,17 @@ def commit_shard(
     store: Store,
     *,
     stage: str,
+    key: str = "",
     step: Map,
     frame: Frame,
     tables: Tables | Iterable[Tables],
     item_ids: Callable[[], pa.Array],
     source_rows: Callable[[], np.ndarray],
     recent: Recent | None = None,
+    code: str = "",
     crash: Crash = no_crash,
 ) -> Record:
-    """Write a shard's output tables and commit them together.
+    """Write a shard's output tables and commit them together, under the key of the stage.
 
     Returns
     -------
@@ -272,16 +287,20 @@ def commit_shard(
         # From here on they belong to the record, which may be there though writing it failed.
         unwanted.pop_all()
     record: Record = {
+        "stage": stage,
+        "step": step.name,
+        "key": key,
         "shard": frame.index,
         "source": frame.label,
         "rows": frame.n - len(rejected),
         "files": files,
         "rejected": list(rejected),
         "reasons": _counts(rejected.values()),
+        "code": code,
     }
     crash("hashed")
     name = record_name(stage, step.name, frame.index)
-    if not store.create_if_absent(name, dump(record, indent=None)):
+    if not store.create_if_absent(name, dump_sealed(record, indent=None)):
         for file in files:
             store.remove(file["temp"])
         crash("lost")
@@ -340,6 +359,14 @@ def roll_forward(store: Store, record: Record, *, crash: Crash = no_crash) -> No
             crash("renaming")
 
 
+def withdraw(store: Store, name: str, record: Record) -> None:
+    """Undo a commit: its shard is made again."""
+    store.remove(name)
+    for file in record["files"]:
+        store.remove(file["temp"])
+        store.remove(file["name"])
+
+
 def verify(store: Store, record: Record) -> None:
     """Compare a committed shard's files with their hashes.
 
@@ -350,17 +377,26 @@ def verify(store: Store, record: Record) -> None:
     """
     for file in record["files"]:
         name, kind = file["name"], digest_name(file["folder"])
-        found = "no file"
-        if store.exists(name):
-            digest = DIGESTS[kind]()
-            digest.update(store.read_bytes(name))
-            found = digest.hexdigest()
+        found = hash_file(store, name, kind) if store.exists(name) else "no file"
         if found != file[kind]:
             raise CorruptShardError(
                 f"shard {record['shard']} ({record['source']}): {name} was committed with {kind} "
-                f"{file[kind][:12]}…, found {found[:12]}…, in {store.uri}. Restore the file, "
-                "or delete its stage's folder and run again to recompute it"
+                f"{file[kind][:12]}…, found {found[:12]}…, in {store.uri}. "
+                f"{remake(store.uri, record['stage'])}"
             )
+
+
+def check_record(record: Record, *, stage: str, step: str, shard: int, key: str) -> None:
+    """Check that a commit record is the one that was looked for.
+
+    Raises
+    ------
+    SealError
+        If it is that of another shard, step, stage or run.
+    """
+    found = tuple(record[name] for name in ("stage", "step", "shard", "key"))
+    if found != (stage, step, shard, key):
+        raise SealError("it is the record of another shard or run")
 
 
 def load_record(store: Store, name: str) -> Record:
@@ -368,16 +404,7 @@ def load_record(store: Store, name: str) -> Record:
 
     Raises
     ------
-    ValueError
+    SealError
         If it is not whole, as after a loss of power.
     """
-    record: Record = json.loads(store.read_bytes(name))
-    return record
-
-
-def dump(value: object, *, indent: int | None = 1) -> bytes:
-    """Return JSON with sorted keys: equal values give equal bytes.
-
-    Without indent, for what has an entry a shard: it is written some ten times faster.
-    """
-    return (json.dumps(value, sort_keys=True, indent=indent) + "\n").encode()
+    return load_sealed(store.read_bytes(name), "stage", "step", "shard", "key", "files")

@@ -5,18 +5,26 @@ pass is a reduction, and a pass that is no longer needed is left out.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from labelops.confident import selection as sel
-from labelops.confident.filters import BY_CLASSES, BY_LOWEST, BY_PAIRS, Settings, single_elements
+from labelops.confident import sparse_joint
+from labelops.confident.engines import Pairs, ReadablePairs
+from labelops.confident.filters import (
+    BY_CLASSES,
+    BY_LOWEST,
+    BY_PAIRS,
+    Settings,
+    pairs_of,
+    single_elements,
+)
 from labelops.confident.keys import order_keys
 from labelops.confident.selection import Elements, Selection
+from labelops.top_rows import Probs, at, largest_of
 from pipelines.frame import Frame
 from pipelines.kept_rows import (
-    blocks_of,
     clear_lead,
     deep_folder,
     row_blocks,
@@ -24,10 +32,8 @@ from pipelines.kept_rows import (
     rows_schema,
     rows_table,
 )
+from pipelines.predictions import dtype_of, is_listed, prediction_blocks, prediction_columns
 from pipelines.stage import Arrays, Context, Map, Output, Reduce, Step
-
-if TYPE_CHECKING:
-    from labelops.fast.confident_pairs import PairCuts
 
 
 def cut_steps(settings: Settings, ctx: Context) -> list[Step]:
@@ -36,7 +42,6 @@ def cut_steps(settings: Settings, ctx: Context) -> list[Step]:
     They read `given`, `p_given`, `p_other`, `item_hash` and the kept rows, and begin with the
     quotas in the result of step "estimates".
     """
-    kind = ctx.types["pred_probs"]
     narrow = ["given", "p_given", "p_other", "item_hash"]
     reads = [*narrow, rows_folder(ctx), deep_folder(ctx)]
     found: list[Step] = [
@@ -46,8 +51,8 @@ def cut_steps(settings: Settings, ctx: Context) -> list[Step]:
         found += [
             Map(
                 name="deep",
-                reads=["pred_probs", *narrow],
-                writes={deep_folder(ctx): Output(schema=rows_schema(kind), rows="some", ipc=True)},
+                reads=[*prediction_columns(ctx.columns), *narrow],
+                writes={deep_folder(ctx): Output(schema=rows_schema(ctx), rows="some", ipc=True)},
                 apply=keep_deep,
                 when=has_short,
             ),
@@ -59,7 +64,7 @@ def cut_steps(settings: Settings, ctx: Context) -> list[Step]:
                 when=has_short,
             ),
         ]
-    key_bits = 8 * _dtype(ctx).itemsize
+    key_bits = 8 * dtype_of(ctx).itemsize
     for turn in range(sel.max_passes(ctx.n_classes**2, key_bits)):
         found.append(
             Reduce(
@@ -83,11 +88,6 @@ def cut_steps(settings: Settings, ctx: Context) -> list[Step]:
     return found
 
 
-def _dtype(ctx: Context) -> np.dtype:
-    found: np.dtype = np.dtype(ctx.types["pred_probs"].value_type.to_pandas_dtype())
-    return found
-
-
 # -- what is known after each step -----------------------------------------------------------------
 
 
@@ -101,27 +101,24 @@ def _first_bits(ctx: Context) -> int:
 
 def _edges(ctx: Context) -> np.ndarray:
     """Return the edges of the first pass; what kept rows are complete up to is one of them."""
-    lead = order_keys(np.array([clear_lead(ctx.n_classes)], _dtype(ctx)))
-    return np.union1d(sel.whole_range(_dtype(ctx), _first_bits(ctx)), lead)
+    lead = order_keys(np.array([clear_lead(ctx.n_classes)], dtype_of(ctx)))
+    return np.union1d(sel.whole_range(dtype_of(ctx), _first_bits(ctx)), lead)
 
 
 def _n_complete(ctx: Context) -> int:
     """Return how many of the first pass's bins the kept rows are complete in."""
-    lead = order_keys(np.array([clear_lead(ctx.n_classes)], _dtype(ctx)))
+    lead = order_keys(np.array([clear_lead(ctx.n_classes)], dtype_of(ctx)))
     return int(np.searchsorted(_edges(ctx), lead[0]))
 
 
 def _start(ctx: Context, edges: np.ndarray) -> Selection:
-    quotas = np.zeros(ctx.n_classes**2, np.int64)
-    quotas[ctx.own("estimates")["quota_group"]] = ctx.own("estimates")["quota"]
-    return sel.start(quotas, edges)
+    found = ctx.own("estimates")
+    return sel.start_groups(found["quota_group"], found["quota"], edges)
 
 
 def _start_deep(ctx: Context, edges: np.ndarray) -> Selection:
-    quotas = np.zeros(ctx.n_classes**2, np.int64)
-    short = ctx.own("cuts")["is_short"]
-    quotas[ctx.own("estimates")["quota_group"][short]] = ctx.own("estimates")["quota"][short]
-    return sel.start(quotas, edges)
+    found, short = ctx.own("estimates"), ctx.own("cuts")["is_short"]
+    return sel.start_groups(found["quota_group"][short], found["quota"][short], edges)
 
 
 def has_short(ctx: Context) -> bool:
@@ -147,7 +144,7 @@ def _before_turn(ctx: Context, turn: int) -> Selection:
 
 
 def _narrowed(ctx: Context) -> Selection:
-    turns = sel.max_passes(ctx.n_classes**2, 8 * _dtype(ctx).itemsize)
+    turns = sel.max_passes(ctx.n_classes**2, 8 * dtype_of(ctx).itemsize)
     return _before_turn(ctx, turns)
 
 
@@ -162,7 +159,7 @@ def found_cuts(ctx: Context) -> Selection:
 
 def _all_rows(
     frame: Frame, ctx: Context
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+) -> Iterator[tuple[np.ndarray, Probs, np.ndarray, np.ndarray]]:
     return row_blocks(frame, ctx, deep=has_short(ctx))
 
 
@@ -186,10 +183,12 @@ def _by_single(ctx: Context) -> bool:
     return ctx.config.filter_by in BY_CLASSES | BY_LOWEST
 
 
-def _pair_cuts(selection: Selection, ctx: Context) -> "PairCuts":
+def _pair_cuts(selection: Selection, ctx: Context) -> Pairs:
+    if is_listed(ctx) or ctx.n_classes > sparse_joint.DENSE_CLASSES:
+        return ReadablePairs(selection, dtype_of(ctx))
     from labelops.fast.confident_pairs import PairCuts
 
-    return PairCuts(selection, n_classes=ctx.n_classes, dtype=_dtype(ctx))
+    return PairCuts(selection, n_classes=ctx.n_classes, dtype=dtype_of(ctx))
 
 
 # -- passes ----------------------------------------------------------------------------------------
@@ -203,7 +202,7 @@ def count_first(frame: Frame, ctx: Context) -> Arrays:
     n_behind = np.zeros(len(selection.groups), np.int64)
     if _by_pairs(ctx):
         n_bins = _n_complete(ctx)
-        lead = _dtype(ctx).type(clear_lead(ctx.n_classes))
+        lead = dtype_of(ctx).type(clear_lead(ctx.n_classes))
         blocks = (block[1:] for block in row_blocks(frame, ctx, deep=False))
         found = _pair_cuts(selection, ctx).count_first(_first_bits(ctx), n_bins, lead, blocks)
         counts[:, :n_bins] += found[:, :n_bins]
@@ -230,41 +229,48 @@ def keep_deep(frame: Frame, ctx: Context) -> Iterator[Mapping[str, pa.Table]]:
     Flags are for items whose given class is not the most probable one. `reach` is the largest
     p_given among those of a class; p_given − p_j ≤ p_given, so beyond it no order matters.
     """
-    n_classes, dtype = ctx.n_classes, _dtype(ctx)
-    is_short = np.zeros((n_classes, n_classes), bool)
+    n_classes, dtype = ctx.n_classes, dtype_of(ctx)
     short = ctx.own("estimates")["quota_group"][ctx.own("cuts")["is_short"]]
-    is_short[np.divmod(short, n_classes)] = True
     reach = ctx.own("estimates")["reach"].astype(dtype)
     given, hashes = frame.array("given"), frame.array("item_hash")
     p_given, p_other = frame.array("p_given"), frame.array("p_other")
     lead = dtype.type(clear_lead(n_classes))
-    has_short_pair = np.asarray(is_short.any(axis=1))
+    has_short_pair = np.zeros(n_classes, bool)
+    has_short_pair[short // n_classes] = True
     wanted = has_short_pair[given] & (p_given - p_other >= lead)
-    schema = rows_schema(ctx.types["pred_probs"])
-    for first, probs in blocks_of(frame, dtype, n_classes):
-        at = np.flatnonzero(wanted[first : first + len(probs)])
-        rows, found = at + first, probs[at]
-        rival = np.where(is_short[given[rows]], found, -np.inf).max(axis=1, initial=-np.inf)
-        near = np.asarray(p_given[rows] - rival.astype(dtype) <= reach[given[rows]])
+    schema = rows_schema(ctx)
+    for first, probs in prediction_blocks(frame, ctx):
+        chosen = np.flatnonzero(wanted[first : first + len(probs)])
+        rows, found = chosen + first, probs[chosen]
+        rival = _rivals(short, found, given[rows])
+        near = np.asarray(p_given[rows] - rival <= reach[given[rows]])
         if near.any():
             table = rows_table(rows[near], given, hashes, found[near], schema)
             yield {deep_folder(ctx): table}
 
 
+def _rivals(short: np.ndarray, probs: Probs, given: np.ndarray) -> np.ndarray:
+    """Return the largest probability in a short pair of each row; −∞ without one."""
+    n_classes = probs.shape[1]
+    row, group = pairs_of(short, n_classes, given)
+    values = at(probs, row, group - given[row].astype(np.int64) * n_classes)
+    return largest_of(values, np.searchsorted(row, np.arange(len(given) + 1)))
+
+
 def count_deep(frame: Frame, ctx: Context) -> Arrays:
     """Count again for short pairs, now over all rows that matter."""
     bits = _first_bits(ctx)
-    edges = sel.whole_range(_dtype(ctx), bits)
+    edges = sel.whole_range(dtype_of(ctx), bits)
     cuts = _pair_cuts(_start_deep(ctx, edges), ctx)
     blocks = (block[1:] for block in row_blocks(frame, ctx, deep=True))
     n_bins = len(edges) - 1
-    counts = cuts.count_first(bits, n_bins, _dtype(ctx).type(np.inf), blocks)
+    counts = cuts.count_first(bits, n_bins, dtype_of(ctx).type(np.inf), blocks)
     return {"counts": counts[:, :n_bins]}
 
 
 def narrow_deep(summary: Arrays, ctx: Context) -> Arrays:
     """Find the bin of each cut that was short; what is still short takes everything."""
-    edges = sel.whole_range(_dtype(ctx), _first_bits(ctx))
+    edges = sel.whole_range(dtype_of(ctx), _first_bits(ctx))
     selection, _ = sel.narrow_first(_start_deep(ctx, edges), edges, summary["counts"])
     return selection._asdict()
 

@@ -21,6 +21,18 @@ class RunError(LabelopsError):
     """A run cannot begin, or cannot go on."""
 
 
+class LinkError(RunError):
+    """A symbolic link, or something else that no run makes, lies in a run folder."""
+
+    def __init__(self, message: str, name: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+    def __reduce__(self) -> tuple[type["LinkError"], tuple[str, str]]:
+        # Workers send it home; exceptions of more than a message need help with that.
+        return type(self), (str(self), self.name)
+
+
 class CorruptShardError(LabelopsError):
     """A file differs from what was committed."""
 
@@ -31,3 +43,15 @@ class SourceChangedError(DataError):
 
 class LockedError(RunError):
     """Another run is at work in the same folder."""
+
+
+class OtherCodeError(RunError):
+    """A worker has other code than the run that it works for."""
+
+
+def remake(uri: str, stage: str) -> str:
+    """Return how a damaged stage is made again."""
+    return (
+        f"Restore the file, or delete the folder {uri}/{stage} and give the command of the run "
+        f"again (labelops resume {uri}): the same bytes are made again"
+    )

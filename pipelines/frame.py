@@ -18,7 +18,13 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
-from pipelines.errors import CorruptShardError, DataError, LabelopsError, SourceChangedError
+from pipelines.errors import (
+    CorruptShardError,
+    DataError,
+    LabelopsError,
+    SourceChangedError,
+    remake,
+)
 from pipelines.recent import SMALL_BYTES, Recent
 from pipelines.storage.attached import filled
 from pipelines.storage.content import (
@@ -48,6 +54,7 @@ class FileRef:
     footer : hash of its Parquet footer, or "" where none was taken.
     digest : hash of all of it, or what else tells its content from any other; "" if unknown.
     is_ours : whether a stage wrote it, so that reading all of it is known to be harmless.
+    stage : which stage wrote it, if one did.
     rejects : for every later step that rejected rows: their positions among the rows it saw.
     ipc : whether it is Arrow IPC instead of Parquet.
     foreign : of a source's file, how its content is verified, and what its place says.
@@ -60,6 +67,7 @@ class FileRef:
     footer: str = ""
     digest: str = ""
     is_ours: bool = True
+    stage: str = ""
     rejects: tuple[tuple[int, ...], ...] = ()
     ipc: bool = False
     foreign: "Foreign | None" = None
@@ -441,10 +449,10 @@ def _corrupt(ref: FileRef, why: object) -> LabelopsError:
             f"source: {ref.name} was expected to be a whole Parquet file, but the source is "
             f"damaged ({why}); in {ref.uri}. Write that shard again and start a new run"
         )
+    stage = ref.stage or ref.name.split("/")[0]
     return CorruptShardError(
-        f"shard file {ref.name}: the bytes that were committed were expected, but it cannot be "
-        f"read as such ({why}); in {ref.uri}. Restore the file, or delete its stage's folder and "
-        "run again to recompute it"
+        f"stage {stage!r}, shard file {ref.name}: the bytes that were committed were expected, but "
+        f"it cannot be read as such ({why}); in {ref.uri}. {remake(ref.uri, stage)}"
     )
 
 
@@ -486,7 +494,7 @@ def _constant(value: str | int | None, n: int) -> pa.Array:
 
 
 def _read_ipc(ref: FileRef) -> pa.Table:
-    store = open_store(ref.uri)
+    store = open_store(ref.uri, follow=not ref.is_ours)
     path = store.local_path(ref.name)
     if path is not None:
         return pa.ipc.open_file(pa.memory_map(str(path))).read_all()

@@ -1,15 +1,15 @@
-"""Where shards are worked on: the only file that knows Dask.
+"""Where shards are worked on.
 
 Threads in this process (Dask's threaded scheduler; pyarrow, numba and torch release the GIL), or a
-cluster: a local one of N processes, or a remote one by address. Tasks are names and numbers,
-results are small records; building the graph reads and computes nothing.
+cluster (`pipelines.cluster`): a local one of N processes, or a remote one by address. Tasks are
+names and numbers, results are small records; building the graph reads and computes nothing.
 """
 
 import contextlib
 import errno
-import logging
 import os
 import queue
+import re
 import threading
 import time
 from collections import deque
@@ -40,6 +40,11 @@ class Workers(Protocol):
     """Somebody who applies a function to every task and hands the results back as they come."""
 
     n_workers: int
+
+    @property
+    def address(self) -> str | None:
+        """Address of the cluster, for others to join; None works in this process."""
+        ...
 
     def map(
         self, function: Callable[[T], R], tasks: Sequence[T], *, gpu: bool = False
@@ -81,6 +86,8 @@ def _is_small(task: object) -> bool:
 
 class ThreadWorkers:
     """Dask's threaded scheduler in this process."""
+
+    address: str | None = None
 
     def __init__(self, n_workers: int | None = None) -> None:
         self.n_workers = n_workers or len(os.sched_getaffinity(0))
@@ -157,71 +164,25 @@ class ThreadWorkers:
             thread.join()
 
 
-class ClusterWorkers:
-    """A Dask cluster reached by address; the driver's own client, never the default one."""
+ADDRESS = re.compile(r"(?:tcp|tls)://(?:\[[\w:.%]+\]|[^\s/:@\[\]?#]+):([0-9]{1,5})/?", re.ASCII)
 
-    def __init__(self, client: Any, *, deadline_s: float) -> None:
-        self.client = client
-        self.deadline_s = deadline_s
-        self.n_workers = max(1, sum(client.nthreads().values()))
 
-    def map(
-        self, function: Callable[[T], R], tasks: Sequence[T], *, gpu: bool = False
-    ) -> Iterator[R]:
-        """Yield results as they come; a finished future is released at once.
+def check_address(address: str) -> None:
+    """Check that an address is that of a scheduler: it must say how, where, and at which port.
 
-        Released futures are not recomputed when a worker dies: what was done is on disk.
-
-        Raises
-        ------
-        RunError
-            If a shard kills its workers, the scheduler is lost, or nothing comes for too long.
-        """
-        from distributed import CancelledError, KilledWorker, as_completed
-
-        resources = {"GPU": 1} if gpu and self._has_gpus() else None
-        futures = self.client.map(
-            attempt, [function] * len(tasks), tasks, pure=False, resources=resources
+    Raises
+    ------
+    RunError
+        If it does not.
+    """
+    found = ADDRESS.fullmatch(address)
+    if found is None or not 0 < int(found[1]) < 65_536:
+        # Whoever took it for an address of the web may have put a password into it.
+        shown = "one with a user or password" if "@" in address else repr(address)
+        raise RunError(
+            f"cluster: tcp://host:port or tls://host:port was expected, got {shown}. The "
+            "scheduler says its address when it starts; its port is usually 8786"
         )
-        position = {future.key: i for i, future in enumerate(futures)}
-        failure: BaseException | None = None
-        killed: dict[int, KilledWorker] = {}
-        try:
-            for future in as_completed(futures, loop=self.client.loop, timeout=self.deadline_s):
-                if future.status == "error":
-                    failure = future.exception(timeout=60)
-                    if not isinstance(failure, KilledWorker):
-                        break
-                    # Others may still finish; and Dask blames all that a dying worker held.
-                    killed[position[future.key]] = failure
-                    continue
-                result = future.result(timeout=60)
-                future.release()
-                yield result
-        except (CancelledError, TimeoutError, OSError) as err:
-            raise RunError(
-                f"cluster: no answer from the scheduler at {self.client.scheduler.address} "
-                f"({type(err).__name__}: {err}) within {self.deadline_s:.0f} s. Finished shards "
-                "are kept; start the cluster again and give the same command"
-            ) from err
-        finally:
-            for future in futures:
-                future.release()
-        if killed:
-            names = "; ".join(describe(tasks[at]) for at in sorted(killed))
-            times = max(err.allowed_failures for err in killed.values()) + 1
-            raise RunError(
-                f"cluster: workers were expected to survive their shards, {times} died in a row "
-                f"while holding: {names}. Probably they ran out of memory: give them more, or "
-                "write smaller shards; all other shards are done and kept, and the same command "
-                "resumes"
-            ) from failure
-        if failure is not None:
-            raise failure
-
-    def _has_gpus(self) -> bool:
-        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
-        return any("GPU" in worker.get("resources", {}) for worker in workers)
 
 
 @contextlib.contextmanager
@@ -230,7 +191,7 @@ def open_workers(
     workers: int | None = None,
     cluster: str | None = None,
     deadline_s: float = 86_400.0,
-    connect_s: float = 30.0,
+    connect_s: float = 15.0,
 ) -> Iterator[Workers]:
     """Open what the shards are worked on with.
 
@@ -248,28 +209,13 @@ def open_workers(
     if cluster is None and workers is None:
         yield ThreadWorkers()
         return
-    logging.getLogger("distributed").setLevel(logging.WARNING)
-    from distributed import Client, LocalCluster
+    if cluster is not None:
+        check_address(cluster)
+        cluster = cluster.rstrip("/")
+    # Dask takes a second to import.
+    from pipelines.cluster import open_cluster
 
-    with contextlib.ExitStack() as stack:
-        if cluster is None:
-            # Loopback only: whoever reaches a Dask scheduler can run code on it.
-            cluster = stack.enter_context(
-                LocalCluster(
-                    n_workers=workers,
-                    threads_per_worker=1,
-                    host="127.0.0.1",
-                    dashboard_address="127.0.0.1:0",
-                    silence_logs=logging.ERROR,
-                )
-            )
-        try:
-            client = stack.enter_context(Client(cluster, set_as_default=False, timeout=connect_s))
-        except (OSError, TimeoutError) as err:
-            raise RunError(
-                f"cluster: a Dask scheduler was expected at {cluster}, none "
-                f"answered within {connect_s:.0f} s "
-                f"({err}). Start it, or leave --cluster out to work in this process"
-            ) from err
-        client.wait_for_workers(1, timeout=120)
-        yield ClusterWorkers(client, deadline_s=deadline_s)
+    with open_cluster(
+        workers=workers, cluster=cluster, deadline_s=deadline_s, connect_s=connect_s
+    ) as pool:
+        yield pool

@@ -5,11 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
+from labelops.top_rows import Probs
 from pipelines.frame import Frame, numpy_of
+from pipelines.predictions import prediction_arrays, prediction_fields, rows_of
 from pipelines.stage import Context
-
-ROW_BYTES = 1 << 20
-"""Probabilities are read in blocks of this size, which stay in the cache of a processor."""
 
 
 def clear_lead(n_classes: int) -> float:
@@ -33,50 +32,38 @@ def deep_folder(ctx: Context) -> str:
     return f"{ctx.stage}/_deep"
 
 
-def rows_schema(kind: pa.DataType) -> pa.Schema:
-    """Return the columns of kept rows; `kind` is the type of `pred_probs`."""
+def rows_schema(ctx: Context) -> pa.Schema:
+    """Return the columns of kept rows."""
     return pa.schema(
         [
             ("row", pa.int32()),
             ("given", pa.int32()),
             ("item_hash", pa.uint64()),
-            ("pred_probs", pa.list_(kind.value_type, kind.list_size)),
+            *prediction_fields(ctx),
         ]
     )
 
 
 def rows_table(
-    rows: np.ndarray, given: np.ndarray, hashes: np.ndarray, probs: np.ndarray, schema: pa.Schema
+    rows: np.ndarray, given: np.ndarray, hashes: np.ndarray, probs: Probs, schema: pa.Schema
 ) -> pa.Table:
     """Return kept rows as a table."""
-    flat = pa.array(probs.reshape(-1))
     columns = [
         pa.array(rows, pa.int32()),
         pa.array(given[rows], pa.int32()),
         pa.array(hashes[rows], pa.uint64()),
-        pa.FixedSizeListArray.from_arrays(flat, probs.shape[1]),
+        *prediction_arrays(probs),
     ]
     return pa.table(columns, schema=schema)
 
 
-def blocks_of(frame: Frame, dtype: np.dtype, n_classes: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (first row, probabilities) of a shard, block by block."""
-    rows = max(16, ROW_BYTES // (n_classes * dtype.itemsize))
-    for first, table in frame.batches(["pred_probs"], rows):
-        column = table.column(0)
-        for chunk in column.chunks:
-            yield first, numpy_of(chunk, "pred_probs")
-            first += len(chunk)
-
-
 def row_blocks(
     frame: Frame, ctx: Context, *, deep: bool
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+) -> Iterator[tuple[np.ndarray, Probs, np.ndarray, np.ndarray]]:
     """Yield (row, probabilities, given, hash) of kept rows; with `deep`, of all of them."""
     for folder in [rows_folder(ctx), *([deep_folder(ctx)] if deep else [])]:
         for batch in frame.file(folder).to_batches():
-            row, probs, given, hashes = (
-                numpy_of(batch.column(name), name)
-                for name in ("row", "pred_probs", "given", "item_hash")
+            row, given, hashes = (
+                numpy_of(batch.column(name), name) for name in ("row", "given", "item_hash")
             )
-            yield row, probs, given, hashes
+            yield row, rows_of(batch, ctx.n_classes), given, hashes

@@ -6,13 +6,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 
+import numpy as np
 import pyarrow as pa
 
 from pipelines.commit import Record, digest_name
-from pipelines.frame import ColumnRef, FileRef, Foreign
+from pipelines.frame import BLOCKS_FILE, ColumnRef, FileRef, Foreign
 from pipelines.source import Source
-from pipelines.storage.content import n_hashes
+from pipelines.storage.content import fingerprint_of, n_hashes
 from pipelines.storage.forms import working
+
+__all__ = ["BLOCKS_FILE", "SOURCE", "Layer", "Layout", "pack_schema", "unpack_schema"]
 
 SOURCE = "/source"
 """Stands for the source's own files where folders of the run are named."""
@@ -76,6 +79,16 @@ class Layout:
         )
         return [0, *accumulate(counts)]
 
+    def are_hashes(self, data: bytes) -> bool:
+        """Return whether bytes are the hashes of all shards' contents, as fingerprints say."""
+        hashes = np.frombuffer(data[: len(data) // 8 * 8], "<u8")
+        starts = self._first_blocks
+        return len(data) == 8 * starts[-1] and all(
+            fingerprint_of(0 if s.tag else s.bytes, hashes[a:b]) == s.fingerprint
+            for s, a, b in zip(self.source.shards, starts[:-1], starts[1:], strict=True)
+            if b > a
+        )
+
     def n_live(self, shard: int) -> int:
         """Return the number of a shard's items that were not rejected so far."""
         rows = self.source.shards[shard].rows
@@ -137,6 +150,7 @@ class Layout:
                         bytes=file["bytes"],
                         footer=file["footer"],
                         digest=file[digest_name(file["folder"])],
+                        stage=layer.stage,
                         rejects=_some(rejects[position + 1 :]),
                         ipc=file["ipc"],
                     )

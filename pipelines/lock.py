@@ -50,9 +50,7 @@ def _refuse(store: Store, holder: object) -> LockedError:
 def _flock(store: LocalStore) -> Iterator[None]:
     import fcntl
 
-    store.root.mkdir(parents=True, exist_ok=True)
-    path = store.root / ".lock"
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    handle = store.open_lock(".lock")
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -61,7 +59,11 @@ def _flock(store: LocalStore) -> Iterator[None]:
             raise _refuse(store, holder) from err
         os.ftruncate(handle, 0)
         os.write(handle, json.dumps(_holder()).encode())
-        yield
+        try:
+            yield
+        finally:
+            # Nobody holds it: nothing is left to read, and nothing that could be damaged.
+            os.ftruncate(handle, 0)
     finally:
         os.close(handle)
 

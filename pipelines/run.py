@@ -1,7 +1,6 @@
 """The driver: a recipe on a data set, stage by stage, resumable at every shard."""
 
 import errno
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,29 +9,45 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.commit import (
     Record,
-    dump,
+    check_record,
+    hash_file,
     load_record,
     record_name,
     roll_forward,
     verify,
+    withdraw,
 )
 from pipelines.decided import DECIDING
-from pipelines.errors import CorruptShardError, RunError
+from pipelines.errors import CorruptShardError, OtherCodeError, RunError
 from pipelines.folders import check_writes
 from pipelines.frame import BLOCKS_FILE, Frame, narrow_columns, verify_foreign
 from pipelines.graph import Workers, open_workers
+from pipelines.identity import code, differences
+from pipelines.intact import check_stage, files_of_stage, read_timings, shard_files
 from pipelines.layout import SOURCE, Layer, Layout
 from pipelines.lock import locked
 from pipelines.recipe import Recipe
 from pipelines.rejects import check_rejects
-from pipelines.results import result_name, save_result
+from pipelines.results import (
+    ResultFile,
+    artifact_name,
+    check_result,
+    done_name,
+    result_name,
+    save_result,
+)
+from pipelines.seal import SealError, dump_sealed, load_sealed
 from pipelines.source import READERS, open_source
 from pipelines.stage import Arrays, Context, Fit, Map, Reduce, Step
 from pipelines.state import (
+    FILES_FILE,
     RECIPE_FILE,
     RUN_FILE,
+    SUMMARY_FILE,
+    TIMINGS_FILE,
     Entry,
     Run,
+    keep_recipe,
     load_run,
     make_manifest,
     manifest_name,
@@ -45,8 +60,6 @@ if TYPE_CHECKING:
 PRODUCT = "dataset"
 """The stage before which the source is looked at once more."""
 
-TIMINGS_FILE = "timings.json"
-SUMMARY_FILE = "summary.json"
 GROUPS_PER_WORKER = 4
 """A reduction's shards are dealt out in so many groups for each worker."""
 
@@ -115,24 +128,20 @@ def open_run(recipe: Recipe, *, data: str, out: str, listen: Listener = silent) 
     facts = run.describe()
     if run.store.exists(RUN_FILE):
         _check_same(run, facts)
-        if run.store.read_bytes(RUN_FILE) != dump(facts):
+        keep_recipe(load_run(run.uri))
+        if run.store.read_bytes(RUN_FILE) != dump_sealed(facts):
             # The same results, under another limit of bad rows: who goes on from the folder
             # alone shall find it.
-            run.store.write_atomic(RUN_FILE, dump(facts))
+            _reopen(run)
+            run.store.write_atomic(RUN_FILE, dump_sealed(facts))
             run.store.remove(RECIPE_FILE)
-        _write_blocks(run)
-        _write_recipe(run)
-        return run
-    found = [name for name in run.store.list("") if not name.startswith((".lock", ".tmp-"))]
-    if found:
-        raise RunError(
-            f"run: an empty or new folder was expected for --out, got {run.store.uri} with "
-            f"{len(found)} entries ({', '.join(found[:5])}), which is no run. Choose another one"
-        )
-    if not run.store.create_if_absent(RUN_FILE, dump(facts)):
-        _check_same(run, facts)  # another process was faster
+    else:
+        _check_folder(run)
+        if not run.store.create_if_absent(RUN_FILE, dump_sealed(facts)):
+            _check_same(run, facts)  # another process was faster
     _write_blocks(run)
-    _write_recipe(run)
+    keep_recipe(run)
+    read_timings(run.store)
     return run
 
 
@@ -143,10 +152,24 @@ def _write_blocks(run: Run) -> None:
         run.store.write_atomic(BLOCKS_FILE, data)
 
 
-def _write_recipe(run: Run) -> None:
-    """Leave the resolved recipe beside the results, for people; `run.json` is what counts."""
-    if not run.store.exists(RECIPE_FILE):
-        run.store.write_atomic(RECIPE_FILE, run.recipe.to_toml().encode())
+def _check_folder(run: Run) -> None:
+    """Check that a folder without `run.json` is empty, or holds a run of these very settings.
+
+    Raises
+    ------
+    RunError
+        If it holds anything else.
+    """
+    found = [name for name in run.store.list("") if not name.startswith((".lock", ".tmp-"))]
+    if found and run.store.exists(RECIPE_FILE):
+        keep_recipe(run)
+        for entry in run.entries:
+            run.manifest(entry.name)  # refuses those of other keys
+    elif found and not run.store.exists(RUN_FILE):
+        raise RunError(
+            f"run: an empty or new folder was expected for --out, got {run.store.uri} with "
+            f"{len(found)} entries ({', '.join(found[:5])}), which is no run. Choose another one"
+        )
 
 
 def _check_same(run: Run, facts: Mapping[str, Any]) -> None:
@@ -235,16 +258,12 @@ def run_stage(run: Run, name: str, pool: Workers, *, listen: Listener = silent) 
         return
     manifest = run.manifest(name)
     if manifest is not None:
-        if manifest["key"] != entry.key:
-            raise RunError(
-                f"stage {name!r}: a folder of this run was expected, got one with key "
-                f"{manifest['key'][:12]}… instead of {entry.key[:12]}…, in {run.uri}/{name}. "
-                "Delete that folder to compute it again"
-            )
+        check_stage(run, name, manifest)
         _clean(run, name)
         listen(Event(kind="kept", stage=name, detail="finished before"))
         return
     began = time.monotonic()
+    _reopen(run)
     listen(Event(kind="stage", stage=name, n_items=run.source.n_items))
     forget_jobs(run.uri)
     layout = run.layout(before=name)
@@ -256,8 +275,8 @@ def run_stage(run: Run, name: str, pool: Workers, *, listen: Listener = silent) 
     try:
         for position, step in enumerate(steps):
             driver.take(position, step)
-        manifest_bytes = make_manifest(entry, steps, driver.records, driver.notices)
-        run.store.sync(sorted(file["name"] for file in _files(json.loads(manifest_bytes))))
+        manifest_bytes = make_manifest(entry, steps, driver.records, driver.results, driver.notices)
+        run.store.sync([file.name for file in files_of_stage(load_sealed(manifest_bytes))])
         run.store.write_atomic(manifest_name(name), manifest_bytes)
     except OSError as err:
         raise _storage_error(run, name, err) from err
@@ -301,29 +320,28 @@ def _storage_error(run: Run, name: str, err: OSError) -> RunError:
 def _clean(run: Run, name: str) -> None:
     """Remove what only an unfinished stage needs."""
     manifest = run.manifest(name) or {}
-    kept = manifest.get("artifacts", ())
+    kept = manifest.get("artifacts", {})
     own = {"_results", *(["_artifacts"] if kept else [])}
     leaves = [leaf for leaf in run.store.list(name) if leaf.startswith(("_", "."))]
     targets = [f"{name}/{leaf}" for leaf in leaves if leaf not in own]
     if kept:
-        folder = f"{name}/_artifacts"
-        targets += [f"{folder}/{step}" for step in run.store.list(folder) if step not in kept]
+        names = {artifact_name(name, s, *file) for s in kept for file in kept[s].items()}
+        for step in run.store.list(f"{name}/_artifacts"):
+            found = [f"{name}/_artifacts/{step}/{leaf}"
+                     for leaf in run.store.list(f"{name}/_artifacts/{step}")]  # fmt: skip
+            # Another step's, or of a run that was at work on the same step and lost.
+            targets += [target for target in found if target not in names]
+            targets += [] if step in kept else [f"{name}/_artifacts/{step}"]
     for target in targets:
         run.store.remove_tree(target)
         if run.store.exists(target):
             run.store.remove(target)
     # A killed process leaves what it was writing: shards, results, or a file of the run itself.
-    written = {file["folder"] for file in _files(manifest)}
+    written = {file["folder"] for file in shard_files(manifest)}
     for folder in sorted({"", "_manifests", "quarantine", f"{name}/_results", *written}):
         for leaf in run.store.list(folder):
             if leaf.startswith(".tmp-"):
                 run.store.remove(f"{folder}/{leaf}".lstrip("/"))
-
-
-def _files(manifest: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    for entry in manifest.get("maps", ()):
-        for shard in entry["shards"]:
-            yield from shard["files"]
 
 
 @dataclass
@@ -338,6 +356,7 @@ class _Driver:
     pool: Workers
     listen: Listener
     records: dict[str, dict[int, Record]] = field(default_factory=dict)
+    results: dict[str, ResultFile] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
 
@@ -346,13 +365,14 @@ class _Driver:
         began = time.monotonic()
         if isinstance(step, Map):
             self._map(position, step)
-        elif not self.run.store.exists(result_name(self.entry.name, step.name)):
+        elif not self._has_result(step):
             if not step.when(self.ctx):
                 return
             if isinstance(step, Reduce):
                 self._reduce(position, step)
             else:
                 self._fit(position, step)
+            self._note_result(step)
         if not isinstance(step, Map):
             self._tell(step)
         self.seconds[step.name] = time.monotonic() - began
@@ -364,6 +384,37 @@ class _Driver:
             self.notices.append(notice)
             self.listen(Event(kind="notice", stage=self.entry.name, detail=notice))
 
+    def _has_result(self, step: Reduce | Fit) -> bool:
+        """Say whether an interrupted run left the step's result whole; what is not so is removed.
+
+        It is made again then, as shards are.
+        """
+        store, stage = self.run.store, self.entry.name
+        note, result = done_name(stage, step.name), result_name(stage, step.name)
+        if not store.exists(result):
+            store.remove(note)
+            return False
+        try:
+            found = check_result(store, stage, step.name)
+            if store.exists(note):
+                noted = load_sealed(store.read_bytes(note), "key", "sha256")
+                if (noted["key"], noted["sha256"]) != (self.entry.key, found.digest):
+                    raise SealError("it is the result of another run")
+        except (CorruptShardError, SealError):
+            store.remove(note)
+            store.remove(result)
+            return False
+        self._note_result(step, found)
+        return True
+
+    def _note_result(self, step: Reduce | Fit, found: ResultFile | None = None) -> None:
+        """Note that the step's result belongs to this stage, of this key."""
+        store, stage = self.run.store, self.entry.name
+        found = found or check_result(store, stage, step.name)
+        self.results[step.name] = found
+        note = {"stage": stage, "step": step.name, "key": self.entry.key, "sha256": found.digest}
+        store.create_if_absent(done_name(stage, step.name), dump_sealed(note))
+
     def _map(self, position: int, step: Map) -> None:
         if not step.when(self.ctx):
             return
@@ -374,6 +425,7 @@ class _Driver:
         self._announce(step, tasks)
         for record in self.pool.map(do_map, tasks, gpu=self.entry.stage.gpu):
             seconds = record.pop("seconds")
+            self._check_code(step, record)
             records[record["shard"]] = record
             n = record["rows"] + len(record["rejected"])
             self._shard_done(step, n, seconds, record["source"])
@@ -400,25 +452,39 @@ class _Driver:
         What is not as it was committed (a loss of power can tear files that were not forced to the
         disk yet) is made again: the same bytes come out.
         """
-        store, records = self.run.store, {}
-        for leaf in store.list(f"{self.entry.name}/_commits/{step.name}"):
-            if leaf.startswith("."):
+        store, stage, records = self.run.store, self.entry.name, {}
+        there = set(store.list(f"{stage}/_commits/{step.name}"))
+        for shard in range(len(self.run.source.shards)):
+            name = record_name(stage, step.name, shard)
+            if name.rpartition("/")[2] not in there:
                 continue
-            shard = int(leaf.removesuffix(".json"))
-            name = record_name(self.entry.name, step.name, shard)
             try:
                 record = load_record(store, name)
-            except ValueError:
-                store.remove(name)
-                continue
-            roll_forward(store, record)
-            try:
+                if record.pop("code", "") != code():
+                    # Of a worker that was not to be trusted, or of a version before an update.
+                    withdraw(store, name, record)
+                    continue
+                check_record(record, stage=stage, step=step.name, shard=shard, key=self.entry.key)
+                roll_forward(store, record)
                 verify(store, record)
-            except CorruptShardError:
+            except (SealError, CorruptShardError):
                 store.remove(name)
                 continue
             records[shard] = record
         return records
+
+    def _check_code(self, step: Step, record: Record) -> None:
+        """Refuse a shard that somebody with other code has committed before our worker could."""
+        found = record.pop("code", "")
+        if found != code():
+            shard = record["shard"]
+            withdraw(self.run.store, record_name(self.entry.name, step.name, shard), record)
+            raise OtherCodeError(
+                f"stage {self.entry.name!r}, step {step.name!r}, shard {shard} "
+                f"({record['source']}): the code of this run was expected, it was committed by a "
+                f"worker that has {differences(code(), found)}. Its shard is not used: end that "
+                "worker and give the same command again"
+            )
 
     def _reduce(self, position: int, step: Reduce) -> None:
         tasks = self._tasks(position, step, range(len(self.run.source.shards)))
@@ -483,6 +549,7 @@ class _Driver:
                 types={read: types[read] for read in step.reads if read in types},
                 ids=ids,
                 source_rows=files[SOURCE],
+                code=code(),
             )
             for shard in shards
             for files in [self.layout.files(shard, folders)]
@@ -490,15 +557,13 @@ class _Driver:
 
 
 def _note_timing(run: Run, name: str, seconds: float, steps: Mapping[str, float]) -> None:
-    timings: dict[str, Any] = {}
-    if run.store.exists(TIMINGS_FILE):
-        timings = json.loads(run.store.read_bytes(TIMINGS_FILE))
+    timings = read_timings(run.store)
     timings[name] = {
         "seconds": round(seconds, 3),
         "steps": {step: round(value, 3) for step, value in steps.items()},
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    run.store.write_atomic(TIMINGS_FILE, dump(timings))
+    run.store.write_atomic(TIMINGS_FILE, dump_sealed(timings))
 
 
 Show = Callable[["Report", str], None]
@@ -513,8 +578,11 @@ def finish(run: Run, *, listen: Listener = silent, show: Show | None = None) -> 
     RunError
         If kept + relabelled + dropped + review + quarantined is not the number of items.
     """
-    run.store.write_atomic(SUMMARY_FILE, dump(conserve(run)))
-    from pipelines.card import write_card
+    _mark(run, {})
+    run.store.write_atomic(SUMMARY_FILE, dump_sealed(conserve(run)))
+    if not run.store.exists(TIMINGS_FILE):
+        run.store.write_atomic(TIMINGS_FILE, dump_sealed({}))
+    from pipelines.card import CARD_FILE, write_card
     from pipelines.report import collect, save
 
     write_card(run)
@@ -523,8 +591,47 @@ def finish(run: Run, *, listen: Listener = silent, show: Show | None = None) -> 
     address = save(report, run.uri)
     if show is not None:
         show(report, address)
+    names = (RUN_FILE, RECIPE_FILE, SUMMARY_FILE, CARD_FILE)
+    there = [name for name in names if run.store.exists(name)]
+    _mark(run, {name: hash_file(run.store, name, "sha256") for name in there})
     listen(Event(kind="done", stage="report"))
     return address
+
+
+def _mark(run: Run, files: Mapping[str, str]) -> None:
+    """Note the hashes of what belongs to a finished run as a whole; none while it is unfinished.
+
+    What holds times (the report, `timings.json`) carries a seal of its own instead: this file is
+    the same for equal runs.
+    """
+    run.store.write_atomic(FILES_FILE, dump_sealed({"key": run.key, "files": dict(files)}))
+
+
+def _reopen(run: Run) -> None:
+    """Note that a run, which may have been finished once, is no longer."""
+    if run.store.exists(FILES_FILE):
+        _mark(run, {})
+
+
+def report_again(out: str, *, listen: Listener = silent) -> str:
+    """Write the report of a finished run again, once its stages are verified; returns its URI.
+
+    Raises
+    ------
+    CorruptShardError
+        If a file of a stage is not what was committed.
+    RunError
+        If the run is not finished.
+    """
+    run = load_run(out)
+    with locked(run.store):
+        keep_recipe(run)
+        read_timings(run.store)
+        for entry in run.entries:
+            manifest = run.manifest(entry.name)
+            if manifest is not None:
+                check_stage(run, entry.name, manifest)
+        return finish(run, listen=listen)
 
 
 def conserve(run: Run) -> dict[str, int]:

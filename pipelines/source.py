@@ -41,8 +41,14 @@ KNOWN_COLUMNS = (
     "score_mean",
     "score_std",
     "pred_probs",
+    "topk_ids",
+    "topk_probs",
+    "tail_prob",
 )
 """The data contract's columns; others are carried through to the product and not read."""
+
+SOFT_LABELS = ("topk_ids", "topk_probs", "tail_prob")
+"""Columns that hold predictions in a source, and beliefs in a product."""
 
 SPLIT = "split"
 """Column that names of shards and folders give where the files have none of that name."""
@@ -247,10 +253,10 @@ def open_source(
 
 def _list_shards(uri: str) -> tuple[Store, Found]:
     try:
-        store = open_store(uri or ".")
+        store = open_store(uri or ".", follow=True)
         if _is_file(store):
             folder, _, leaf = uri.rpartition("/")
-            return open_store(folder or "."), Found((leaf,))
+            return open_store(folder or ".", follow=True), Found((leaf,))
         found = listing.list_shards(store)
     except Exception as err:
         if isinstance(err, DataError):
@@ -426,9 +432,20 @@ def _map_columns(schema: pa.Schema, mapping: Mapping[str, str], uri: str) -> dic
                 f"{schema.names}, in {uri}. Correct data.columns in the recipe"
             )
     found = {name: name for name in KNOWN_COLUMNS if name in schema.names}
+    if _is_product(schema):
+        found = {name: name for name in found if name not in SOFT_LABELS}
     taken = set(mapping.values())
     found = {ours: theirs for ours, theirs in found.items() if theirs not in taken}
     return found | dict(mapping)
+
+
+def _is_product(schema: pa.Schema) -> bool:
+    """Return whether columns named like predictions are the soft labels of an earlier product.
+
+    These know the given labels, and nothing can be audited with them.
+    """
+    decided = {"label_clean", "decision", "weight"}
+    return b"labelops.soft_labels" in (schema.metadata or {}) or decided <= set(schema.names)
 
 
 # -- what places say -------------------------------------------------------------------------------

@@ -13,13 +13,14 @@ from pydantic import BaseModel
 
 import labelops
 from pipelines import needs
-from pipelines.commit import Record, dump, is_scratch
-from pipelines.errors import RecipeError, RunError
+from pipelines.commit import Record, is_scratch
+from pipelines.errors import CorruptShardError, RecipeError, RunError, remake
 from pipelines.files import MODEL_BYTES, open_named
 from pipelines.layout import Layer, Layout, pack_schema, unpack_schema
 from pipelines.recipe import Recipe, files_of, parse_recipe
 from pipelines.registry import load_stage
-from pipelines.results import ArtifactCache, ResultCache
+from pipelines.results import ArtifactCache, ResultCache, ResultFile
+from pipelines.seal import SealError, dump_sealed, load_sealed
 from pipelines.source import Source, SourceShard
 from pipelines.stage import Context, Fit, Map, Stage, Step
 from pipelines.store import Store, open_store
@@ -27,6 +28,10 @@ from pipelines.wording import why
 
 RUN_FILE = "run.json"
 RECIPE_FILE = "recipe.toml"
+SUMMARY_FILE = "summary.json"
+TIMINGS_FILE = "timings.json"
+FILES_FILE = "_manifests/_files.json"
+"""Written last: hashes of what belongs to the run as a whole and stands in no manifest."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +65,20 @@ class Run:
         The resolved recipe.
     source
         The data set.
+    recorded
+        Keys of the stages that are in the folder, where `run.json` names others than are to be:
+        a file that the recipe names was changed since.
     """
 
-    def __init__(self, uri: str, recipe: Recipe, source: Source) -> None:
+    def __init__(
+        self, uri: str, recipe: Recipe, source: Source, recorded: Mapping[str, str] | None = None
+    ) -> None:
         self.store: Store = open_store(uri)
         self.uri = self.store.uri
         self.recipe = recipe
         self.source = source
         self.entries = resolve(recipe, source)
+        self.recorded = recorded or {}
 
     @cached_property
     def key(self) -> str:
@@ -88,11 +99,31 @@ class Run:
         """Return a finished stage's manifest, or None.
 
         A stage whose folder is gone was undone, whatever its manifest says.
+
+        Raises
+        ------
+        CorruptShardError
+            If it is damaged, or that of another stage or run.
         """
         path = manifest_name(name)
         if not self.store.exists(path) or not self.store.list(name):
             return None
-        return _parse(self.store.read_bytes(path))
+        keys = {self.entry(name).key, self.recorded.get(name, "")}
+        try:
+            found = _parse(self.store.read_bytes(path))
+            if found["stage"] != name:
+                raise SealError(f"it is that of stage {found['stage']!r}")
+            if found["key"] not in keys:
+                raise SealError(
+                    "it belongs to other data, settings, another version, or other content of a "
+                    f"file that the recipe names (or {RUN_FILE} does)"
+                )
+        except SealError as err:
+            raise CorruptShardError(
+                f"stage {name!r}: its manifest as it was written was expected in {path}, but "
+                f"{err}; in {self.uri}. {remake(self.uri, name)}"
+            ) from err
+        return found
 
     def notices(self) -> list[str]:
         """Return what was left out, guessed or merged: in the source, then by each stage."""
@@ -100,6 +131,10 @@ class Run:
         for entry in self.entries:
             found += (self.manifest(entry.name) or {}).get("notices", [])
         return found
+
+    def layout_of_source(self) -> Layout:
+        """Return the source alone."""
+        return Layout(self.source, self.uri)
 
     def layout(self, before: str | None = None) -> Layout:
         """Return the layers of the finished stages that come before one (or of all)."""
@@ -163,8 +198,7 @@ class Run:
 @functools.lru_cache(maxsize=8)
 def _parse(manifest: bytes) -> dict[str, Any]:
     """Read a manifest; nobody changes what comes back, so the same bytes are read once."""
-    found: dict[str, Any] = json.loads(manifest)
-    return found
+    return load_sealed(manifest, "stage", "key", "maps", "results", "artifacts")
 
 
 def label_type(types: Mapping[str, pa.DataType]) -> pa.DataType:
@@ -254,9 +288,10 @@ def make_manifest(
     entry: Entry,
     steps: Sequence[Step],
     records: Mapping[str, Mapping[int, Record]],
+    results: Mapping[str, ResultFile],
     notices: Sequence[str] = (),
 ) -> bytes:
-    """Return a finished stage's manifest: what every map step left, without scratch and clocks.
+    """Return a finished stage's manifest: what every step left, without scratch and clocks.
 
     Parameters
     ----------
@@ -295,8 +330,12 @@ def make_manifest(
                 "shards": shards,
             }
         )
-    kept = [step.name for step in steps if isinstance(step, Fit) and step.keeps]
-    return dump(
+    kept = {
+        step.name: dict(results[step.name].artifacts)
+        for step in steps
+        if isinstance(step, Fit) and step.keeps and step.name in results
+    }
+    return dump_sealed(
         {
             "stage": entry.name,
             "version": entry.stage.version,
@@ -304,7 +343,8 @@ def make_manifest(
             "steps": [step.name for step in steps],
             "maps": maps,
             "notices": list(notices),
-            **({"artifacts": kept} if kept else {}),
+            "results": {step: file.digest for step, file in results.items()},
+            "artifacts": kept,
         },
         indent=None,
     )
@@ -338,7 +378,7 @@ def load_run(uri: str) -> Run:
             f"run: the folder of a run (with {RUN_FILE}) was expected, got {store.uri}. Start one "
             "with: labelops run audit --data … --out …"
         )
-    facts = json.loads(store.read_bytes(RUN_FILE))
+    facts = read_facts(store)
     recipe = parse_recipe(facts["recipe"], name="run", where=f"{store.uri}/{RUN_FILE}")
     source = Source(
         uri=facts["source"]["uri"],
@@ -362,7 +402,60 @@ def load_run(uri: str) -> Run:
         names_pictures=facts["source"]["names_pictures"],
         notices=tuple(facts["source"]["notices"]),
     )
-    return Run(store.uri, recipe, source)
+    return Run(store.uri, recipe, source, recorded=facts["stages"])
+
+
+def read_facts(store: Store) -> dict[str, Any]:
+    """Return what `run.json` says.
+
+    Raises
+    ------
+    CorruptShardError
+        If it is damaged.
+    RunError
+        If it was written before there were seals.
+    """
+    data = store.read_bytes(RUN_FILE)
+    try:
+        return load_sealed(data, "recipe", "source", "stages")
+    except SealError as err:
+        if _is_unsealed(data):
+            raise RunError(
+                f"run: a run of this version of labelops was expected, got {store.uri}, which was "
+                "made by an older version and carries no checksums. Start a new run in a new folder"
+            ) from None
+        raise CorruptShardError(
+            f"run: {RUN_FILE} as it was written was expected in {store.uri}, but {err}. Restore "
+            f"it, or delete it and start the same run over what is there: labelops run "
+            f"{store.uri}/{RECIPE_FILE} --data … --out {store.uri}"
+        ) from err
+
+
+def _is_unsealed(data: bytes) -> bool:
+    """Say whether `run.json` ends as one without a seal did: no flipped bit makes it so."""
+    try:
+        return data.endswith(b"\n}\n") and "stages" in json.loads(data)
+    except (ValueError, TypeError):
+        return False
+
+
+def keep_recipe(run: Run) -> None:
+    """Leave the resolved recipe beside the results, for people; `run.json` is what counts.
+
+    Raises
+    ------
+    CorruptShardError
+        If another one lies there.
+    """
+    text = run.recipe.to_toml().encode()
+    if not run.store.exists(RECIPE_FILE):
+        run.store.write_atomic(RECIPE_FILE, text)
+    elif run.store.read_bytes(RECIPE_FILE) != text:
+        raise CorruptShardError(
+            f"run: {RECIPE_FILE} as it was written was expected in {run.uri}, got another text: "
+            "it was edited, or is damaged. Move it away and give the same command again: it is "
+            "written again. To run with changed settings, take a new --out"
+        )
 
 
 @dataclass(frozen=True)

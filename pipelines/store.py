@@ -10,6 +10,8 @@ import hashlib
 import io
 import os
 import shutil
+import stat
+import tempfile
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +21,7 @@ from typing import IO, Any
 
 from typing_extensions import override
 
-from pipelines.errors import RunError
+from pipelines.errors import LinkError, RunError
 
 Digest = Callable[[], Any]
 """Makes what hashes bytes, as those of hashlib do."""
@@ -75,6 +77,10 @@ class Store(ABC):
         """Return the names in a folder, sorted; none if it does not exist."""
 
     @abstractmethod
+    def walk(self) -> Sequence[str]:
+        """Return the names of all files, in all folders, sorted; links are named, not followed."""
+
+    @abstractmethod
     def remove(self, name: str) -> None:
         """Remove a file if it is there."""
 
@@ -93,6 +99,10 @@ class Store(ABC):
     @abstractmethod
     def local_path(self, name: str) -> Path | None:
         """Return the file's local path, or None if it has none."""
+
+    def temp_folder(self, folder: str) -> contextlib.AbstractContextManager[str]:
+        """Give a local folder to work in, for its owner alone, near `folder` if that is local."""
+        return tempfile.TemporaryDirectory(prefix="labelops-fit-")
 
 
 class TempFile:
@@ -183,12 +193,29 @@ def temp_name(name: str) -> str:
     return f"{folder}/.tmp-{leaf}-{uuid.uuid4().hex[:12]}".lstrip("/")
 
 
-class LocalStore(Store):
-    """A folder of a local (or locally mounted) file system."""
+READS = stat.S_IRGRP | stat.S_IROTH
+"""What a folder that was there before may give to others: to read."""
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+
+class LocalStore(Store):
+    """A folder of a local (or locally mounted) file system.
+
+    A run folder may have been touched by somebody else, so nothing in it is read, listed, written
+    or removed through a symbolic link: only the root itself may be one. What is written is for its
+    owner alone, unless the root was there before and lets others read.
+
+    Parameters
+    ----------
+    root
+        The folder.
+    follow
+        Whether what is read may lie behind links, as the user's own data may.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], *, follow: bool = False) -> None:
         self.root = Path(root).absolute()
         self.uri = str(self.root)
+        self.follow = follow
 
     def _path(self, name: str) -> str:
         # Names are ours, but a run folder may have been written by somebody else: never follow
@@ -197,17 +224,119 @@ class LocalStore(Store):
             raise RunError(f"store: a name inside {self.uri} was expected, got {name!r}")
         return f"{self.uri}/{name}" if name else self.uri
 
+    # -- ways to a name, step by step, through folders that are held open ------------------------
+
+    def _open_folder(self, folder: str, *, make: bool = False) -> int:
+        """Open a folder, none of whose parts below the root may be a link."""
+        self._path(folder)
+        handle = self._open_root(make=make)
+        try:
+            for position, part in enumerate(folder.split("/") if folder else ()):
+                inner = self._step(handle, part, folder, position, make=make)
+                os.close(handle)
+                handle = inner
+        except BaseException:
+            os.close(handle)
+            raise
+        return handle
+
+    def _open_root(self, *, make: bool) -> int:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        try:
+            return os.open(self.uri, flags)
+        except FileNotFoundError:
+            if not make:
+                raise
+        self.root.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self.uri, stat.S_IRWXU)
+            os.chmod(self.uri, stat.S_IRWXU)  # whatever the umask
+        return os.open(self.uri, flags)
+
+    def _step(self, handle: int, part: str, folder: str, position: int, *, make: bool) -> int:
+        """Open a folder in an open folder; make it if it is wanted and not there."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            return os.open(part, flags, dir_fd=handle)
+        except FileNotFoundError:
+            if not make:
+                raise
+        except OSError:
+            self._check_kind(handle, part, "/".join(folder.split("/")[: position + 1]))
+            raise
+        made = True
+        try:
+            os.mkdir(part, stat.S_IRWXU, dir_fd=handle)
+        except FileExistsError:
+            made = False
+        inner = os.open(part, flags, dir_fd=handle)
+        if made:
+            # What a folder hands down (its group) stays.
+            inherited = os.fstat(inner).st_mode & stat.S_ISGID
+            shared = self._shared()
+            _set_rights(inner, stat.S_IRWXU | shared | shared >> 2 | inherited)
+        return inner
+
+    @contextlib.contextmanager
+    def _parent(self, name: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
+        """Open the folder that a name lies in; gives its handle, and the name in it."""
+        folder, _, leaf = name.rpartition("/")
+        handle = self._open_folder(folder, make=make)
+        try:
+            yield handle, leaf
+        finally:
+            os.close(handle)
+
+    def _check_kind(self, handle: int, leaf: str, name: str) -> None:
+        """Refuse what is neither a file nor a folder; what is not there passes."""
+        try:
+            kind = os.stat(leaf, dir_fd=handle, follow_symlinks=False).st_mode
+        except FileNotFoundError:
+            return
+        if stat.S_ISLNK(kind):
+            raise LinkError(
+                f"run folder: files and folders were expected in {self.uri}, got a symbolic link "
+                f"at {name} (to {os.readlink(leaf, dir_fd=handle)}). Nothing is read, written or "
+                f"removed through links: remove {self.uri}/{name}, or put in its place what it "
+                "leads to, and give the same command again",
+                name,
+            )
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+            raise LinkError(
+                f"run folder: files and folders were expected in {self.uri}, got something else "
+                f"(a pipe, a socket or a device) at {name}. Remove it and give the same command "
+                "again",
+                name,
+            )
+
+    def _checked(self, name: str) -> str:
+        """Return the path of something that is to be read."""
+        path = self._path(name)
+        if not self.follow and name:
+            with (
+                contextlib.suppress(FileNotFoundError, NotADirectoryError),
+                self._parent(name) as (folder, leaf),
+            ):
+                self._check_kind(folder, leaf, name)
+        return path
+
+    def _shared(self) -> int:
+        """Return the rights to read that the root gives to others than its owner."""
+        return os.stat(self.uri).st_mode & READS
+
+    # -- the verbs -------------------------------------------------------------------------------
+
     @override
     def exists(self, name: str) -> bool:
-        return os.path.exists(self._path(name))
+        return os.path.exists(self._checked(name))
 
     @override
     def size(self, name: str) -> int:
-        return os.stat(self._path(name)).st_size
+        return os.stat(self._checked(name)).st_size
 
     @override
     def read_bytes(self, name: str) -> bytes:
-        with open(self._path(name), "rb") as file:
+        with open(self._checked(name), "rb") as file:
             return file.read()
 
     @override
@@ -218,22 +347,23 @@ class LocalStore(Store):
 
     @override
     def open_read(self, name: str) -> Any:
-        return self._path(name)
+        return self._checked(name)
 
     @override
     def open_temp(self, name: str, digest: Digest = hashlib.sha256) -> TempFile:
         temp = temp_name(name)
-        path = self._path(temp)
-        try:
-            raw = open(path, "wb")  # noqa: SIM115 - whoever gets it closes it
-        except FileNotFoundError:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            raw = open(path, "wb")  # noqa: SIM115
-        return TempFile(raw, temp, digest)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with self._parent(temp, make=True) as (folder, leaf):
+            handle = os.open(leaf, flags, stat.S_IRUSR | stat.S_IWUSR, dir_fd=folder)
+        _set_rights(handle, stat.S_IRUSR | stat.S_IWUSR | self._shared())
+        return TempFile(os.fdopen(handle, "wb"), temp, digest)
 
     @override
     def publish(self, temp: str, name: str) -> None:
-        os.replace(self._path(temp), self._path(name))
+        with self._parent(temp) as (here, old), self._parent(name, make=True) as (there, new):
+            self._check_kind(here, old, temp)
+            self._check_kind(there, new, name)
+            os.replace(old, new, src_dir_fd=here, dst_dir_fd=there)
 
     @override
     def create_if_absent(self, name: str, data: bytes) -> bool:
@@ -243,71 +373,154 @@ class LocalStore(Store):
         the process. It is not forced to the disk: after a loss of power the file may be missing or
         empty, which its readers must take as absent.
         """
-        path = self._path(name)
-        with self._written(name, data, durable=False) as temp:
+        with self._written(name, data, durable=False) as (folder, temp, leaf):
             try:
-                os.link(temp, path)
+                os.link(temp, leaf, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
             except FileExistsError:
+                self._check_kind(folder, leaf, name)
                 return False
         return True
 
     @override
     def write_atomic(self, name: str, data: bytes) -> None:
-        path = self._path(name)
-        with self._written(name, data, durable=True) as temp:
-            os.replace(temp, path)
-        _sync_path(os.path.dirname(path))
+        with self._written(name, data, durable=True) as (folder, temp, leaf):
+            self._check_kind(folder, leaf, name)
+            os.replace(temp, leaf, src_dir_fd=folder, dst_dir_fd=folder)
+            os.fsync(folder)
 
     @contextlib.contextmanager
-    def _written(self, name: str, data: bytes, *, durable: bool) -> Iterator[str]:
+    def _written(self, name: str, data: bytes, *, durable: bool) -> Iterator[tuple[int, str, str]]:
+        """Write a temporary file; gives its folder, its name there, and the name it is for."""
         temp = self.open_temp(name)
         try:
             temp.write(data)
             temp.close(durable=durable)
-            yield self._path(temp.name)
+            with self._parent(name) as (folder, leaf):
+                yield folder, temp.name.rpartition("/")[2], leaf
         finally:
             temp.abandon()
             self.remove(temp.name)
 
+    def open_lock(self, name: str) -> int:
+        """Open the file to lock, made if it is not there; returns its handle.
+
+        It is written in place, so no other name may lead to it.
+        """
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+        rights = stat.S_IRUSR | stat.S_IWUSR
+        with self._parent(name, make=True) as (folder, leaf):
+            self._check_kind(folder, leaf, name)
+            handle = os.open(leaf, flags | os.O_CREAT, rights, dir_fd=folder)
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+            os.close(handle)
+            raise LinkError(
+                f"run folder: a file of its own was expected at {self.uri}/{name}, got one that "
+                "has other names, too, or is no file. Remove it and give the same command again",
+                name,
+            )
+        _set_rights(handle, rights | self._shared())
+        return handle
+
     @override
     def list(self, folder: str) -> list[str]:
+        if self.follow:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                return sorted(os.listdir(self._path(folder)))
+            return []
         try:
-            return sorted(os.listdir(self._path(folder)))
+            handle = self._open_folder(folder)
         except (FileNotFoundError, NotADirectoryError):
             return []
+        try:
+            return sorted(os.listdir(handle))
+        finally:
+            os.close(handle)
+
+    @override
+    def walk(self) -> Sequence[str]:
+        found: list[str] = []
+
+        def add(folder: str) -> None:
+            with os.scandir(self._path(folder)) as entries:
+                for entry in entries:
+                    name = f"{folder}/{entry.name}".lstrip("/")
+                    if entry.is_dir(follow_symlinks=False):
+                        add(name)
+                    else:
+                        found.append(name)
+
+        with contextlib.suppress(FileNotFoundError):
+            add("")
+        return sorted(found)
 
     @override
     def remove(self, name: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path(name))
+        with (
+            contextlib.suppress(FileNotFoundError),
+            self._parent(name) as (folder, leaf),
+        ):
+            self._check_kind(folder, leaf, name)
+            os.unlink(leaf, dir_fd=folder)
 
     @override
     def remove_tree(self, folder: str) -> None:
-        shutil.rmtree(self._path(folder), ignore_errors=True)
+        with (
+            contextlib.suppress(FileNotFoundError, NotADirectoryError),
+            self._parent(folder) as (above, leaf),
+        ):
+            self._check_kind(above, leaf, folder)
+            # Links deeper down are removed themselves; nothing behind them is.
+            shutil.rmtree(leaf, ignore_errors=True, dir_fd=above)
 
     @override
     def sync(self, names: Sequence[str]) -> None:
         """Force files, and their names, to the disk; some at a time, which the disk can join."""
         with ThreadPoolExecutor(SYNCS) as pool:
-            list(pool.map(_sync_path, map(self._path, names)))
-        for folder in sorted({os.path.dirname(self._path(name)) for name in names}):
-            _sync_path(folder)
+            list(pool.map(self._sync_file, names))
+        for folder in sorted({name.rpartition("/")[0] for name in names}):
+            handle = self._open_folder(folder)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+    def _sync_file(self, name: str) -> None:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        with self._parent(name) as (folder, leaf):
+            self._check_kind(folder, leaf, name)
+            handle = os.open(leaf, flags, dir_fd=folder)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
     @override
     def modified(self, name: str) -> str:
-        return str(os.stat(self._path(name)).st_mtime_ns)
+        return str(os.stat(self._checked(name)).st_mtime_ns)
 
     @override
     def local_path(self, name: str) -> Path | None:
-        return Path(self._path(name))
+        return Path(self._checked(name))
+
+    @override
+    @contextlib.contextmanager
+    def temp_folder(self, folder: str) -> Iterator[str]:
+        name = f"{folder}/.fit-{uuid.uuid4().hex[:12]}"
+        with self._parent(name, make=True) as (above, leaf):
+            os.mkdir(leaf, stat.S_IRWXU, dir_fd=above)
+            try:
+                yield self._path(name)
+            finally:
+                shutil.rmtree(leaf, ignore_errors=True, dir_fd=above)
 
 
-def _sync_path(path: str) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _set_rights(handle: int, rights: int) -> None:
+    """Give an open file or folder its rights, whatever the umask took away."""
+    if stat.S_IMODE(os.fstat(handle).st_mode) != rights:
+        # Some file systems (of memory sticks, say) know no rights.
+        with contextlib.suppress(PermissionError):
+            os.fchmod(handle, rights)
 
 
 class ObjectStore(Store):
@@ -376,6 +589,12 @@ class ObjectStore(Store):
         return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in found)
 
     @override
+    def walk(self) -> Sequence[str]:
+        self.fs.invalidate_cache()
+        root = str(self.root).rstrip("/")
+        return sorted(path.removeprefix(root).lstrip("/") for path in self.fs.find(root))
+
+    @override
     def remove(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             self.fs.rm_file(self._path(name))
@@ -405,16 +624,19 @@ def is_local(uri: str) -> bool:
     return "://" not in uri or uri.startswith("file://")
 
 
-def open_store(uri: str) -> Store:
+def open_store(uri: str, *, follow: bool = False) -> Store:
     """Open the place that a URI names.
 
     Parameters
     ----------
     uri
         Local path, ``file://`` URI, or any URI that fsspec knows.
+    follow
+        Whether symbolic links in it are followed: the user's own data may be linked, what is in a
+        run folder may not.
     """
     if is_local(uri):
-        return LocalStore(uri.removeprefix("file://"))
+        return LocalStore(uri.removeprefix("file://"), follow=follow)
     return ObjectStore(uri)
 
 
@@ -442,4 +664,4 @@ def open_file(uri: str) -> tuple[Store, str]:
     folder, slash, name = path.rpartition("/")
     if not folder or folder.endswith(":/"):
         folder = f"{folder}{slash}" or "."
-    return open_store(folder), name
+    return open_store(folder, follow=True), name

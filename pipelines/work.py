@@ -7,24 +7,25 @@ run folder by itself and keeps them for its next task.
 import contextlib
 import os
 import shutil
-import tempfile
+import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from pipelines.canonical import Items, sort_items
-from pipelines.commit import Crash, Record, commit_shard, no_crash
-from pipelines.errors import LabelopsError, RunError
+from pipelines.commit import DIGESTS, Crash, Record, commit_shard, no_crash
+from pipelines.errors import LabelopsError, OtherCodeError, RunError
 from pipelines.frame import ColumnRef, FileRef, Frame, narrow_columns
+from pipelines.identity import code, differences
 from pipelines.recent import Recent
-from pipelines.results import artifact_name, save_result
+from pipelines.results import ARTIFACT_DIGEST, artifact_name, save_result
 from pipelines.stage import Arrays, Fit, Map, Reduce, Step
 from pipelines.state import Job, load_job
-from pipelines.store import LocalStore, Store
+from pipelines.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Task:
     files, columns : where its columns lie.
     reads, types : the columns that the step declared, and their types.
     ids : where item_id and the files it needs lie, for the quarantine.
+    code : the driver's code, see `pipelines.identity`.
     """
 
     run: str
@@ -56,6 +58,7 @@ class Task:
     types: Mapping[str, pa.DataType]
     ids: ColumnRef | None
     source_rows: FileRef
+    code: str
 
     def frame(self) -> Frame:
         """Return the shard as the step sees it."""
@@ -78,13 +81,26 @@ _jobs: dict[tuple[str, str, str], Job] = {}
 _jobs_lock = threading.Lock()
 
 
-def open_job(run: str, key: str, stage: str) -> Job:
-    """Return a stage's job, opened at its first task in this process."""
+def open_job(task: Task) -> Job:
+    """Return the job of a task's stage, opened at its first task in this process.
+
+    Raises
+    ------
+    OtherCodeError
+        If this process would compute with other code than the driver.
+    """
+    # A driver of an earlier version sends tasks without it.
+    if (sent := getattr(task, "code", "")) != code():
+        raise OtherCodeError(
+            f"worker {os.getpid()} on {socket.gethostname()}: the code of the run was expected, "
+            f"its driver has {differences(code(), sent)}. Install the same on all and restart them"
+        )
     with _jobs_lock:
-        job = _jobs.get((run, stage, key))
+        name = (task.run, task.stage, task.key)
+        job = _jobs.get(name)
         if job is None:
-            job = load_job(run, stage)
-            _jobs[run, stage, key] = job
+            job = load_job(task.run, task.stage)
+            _jobs[name] = job
         return job
 
 
@@ -102,36 +118,40 @@ def forget_files() -> None:
 
 def do_map(task: Task, crash: Crash = no_crash) -> Record:
     """Apply a map step to a shard and commit what comes out."""
-    job = open_job(task.run, task.key, task.stage)
+    job = open_job(task)
     step = job.steps[task.position]
     assert isinstance(step, Map)
     frame = task.frame()
     began = time.monotonic()
-    try:
+    with _explained(task, step):
         record = commit_shard(
             job.store,
             stage=task.stage,
+            key=task.key,
             step=step,
             frame=frame,
             tables=step.apply(frame, job.ctx),
             item_ids=lambda: _ids(task),
             source_rows=lambda: _source_rows(task),
             recent=_recent,
+            code=task.code,
             crash=crash,
         )
-    except Exception as err:
-        raise _explained(err, task, step) from err
     return {**record, "seconds": time.monotonic() - began}
 
 
-def _explained(err: Exception, task: Task, step: Step) -> Exception:
+@contextlib.contextmanager
+def _explained(task: Task, step: Step) -> Iterator[None]:
     """Say where an error of the mathematics happened; errors of the machine go on as they are."""
-    if isinstance(err, LabelopsError | OSError | MemoryError):
-        return err
-    return RunError(
-        f"stage {task.stage!r}, step {step.name!r}, shard {task.shard} ({task.label}): "
-        f"{type(err).__name__}: {err}"
-    )
+    try:
+        yield
+    except (LabelopsError, OSError, MemoryError):
+        raise
+    except Exception as err:
+        raise RunError(
+            f"stage {task.stage!r}, step {step.name!r}, shard {task.shard} ({task.label}): "
+            f"{type(err).__name__}: {err}"
+        ) from err
 
 
 def _ids(task: Task) -> pa.Array:
@@ -155,16 +175,14 @@ def _source_rows(task: Task) -> np.ndarray:
 
 def do_reduce(tasks: Sequence[Task]) -> tuple[int, Arrays]:
     """Summarise some shards and merge them; returns the number of items with the summary."""
-    job = open_job(tasks[0].run, tasks[0].key, tasks[0].stage)
+    job = open_job(tasks[0])
     step = job.steps[tasks[0].position]
     assert isinstance(step, Reduce)
     merged: Arrays | None = None
     for task in tasks:
-        try:
+        with _explained(task, step):
             summary = step.summarize(task.frame(), job.ctx)
             merged = summary if merged is None else step.merge(merged, summary)
-        except Exception as err:
-            raise _explained(err, task, step) from err
     assert merged is not None
     return sum(task.n for task in tasks), merged
 
@@ -172,24 +190,22 @@ def do_reduce(tasks: Sequence[Task]) -> tuple[int, Arrays]:
 def do_fit(tasks: Sequence[Task]) -> int:
     """Sort all items canonically, fit, and write the artefact; returns the number of items."""
     first = tasks[0]
-    job = open_job(first.run, first.key, first.stage)
+    job = open_job(first)
     step = job.steps[first.position]
     assert isinstance(step, Fit)
-    with tempfile.TemporaryDirectory(
-        prefix=".fit-", dir=_spill_folder(job.store, first.stage)
-    ) as folder:
+    with job.store.temp_folder(first.stage) as folder:
         items_folder, out = os.path.join(folder, "items"), os.path.join(folder, "out")
         os.mkdir(items_folder)
         os.mkdir(out)
         items = _items(tasks, items_folder)
-        try:
+        with _explained(first, step):
             result = step.fit(items, job.ctx, out)
-        except Exception as err:
-            raise _explained(err, first, step) from err
-        for name in sorted(os.listdir(out)):
-            _keep_artifact(job.store, artifact_name(first.stage, step.name, name), out, name)
+        artifacts = {
+            name: _keep_artifact(job.store, first.stage, step.name, os.path.join(out, name))
+            for name in sorted(os.listdir(out))
+        }
         # The result is the commit point: artefacts without it are written again.
-        save_result(job.store, first.stage, step.name, result)
+        save_result(job.store, first.stage, step.name, result, artifacts)
         return items.n
 
 
@@ -221,18 +237,12 @@ def _width(kind: pa.DataType) -> int | None:
         return None
 
 
-def _spill_folder(store: Store, stage: str) -> str | None:
-    if not isinstance(store, LocalStore):
-        return None
-    folder = store.root / stage
-    folder.mkdir(parents=True, exist_ok=True)
-    return str(folder)
-
-
-def _keep_artifact(store: Store, target: str, folder: str, name: str) -> None:
-    temp = store.open_temp(target)
+def _keep_artifact(store: Store, stage: str, step: str, path: str) -> str:
+    """Copy a file that a fit step made into the run folder; returns its hash."""
+    name = os.path.basename(path)
+    temp = store.open_temp(f"{stage}/_artifacts/{step}/{name}", DIGESTS[ARTIFACT_DIGEST])
     try:
-        with open(os.path.join(folder, name), "rb") as file:
+        with open(path, "rb") as file:
             shutil.copyfileobj(file, temp, 1 << 24)
         temp.close()
     except BaseException:
@@ -240,4 +250,5 @@ def _keep_artifact(store: Store, target: str, folder: str, name: str) -> None:
         with contextlib.suppress(OSError):
             store.remove(temp.name)
         raise
-    store.publish(temp.name, target)
+    store.publish(temp.name, artifact_name(stage, step, name, temp.digest))
+    return temp.digest

@@ -35,7 +35,7 @@ ONLY_IN = {
     # Of the mathematics, only what runs on threads may ask how many cores there are.
     "os": ("labelops/nn/", "pipelines/", "flows/"),
     "dask": ("pipelines/graph.py",),
-    "distributed": ("pipelines/graph.py",),
+    "distributed": ("pipelines/cluster.py",),
     "prefect": ("flows/",),
 }
 

@@ -3,6 +3,9 @@
 from typing import NamedTuple
 
 import numpy as np
+from scipy import sparse
+
+from labelops.confident.latent import Matrix
 
 # K classes
 
@@ -23,13 +26,13 @@ class Confusions(NamedTuple):
     share: np.ndarray
 
 
-def rank_confusions(calibrated: np.ndarray, *, limit: int = 1000) -> Confusions:
+def rank_confusions(calibrated: Matrix, *, limit: int = 1000) -> Confusions:
     """Return the pairs (given, true) with the most estimated errors.
 
     Parameters
     ----------
     calibrated
-        Calibrated joint, int64, shape (K, K), rows = given.
+        Calibrated joint, int64, shape (K, K), rows = given; dense or sparse.
     limit
         So many pairs at most; pairs without errors are left out.
 
@@ -43,10 +46,10 @@ def rank_confusions(calibrated: np.ndarray, *, limit: int = 1000) -> Confusions:
     >>> found.given.tolist(), found.true.tolist(), found.n_items.tolist(), found.share.tolist()
     ([1, 0], [0, 1], [3, 2], [0.375, 0.2])
     """
-    errors = calibrated.copy()
-    np.fill_diagonal(errors, 0)
-    given, true = np.nonzero(errors)
-    n_items = errors[given, true]
+    found = sparse.coo_array(calibrated)
+    given, true = found.coords
+    is_error = (given != true) & (found.data > 0)
+    given, true, n_items = given[is_error], true[is_error], found.data[is_error]
     order = np.lexsort((true, given, -n_items))[:limit]
     given, true, n_items = given[order], true[order], n_items[order]
     return Confusions(

@@ -1,18 +1,21 @@
-"""Everything that is said about the data set as a whole, from K × K counts."""
+"""Everything that is said about the data set as a whole, from counts of pairs of classes."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from scipy import sparse
 
+from labelops.confident import joint as dense
+from labelops.confident import latent, sparse_joint
 from labelops.confident.intervals import class_intervals, total_interval
-from labelops.confident.joint import calibrate, confident_joint
-from labelops.confident.latent import estimate_latent
+from labelops.confident.latent import Matrix
 
-# K classes
+# K classes, P pairs of classes
 
 
 class Estimates(NamedTuple):
-    """Estimates of confident learning.
+    """Estimates of confident learning. Matrices are dense or sparse, as the counts are.
 
     Attributes
     ----------
@@ -29,10 +32,10 @@ class Estimates(NamedTuple):
     n_errors, n_errors_low, n_errors_high : the same as numbers of items; scalars.
     """
 
-    confident_joint: np.ndarray
-    calibrated_joint: np.ndarray
-    noise_matrix: np.ndarray
-    inverse_noise_matrix: np.ndarray
+    confident_joint: Matrix
+    calibrated_joint: Matrix
+    noise_matrix: Matrix
+    inverse_noise_matrix: Matrix
     prior: np.ndarray
     noise_rate: np.ndarray
     noise_rate_low: np.ndarray
@@ -45,13 +48,14 @@ class Estimates(NamedTuple):
     n_errors_high: int
 
 
-def estimate(counts: np.ndarray, n_given: np.ndarray) -> Estimates:
+def estimate(counts: Matrix, n_given: np.ndarray) -> Estimates:
     """Turn counts of (given, confident guess) into estimates.
 
     Parameters
     ----------
     counts
-        From `labelops.confident.joint.count`, int64, shape (K, K).
+        From `labelops.confident.joint.count`, or `labelops.confident.sparse_joint.matrix`; int64,
+        shape (K, K). The numbers are the same.
     n_given
         Number of items given each class, int64, shape (K,).
 
@@ -61,9 +65,7 @@ def estimate(counts: np.ndarray, n_given: np.ndarray) -> Estimates:
     >>> found.calibrated_joint.tolist(), found.n_errors, found.n_errors_low, found.n_errors_high
     ([[135, 15], [0, 50]], 15, 7, 25)
     """
-    joint = confident_joint(counts)
-    calibrated = calibrate(joint, n_given)
-    latent = estimate_latent(calibrated, n_given)
+    joint, calibrated, found = _matrices(counts, n_given)
     n_items = int(n_given.sum())
     n_wrong = calibrated.sum(axis=1) - calibrated.diagonal()
     n_errors = int(n_wrong.sum())
@@ -76,9 +78,9 @@ def estimate(counts: np.ndarray, n_given: np.ndarray) -> Estimates:
     return Estimates(
         confident_joint=joint,
         calibrated_joint=calibrated,
-        noise_matrix=latent.noise_matrix,
-        inverse_noise_matrix=latent.inverse_noise_matrix,
-        prior=latent.prior,
+        noise_matrix=found.noise_matrix,
+        inverse_noise_matrix=found.inverse_noise_matrix,
+        prior=found.prior,
         noise_rate=rate,
         # Rounding and the one right label that every class is granted can move the estimate of a
         # tiny class out of its interval.
@@ -91,3 +93,67 @@ def estimate(counts: np.ndarray, n_given: np.ndarray) -> Estimates:
         n_errors_low=int(np.floor(n_items * low)),
         n_errors_high=int(np.ceil(n_items * high)),
     )
+
+
+def _matrices(counts: Matrix, n_given: np.ndarray) -> tuple[Matrix, Matrix, latent.Latent]:
+    """Return the confident joint, the calibrated one, and what follows from that."""
+    if isinstance(counts, sparse.csr_array):
+        joint = sparse_joint.confident_joint(counts)
+        listed = sparse_joint.calibrate(joint, n_given)
+        return joint, listed, sparse_joint.estimate_latent(listed, n_given)
+    whole = dense.confident_joint(counts)
+    calibrated = dense.calibrate(whole, n_given)
+    return whole, calibrated, latent.estimate_latent(calibrated, n_given)
+
+
+def pack(found: Estimates) -> dict[str, np.ndarray]:
+    """Return estimates as plain arrays, for storing.
+
+    Returns
+    -------
+    The fields by name. Sparse matrices have one list of pairs in common, `pair_given` and
+    `pair_true` (int32, shape (P,)): they are what stands at [given, true], shape (P,), and the
+    inverse noise matrix what stands at [true, given].
+
+    Examples
+    --------
+    >>> counts = sparse.csr_array(np.array([[90, 10], [0, 50]]))
+    >>> packed = pack(estimate(counts, np.array([150, 50])))
+    >>> [packed[name].tolist() for name in ("pair_given", "pair_true", "calibrated_joint")]
+    [[0, 0, 1], [0, 1, 1], [135, 15, 50]]
+    """
+    if not isinstance(found.confident_joint, sparse.csr_array):
+        return {name: np.asarray(value) for name, value in found._asdict().items()}
+    assert isinstance(found.calibrated_joint, sparse.csr_array)
+    n_classes = found.confident_joint.shape[0]
+    keys = []
+    for joint in (found.confident_joint, found.calibrated_joint):
+        row, column, _ = sparse_joint.entries(joint)
+        keys.append(row * n_classes + column)
+    given, true = np.divmod(np.union1d(*keys), n_classes)
+    arrays: dict[str, np.ndarray] = {
+        "pair_given": given.astype(np.int32),
+        "pair_true": true.astype(np.int32),
+    }
+    for name, value in found._asdict().items():
+        if not isinstance(value, sparse.csr_array):
+            arrays[name] = np.asarray(value)
+        elif name == "inverse_noise_matrix":
+            arrays[name] = sparse_joint.at(value, true, given)
+        else:
+            arrays[name] = sparse_joint.at(value, given, true)
+    return arrays
+
+
+def unpack_matrix(arrays: Mapping[str, np.ndarray], name: str) -> Matrix:
+    """Return a matrix of packed estimates, shape (K, K)."""
+    values = arrays[name]
+    if values.ndim == 2:
+        return values
+    pair = (arrays["pair_given"], arrays["pair_true"])
+    n_classes = len(arrays["prior"])
+    found = sparse.coo_array(
+        (values, pair[::-1] if name == "inverse_noise_matrix" else pair),
+        shape=(n_classes, n_classes),
+    )
+    return sparse.csr_array(found)

@@ -9,6 +9,7 @@ from labelops.confident.keys import order_keys
 from labelops.confident.prune import class_quotas, pair_quotas, prune_counts
 from labelops.confident.scan import Scan
 from labelops.confident.selection import Elements, Selection
+from labelops.top_rows import Probs, at
 
 # N items, K classes. A group is a pair (given k, other j) at k·K + j, or a given class k at k·K +
 # k; the lowest scores of all are group 0.
@@ -78,21 +79,50 @@ def group_quotas(
 
 
 def pair_elements(
-    selection: Selection, probs: np.ndarray, given: np.ndarray, hashes: np.ndarray
+    selection: Selection, probs: Probs, given: np.ndarray, hashes: np.ndarray
 ) -> Elements:
     """Return every (row, other class j) of a pair with a quota; the largest p_j − p_y come first.
 
     The difference is taken in the type of the probabilities, as cleanlab does.
     """
-    n_classes = probs.shape[1]
-    group = given.astype(np.int64)[:, None] * n_classes + np.arange(n_classes)
-    has_quota = np.zeros(n_classes * n_classes, bool)
-    has_quota[selection.groups] = True
-    # The diagonal stands for whole classes.
-    has_quota[:: n_classes + 1] = False
-    row, other = np.nonzero(has_quota[group])
-    lead = probs[row, given[row]] - probs[row, other]
-    return Elements(group[row, other], order_keys(lead), hashes[row])
+    row, group = pairs_of(selection.groups, probs.shape[1], given)
+    return elements_at(row, group, probs, given, hashes)
+
+
+def elements_at(
+    row: np.ndarray, group: np.ndarray, probs: Probs, given: np.ndarray, hashes: np.ndarray
+) -> Elements:
+    """Return the elements of some rows and pairs."""
+    y = given[row].astype(np.int64)
+    lead = at(probs, row, y) - at(probs, row, group - y * probs.shape[1])
+    return Elements(group, order_keys(lead), hashes[row])
+
+
+def pairs_of(
+    groups: np.ndarray, n_classes: int, given: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return row and group of every (row, other class) of a pair among some groups.
+
+    Parameters
+    ----------
+    groups
+        Ascending ids; the diagonal stands for whole classes and is passed over.
+    n_classes
+        K.
+    given
+        Class ids, shape (N,).
+
+    Returns
+    -------
+    int64, shape (E,) each, in the order of rows and classes. Time as E, however many classes.
+    """
+    pairs = groups[groups % (n_classes + 1) != 0]
+    y = given.astype(np.int64)
+    first = np.searchsorted(pairs, y * n_classes)
+    n = np.searchsorted(pairs, (y + 1) * n_classes) - first
+    row = np.repeat(np.arange(len(y)), n)
+    place = np.arange(len(row)) - np.repeat(np.cumsum(n) - n, n)
+    return row, pairs[first[row] + place]
 
 
 def single_elements(

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import betaincinv
 
+from labelops.confident.latent import Matrix
+
 # K classes
 
 LEVEL = 0.95
@@ -17,7 +19,7 @@ class Interval(NamedTuple):
     high: np.ndarray
 
 
-def class_intervals(counts: np.ndarray, *, level: float = LEVEL) -> Interval:
+def class_intervals(counts: Matrix, *, level: float = LEVEL) -> Interval:
     """Return an interval for each given class's share of wrong labels.
 
     Of the m_k items given k that were confidently counted, e_k were counted elsewhere. Jeffreys'
@@ -61,7 +63,7 @@ def class_intervals(counts: np.ndarray, *, level: float = LEVEL) -> Interval:
 
 
 def total_interval(
-    counts: np.ndarray, n_given: np.ndarray, *, level: float = LEVEL
+    counts: Matrix, n_given: np.ndarray, *, level: float = LEVEL
 ) -> tuple[float, float]:
     """Return an interval for the share of wrong labels in all.
 

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from typing import get_args
 
 import numpy as np
+from scipy import sparse
 
 from labelops.confident import selection as sel
+from labelops.confident import sparse_joint
 from labelops.confident import thresholds as conf
-from labelops.confident.engines import Engine, Pairs, ReadableEngine, Rows
+from labelops.confident.engines import Engine, Pairs, ReadableEngine, ReadablePairs, Rows
 from labelops.confident.estimates import Estimates, estimate
 from labelops.confident.filters import (
     BY_CLASSES,
@@ -24,15 +26,17 @@ from labelops.confident.filters import (
     single_elements,
 )
 from labelops.confident.joint import count
-from labelops.confident.scan import Scan, scan_rows
+from labelops.confident.latent import Matrix
+from labelops.confident.scan import Scan
 from labelops.confident.selection import Elements, Selection
+from labelops.top_rows import Probs, TopRows, at
 
 # N items, K classes
 
 BLOCK_CELLS = 1 << 20
 
 
-def check_inputs(probs: np.ndarray, given: np.ndarray) -> None:
+def check_inputs(probs: Probs, given: np.ndarray) -> None:
     """Refuse what is not a set of probabilities with one class id a row.
 
     Raises
@@ -40,7 +44,7 @@ def check_inputs(probs: np.ndarray, given: np.ndarray) -> None:
     ValueError
         If shapes or types do not fit, or a value is out of range.
     """
-    if probs.ndim != 2 or probs.shape[1] < 1 or probs.dtype not in (np.float32, np.float64):
+    if len(probs.shape) != 2 or probs.shape[1] < 1 or probs.dtype not in (np.float32, np.float64):
         raise ValueError(
             f"probs must be float32 or float64 of shape (N, K), got {probs.dtype} {probs.shape}"
         )
@@ -49,15 +53,12 @@ def check_inputs(probs: np.ndarray, given: np.ndarray) -> None:
             f"given must be {len(probs)} integers, one for each row of probs, "
             f"got {given.dtype} {given.shape}"
         )
-    for rows in _blocks(probs):
-        # Written so that NaN fails too.
-        is_fit = (probs[rows] >= 0) & (probs[rows] <= 1)
-        if not is_fit.all():
-            row = rows.start + int(np.argmin(is_fit.all(axis=1)))
-            raise ValueError(
-                f"probs must lie in [0, 1]; row {row} does not. Were logits passed instead of "
-                "probabilities?"
-            )
+    unfit = _first_unfit(probs)
+    if unfit is not None:
+        raise ValueError(
+            f"probs must lie in [0, 1]; row {unfit} does not. Were logits passed instead of "
+            "probabilities?"
+        )
     out = np.flatnonzero((given < 0) | (given >= probs.shape[1]))
     if out.size:
         raise ValueError(
@@ -66,13 +67,28 @@ def check_inputs(probs: np.ndarray, given: np.ndarray) -> None:
         )
 
 
-def estimate_noise(probs: np.ndarray, given: np.ndarray) -> tuple[np.ndarray, Estimates]:
+def _first_unfit(probs: Probs) -> int | None:
+    """Return the first row with a value outside [0, 1], or None. Written so that NaN fails too."""
+    if isinstance(probs, TopRows):
+        listed = ~((probs.values >= 0) & (probs.values <= 1))
+        rest = ~((probs.rest >= 0) & (probs.rest <= 1))
+        unfit = np.append(probs.row[listed], np.flatnonzero(rest))
+        return int(unfit.min()) if unfit.size else None
+    for rows in _blocks(probs):
+        is_fit = (probs[rows] >= 0) & (probs[rows] <= 1)
+        if not is_fit.all():
+            return int(rows.start + np.argmin(is_fit.all(axis=1)))
+    return None
+
+
+def estimate_noise(probs: Probs, given: np.ndarray) -> tuple[np.ndarray, Estimates]:
     """Estimate thresholds, joint, noise rates and prior of a data set in memory.
 
     Parameters
     ----------
     probs
-        Out-of-sample probabilities, float32 or float64, shape (N, K).
+        Out-of-sample probabilities, float32 or float64, shape (N, K); or only the most probable
+        classes of each item, `labelops.top_rows.TopRows`.
     given
         Class ids in 0…K−1, shape (N,).
 
@@ -93,19 +109,32 @@ def estimate_noise(probs: np.ndarray, given: np.ndarray) -> tuple[np.ndarray, Es
     ([0.6, 0.85], [[2, 1], [0, 1]])
     """
     check_inputs(probs, given)
-    n_classes = probs.shape[1]
-    p_given = probs[np.arange(len(probs)), given]
-    sums = conf.summarize(p_given, given, n_classes=n_classes)
-    thresholds = conf.finish(sums)
-    counts = np.zeros((n_classes, n_classes), np.int64)
-    for rows in _blocks(probs):
-        scan = scan_rows(probs[rows], given[rows], thresholds)
-        counts += count(given[rows], scan.guess, n_classes=n_classes)
-    return thresholds, estimate(counts, sums.n)
+    sums = conf.summarize(_given_in(probs, given), given, n_classes=probs.shape[1])
+    thresholds, engine = conf.finish(sums), ReadableEngine()
+    scans = [engine.scan(probs[rows], given[rows], thresholds) for rows in _blocks(probs)]
+    guess = np.concatenate([np.zeros(0, np.int32), *(scan.guess for scan in scans)])
+    return thresholds, estimate(count_pairs(given, guess, n_classes=probs.shape[1]), sums.n)
+
+
+def _given_in(probs: Probs, given: np.ndarray) -> np.ndarray:
+    return at(probs, np.arange(len(given)), given)
+
+
+def count_pairs(given: np.ndarray, guess: np.ndarray, *, n_classes: int) -> Matrix:
+    """Count items by given class and confident guess: all pairs, or of many those that occur.
+
+    Returns
+    -------
+    int64, shape (K, K), for `labelops.confident.estimates.estimate`.
+    """
+    if n_classes <= sparse_joint.DENSE_CLASSES:
+        return count(given, guess, n_classes=n_classes)
+    pairs = sparse_joint.count(given, guess, n_classes=n_classes)
+    return sparse_joint.matrix(pairs, n_classes)
 
 
 def find_label_issues(
-    probs: np.ndarray,
+    probs: Probs,
     given: np.ndarray,
     *,
     filter_by: Filter = "prune_by_noise_rate",
@@ -129,7 +158,8 @@ def find_label_issues(
     Parameters
     ----------
     probs
-        Out-of-sample probabilities, float32 or float64, shape (N, K).
+        Out-of-sample probabilities, float32 or float64, shape (N, K); or only the most probable
+        classes of each item, `labelops.top_rows.TopRows`.
     given
         Class ids in 0…K−1, shape (N,).
     filter_by
@@ -176,7 +206,7 @@ def find_label_issues(
 
 
 def flag_items(
-    probs: np.ndarray,
+    probs: Probs,
     given: np.ndarray,
     *,
     settings: Settings,
@@ -217,7 +247,7 @@ class _Flagging:
 
     def __init__(
         self,
-        probs: np.ndarray,
+        probs: Probs,
         given: np.ndarray,
         hashes: np.ndarray,
         settings: Settings,
@@ -226,7 +256,7 @@ class _Flagging:
         self.probs, self.given, self.hashes = probs, given, hashes
         self.n_classes = probs.shape[1]
         self.settings, self.engine = settings, engine
-        self.p_given = probs[np.arange(len(probs)), given]
+        self.p_given = _given_in(probs, given)
         sums = conf.summarize(self.p_given, given, n_classes=self.n_classes)
         self.n_given = sums.n
         thresholds = conf.finish(sums)
@@ -238,9 +268,9 @@ class _Flagging:
         taken_pair = taken_single = None
         filter_by = self.settings.filter_by
         if filter_by in BY_PAIRS | BY_CLASSES | BY_LOWEST:
-            selection = self._select(self._quotas())
+            selection = self._select(*self._quotas())
             if filter_by in BY_PAIRS:
-                pairs = self.engine.pairs(selection, self.n_classes, self.probs.dtype)
+                pairs = self._pairs(selection)
                 parts = [pairs.take(*block) for block in self._rows()]
                 taken_pair = np.concatenate([np.zeros(0, bool), *parts])
             if filter_by in BY_CLASSES | BY_LOWEST:
@@ -249,13 +279,13 @@ class _Flagging:
             self.settings, self.given, self.scan, taken_pair=taken_pair, taken_single=taken_single
         )
 
-    def _quotas(self) -> np.ndarray:
-        counts = count(self.given, self.scan.guess, n_classes=self.n_classes)
-        calibrated = estimate(counts, self.n_given).calibrated_joint
+    def _quotas(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the groups with a quota, ascending, and how many to take of each."""
+        counts = count_pairs(self.given, self.scan.guess, n_classes=self.n_classes)
         disagreeing = flag(Settings("confident_learning"), self.given, self.scan)
-        return group_quotas(
-            self.settings, calibrated, self.n_given, int(np.count_nonzero(disagreeing))
-        )
+        n_disagreeing = int(np.count_nonzero(disagreeing))
+        calibrated = estimate(counts, self.n_given).calibrated_joint
+        return quotas_of(self.settings, calibrated, self.n_given, n_disagreeing)
 
     def _rows(self) -> Iterator[Rows]:
         if self.settings.filter_by in BY_PAIRS:
@@ -268,14 +298,16 @@ class _Flagging:
         )
 
     def _pairs(self, selection: Selection) -> Pairs:
+        if isinstance(self.probs, TopRows) or self.n_classes > sparse_joint.DENSE_CLASSES:
+            return ReadablePairs(selection, self.probs.dtype)
         return self.engine.pairs(selection, self.n_classes, self.probs.dtype)
 
-    def _select(self, quotas: np.ndarray) -> Selection:
+    def _select(self, groups: np.ndarray, quotas: np.ndarray) -> Selection:
         """Find the cuts: count, narrow, count again while much is open, then sort what is left."""
         dtype, singles = self.probs.dtype, self._singles()
-        bits = sel.n_bits(int(np.count_nonzero(quotas)))
+        bits = sel.n_bits(len(groups))
         edges = sel.whole_range(dtype, bits)
-        selection = sel.start(quotas, edges)
+        selection = sel.start_groups(groups, quotas, edges)
         n_bins = len(edges) - 1
         counts = self._pairs(selection).count_first(bits, n_bins, np.inf, self._rows())
         counts = counts[:, :n_bins] + sel.count_first(selection, edges, singles)
@@ -289,7 +321,22 @@ class _Flagging:
         return sel.settle(selection, sel.concatenate([found, sel.collect(selection, singles)]))
 
 
-def _blocks(probs: np.ndarray) -> Iterator[slice]:
-    step = max(1, BLOCK_CELLS // max(1, probs.shape[1]))
+def quotas_of(
+    settings: Settings, calibrated: Matrix, n_given: np.ndarray, n_disagreeing: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the groups of which a filter takes items, ascending, and how many of each.
+
+    Parameters as for `labelops.confident.filters.group_quotas`; the joint is dense or sparse.
+    """
+    if isinstance(calibrated, sparse.csr_array):
+        return sparse_joint.listed_quotas(settings, calibrated, n_given, n_disagreeing)
+    quotas = group_quotas(settings, calibrated, n_given, n_disagreeing)
+    groups = np.flatnonzero(quotas > 0)
+    return groups, quotas[groups]
+
+
+def _blocks(probs: Probs) -> Iterator[slice]:
+    width = int(probs.n_listed.max(initial=1)) if isinstance(probs, TopRows) else probs.shape[1]
+    step = max(1, BLOCK_CELLS // max(1, width))
     for start in range(0, len(probs), step):
         yield slice(start, start + step)

@@ -102,13 +102,17 @@ def round_rows(values: np.ndarray) -> np.ndarray:
     rounded = np.ascontiguousarray(values.round())
     wanted = np.array([np.sum(row) for row in values]).round()
     for r in np.flatnonzero(rounded.sum(axis=1) != wanted):
-        row, target = values[r], wanted[r]
-        while (missing := int(target - rounded[r].sum())) != 0:
-            order = np.argsort(row - rounded[r])
-            if missing > 0:
-                order = order[::-1]
-            rounded[r, order[: abs(missing)]] += np.sign(missing)
+        settle_row(values[r], rounded[r], wanted[r])
     return rounded.astype(np.int64)
+
+
+def settle_row(row: np.ndarray, rounded: np.ndarray, target: float) -> None:
+    """Change rounded values of a row, in place, until they sum to the target."""
+    while (missing := int(target - rounded.sum())) != 0:
+        order = np.argsort(row - rounded)
+        if missing > 0:
+            order = order[::-1]
+        rounded[order[: abs(missing)]] += np.sign(missing)
 
 
 def joint_distribution(calibrated: np.ndarray) -> np.ndarray:

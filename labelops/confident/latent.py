@@ -1,8 +1,9 @@
 """What cannot be seen, from the joint: noise rates both ways, and the prior of the truth."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
+from scipy import sparse
 
 from labelops.confident.joint import TINY
 
@@ -10,6 +11,10 @@ from labelops.confident.joint import TINY
 
 MIN_PRIOR = 1e-6
 MAX_NOISE_RATE = 0.9999
+
+
+Matrix: TypeAlias = np.ndarray | sparse.csr_array
+"""K × K numbers: all of them, or for many classes those that are not zero."""
 
 
 class Latent(NamedTuple):
@@ -23,8 +28,8 @@ class Latent(NamedTuple):
     prior : P(true = b), at least 10⁻⁶ before it is normalised. Shape (K,).
     """
 
-    noise_matrix: np.ndarray
-    inverse_noise_matrix: np.ndarray
+    noise_matrix: Matrix
+    inverse_noise_matrix: Matrix
     prior: np.ndarray
 
 
@@ -56,10 +61,16 @@ def estimate_latent(joint: np.ndarray, n_given: np.ndarray) -> Latent:
     of_true, of_given = joint.sum(axis=0), joint.sum(axis=1)
     noise = joint / np.maximum(of_true.astype(np.float64), TINY)
     inverse = joint.T / np.maximum(of_given.astype(np.float64), TINY)
+    prior = prior_of(inverse.diagonal(), noise.diagonal(), n_given)
+    return Latent(_clip_rates(noise), _clip_rates(inverse), prior)
+
+
+def prior_of(p_true_given: np.ndarray, p_given_true: np.ndarray, n_given: np.ndarray) -> np.ndarray:
+    """Return the prior of the truth, from the diagonals of both matrices; shape (K,)."""
     share = n_given / max(float(n_given.sum()), TINY)
-    prior = inverse.diagonal() / np.maximum(noise.diagonal(), TINY) * share
+    prior = p_true_given / np.maximum(p_given_true, TINY) * share
     prior = np.clip(prior, MIN_PRIOR, 1.0)
-    return Latent(_clip_rates(noise), _clip_rates(inverse), prior / prior.sum())
+    return np.asarray(prior / prior.sum())
 
 
 def _clip_rates(matrix: np.ndarray) -> np.ndarray:

@@ -39,10 +39,7 @@ def prune_counts(
     >>> prune_counts(np.array([[8, 2], [3, 0]]), min_examples=1).tolist()
     [[8, 2], [2, 1]]
     """
-    if not 0 <= frac_noise <= 1:
-        raise ValueError(f"prune_counts: frac_noise must lie in [0, 1], got {frac_noise}")
-    if min_examples < 0:
-        raise ValueError(f"prune_counts: min_examples must not be negative, got {min_examples}")
+    check_settings(min_examples=min_examples, frac_noise=frac_noise)
     # Rows of this matrix are true classes, as in cleanlab: its sums and roundings run along them.
     true_given = joint.T
     diagonal = np.maximum(true_given.diagonal(), min_examples)
@@ -53,6 +50,20 @@ def prune_counts(
     np.fill_diagonal(kept, diagonal)
     np.fill_diagonal(kept, diagonal + np.sum(counts - kept, axis=0))
     return np.ascontiguousarray(round_rows(np.trunc(kept)).T)
+
+
+def check_settings(*, min_examples: int, frac_noise: float) -> None:
+    """Refuse settings out of range.
+
+    Raises
+    ------
+    ValueError
+        If one is.
+    """
+    if not 0 <= frac_noise <= 1:
+        raise ValueError(f"prune_counts: frac_noise must lie in [0, 1], got {frac_noise}")
+    if min_examples < 0:
+        raise ValueError(f"prune_counts: min_examples must not be negative, got {min_examples}")
 
 
 def pair_quotas(prune: np.ndarray, n_given: np.ndarray, *, min_examples: int = 1) -> np.ndarray:

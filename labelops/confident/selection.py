@@ -121,10 +121,15 @@ def start(quotas: np.ndarray, edges: np.ndarray) -> Selection:
         From `whole_range`, perhaps with more edges; elements outside are not seen.
     """
     groups = np.flatnonzero(quotas > 0).astype(np.int64)
+    return start_groups(groups, quotas[groups], edges)
+
+
+def start_groups(groups: np.ndarray, quotas: np.ndarray, edges: np.ndarray) -> Selection:
+    """Do what `start` does, of groups with a quota alone: ascending ids, and how many to take."""
     n = len(groups)
     return Selection(
-        groups=groups,
-        room=quotas[groups].astype(np.int64),
+        groups=groups.astype(np.int64),
+        room=quotas.astype(np.int64),
         n_open=np.full(n, -1, np.int64),
         key_low=np.full(n, edges[0], np.uint64),
         key_high=np.full(n, edges[-1] - np.uint64(1), np.uint64),

@@ -8,14 +8,17 @@ from collections.abc import Iterator
 import numpy as np
 
 from labelops.confident import scores
+from labelops.confident.engines import Pairs
 from labelops.confident.filters import Filter, Settings
 from labelops.confident.issues import flag_items
 from labelops.confident.scan import Scan
 from labelops.confident.scores import Score, margin_score, weighted_entropy
 from labelops.confident.selection import Selection
 from labelops.confident.thresholds import TOLERANCE, confident_bounds
+from labelops.confident.top_scan import scan_top
 from labelops.fast.confident_pairs import PairCuts
 from labelops.fast.jit import compiled
+from labelops.top_rows import Probs, TopRows
 
 # N rows, K classes, G groups with a quota, D bins
 
@@ -225,17 +228,19 @@ def label_scores(
 class CompiledEngine:
     """The loops over rows, compiled."""
 
-    def scan(self, probs: np.ndarray, given: np.ndarray, thresholds: np.ndarray) -> Scan:
-        """Do `scan_rows`."""
+    def scan(self, probs: Probs, given: np.ndarray, thresholds: np.ndarray) -> Scan:
+        """Do `scan_rows`; rows of which only the probable classes are listed need no compiling."""
+        if isinstance(probs, TopRows):
+            return scan_top(probs, given, thresholds)
         return scan_rows(probs, given, thresholds)
 
-    def pairs(self, selection: Selection, n_classes: int, dtype: np.dtype) -> PairCuts:
+    def pairs(self, selection: Selection, n_classes: int, dtype: np.dtype) -> Pairs:
         """Return a `PairCuts`."""
         return PairCuts(selection, n_classes=n_classes, dtype=dtype)
 
 
 def find_label_issues(
-    probs: np.ndarray,
+    probs: Probs,
     given: np.ndarray,
     *,
     filter_by: Filter = "prune_by_noise_rate",

@@ -20,6 +20,7 @@ from labelops.confident.selection import (
     shifts,
 )
 from labelops.fast.jit import compiled
+from labelops.top_rows import Probs
 
 # N rows, K classes, G groups with a quota
 
@@ -279,7 +280,7 @@ class PairCuts:
         slot, key, hashes = concatenate(found)
         return Elements(self.selection.groups[self.selection.open_slots[slot]], key, hashes)
 
-    def take(self, probs: np.ndarray, given: np.ndarray, hashes: np.ndarray) -> np.ndarray:
+    def take(self, probs: Probs, given: np.ndarray, hashes: np.ndarray) -> np.ndarray:
         """Return whether a row is taken in any of its pairs; bool, shape (N,)."""
         taken = np.empty(len(probs), np.bool_)
         _take(probs, given, hashes, *self._cuts, taken)

@@ -5,6 +5,7 @@ import pyarrow as pa
 
 from labelops import calibration
 from labelops.temperature import apply_temperature, fit_temperature
+from labelops.top_rows import Probs, TopRows
 from pipelines.frame import Frame
 from pipelines.stage import Arrays, Context
 from pipelines.vectors import list_array, vectors_of
@@ -29,7 +30,7 @@ def sampled(item_hash: np.ndarray, ctx: Context, cells: int = SAMPLE_CELLS) -> n
 def sample_table(
     item_hash: np.ndarray,
     given: np.ndarray,
-    probs: np.ndarray,
+    probs: Probs,
     ctx: Context,
     usable: np.ndarray | None = None,
 ) -> pa.Table:
@@ -37,6 +38,8 @@ def sample_table(
     chosen_rows = sampled(item_hash, ctx)
     rows = np.flatnonzero(chosen_rows if usable is None else chosen_rows & usable)
     chosen = probs[rows]
+    if isinstance(chosen, TopRows):
+        chosen = chosen.dense()
     if chosen.dtype == np.float16:
         chosen = chosen.astype(np.float32)
     return pa.table(

@@ -21,7 +21,7 @@ def validate(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
     given, item_hash = frame.array("given"), frame.array("item_hash")
     p_given: list[np.ndarray] = []
     samples = [sample_table(item_hash[:0], given[:0], np.empty((0, ctx.n_classes)), ctx)]
-    rows = max(1024, CHUNK_BYTES // (8 * ctx.n_classes))
+    rows = max(64, CHUNK_BYTES // (8 * ctx.n_classes))
     for start, table in frame.batches(["pred_probs"], rows):
         here = slice(start, start + table.num_rows)
         probs, null = vectors_of(table.column("pred_probs").combine_chunks())

@@ -49,9 +49,11 @@ def write_report(run_folder: str, limits: Limits | None = None) -> str:
 def save(report: "Report", run_folder: str, limits: Limits | None = None) -> str:
     """Write the page of what was collected, whole or not at all; returns its URI."""
     from pipelines.report.render import render
+    from pipelines.seal import PAGE, make_seal
     from pipelines.store import open_store
 
     store = open_store(run_folder)
-    store.write_atomic(REPORT_FILE, render(report, limits).encode("utf-8"))
+    page = render(report, limits).encode("utf-8")
+    store.write_atomic(REPORT_FILE, page + make_seal(page, PAGE))
     local = store.local_path(REPORT_FILE)
     return f"{store.uri}/{REPORT_FILE}" if local is None else str(local)

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 
 import labelops
 from pipelines.decided import DECIDING
+from pipelines.intact import read_timings
 from pipelines.report import model
 from pipelines.report.limits import Limits
 from pipelines.report.scan import left_out
 from pipelines.report.text import plural
-from pipelines.run import TIMINGS_FILE
 from pipelines.state import Run
 
 PACKAGES = ("numpy", "scipy", "pyarrow", "torch", "torchvision", "faiss-cpu", "dask", "prefect")
@@ -37,7 +37,7 @@ class About:
 
 def about(run: Run) -> About:
     """Read what a run folder says of itself."""
-    timings = _read_timings(run)
+    timings = read_timings(run.store)
     return About(
         title=run.source.uri.rstrip("/").rsplit("/", 1)[-1].removesuffix(".parquet"),
         finished=_minutes(max((str(t["finished"]) for t in timings.values()), default="")),
@@ -46,13 +46,6 @@ def about(run: Run) -> About:
         settings=tuple(_settings(run)),
         notes=_notes(run),
     )
-
-
-def _read_timings(run: Run) -> dict[str, Any]:
-    if not run.store.exists(TIMINGS_FILE):
-        return {}
-    found: dict[str, Any] = json.loads(run.store.read_bytes(TIMINGS_FILE))
-    return found
 
 
 def _minutes(time: str) -> str:

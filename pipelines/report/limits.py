@@ -54,6 +54,8 @@ class Limits:
     """Classes whose worst items are unfolded from the start."""
     class_rows: int = 40
     """Rows of the class table before the rest is folded away."""
+    most_classes: int = 2000
+    """Rows of the class table at all: some 700 bytes each."""
 
 
 def worst_per_class(n_classes: int, limits: Limits) -> tuple[int, int]:

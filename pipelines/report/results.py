@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from labelops.confident.estimates import unpack_matrix
 from pipelines.report import confusion, model
 from pipelines.report.limits import Limits
 from pipelines.stage import Arrays
@@ -66,21 +67,22 @@ def estimates(
     found = find("confident", "calibrated_joint")
     if found is None:
         return Estimates()
-    joint = found["calibrated_joint"].astype(np.float64)
+    joint = unpack_matrix(found, "calibrated_joint").astype(np.float64)
     n_given, wrong = joint.sum(axis=1), confusion.wrong_only(joint)
+    hidden, n_wrong = wrong.sum(axis=0), wrong.sum(axis=1)
     rates = np.stack([found[f"noise_rate{end}"] for end in ENDS])
     order = np.lexsort((np.arange(len(names)), -rates[1], -rates[0]))
     return Estimates(
         wrong=model.Estimate(*(float(found[f"n_errors{end}"]) for end in ENDS)),
         wrong_share=model.Estimate(*(float(found[f"total_noise_rate{end}"]) for end in ENDS)),
-        wrong_per_class=wrong.sum(axis=1),
+        wrong_per_class=n_wrong,
         classes=tuple(
             model.ClassQuality(
                 name=names[c],
                 items=round(float(n_given[c])),
                 flagged=int(flagged[c]),
                 wrong_share=model.Estimate(*(float(rate) for rate in rates[:, c])),
-                hidden=float(wrong[:, c].sum()),
+                hidden=float(hidden[c]),
             )
             for c in order.tolist()
             if n_given[c] > 0

@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, Field, model_validator
 
+from labelops.confident import sparse_joint
 from labelops.confident import thresholds as conf
 from labelops.confident.confusions import rank_confusions
-from labelops.confident.estimates import estimate
+from labelops.confident.estimates import estimate, pack
 from labelops.confident.filters import (
     BY_CLASSES,
     BY_LOWEST,
@@ -21,21 +22,23 @@ from labelops.confident.filters import (
     Filter,
     Settings,
     flag,
-    group_quotas,
 )
+from labelops.confident.issues import quotas_of
 from labelops.confident.joint import count
 from labelops.confident.keys import float_of_keys, order_keys
 from labelops.confident.scan import Scan
 from labelops.confident.scores import Score, margin_score
+from labelops.confident.top_scan import scan_top, top_scores
+from labelops.top_rows import TopRows, no_rows
 from pipelines.cuts import cut_steps, taken
 from pipelines.frame import Frame
-from pipelines.kept_rows import (
+from pipelines.kept_rows import clear_lead, deep_folder, rows_folder, rows_schema, rows_table
+from pipelines.predictions import (
     blocks_of,
-    clear_lead,
-    deep_folder,
-    rows_folder,
-    rows_schema,
-    rows_table,
+    dtype_of,
+    is_listed,
+    prediction_blocks,
+    prediction_columns,
 )
 from pipelines.ranking import rank_steps, ranks_of
 from pipelines.stage import Arrays, Context, Map, Output, Reduce, Stage, Step, Tables
@@ -100,7 +103,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 
 def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
     """Return the columns that the stage needs."""
-    return ["item_id", "item_hash", "given", "pred_probs", "p_given"]
+    return ["item_id", "item_hash", "given", *prediction_columns(columns), "p_given"]
 
 
 def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
@@ -133,9 +136,9 @@ def steps(config: Config, ctx: Context) -> Sequence[Step]:
         ),
         Map(
             name="scan",
-            reads=["pred_probs", "given", "p_given", "item_hash"],
+            reads=[*prediction_columns(ctx.columns), "given", "p_given", "item_hash"],
             writes=_scratch(config, ctx),
-            apply=scan,
+            apply=scan_listed if is_listed(ctx) else scan,
         ),
         Reduce(
             name="estimates",
@@ -161,24 +164,24 @@ def _has_score(config: Config) -> bool:
 
 
 def _scratch(config: Config, ctx: Context) -> dict[str, Output]:
-    kind = ctx.types["pred_probs"]
+    number = pa.from_numpy_dtype(dtype_of(ctx))
     class_type = pa.int16() if ctx.n_classes < 2**15 else pa.int32()
     columns = [
         # What later steps read again and again is put beside it: reading this needs no decoding.
         ("given", pa.int32()),
         ("item_hash", pa.uint64()),
-        ("p_given", kind.value_type),
+        ("p_given", number),
         ("guess", class_type),
         ("predicted", class_type),
-        ("p_predicted", kind.value_type),
-        ("p_other", kind.value_type),
+        ("p_predicted", number),
+        ("p_other", number),
         ("agrees", pa.bool_()),
     ]
     if _has_score(config):
         columns.append(("score", pa.float32()))
     found = {f"{ctx.stage}/_scan": Output(schema=pa.schema(columns), ipc=True)}
     if config.filter_by in BY_PAIRS:
-        found[rows_folder(ctx)] = Output(schema=rows_schema(kind), rows="some", ipc=True)
+        found[rows_folder(ctx)] = Output(schema=rows_schema(ctx), rows="some", ipc=True)
     return found
 
 
@@ -204,14 +207,14 @@ def scan(frame: Frame, ctx: Context) -> Iterator[Tables]:
     from labelops.fast import confident as fast
 
     config, n_classes = ctx.config, ctx.n_classes
-    dtype = np.dtype(ctx.types["pred_probs"].value_type.to_pandas_dtype())
+    dtype = dtype_of(ctx)
     thresholds = ctx.own("thresholds")["thresholds"]
     bounds = conf.confident_bounds(thresholds, dtype)
     given, hashes = frame.array("given"), frame.array("item_hash")
     whole = fast.empty_scan(frame.n, dtype)
     score = np.empty(frame.n if _has_score(config) else 0, np.float32)
     doubtful = fast.DoubtfulRows(n_classes=n_classes, dtype=dtype)
-    schema = rows_schema(ctx.types["pred_probs"])
+    schema = rows_schema(ctx)
 
     def kept(parts: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[Tables]:
         for rows, probs in parts:
@@ -234,9 +237,37 @@ def scan(frame: Frame, ctx: Context) -> Iterator[Tables]:
             )
     if config.filter_by in BY_PAIRS:
         yield from kept(doubtful.rest())
-    narrow = {"given": given, "item_hash": hashes, "p_given": frame.array("p_given")}
-    columns = narrow | whole._asdict() | ({"score": score} if _has_score(config) else {})
-    yield {f"{ctx.stage}/_scan": pa.table(columns)}
+    yield _scanned(frame, ctx, whole, score)
+
+
+def scan_listed(frame: Frame, ctx: Context) -> Iterator[Tables]:
+    """Do what `scan` does, where only the probable classes of each item are listed."""
+    config, thresholds = ctx.config, ctx.own("thresholds")["thresholds"]
+    given, hashes, p_given = (frame.array(name) for name in ("given", "item_hash", "p_given"))
+    schema, reach = rows_schema(ctx), dtype_of(ctx).type(clear_lead(ctx.n_classes))
+    adjustment = thresholds if config.adjust_pred_probs else None
+    none = no_rows(ctx.n_classes, dtype_of(ctx))
+    parts, scores = [scan_top(none, given[:0], thresholds)], [np.empty(0, np.float32)]
+    for first, probs in prediction_blocks(frame, ctx):
+        assert isinstance(probs, TopRows)
+        rows = slice(first, first + len(probs))
+        part = scan_top(probs, given[rows], thresholds)
+        parts.append(part)
+        if _has_score(config):
+            score = top_scores(probs, given[rows], score=config.score, thresholds=adjustment)
+            scores.append(score.astype(np.float32))
+        if config.filter_by in BY_PAIRS:
+            near = np.flatnonzero(p_given[rows] - part.p_other < reach)
+            table = rows_table(near + first, given, hashes, probs[near], schema)
+            yield {rows_folder(ctx): table}
+    whole = Scan(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    yield _scanned(frame, ctx, whole, np.concatenate(scores))
+
+
+def _scanned(frame: Frame, ctx: Context, found: Scan, score: np.ndarray) -> Tables:
+    narrow = {name: frame.array(name) for name in ("given", "item_hash", "p_given")}
+    columns = narrow | found._asdict() | ({"score": score} if _has_score(ctx.config) else {})
+    return {f"{ctx.stage}/_scan": pa.table(columns)}
 
 
 # -- estimates -------------------------------------------------------------------------------------
@@ -254,16 +285,35 @@ def count_joint(frame: Frame, ctx: Context) -> Arrays:
     np.maximum.at(reach, given[~agrees], order_keys(frame.array("p_given")[~agrees]))
     disagreeing = (guess >= 0) & (guess != given) & ~agrees
     return {
-        "counts": count(given, guess, n_classes=ctx.n_classes),
+        **_counts(given, guess, ctx.n_classes),
         "n_disagreeing": np.array(np.count_nonzero(disagreeing)),
         "reach": reach,
     }
 
 
+def _counts(given: np.ndarray, guess: np.ndarray, n_classes: int) -> Arrays:
+    """Count pairs of classes: all of them, or of many classes those that occur."""
+    if n_classes <= sparse_joint.DENSE_CLASSES:
+        return {"counts": count(given, guess, n_classes=n_classes)}
+    return _packed(sparse_joint.count(given, guess, n_classes=n_classes))
+
+
+def _packed(pairs: sparse_joint.PairCounts) -> Arrays:
+    return {"pair_key": pairs.key, "pair_n": pairs.n}
+
+
+def _unpacked(arrays: Arrays) -> sparse_joint.PairCounts:
+    return sparse_joint.PairCounts(arrays["pair_key"], arrays["pair_n"])
+
+
 def merge_joint(a: Arrays, b: Arrays) -> Arrays:
     """Add counts; of reaches take the larger."""
+    if "counts" in a:
+        counts = {"counts": a["counts"] + b["counts"]}
+    else:
+        counts = _packed(sparse_joint.add(_unpacked(a), _unpacked(b)))
     return {
-        "counts": a["counts"] + b["counts"],
+        **counts,
         "n_disagreeing": a["n_disagreeing"] + b["n_disagreeing"],
         "reach": np.maximum(a["reach"], b["reach"]),
     }
@@ -272,20 +322,22 @@ def merge_joint(a: Arrays, b: Arrays) -> Arrays:
 def finish_joint(summary: Arrays, ctx: Context) -> Arrays:
     """Turn counts into estimates, suspected confusions and quotas."""
     n_given = ctx.own("thresholds")["n_given"]
-    found = estimate(summary["counts"], n_given)
+    if "counts" in summary:
+        found = estimate(summary["counts"], n_given)
+    else:
+        found = estimate(sparse_joint.matrix(_unpacked(summary), ctx.n_classes), n_given)
     confusions = rank_confusions(found.calibrated_joint)
     n_disagreeing = int(summary["n_disagreeing"])
-    quotas = group_quotas(ctx.config.settings, found.calibrated_joint, n_given, n_disagreeing)
-    groups = np.flatnonzero(quotas > 0)
-    dtype = ctx.types["pred_probs"].value_type.to_pandas_dtype()
-    reach = np.where(summary["reach"] > 0, float_of_keys(summary["reach"], np.dtype(dtype)), -1)
-    estimates = {name: np.asarray(value) for name, value in found._asdict().items()}
-    return estimates | {
+    settings = ctx.config.settings
+    groups, quotas = quotas_of(settings, found.calibrated_joint, n_given, n_disagreeing)
+    dtype = dtype_of(ctx)
+    reach = np.where(summary["reach"] > 0, float_of_keys(summary["reach"], dtype), -1)
+    return pack(found) | {
         "thresholds": ctx.own("thresholds")["thresholds"],
         "n_given": n_given,
         **{f"confusion_{name}": value for name, value in confusions._asdict().items()},
         "quota_group": groups,
-        "quota": quotas[groups],
+        "quota": quotas,
         "reach": reach,
     }
 

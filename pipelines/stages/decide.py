@@ -6,7 +6,7 @@ weight. The log `decisions/` has a row for every item that is not simply kept; t
 from it (`pipelines.ledger`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -27,11 +27,14 @@ from labelops.decide import (
     reason,
     rules,
 )
-from labelops.soft import id_type, sparsify
-from pipelines.beliefs import block_rows, noise_of, temperature_steps
+from labelops.soft import SoftLabels, id_type, sparsify
+from labelops.top_belief import believe_top, candidates, in_classes, soften, with_certainty
+from labelops.top_rows import Probs, TopRows
+from pipelines.beliefs import block_rows, noise_of, sparse_noise_of, temperature_steps
 from pipelines.frame import Frame
 from pipelines.ledger import LOG_FOLDER, log_rows, log_schema
 from pipelines.limits import NARROW, PROPOSED, cut_steps, settled
+from pipelines.predictions import prediction_columns, predictions_of
 from pipelines.reviewed import match_reviewed, reviewed_classes
 from pipelines.stage import Context, Map, Output, Reduce, Stage, Step
 from pipelines.verdicts import count_outcome, judge_rules, report_outcome, tally
@@ -102,7 +105,8 @@ FOUND = ("is_outlier", "duplicate_set", "is_duplicate_conflict")
 def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
     """Return the columns that the settings need."""
     return [
-        *("item_id", "item_hash", "given", "pred_probs", "is_label_issue", "label_score"),
+        *("item_id", "item_hash", "given", *prediction_columns(columns)),
+        *("is_label_issue", "label_score"),
         *(name for name in FOUND if name in columns),
         *([TOTALS] if config.use_totals and TOTALS in columns else []),
     ]
@@ -142,7 +146,7 @@ def steps(config: Config, ctx: Context) -> Sequence[Step]:
     decided = _decided(ctx.label_type, ctx.n_classes)
     return [
         match_reviewed(),
-        *temperature_steps(),
+        *temperature_steps(ctx),
         Map(
             name="propose",
             reads=reads(config, ctx.columns),
@@ -201,33 +205,21 @@ def _action(word: str) -> Action:
 
 def propose_shard(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
     """Propose an action for every item, and write down its belief as a soft label."""
-    given, probs = frame.array("given"), frame.array("pred_probs")
+    probs = predictions_of(frame, ctx)
     flags = {
         "is_issue": _flag(frame, "is_label_issue"),
         "is_conflict": _flag(frame, "is_duplicate_conflict"),
         "is_outlier": _flag(frame, "is_outlier"),
         "is_copy": _is_copy(frame),
     }
-    noise, temperature = noise_of(ctx), float(ctx.own("temperature")["temperature"])
-    totals = frame.array(TOTALS) if TOTALS in frame.reads else None
-    policy = policy_of(ctx.config)
-    schema = pa.schema(_proposed(ctx.n_classes))
-    step = block_rows(ctx.n_classes)
-    parts = [schema.empty_table()]
     reviewed = reviewed_classes(frame["item_id"], ctx)
+    of_block = _listed_beliefs if isinstance(probs, TopRows) else _whole_beliefs
+    step, proposals = of_block(frame, probs, reviewed, ctx)
+    schema = pa.schema(_proposed(ctx.n_classes))
+    parts = [schema.empty_table()]
     for start in range(0, frame.n, step):
         rows = slice(start, start + step)
-        if totals is None:
-            belief = believe(probs[rows], given[rows], noise, temperature)
-        else:
-            belief = totals[rows].astype(np.float64)
-            belief /= belief.sum(axis=1, keepdims=True)
-        found = propose(
-            belief, given[rows], policy=policy, **{name: flag[rows] for name, flag in flags.items()}
-        )
-        seen = np.flatnonzero(reviewed[rows] >= 0)
-        belief[seen] = np.eye(ctx.n_classes)[reviewed[rows][seen]]
-        soft = sparsify(belief, given=given[rows], k=ctx.config.top_k)
+        found, soft = proposals(rows, {name: flag[rows] for name, flag in flags.items()})
         arrays = [
             *(found.action, found.rule, found.new),
             *(p.astype(np.float32) for p in (found.p_new, found.p_given, found.p_second)),
@@ -239,6 +231,57 @@ def propose_shard(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
         parts.append(pa.table(arrays, names=schema.names))
     table = pa.concat_tables(parts).add_column(0, "item_id", frame["item_id"])
     return {f"{ctx.stage}/_proposed": table}
+
+
+Proposed = Callable[[slice, dict[str, np.ndarray]], tuple[Proposals, SoftLabels]]
+"""Proposals and soft labels of some rows, given what was found of them."""
+
+
+def _whole_beliefs(
+    frame: Frame, probs: Probs, reviewed: np.ndarray, ctx: Context
+) -> tuple[int, Proposed]:
+    """Return how many rows to take at a time, and what is proposed for them."""
+    given, policy, k = frame.array("given"), policy_of(ctx.config), ctx.config.top_k
+    noise, temperature = noise_of(ctx), float(ctx.own("temperature")["temperature"])
+    totals = frame.array(TOTALS) if TOTALS in frame.reads else None
+
+    def proposed(rows: slice, flags: dict[str, np.ndarray]) -> tuple[Proposals, SoftLabels]:
+        if totals is None:
+            block = probs[rows]
+            assert isinstance(block, np.ndarray)
+            belief = believe(block, given[rows], noise, temperature)
+        else:
+            belief = totals[rows].astype(np.float64)
+            belief /= belief.sum(axis=1, keepdims=True)
+        found = propose(belief, given[rows], policy=policy, **flags)
+        seen = np.flatnonzero(reviewed[rows] >= 0)
+        belief[seen] = 0.0
+        belief[seen, reviewed[rows][seen]] = 1.0
+        return found, sparsify(belief, given=given[rows], k=k)
+
+    return block_rows(ctx.n_classes), proposed
+
+
+def _listed_beliefs(
+    frame: Frame, probs: Probs, reviewed: np.ndarray, ctx: Context
+) -> tuple[int, Proposed]:
+    """Do the same, where only the probable classes of each item are listed."""
+    assert isinstance(probs, TopRows)
+    given, policy, k = frame.array("given"), policy_of(ctx.config), ctx.config.top_k
+    noise, temperature = sparse_noise_of(ctx), float(ctx.own("temperature")["temperature"])
+    n_listed = int(probs.n_listed.max(initial=0))
+    # Two more than are stored: the most believed class but one is wanted, too.
+    likeliest = noise.likeliest(k + 2 + n_listed)
+
+    def proposed(rows: slice, flags: dict[str, np.ndarray]) -> tuple[Proposals, SoftLabels]:
+        block, mine = probs[rows], given[rows].astype(np.int64)
+        ids = candidates(block, mine, likeliest, reviewed[rows])
+        belief = believe_top(block, mine, noise, temperature, ids)
+        found = propose(belief.belief, belief.column_of(mine), policy=policy, **flags)
+        certain = with_certainty(belief, reviewed[rows])
+        return in_classes(found, belief), soften(certain, mine, k=k)
+
+    return block_rows(2 * n_listed + k + 4), proposed
 
 
 def _flag(frame: Frame, name: str) -> np.ndarray:

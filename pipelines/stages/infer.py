@@ -1,9 +1,10 @@
 """Stage `infer`: out-of-sample probabilities and an embedding for every item.
 
-Three ways in. Ready `pred_probs` are only checked. `features`, or embeddings of the `image`, go to
-linear heads, all folds fitted together; where items have lists of labels every class has a head of
-its own. Or a torchvision model is trained once a fold. Whichever it is, how far the probabilities
-can be taken at their word is measured on a sample at the end.
+Ready `pred_probs` are only checked, and so are `topk_ids`, `topk_probs` and `tail_prob`, where just
+the most probable classes are listed. `features`, or embeddings of the `image`, go to linear heads,
+all folds fitted together; where items have lists of labels every class has a head of its own. Or a
+torchvision model is trained once a fold. Whichever it is, how far the probabilities can be taken at
+their word is measured on a sample at the end.
 """
 
 from collections.abc import Sequence
@@ -21,16 +22,18 @@ from pipelines.inference import (
     embedders,
     heads,
     label_sets,
+    listed,
     ready,
     train,
 )
 from pipelines.inference.folds import folds_step
 from pipelines.label_sets import given_columns, is_multi_label
 from pipelines.needs import NoColumnError
+from pipelines.predictions import LISTED, listed_fields
 from pipelines.stage import Context, Fit, Map, Output, Reduce, Stage, Step
 from pipelines.vectors import width_of
 
-INPUTS = ("pred_probs", "features", "image")
+INPUTS = ("pred_probs", "topk_probs", "features", "image")
 """In the order of preference: the more has been done already, the less is left to do."""
 
 GROUP_BYTES = 64 * 2**20
@@ -40,10 +43,10 @@ GROUP_BYTES = 64 * 2**20
 class Config(BaseModel, frozen=True, extra="forbid"):
     """Settings of stage `infer`."""
 
-    use: Literal["auto", "pred_probs", "features", "image"] = Field(
+    use: Literal["auto", "pred_probs", "topk_probs", "features", "image"] = Field(
         default="auto",
-        description="What to predict from; auto: the first of pred_probs, features and image that "
-        "the data has.",
+        description="What to predict from; auto: the first of pred_probs, topk_probs, features and "
+        "image that the data has.",
     )
     folds: int = Field(
         default=5, ge=2, le=127, description="Every item is predicted by models of other folds."
@@ -172,7 +175,9 @@ def input_column(config: Config, columns: frozenset[str]) -> str:
     """
     if config.use != "auto":
         return config.use
-    found = next((name for name in INPUTS if name in columns), None)
+    # One class an item is what lists of probable classes are of.
+    usable = columns - {"topk_probs"} if is_multi_label(columns) else columns
+    found = next((name for name in INPUTS if name in usable), None)
     if found is None:
         raise NoColumnError(INPUTS)
     return found
@@ -181,14 +186,19 @@ def input_column(config: Config, columns: frozenset[str]) -> str:
 def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
     """Return the columns needed."""
     given = given_columns(columns) or ["given"]
-    return ["item_id", "item_hash", *given, input_column(config, columns)]
+    column = input_column(config, columns)
+    inputs = listed.source_columns(columns) if column == "topk_probs" else [column]
+    return ["item_id", "item_hash", *given, *inputs]
 
 
 def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
     """Return the columns of the sidecar."""
     p_given = [] if is_multi_label(columns) else ["p_given"]
-    if input_column(config, columns) == "pred_probs":
+    column = input_column(config, columns)
+    if column == "pred_probs":
         return ["item_id", *p_given]
+    if column == "topk_probs":
+        return ["item_id", *p_given, *LISTED]
     return ["item_id", "fold", "pred_probs", "embedding", *p_given]
 
 
@@ -204,6 +214,8 @@ def steps(config: Config, ctx: Context) -> Sequence[Step]:
     try:
         if column == "pred_probs":
             return _ready_steps(ctx)
+        if column == "topk_probs":
+            return _listed_steps(ctx)
         if column == "image":
             check_type(ctx.types["image"])
             if config.train != "heads":
@@ -259,6 +271,37 @@ def _ready_steps(ctx: Context) -> list[Step]:
         ),
         class_order.order_step(ctx),
         _calibration(ctx),
+    ]
+
+
+def _listed_steps(ctx: Context) -> list[Step]:
+    if is_multi_label(ctx.columns):
+        raise RecipeError(
+            f"stage {ctx.stage!r}: probabilities of all classes, pred_probs, were expected for "
+            "items with lists of labels, got use = 'topk_probs'. Write them as whole rows"
+        )
+    listed.check_types(ctx)
+    values = listed.value_type(ctx)
+    fields = [
+        ("item_id", ctx.types["item_id"]),
+        ("p_given", values),
+        *listed_fields(values),
+    ]
+    needed = ["item_id", "item_hash", "given", *listed.source_columns(ctx.columns)]
+    return [
+        Map(
+            name="validate",
+            reads=needed,
+            writes={ctx.stage: Output(schema=pa.schema(fields)), **_sample(ctx, values)},
+            apply=listed.validate,
+        ),
+        _calibration(ctx),
+        Reduce(
+            name="listed",
+            reads=list(LISTED),
+            summarize=listed.count_tails,
+            finish=listed.say_tails,
+        ),
     ]
 
 

@@ -203,7 +203,7 @@ def steps(config: Config, ctx: Context) -> Sequence[Step]:
     _check_width(ctx, n_classes)
     constrain = Fit(name=CONSTRAIN, reads=needed[1:], fit=totals.constrain)
     if way == "labels":
-        return [census, *temperature_steps(), constrain, write]
+        return [census, *temperature_steps(ctx), constrain, write]
     schema = pa.schema([("item_id", ctx.types["item_id"])])
     usable = Map(
         name="usable",

@@ -6,10 +6,12 @@ survives is harmless here. Statistics are never decoded: nothing of ours needs t
 """
 
 import base64
+import hashlib
 import json
 import struct
 import subprocess
 import sys
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -74,8 +76,32 @@ def footer_of(file: BinaryIO, size: int) -> bytes:
     return bytes(tail[-length:])
 
 
+_known: OrderedDict[bytes, Footer] = OrderedDict()
+"""What footers said that this process has asked of before, by their hash."""
+
+KNOWN = 1 << 12
+"""At most so many are remembered."""
+
+
 def decode(footers: Sequence[bytes]) -> Iterator[Footer | FooterError]:
     """Yield what every footer says, or why it cannot be used."""
+    keys = [hashlib.sha256(footer).digest() for footer in footers]
+    asked = list(dict.fromkeys(key for key in keys if key not in _known))
+    by_key = dict(zip(keys, footers, strict=True))
+    found: dict[bytes, Footer | FooterError] = {key: _known[key] for key in keys if key in _known}
+    answers = zip(asked, _decode([by_key[key] for key in asked]), strict=True)
+    for key in keys:
+        while key not in found:
+            answered, said = next(answers)
+            found[answered] = said
+            if isinstance(said, Footer):
+                _known[answered] = said
+        yield found[key]
+    while len(_known) > KNOWN:
+        _known.popitem(last=False)
+
+
+def _decode(footers: Sequence[bytes]) -> Iterator[Footer | FooterError]:
     begin = 0
     while begin < len(footers):
         end, n_bytes = begin, 0

@@ -13,6 +13,7 @@ from pipelines import commit, frame
 from pipelines.recipe import load_recipe
 from pipelines.registry import STAGES, load_stage
 from pipelines.state import Run, load_run
+from pipelines.verify import verify_run
 from tests.datasets import blobs, even, tagged, vectors, write_shards
 
 N = 120
@@ -161,6 +162,8 @@ def test_output__is_the_same_bit_for_bit_for_every_cut(
         a, b = sidecar(one, folder), sidecar(other, folder)
         if "run" in a.column_names:  # names the run, and with it the files that were read
             a, b = a.drop_columns(["run"]), b.drop_columns(["run"])
+        if "shard" in a.column_names:  # the source's file, which is what a cut decides
+            a, b = a.drop_columns(["shard"]), b.drop_columns(["shard"])
         assert a.schema.equals(b.schema)
         assert a.num_rows == b.num_rows
         for name in a.column_names:
@@ -197,6 +200,18 @@ def test_files__are_the_same_for_one_and_four_processes(
                 for name in names:
                     a = (Path(threads.uri) / folder / name).read_bytes()
                     assert a == (Path(processes.uri) / folder / name).read_bytes(), (folder, name)
+    # They hold the hashes of all else: results, the card, the summary.
+    manifests = sorted((Path(threads.uri) / "_manifests").iterdir())
+    assert "_files.json" in {path.name for path in manifests}
+    for path in manifests:
+        assert path.read_bytes() == (Path(processes.uri) / "_manifests" / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("source", sorted(sources()))
+@pytest.mark.parametrize("cut", ["one", "with an empty and a single"])
+def test_finished_run__is_whole(runs: Runs, source: str, cut: str) -> None:
+    found = verify_run(runs.get(source, cut).uri)
+    assert (found.is_finished, found.damage) == (True, ())
 
 
 def test_files__are_the_same_whether_small_ones_are_remembered_or_read_again(

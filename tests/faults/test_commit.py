@@ -22,9 +22,11 @@ from pipelines.errors import CorruptShardError, LockedError, RunError
 from pipelines.frame import Frame
 from pipelines.lock import locked
 from pipelines.recipe import parse_recipe
+from pipelines.results import check_result, save_result
 from pipelines.stage import Map, Output
 from pipelines.state import load_run
 from pipelines.store import LocalStore
+from pipelines.verify import verify_run
 from tests.datasets import blobs, even, write_shards
 from tests.toy import RECIPE
 
@@ -207,6 +209,40 @@ def test_six_racing_workers__one_commit_wins_and_its_file_is_whole(tmp_path: Pat
         written = (tmp_path / "race" / f"part-{shard:05d}.parquet").read_bytes()
         assert hashlib.sha256(written).hexdigest() == record["files"][0]["sha256"]
     assert [n for n in os.listdir(tmp_path / "race") if n.startswith(".tmp")] == []
+
+
+def test_six_racing_results__one_wins_and_all_read_that_one(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    for race in range(20):
+        barrier, said = threading.Barrier(6), set[str]()
+
+        def work(
+            me: int, race: int = race, at: threading.Barrier = barrier, said: set[str] = said
+        ) -> None:
+            at.wait()
+            said.add(save_result(store, "race", f"r{race}", {"x": np.array([me])}))
+
+        threads = [threading.Thread(target=work, args=(me,)) for me in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert said == {check_result(store, "race", f"r{race}").digest}
+
+
+@pytest.mark.usefixtures("toy")
+def test_runs_that_race_without_a_lock__leave_what_one_run_leaves(
+    data: Path, tmp_path: Path
+) -> None:
+    run_toy(data, tmp_path / "whole")
+    out = tmp_path / "raced"
+    command = [sys.executable, "-m", "tests.faults.racing_run", str(data), str(out)]
+    racers = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(3)]
+    # One may find that another cleaned up what it was reading, and stop; none may harm the result.
+    assert 0 in [racer.wait(timeout=120) for racer in racers]
+    run_toy(data, out)
+    assert files_of(out) == files_of(tmp_path / "whole")
+    assert verify_run(str(out)).damage == ()
 
 
 @pytest.mark.usefixtures("toy")

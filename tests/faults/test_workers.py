@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.cluster import ClusterWorkers
 from pipelines.errors import RunError
-from pipelines.graph import ClusterWorkers, ThreadWorkers, open_workers
+from pipelines.graph import ThreadWorkers, open_workers
 from tests.faults.chores import (
     broken_disk,
     die_once_at_nine,

@@ -23,6 +23,7 @@ OPTIONS = {
     "plan": {"recipe", "--data", "--out", "--set"},
     "resume": {"folder", "--workers", "--cluster", "--prefect"},
     "report": {"folder"},
+    "verify": {"folder"},
     "stages": set(),
     "schema": {"stage"},
 }

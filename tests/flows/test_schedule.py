@@ -3,13 +3,14 @@
 import contextlib
 import json
 import os
-import shutil
-import socket
+import signal
 import subprocess
 import sys
-import tempfile
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,53 +18,16 @@ import pytest
 import yaml
 
 from tests.flows.conftest import ROOT, Command, environ, wait_for
+from tests.flows.databases import free_port, lacking, postgres
 from tests.flows.test_flow import digests
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-@contextlib.contextmanager
-def postgres() -> Iterator[str | None]:
-    """Give the address of a database of our own, or None where there is no PostgreSQL."""
-    tools = [shutil.which(name) for name in ("initdb", "pg_ctl", "createdb")]
-    # It refuses to run as root, and then needs somebody else to be.
-    other = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
-    if None in tools or (other and subprocess.run([*other, "true"], check=False).returncode):
-        yield None
-        return
-    initdb, pg_ctl, createdb = tools
-    port = free_port()
-    # A short path of its own: the name of its socket has 107 characters at most.
-    with tempfile.TemporaryDirectory(prefix="labelops-pg-", ignore_cleanup_errors=True) as folder:
-        if other:
-            shutil.chown(folder, "postgres")
-
-        def call(*command: str | None) -> None:
-            subprocess.run(
-                [*other, *map(str, command)], cwd="/", check=True, stdout=subprocess.DEVNULL
-            )
-
-        data, log = f"{folder}/data", f"{folder}/log"
-        call(initdb, "-D", data, "-U", "prefect", "--auth=trust", "--no-sync")
-        options = f"-c listen_addresses=127.0.0.1 -p {port} -k {folder} -F"
-        call(pg_ctl, "-D", data, "-w", "-l", log, "-o", options, "start")
-        try:
-            call(createdb, "-h", "127.0.0.1", "-p", str(port), "-U", "prefect", "prefect")
-            yield f"postgresql+asyncpg://prefect@127.0.0.1:{port}/prefect"
-        finally:
-            call(pg_ctl, "-D", data, "-m", "immediate", "stop")
 
 
 class Served:
     """A Prefect server as it is run for schedules, and how to talk to it."""
 
-    def __init__(self, url: str, settings: dict[str, str], database: str) -> None:
+    def __init__(self, url: str, settings: dict[str, str]) -> None:
         self.url = url
         self.settings = settings
-        self.database = database
 
     def prefect(self, *arguments: str, cwd: Path = ROOT) -> str:
         """Call Prefect's own command line."""
@@ -79,21 +43,89 @@ class Served:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def post(self, path: str, body: dict[str, Any]) -> Any:
+    def call(self, method: str, path: str, body: Any = None) -> Any:
         """Ask the API."""
         request = urllib.request.Request(
             f"{self.url}/{path}",
-            data=json.dumps(body).encode(),
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.loads(answer.read())
+        for _ in range(20):
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    return json.loads(answer.read() or b"null")
+            except urllib.error.HTTPError as err:
+                # SQLite is locked while others write: so is this server for a moment.
+                if err.code != 503:
+                    raise
+            time.sleep(1.0)
+        raise AssertionError(f"{method} {path}: locked for too long")
+
+    def post(self, path: str, body: Any) -> Any:
+        """Ask the API."""
+        return self.call("POST", path, body)
+
+    @contextlib.contextmanager
+    def worker(self, cwd: Path) -> Iterator[subprocess.Popen[bytes]]:
+        """Keep a worker at work, which looks for runs every two seconds."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "worker", "start", "--pool", "labelops"],
+            cwd=cwd,
+            env=environ(**self.settings, PREFECT_WORKER_QUERY_SECONDS="2"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            yield process
+        finally:
+            # With what it has started.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(timeout=60)
+
+    def deploy(self, **changes: Any) -> dict[str, Any]:
+        """Deploy what prefect.yaml says, with other parameters; no run of earlier is left."""
+        with contextlib.suppress(urllib.error.HTTPError):
+            self.post("work_pools/", {"name": "labelops", "type": "process"})
+        for old in self.post("deployments/filter", {}):
+            self.call("DELETE", f"deployments/{old['id']}")
+        for run in self.post("flow_runs/filter", {}):
+            self.call("DELETE", f"flow_runs/{run['id']}")
+        self.prefect("--no-prompt", "deploy", "--all")
+        (found,) = self.post("deployments/filter", {})
+        if changes:
+            self.call("PATCH", f"deployments/{found['id']}", changes)
+        return dict(found)
+
+    def forget_automations(self) -> None:
+        """Delete the automations that there are."""
+        for old in self.post("automations/filter", {}):
+            self.call("DELETE", f"automations/{old['id']}")
+
+    def runs(self, **filters: Any) -> list[dict[str, Any]]:
+        """Return the runs there are, the first that is due first."""
+        return list(
+            self.post(
+                "flow_runs/filter",
+                {"sort": "EXPECTED_START_TIME_ASC", "flow_runs": filters or None},
+            )
+        )
+
+
+ENDS = ("COMPLETED", "CANCELLED", "FAILED", "CRASHED")
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A server on PostgreSQL where there is one, on SQLite elsewhere."""
-    with postgres() as database:
+def served(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    """A server on one of the databases that Prefect knows."""
+    reason = lacking() if request.param == "PostgreSQL" else None
+    if reason:
+        pytest.skip(reason)
+    with contextlib.ExitStack() as stack:
         port = free_port()
         url = f"http://127.0.0.1:{port}/api"
         settings = {
@@ -104,7 +136,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
             "DO_NOT_TRACK": "1",
         }
-        if database:
+        if request.param == "PostgreSQL":
+            database = stack.enter_context(postgres())
             settings["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database
         server = subprocess.Popen(
             [
@@ -123,13 +156,19 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
         try:
             wait_for(is_up, 120, "the server")
-            yield Served(url, settings, "PostgreSQL" if database else "SQLite")
+            yield Served(url, settings)
         finally:
             server.terminate()
             server.wait(timeout=60)
 
 
+BEST = "SQLite" if lacking() else "PostgreSQL"
+EVERY = pytest.mark.parametrize("served", ["SQLite", "PostgreSQL"], indirect=True)
+ONE = pytest.mark.parametrize("served", [BEST], indirect=True)
+
+
 @pytest.mark.slow
+@ONE
 def test_deployment__runs_one_at_a_time_with_the_bytes_of_a_direct_run(
     served: Served,
     labelops: Command,
@@ -138,11 +177,8 @@ def test_deployment__runs_one_at_a_time_with_the_bytes_of_a_direct_run(
 ) -> None:
     recipe = tmp_path / "r.toml"
     recipe.write_text('stages = ["source"]\n')
-    served.post("work_pools/", {"name": "labelops", "type": "process"})
-    served.prefect("--no-prompt", "deploy", "--all")
-    served.post("automations/", yaml.safe_load((ROOT / "flows" / "zombies.yaml").read_text()))
-
-    (deployment,) = served.post("deployments/filter", {})
+    deployment = served.deploy()
+    served.prefect("automation", "create", "--from-file", str(ROOT / "flows" / "zombies.yaml"))
     assert deployment["name"] == "audit"
     assert deployment["work_pool_name"] == "labelops"
     assert deployment["global_concurrency_limit"]["limit"] == 1
@@ -162,13 +198,10 @@ def test_deployment__runs_one_at_a_time_with_the_bytes_of_a_direct_run(
     # As after an outage: three are due, one worker comes back.
     served.prefect("worker", "start", "--pool", "labelops", "--run-once", cwd=tmp_path)
     wait_for(
-        lambda: all(
-            run["state_type"] in ("COMPLETED", "CANCELLED", "FAILED", "CRASHED")
-            for run in served.post("flow_runs/filter", {})
-        ),
+        lambda: all(run["state_type"] in ENDS for run in served.runs()),
         what="the end of the runs",
     )
-    runs = served.post("flow_runs/filter", {})
+    runs = served.runs()
     assert sorted(run["state_type"] for run in runs) == ["CANCELLED", "CANCELLED", "COMPLETED"]
 
     (done,) = [run for run in runs if run["state_type"] == "COMPLETED"]
@@ -177,6 +210,101 @@ def test_deployment__runs_one_at_a_time_with_the_bytes_of_a_direct_run(
     direct = tmp_path / "direct"
     assert labelops("run", recipe, "--data", shards, "--out", direct).returncode == 0
     assert digests(out) == digests(direct)
+
+
+@pytest.mark.slow
+@EVERY
+@pytest.mark.timeout(600)
+def test_schedule__fires_and_of_what_was_missed_one_run_is_made(
+    served: Served, shards: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "r.toml"
+    recipe.write_text('stages = ["source"]\n')
+    out = str(tmp_path / "run-{time}")
+    deployment = served.deploy(parameters={"data": str(shards), "out": out, "recipe": str(recipe)})
+    assert served.runs() == []
+    every = {"interval": 10.0, "anchor_date": "2025-01-01T00:00:00+00:00"}
+    served.post(f"deployments/{deployment['id']}/schedules", [{"schedule": every, "active": True}])
+
+    def fired(state: str) -> list[dict[str, Any]]:
+        return [run for run in served.runs() if run["state_type"] == state]
+
+    with served.worker(tmp_path):
+        wait_for(lambda: len(fired("COMPLETED")) >= 2, 200, "two runs that nobody asked for")
+    for run in fired("COMPLETED"):
+        assert run["auto_scheduled"] is True
+        moment = datetime.fromisoformat(run["expected_start_time"]).astimezone(UTC)
+        assert moment.second % 10 == 0
+        assert (tmp_path / f"run-{moment:%Y-%m-%dT%H%M%SZ}" / "report.html").exists()
+
+    # Nobody works for three intervals; then all that was missed is due at once.
+    wait_for(lambda: not fired("RUNNING") and not fired("PENDING"), 60, "the end of the last")
+    gone = datetime.now(UTC)
+    time.sleep(32)
+    missed = [
+        run["id"]
+        for run in fired("SCHEDULED")
+        if gone < datetime.fromisoformat(run["expected_start_time"]) < datetime.now(UTC)
+    ]
+    assert len(missed) >= 3
+
+    def done_after(moment: datetime) -> list[str]:
+        return [
+            run["id"]
+            for run in fired("COMPLETED")
+            if datetime.fromisoformat(run["start_time"]) > moment
+        ]
+
+    with served.worker(tmp_path):
+        wait_for(
+            lambda: all(r["state_type"] in ENDS for r in served.runs(id={"any_": missed})),
+            200,
+            "the end of what was missed",
+        )
+        wait_for(lambda: bool(done_after(gone)), 100, "a run after the pause")
+    # Those missed and the one that was due just then came together: one of them had its turn.
+    ended = [run["state_type"] for run in served.runs(id={"any_": missed})]
+    assert set(ended) <= {"CANCELLED", "COMPLETED"}
+    assert ended.count("CANCELLED") >= len(missed) - 1
+
+
+@pytest.mark.slow
+@ONE
+@pytest.mark.timeout(400)
+def test_run__killed_before_it_began_makes_room_for_the_next(
+    served: Served, shards: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "r.toml"
+    recipe.write_text('stages = ["source"]\n')
+    parameters = {"data": str(shards), "out": str(tmp_path / "run"), "recipe": str(recipe)}
+    deployment = served.deploy(parameters=parameters)
+    zombies = yaml.safe_load((ROOT / "flows" / "zombies.yaml").read_text())
+    assert zombies["trigger"]["within"] == 90
+    # The shortest time that Prefect allows instead, and apart from the one that is there.
+    zombies["trigger"]["within"] = 10
+    served.forget_automations()
+    served.post("automations/", zombies)
+
+    def start() -> str:
+        run = served.post(
+            f"deployments/{deployment['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}}
+        )
+        return str(run["id"])
+
+    def state(run: str) -> str:
+        return str(served.call("GET", f"flow_runs/{run}")["state_type"])
+
+    first = start()
+    with served.worker(tmp_path):
+        wait_for(lambda: state(first) == "PENDING", 100, "a worker that takes the run")
+    # Here the worker, and what it had started, were killed.
+    assert state(first) == "PENDING"
+    wait_for(lambda: state(first) == "CRASHED", 60, "the end of a run that never began")
+    served.forget_automations()  # Ten seconds are too short for a run to begin.
+    second = start()
+    with served.worker(tmp_path):
+        wait_for(lambda: state(second) in ENDS, 100, "the end of the next run")
+    assert state(second) == "COMPLETED"
 
 
 def test_expand__uses_the_time_of_the_schedule_in_utc() -> None:

@@ -114,7 +114,7 @@ def test_product__has_every_item_once_and_the_columns_of_both() -> None:
     table = pa.concat_tables([read(run, "dataset"), read(run, "set_aside")])
     assert sorted(table["item_id"].to_pylist()) == sorted(data()[0]["item_id"].to_pylist())
     assert table.column_names == [
-        *("item_id", "labels", "pred_probs", "labels_clean"),
+        *("item_id", "labels", "pred_probs", "shard", "labels_clean"),
         *("decision", "reason", "confidence", "weight"),
     ]
     assert table.schema.field("labels_clean").type == pa.list_(pa.string())

@@ -190,8 +190,10 @@ def test_only_negative_lists__are_refused(tmp_path: Path) -> None:
         ),
         (
             [[0.5], [1.5]],
-            "source: column 'labels' must hold integers or strings, got double. Lists of labels "
-            "go into 'labels'; a rating goes into 'score_mean'",
+            "source: column 'labels' must hold classes, integers or strings, got double with "
+            "values that are no whole numbers (Float value 0.500000 was truncated converting to "
+            "int64). If they are ratings, they go into 'score_mean'; if they are classes, write "
+            "them as integers or strings",
         ),
         (
             pa.array([[], []], pa.list_(pa.string())),

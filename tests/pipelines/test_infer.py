@@ -191,7 +191,7 @@ def bad_pictures() -> tuple[pa.Table, dict[str, str]]:
         "3": "image is empty: 0 bytes",
         "14": "image does not decode: 13 bytes that are none of PNG, JPEG, WEBP, GIF, BMP, TIFF",
         "15": "image does not decode: OSError image file is truncated",
-        "30": "image has a path only: 'elsewhere.png'; store its bytes in the shard",
+        "30": "image has a path only, and no file of the data's folder is there: 'elsewhere.png'",
         "31": "image is null: neither bytes nor a path",
         "44": "image has too many pixels: 300 x 200, at most 50000 are decoded",
     }
@@ -351,16 +351,16 @@ def test_infer__names_the_columns_it_could_use(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("column", "kind", "message"), [
-    ("features", pa.list_(pa.float32()),
-     "stage 'infer': column 'features' must be a fixed-size list of numbers, got list<"),
-    ("image", pa.string(),
-     "stage 'infer': column 'image' must be a struct with 'bytes' and 'path'"),
+    ("features", pa.float32(),
+     "source: column 'features' must hold vectors, lists of numbers of one length, got float"),
+    ("image", pa.list_(pa.float32()),
+     "source: column 'image' must hold encoded pictures (binary), paths of files beside the "),
 ])  # fmt: skip
 def test_infer__columns_of_the_wrong_type_are_refused(
     tmp_path: Path, column: str, kind: pa.DataType, message: str
 ) -> None:
     table = blobs(20).drop_columns(["features"])
-    value = ["x"] * 20 if pa.types.is_string(kind) else [[1.0]] * 20
+    value = [[1.0]] * 20 if pa.types.is_list(kind) else [1.0] * 20
     table = table.append_column(column, pa.array(value, kind))
     with pytest.raises(DataError) as found:
         infer(tmp_path, table, [20])

@@ -320,8 +320,8 @@ def test_item__in_two_bags_is_refused(two: Planted, tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         learn(tmp_path / "b", two.items.set_column(1, "bag_id", lists), two.bags, recipe=ONE_ROUND)
     assert str(caught.value) == (
-        "bags: column 'bag_id' must be string or integer, got list<element: string>, in the data. "
-        "An item is in one bag: of several, choose one"
+        "source: column 'bag_id' must be string or integer, got list<element: string>. Convert it, "
+        "or map another column to it in data.columns"
     )
 
 
@@ -490,7 +490,7 @@ def test_numbers__as_ids_of_bags_are_matched_with_text_of_numbers(
     bags = two.bags.set_column(0, "bag_id", pa.array([str(b) for b in range(24)]))
     run = learn(tmp_path / "a", items, bags, recipe=ONE_ROUND)
     assert rows_of(run, "proportions_bags").schema.field("bag_id").type == pa.int64()
-    with pytest.raises(DataError, match="bag_id must be int32 as in the data, got text that is no"):
+    with pytest.raises(DataError, match="bag_id must be int64 as in the data, got text that is no"):
         learn(tmp_path / "b", items, two.bags, recipe=ONE_ROUND)
 
 

@@ -337,7 +337,7 @@ def test_settings__are_those_of_the_recipe(report: Report) -> None:
 def test_source_rows__reads_only_the_row_groups_needed(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
-    from pipelines.frame import FileRef
+    from pipelines.frame import ColumnRef, FileRef
     from pipelines.report.look import source_rows
 
     path = tmp_path / "part.parquet"
@@ -349,5 +349,5 @@ def test_source_rows__reads_only_the_row_groups_needed(tmp_path: Path) -> None:
     ref = FileRef(uri=str(tmp_path), name="part.parquet", rows=100, rejects=((0, 50), (3,)))
     live = [n for n in range(100) if n not in (0, 50, 4)]
     wanted = [0, 5, 40, 41, 96]
-    found = list(source_rows(ref, {"x": "x"}, wanted))
+    found = list(source_rows(ref, {"x": ColumnRef("", "x")}, wanted))
     assert [row["x"] for row in found] == [live[row] for row in wanted]

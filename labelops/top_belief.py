@@ -1,0 +1,157 @@
+"""Beliefs where only the probable classes of an item's prediction are listed.
+
+`labelops.belief.believe` on rows written out, without writing them out: classes that are not listed
+all have the same prediction, so that among them the noise model alone decides. The few classes that
+can matter are looked at (*candidates*: the listed ones, the given one, and those that explain the
+given label best); what all others have together is known exactly.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from labelops.calibration import log_safe
+from labelops.decide import Proposals
+from labelops.soft import SoftLabels, id_type, top_classes
+from labelops.sparse_noise import SparseNoise
+from labelops.top_rows import TopRows
+
+# N items, K classes, C candidates of an item
+
+
+class TopBelief(NamedTuple):
+    """What is believed of N items.
+
+    Attributes
+    ----------
+    ids : candidates, ascending, int64, shape (N, C); K where there is none.
+    belief : probability of each to be the true class, float64, shape (N, C); 0 where there is none.
+    others : probability of all other classes together, float64, shape (N,). Each of them is
+        believed no more than any of `n_best` candidates.
+    n_classes : K.
+    """
+
+    ids: np.ndarray
+    belief: np.ndarray
+    others: np.ndarray
+    n_classes: int
+
+    def column_of(self, class_id: np.ndarray) -> np.ndarray:
+        """Return at which candidate some class of each item stands, int64, shape (N,)."""
+        return np.asarray((self.ids == class_id[:, None]).argmax(axis=1))
+
+    def class_of(self, column: np.ndarray) -> np.ndarray:
+        """Return the class that stands at a candidate of each item, int32, shape (N,)."""
+        return np.asarray(self.ids[np.arange(len(self.ids)), column].astype(np.int32))
+
+
+def candidates(
+    rows: TopRows, given: np.ndarray, likeliest: np.ndarray, extra: np.ndarray
+) -> np.ndarray:
+    """Return the classes that are looked at, ascending; int64, shape (N, C), K where there is none.
+
+    Parameters
+    ----------
+    rows
+        Predictions.
+    given
+        Class ids, shape (N,).
+    likeliest
+        From `SparseNoise.likeliest`, for as many classes as shall be told apart and are listed.
+    extra
+        One more class of each item, shape (N,); −1 for none.
+    """
+    n, n_classes = rows.shape
+    width = int(rows.n_listed.max(initial=0))
+    listed = np.full((n, width), n_classes)
+    place = np.arange(len(rows.ids)) - np.repeat(rows.start[:-1], rows.n_listed)
+    listed[rows.row, place] = rows.ids
+    own = np.where(extra < 0, given, extra)[:, None]
+    ids = np.concatenate([listed, given[:, None], own, likeliest[given]], axis=1).astype(np.int64)
+    ids.sort(axis=1)
+    # Of a class that several reasons name, one stays.
+    ids[:, 1:][ids[:, 1:] == ids[:, :-1]] = n_classes
+    ids.sort(axis=1)
+    return ids
+
+
+def believe_top(
+    rows: TopRows, given: np.ndarray, noise: SparseNoise, temperature: float, ids: np.ndarray
+) -> TopBelief:
+    """Return the probability of the candidates to be an item's true class; see `believe`.
+
+    b = ½ q + ½ q · P(given | ·) / Σ, with q = softmax(log p / T).
+
+    Parameters
+    ----------
+    rows, given, noise, temperature
+        As there.
+    ids
+        From `candidates`.
+
+    Notes
+    -----
+    O(C log k) an item. Sums over classes are rounded otherwise than those of the rows written out.
+    """
+    n, n_classes = rows.shape
+    item = np.repeat(np.arange(n), ids.shape[1]).reshape(ids.shape)
+    known = ids < n_classes
+    asked = np.where(known, ids, 0)
+    p = rows.at(item.ravel(), asked.ravel()).reshape(ids.shape)
+    z, z_rest = log_safe(p) / temperature, log_safe(rows.rest) / temperature
+    z[~known] = -np.inf
+    n_rest = n_classes - known.sum(axis=1)
+    top = np.maximum(z.max(axis=1), np.where(n_rest > 0, z_rest, -np.inf))
+    q, q_rest = np.exp(z - top[:, None]), np.exp(z_rest - top)
+    total = q.sum(axis=1) + n_rest * q_rest
+    q, q_rest = q / total[:, None], q_rest / total
+    y = np.repeat(given, ids.shape[1]).reshape(ids.shape)
+    likelihood = np.where(known, noise.at(y, asked), 0.0)
+    # Where candidates are all classes, a difference of sums is not quite 0.
+    unasked = np.maximum(noise.row_sums[given] - likelihood.sum(axis=1), 0.0)
+    unasked = np.where(n_rest > 0, unasked, 0.0)
+    explained = (q * likelihood).sum(axis=1) + q_rest * unasked
+    belief = (q + q * likelihood / explained[:, None]) / 2
+    others = q_rest * (n_rest + unasked / explained) / 2
+    return TopBelief(ids, np.where(known, belief, 0.0), others, n_classes)
+
+
+def in_classes(found: Proposals, belief: TopBelief) -> Proposals:
+    """Return proposals about candidates as proposals about classes."""
+    return found._replace(new=belief.class_of(found.new))
+
+
+def with_certainty(belief: TopBelief, class_id: np.ndarray) -> TopBelief:
+    """Return beliefs in which some items surely have a class, −1 for as they are; shape (N,)."""
+    sure = class_id >= 0
+    certain = (belief.ids == class_id[:, None]).astype(np.float64)
+    return belief._replace(
+        belief=np.where(sure[:, None], certain, belief.belief),
+        others=np.where(sure, 0.0, belief.others),
+    )
+
+
+def soften(belief: TopBelief, given: np.ndarray, *, k: int) -> SoftLabels:
+    """Keep the k most probable classes and the given one; see `labelops.soft.sparsify`."""
+    n, width = belief.ids.shape
+    k = min(k, belief.n_classes, width)
+    known = belief.ids < belief.n_classes
+    # What is no class comes behind classes that are believed with 0.
+    kept = top_classes(np.where(known, belief.belief, -0.5), k)
+    stored = np.ones((n, k), bool)
+    wanted = belief.column_of(given)[:, None]
+    stored = np.concatenate([stored, ~(kept == wanted).any(axis=1, keepdims=True)], axis=1)
+    kept = np.concatenate([kept, wanted], axis=1)
+    values = np.take_along_axis(belief.belief, kept, axis=1)
+    ids = np.take_along_axis(belief.ids, kept, axis=1)
+    rest = belief.belief.copy()
+    np.put_along_axis(rest, kept, 0.0, axis=1)
+    offsets = np.zeros(n + 1, np.int32)
+    np.cumsum(stored.sum(axis=1), out=offsets[1:])
+    return SoftLabels(
+        ids=ids[stored].astype(id_type(belief.n_classes)),
+        probs=values[stored].astype(np.float16),
+        offsets=offsets,
+        tail=(rest.sum(axis=1) + belief.others).astype(np.float16),
+        n_classes=belief.n_classes,
+    )
