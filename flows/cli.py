@@ -5,14 +5,15 @@ Dask or Prefect.
 """
 
 import contextlib
-import os
+import io
 import signal
 import sys
 from collections.abc import Iterator
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
+from flows.ending import drop_output, end, say
 from flows.stopping import stoppable
 
 app = typer.Typer(
@@ -50,11 +51,6 @@ Prefect = Annotated[
         show_default=False,
     ),
 ]
-
-
-BUGS = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError,
-        NotImplementedError, RecursionError, TypeError)  # fmt: skip
-"""What our own checks never raise on purpose; everything else has a message for the user."""
 
 
 @app.command()
@@ -226,63 +222,26 @@ def _stoppable() -> Iterator[None]:
         with stoppable():
             yield
     except KeyboardInterrupt:
-        _say("stopped. Finished shards are kept; the same command goes on from there")
+        say("stopped. Finished shards are kept; the same command goes on from there")
         raise typer.Exit(128 + signal.SIGINT) from None
     except SystemExit as err:
         if err.code == 128 + signal.SIGTERM:
-            _say("terminated. Finished shards are kept; the same command goes on from there")
+            say("terminated. Finished shards are kept; the same command goes on from there")
         raise
-
-
-def _say(text: str) -> None:
-    from pipelines.address import redact
-
-    print(f"labelops: {redact(text)}", file=sys.stderr, flush=True)
-
-
-def _report_bug(text: str, err: Exception) -> NoReturn:
-    import traceback
-
-    from pipelines.address import redact
-
-    print(redact("".join(traceback.format_exception(err))), end="", file=sys.stderr)
-    _say(
-        f"error: {text}. This is a fault of labelops, not of the data: please report it with the "
-        "lines above. Finished shards are kept"
-    )
-    sys.exit(1)
 
 
 def main() -> None:
     """Run the command line; every way to fail ends with a message, none with a bare trace."""
-    from pipelines.errors import AddressError, LabelopsError, StorageTrouble
-
+    # Names of files and labels may hold what an output in another encoding has no sign for.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     _refuse_secrets(sys.argv[1:])
     try:
         app(prog_name="labelops")
-    except AddressError as err:
-        _say(f"error: {err}")
-        sys.exit(2)
-    except LabelopsError as err:
-        if isinstance(err.__cause__, BUGS):
-            _report_bug(str(err), err)
-        _say(f"error: {err}")
-        sys.exit(1)
-    except StorageTrouble as err:
-        _say(f"error: {err}. Finished shards are kept; give the same command again")
-        sys.exit(1)
     except BrokenPipeError:
-        # Whoever read our output has seen enough, as in `labelops schema | head`.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except (OSError, MemoryError) as err:
-        _say(
-            f"error: the machine failed ({type(err).__name__}: {err}). Finished shards are kept; "
-            "mend the cause (space, memory, permissions, network) and give the same command again"
-        )
-        sys.exit(1)
+        drop_output()
     except Exception as err:
-        _report_bug(f"{type(err).__name__}: {err}", err)
+        end(err)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,10 @@ class RunError(LabelopsError):
     """A run cannot begin, or cannot go on."""
 
 
+class UnforeseenError(RunError):
+    """An error that no check of ours raised, with where it happened; its cause says the rest."""
+
+
 class LinkError(RunError):
     """A symbolic link, or something else that no run makes, lies in a run folder."""
 

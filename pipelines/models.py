@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import RecipeError
+from pipelines.wording import why
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,10 +76,9 @@ def load_weights(path: str) -> dict[str, "Tensor"]:
 
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as err:
-        first = str(err).splitlines()[0][:200] if str(err) else ""
         raise RecipeError(
             f"infer: a file with weights (safetensors, or a torch state dict of tensors only) was "
-            f"expected at {path}, got {type(err).__name__}: {first}. Save it with "
+            f"expected at {path}, got: {why(err)}. Save it with "
             "safetensors.torch.save_file(model.state_dict(), path)"
         ) from err
     for outer in ("state_dict", "model"):

@@ -24,8 +24,9 @@ HOLDS = {
     "labels_negative": "lists of classes that are ruled out",
     "bag_id": "the bag of each item, text or whole number",
     "pred_probs": "one probability a class, of one length",
-    "topk_ids": "lists of class ids",
-    "topk_probs": "lists of probabilities",
+    "topk_ids": "lists of the most probable classes",
+    "topk_probs": "lists of the probabilities of 'topk_ids'",
+    "tail_prob": "the probability of all other classes",
 }
 """What columns of the contract hold."""
 
@@ -106,10 +107,10 @@ def missing(
             f"{who}: stage 'source' was expected before it, which reads ids and labels; listed "
             f"before it: {several(list(earlier), NAMED) or 'nothing'}. List 'source' first"
         )
-    for name in columns:
-        ours = GIVEN_FROM.get(name, name)
-        if ours in KNOWN_COLUMNS:
-            return _of_the_source(who, ours, source, there)
+    given = [GIVEN_FROM[name] for name in columns if name in GIVEN_FROM]
+    # Stages write columns of the contract, too, beside others: then it is the stage that lacks.
+    if given or all(name in KNOWN_COLUMNS for name in columns):
+        return _of_the_source(who, (given or list(columns))[0], source, there)
     return _of_a_stage(who, stage, columns, there, earlier)
 
 
@@ -218,6 +219,8 @@ FITS: Mapping[str, Callable[[pa.DataType], bool]] = {
     "labels_negative": _is_list_of_words,
     "features": _is_vector,
     "pred_probs": _is_vector,
+    "topk_ids": _is_list_of_words,
+    "topk_probs": _is_vector,
     "image": _is_picture,
 }
 """Which types a column of the contract may have, as far as that tells who is meant."""

@@ -9,10 +9,11 @@ import io
 import json
 import re
 import zipfile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from pipelines.errors import RecipeError
+from pipelines.errors import LabelopsError, RecipeError
 from pipelines.models import refuse_unsafe_loading
+from pipelines.wording import why
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +35,9 @@ SIZE_WORDS = (
 SIZE_EXPRESSION = re.compile(
     rf"(?>'[suz][a-z]*\d+'|[suz][a-z]*\d+|(?:{SIZE_WORDS})\b|[\d\s()+\-*/,<>=])*+"
 )
+MADE_FOR = "labelops.made_for"
+"""Where a module keeps the shape of the pictures that it was exported for."""
+
 MAX_ARCHIVE_BYTES = 16 * 2**30
 
 
@@ -47,24 +51,69 @@ def load_program(path: str, device: "torch.device") -> "nn.Module":
     """
     refuse_unsafe_loading()
     records = _read(path)
-    for config in (WEIGHTS_CONFIG, CONSTANTS_CONFIG):
-        _check_payload(path, config, records)
-    _check_sizes(path, json.loads(records[MODEL]))
+    try:
+        for config in (WEIGHTS_CONFIG, CONSTANTS_CONFIG):
+            _check_payload(path, config, records)
+        _check_sizes(path, json.loads(records[MODEL]))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as err:
+        raise _refuse(path, "one whose description is damaged") from err
     import torch
 
     try:
         program = torch.export.load(_repack(records))
     except Exception as err:
-        first = str(err).splitlines()[0][:200] if str(err) else ""
         raise RecipeError(
             f"infer: a program of this version of torch ({torch.__version__}) was expected at "
-            f"{path}, got {type(err).__name__}: {first}. Export it again with this version"
+            f"{path}, got: {why(err)}. Export it again with this version"
         ) from err
+    shape = _input_shape(program)
     if device.type != "cpu":
         from torch.export.passes import move_to_device_pass
 
         program = move_to_device_pass(program, device)
-    return program.module(check_guards=False)
+    found: Any = program.module(check_guards=False)
+    if shape is not None:
+        found.meta[MADE_FOR] = shape
+    return cast("nn.Module", found)
+
+
+def _input_shape(program: "torch.export.ExportedProgram") -> tuple[int | None, ...] | None:
+    """Return the shape of the pictures that a program was made for; None where any will do."""
+    names = set(program.graph_signature.user_inputs)
+    for node in program.graph.nodes:
+        value = node.meta.get("val")
+        if node.name in names and hasattr(value, "shape"):
+            return tuple(size if isinstance(size, int) else None for size in value.shape)
+    return None
+
+
+def unusable(model: Any, err: Exception, *, stage: str, path: str, side: int) -> RecipeError:
+    """Return the error for a program that failed on pictures of a size.
+
+    Parameters
+    ----------
+    model
+        The program, as far as it could be opened.
+    err
+        What it raised.
+    stage
+        Which stage runs it; its `image_size` sets the size.
+    side
+        Of the pictures, in pixels.
+    """
+    shape = None if model is None else getattr(model, "meta", {}).get(MADE_FOR)
+    what, remedy = f"one that fails: {why(err)}", "Export the model again for such pictures"
+    if shape is not None and len(shape) == 4:
+        sizes = " × ".join("any" if size is None else str(size) for size in shape)
+        what = f"one made for pictures of shape {sizes} ({why(err)})"
+        if None not in shape[2:] and shape[2] == shape[3] != side:
+            remedy = f"Set {stage}.image_size = {shape[2]}, or export the model again"
+        elif shape[0] is not None:
+            remedy = "Export the model again with a first dimension of any size (torch.export.Dim)"
+    return RecipeError(
+        f"stage {stage!r}: a program for any number of pictures of {side} × {side} pixels in three "
+        f"colours was expected at {path}, got {what}. {remedy}"
+    )
 
 
 def _refuse(path: str, what: str) -> RecipeError:
@@ -87,8 +136,12 @@ def _read(path: str) -> dict[str, bytes]:
                     found[name] = archive.read(entry)
                 elif not IGNORED.match(name):
                     raise _refuse(path, f"a record {name!r} that is neither")
-    except (OSError, zipfile.BadZipFile) as err:
-        raise _refuse(path, f"{type(err).__name__}: {err}") from err
+    except LabelopsError:
+        raise
+    except OSError as err:
+        raise _refuse(path, why(err)) from err
+    except Exception as err:  # what is damaged makes zipfile and zlib raise half a dozen kinds
+        raise _refuse(path, f"no whole archive ({why(err)})") from err
     for name in ("archive_format", MODEL, WEIGHTS_CONFIG, CONSTANTS_CONFIG):
         if name not in found:
             raise _refuse(path, f"an archive without {name!r}")

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from pipelines.canonical import Items, sort_items
 from pipelines.commit import DIGESTS, Crash, Record, commit_shard, no_crash
-from pipelines.errors import LabelopsError, OtherCodeError, RunError
+from pipelines.errors import LabelopsError, OtherCodeError, UnforeseenError
 from pipelines.frame import ColumnRef, FileRef, Frame, narrow_columns
 from pipelines.identity import code, differences
 from pipelines.lock import act_under
@@ -161,7 +161,7 @@ def _explained(task: Task, step: Step) -> Iterator[None]:
     except (LabelopsError, OSError, MemoryError):
         raise
     except Exception as err:
-        raise RunError(
+        raise UnforeseenError(
             f"stage {task.stage!r}, step {step.name!r}, shard {task.shard} ({task.label}): "
             f"{type(err).__name__}: {err}"
         ) from err

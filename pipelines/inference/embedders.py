@@ -2,7 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
+from pipelines.errors import LabelopsError, RecipeError
 from pipelines.models import file_key, load_weights, once
+from pipelines.programs import unusable
 
 if TYPE_CHECKING:
     from labelops.nn.forward import Forward
@@ -26,7 +28,16 @@ def n_features(config: Any) -> int:
         import numpy as np
 
         one = np.zeros((1, 3, config.side, config.side), np.uint8)
-        return int(open_embedder(config)(one).shape[1])
+        forward = open_embedder(config)
+        try:
+            return int(forward(one).shape[1])
+        except (LabelopsError, MemoryError):
+            raise
+        except Exception as err:  # whatever a program of somebody else's raises
+            program = forward.model.model
+            raise unusable(
+                program, err, stage="infer", path=config.embedder, side=config.side
+            ) from err
     from labelops.nn import architecture
 
     return architecture.n_features(config.embedder)
@@ -62,7 +73,11 @@ def _open(config: Any) -> "Forward":
 
         model = load_program(config.embedder, device)
     else:
-        model = architecture.load_backbone(config.embedder, load_weights(config.weights))
+        weights = load_weights(config.weights)
+        try:
+            model = architecture.load_backbone(config.embedder, weights)
+        except ValueError as err:
+            raise RecipeError(f"stage 'infer': {err} It is at {config.weights}") from err
     return Forward(
         Normalised(model, mean=mean, std=std), device=device, batch_rows=config.batch_rows
     )

@@ -6,11 +6,13 @@ Of stage `infer` every item is looked at by the models of its fold, which were n
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipelines.errors import RecipeError
+from pipelines.errors import LabelopsError, RecipeError
 from pipelines.images import Limits
 from pipelines.inference.train import weights_file
 from pipelines.models import file_key, load_weights, once
+from pipelines.programs import unusable
 from pipelines.stage import Context
+from pipelines.wording import why
 
 if TYPE_CHECKING:
     from torch import nn
@@ -74,11 +76,17 @@ def grid_of(ctx: Context) -> tuple[int, int]:
     try:
         with torch.inference_mode():
             shape = forward.model(blank).shape
-    except (ValueError, RuntimeError) as err:
-        first = str(err).splitlines()[0]
+    except (LabelopsError, MemoryError):
+        raise
+    except Exception as err:  # whatever a program of somebody else's raises
+        if not isinstance(err, ValueError) and _program(ctx.config.classifier):
+            path = ctx.config.classifier
+            # The whole of it, not what was cut from it for its cells.
+            program = _load_program(ctx, path)
+            raise unusable(program, err, stage=ctx.stage, path=path, side=side) from err
         raise RecipeError(
             f"stage {ctx.stage!r}: a classifier with score maps, for pictures of {side} × {side} "
-            f"pixels, was expected as classifier = {ctx.config.classifier!r}; {first}"
+            f"pixels, was expected as classifier = {ctx.config.classifier!r}; {why(err)}"
         ) from err
     if shape[1] != ctx.n_classes:
         raise RecipeError(
