@@ -442,10 +442,11 @@ class _Driver:
             if not step.when(self.ctx):
                 return
             if isinstance(step, Reduce):
-                self._reduce(position, step)
+                # Not read back: what was written is in our hands.
+                self._note_result(step, ResultFile(self._reduce(position, step), {}))
             else:
                 self._fit(position, step)
-            self._note_result(step)
+                self._note_result(step)
         if not isinstance(step, Map):
             self._tell(step)
         self.seconds[step.name] = time.monotonic() - began
@@ -563,7 +564,8 @@ class _Driver:
                 "worker and give the same command again"
             )
 
-    def _reduce(self, position: int, step: Reduce) -> None:
+    def _reduce(self, position: int, step: Reduce) -> str:
+        """Merge the summaries of all shards into a result; returns its hash."""
         tasks = self._tasks(position, step, range(len(self.run.source.shards)))
         self._announce(step, tasks)
         n_groups = min(len(tasks), GROUPS_PER_WORKER * self.pool.n_workers)
@@ -573,7 +575,8 @@ class _Driver:
             merged = summary if merged is None else step.merge(merged, summary)
             self._shard_done(step, n, 0.0, "")
         assert merged is not None
-        save_result(self.run.store, self.entry.name, step.name, step.finish(merged, self.ctx))
+        arrays = step.finish(merged, self.ctx)
+        return save_result(self.run.store, self.entry.name, step.name, arrays)
 
     def _fit(self, position: int, step: Fit) -> None:
         tasks = self._tasks(position, step, range(len(self.run.source.shards)))
