@@ -5,12 +5,18 @@ the bytes of the footers go to a child process, which does with them all that we
 survives is harmless here. Statistics are never decoded: nothing of ours needs them.
 """
 
+import atexit
 import base64
+import contextlib
 import hashlib
 import json
+import os
+import select
 import struct
 import subprocess
 import sys
+import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,6 +36,9 @@ MEMORY_BYTES = 4 << 30
 """What a child may allocate: a footer of a few bytes can claim billions of columns."""
 
 DEADLINE_S = 120.0
+
+IDLE_S = 10.0
+"""A child that nobody asked for so long is ended."""
 
 _LENGTH = struct.Struct("<Q")
 
@@ -108,33 +117,110 @@ def _decode(footers: Sequence[bytes]) -> Iterator[Footer | FooterError]:
         while end < len(footers) and (end == begin or n_bytes + len(footers[end]) <= BATCH_BYTES):
             n_bytes += len(footers[end])
             end += 1
-        found = _in_child(footers[begin:end])
+        found = _child.ask(footers[begin:end])
         yield from found
         begin += len(found)
 
 
-def _in_child(footers: Sequence[bytes]) -> list[Footer | FooterError]:
-    """Return what a child said of the first of these; of at least one of them."""
-    script = str(Path(__file__).with_name("footer_process.py"))
-    frames = b"".join(_LENGTH.pack(len(footer)) + footer for footer in footers)
-    try:
-        # By path and with -P: no folder of the user is searched for modules.
-        done = subprocess.run(
-            [sys.executable, "-P", script, str(MEMORY_BYTES)],
-            input=frames,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=DEADLINE_S,
-            check=False,
-        )
-        said, why = done.stdout, f"the process that decoded its footer died ({done.returncode})"
-    except subprocess.TimeoutExpired as err:
-        said, why = err.stdout or b"", f"its footer was not decoded within {DEADLINE_S:.0f} s"
-    whole = said[: said.rfind(b"\n") + 1].splitlines()
-    found = [_parse(json.loads(line)) for line in whole]
-    if len(found) < len(footers):
-        found.append(FooterError(f"{why}; it is damaged, or has encrypted columns"))
-    return found
+class _Child:
+    """The process that decodes; kept for a while: starting it takes longer than its work."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._timer: threading.Timer | None = None
+        self._held = b""
+
+    def ask(self, footers: Sequence[bytes]) -> list[Footer | FooterError]:
+        """Return what it said of the first of these; of at least one of them."""
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+            process = self._started()
+            sender = threading.Thread(target=_send, args=(process, footers), daemon=True)
+            sender.start()
+            found: list[Footer | FooterError] = []
+            for _ in footers:
+                line = self._line(process)
+                if line is None:
+                    found.append(FooterError(self._death(process)))
+                    break
+                found.append(_parse(json.loads(line)))
+            sender.join()
+            self._timer = threading.Timer(IDLE_S, self.close)
+            self._timer.daemon = True
+            self._timer.start()
+            return found
+
+    def _started(self) -> "subprocess.Popen[bytes]":
+        if self._process is None or self._process.poll() is not None:
+            self._end()
+            script = str(Path(__file__).with_name("footer_process.py"))
+            # By path and with -P: no folder of the user is searched for modules.
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", script, str(MEMORY_BYTES)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                # Ctrl-C in the terminal is for the run.
+                start_new_session=True,
+            )
+        return self._process
+
+    def _line(self, process: "subprocess.Popen[bytes]") -> bytes | None:
+        """Return the next line, or None if the process died or takes too long."""
+        assert process.stdout is not None
+        until = time.monotonic() + DEADLINE_S
+        while b"\n" not in self._held:
+            left = max(0.0, until - time.monotonic())
+            ready, _, _ = select.select([process.stdout], [], [], left)
+            data = os.read(process.stdout.fileno(), 1 << 16) if ready else b""
+            if not data:
+                return None
+            self._held += data
+        line, _, self._held = self._held.partition(b"\n")
+        return line
+
+    def _death(self, process: "subprocess.Popen[bytes]") -> str:
+        """End the process; returns why it did not answer."""
+        try:
+            code = process.wait(timeout=1)
+            said = f"the process that decoded its footer died ({code})"
+        except subprocess.TimeoutExpired:
+            said = f"its footer was not decoded within {DEADLINE_S:.0f} s"
+        self._end()
+        return f"{said}; it is damaged, or has encrypted columns"
+
+    def close(self) -> None:
+        """End the process, if it is not at work."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._end()
+            finally:
+                self._lock.release()
+
+    def _end(self) -> None:
+        process, self._process, self._held = self._process, None, b""
+        if process is not None:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                with contextlib.suppress(OSError):
+                    if pipe is not None:
+                        pipe.close()
+
+
+def _send(process: "subprocess.Popen[bytes]", footers: Sequence[bytes]) -> None:
+    assert process.stdin is not None
+    # A process that died of a footer reads no more.
+    with contextlib.suppress(OSError, ValueError):
+        for footer in footers:
+            process.stdin.write(_LENGTH.pack(len(footer)) + footer)
+        process.stdin.flush()
+
+
+_child = _Child()
+atexit.register(_child.close)
 
 
 def _parse(line: dict[str, Any]) -> Footer | FooterError:
