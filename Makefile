@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 DATA ?= sample_data/fashion_mnist
 OUT ?= runs/demo
 TESTS ?=
-BENCHMARKS ?= confident infer orchestration faults multilabel mosaics
+BENCHMARKS ?= confident infer orchestration object_store faults multilabel mosaics
 UPGRADE ?=
 
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)

@@ -41,7 +41,7 @@ def main() -> None:
     names = list(runs)
     for number in range(args.flips):
         run = runs[names[number % len(names)]]
-        there = damage.files_of(run)
+        there = damage.files_of(run, lost=args.harm == "lose")
         hit = there[rng.integers(len(there))]
         copy = work / "copy"
         shutil.rmtree(copy, ignore_errors=True)

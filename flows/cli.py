@@ -68,6 +68,7 @@ def run(
     the report.
     """
     _check_usage(settings, workers, cluster)
+    _check_addresses({"--data": data, "--out": out})
     with _stoppable():
         from flows.start import start
 
@@ -91,6 +92,7 @@ def plan(recipe: Recipe, data: Data, out: Out, settings: Settings = None) -> Non
     Reads no data but the footers of the shards.
     """
     _check_usage(settings, None, None)
+    _check_addresses({"--data": data, "--out": out})
     from pipelines.plan import plan as make
     from pipelines.recipe import load_recipe
 
@@ -106,6 +108,7 @@ def resume(
 ) -> None:
     """Go on with a run from its folder alone."""
     _check_usage(None, workers, cluster)
+    _check_addresses({"folder": folder})
     with _stoppable():
         from flows.start import again
 
@@ -115,6 +118,7 @@ def resume(
 @app.command()
 def report(folder: Folder) -> None:
     """Write the report of a finished run again, once its files are verified."""
+    _check_addresses({"folder": folder})
     from pipelines.run import report_again
 
     print(report_again(folder))
@@ -126,6 +130,7 @@ def verify(folder: Folder) -> None:
 
     Says what is damaged and how to make it again; the exit status is 1 then.
     """
+    _check_addresses({"folder": folder})
     from pipelines.verify import verify_run
 
     found = verify_run(folder)
@@ -181,6 +186,34 @@ def _check_usage(settings: list[str] | None, workers: int | None, cluster: str |
             raise typer.BadParameter(text, param_hint="--cluster") from err
 
 
+def _check_addresses(addresses: dict[str, str]) -> None:
+    from pipelines.address import normalize
+    from pipelines.errors import AddressError
+
+    for option, address in addresses.items():
+        try:
+            normalize(address, option)
+        except AddressError as err:
+            said = str(err).removeprefix(f"{option}: ")
+            raise typer.BadParameter(said, param_hint=option) from err
+
+
+def _refuse_secrets(arguments: list[str]) -> None:
+    """Refuse passwords anywhere on the command line, before anything can repeat them."""
+    from pipelines.address import check_secrets
+    from pipelines.errors import AddressError
+
+    before = ""
+    for argument in arguments:
+        option = argument.partition("=")[0] if argument.startswith("--") else before
+        try:
+            check_secrets(argument, option if option.startswith("--") else "argument")
+        except AddressError as err:
+            print(f"Error: {err}", file=sys.stderr, flush=True)
+            sys.exit(2)
+        before = argument
+
+
 @contextlib.contextmanager
 def _stoppable() -> Iterator[None]:
     """Let SIGTERM end a run as Ctrl-C does: shards at work are finished or dropped, all closed."""
@@ -207,6 +240,7 @@ def main() -> None:
     # Names of files and labels may hold what an output in another encoding has no sign for.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+    _refuse_secrets(sys.argv[1:])
     try:
         app(prog_name="labelops")
     except BrokenPipeError:

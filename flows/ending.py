@@ -28,14 +28,22 @@ REMEDIES = {
 
 def say(text: str) -> None:
     """Print a line for people; what cannot be printed is shown as an escape."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    from pipelines.address import redact
+
+    shown = "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in redact(text)
+    )
     print(f"labelops: {shown}", file=sys.stderr, flush=True)
 
 
 def end(err: Exception) -> NoReturn:
     """Say what failed and end the process with code 1."""
-    from pipelines.errors import LabelopsError, UnforeseenError
+    from pipelines.errors import AddressError, LabelopsError, StorageTrouble, UnforeseenError
 
+    if isinstance(err, AddressError):
+        _leave(f"error: {err}", code=2)
+    if isinstance(err, StorageTrouble):
+        _leave(f"error: {err}. {KEPT}; give the same command again")
     if isinstance(err, LabelopsError):
         # What we raise on purpose may well come from a KeyError.
         if isinstance(err, UnforeseenError) and isinstance(err.__cause__, BUGS):
@@ -68,20 +76,22 @@ def _of_the_system(err: OSError) -> str:
 def _report_bug(text: str, err: Exception) -> NoReturn:
     import traceback
 
-    traceback.print_exception(err)
+    from pipelines.address import redact
+
+    print(redact("".join(traceback.format_exception(err))), end="", file=sys.stderr)
     _leave(
         f"error: {text}. This is a fault of labelops, not of the data: please report it with the "
         f"lines above. {KEPT}"
     )
 
 
-def _leave(text: str) -> NoReturn:
+def _leave(text: str, *, code: int = 1) -> NoReturn:
     """Say the last words: what is collected or logged later is of no use to anybody."""
     sys.unraisablehook = lambda _: None
     threading.excepthook = lambda _: None
     logging.disable(logging.CRITICAL)
     say(text)
-    sys.exit(1)
+    sys.exit(code)
 
 
 def drop_output() -> NoReturn:

@@ -34,6 +34,7 @@ from prefect.tasks import Task
 
 from flows.artifacts import artifact_key, bag_table, class_table, issue_table, summary
 from flows.progress import Lines, both
+from pipelines.address import check_secrets
 from pipelines.errors import LabelopsError
 from pipelines.graph import open_workers
 from pipelines.lock import locked
@@ -138,6 +139,7 @@ def run_recipe(
     -------
     Address of the report.
     """
+    check_secrets([data, out, recipe, *(settings or ()), cluster], "parameters")
     scheduled = flow_run.scheduled_start_time
     chosen = load_recipe(recipe, settings or ())
     run = open_run(chosen, data=data, out=expand(out, scheduled), listen=_listener())

@@ -14,8 +14,13 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from pipelines.address import redact
 from pipelines.errors import RunError
+
+if TYPE_CHECKING:
+    import urllib.request
 
 STARTUP_S = 120.0
 """Deadline for the embedded server: seconds on idle cores, half a minute on very busy ones."""
@@ -227,10 +232,10 @@ def check_api(url: str) -> None:
     if not url.startswith(("http://", "https://")):
         raise RunError(
             f"PREFECT_API_URL: an address beginning with http:// or https:// was expected, got "
-            f"{url!r}. Correct it, or unset it to run without Prefect"
+            f"{redact(url)!r}. Correct it, or unset it to run without Prefect"
         )
     try:
-        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=ANSWER_S):
+        with urllib.request.urlopen(_health(url), timeout=ANSWER_S):
             return
     except urllib.error.HTTPError:
         # It answers; whether it lets us in, Prefect's client says better.
@@ -238,9 +243,25 @@ def check_api(url: str) -> None:
     except (OSError, ValueError) as err:
         reason = getattr(err, "reason", err)
         raise RunError(
-            f"Prefect API: an answer at {url} within {ANSWER_S:.0f} s was expected, none came "
-            f"({reason}). Start the server, correct PREFECT_API_URL, or run with --no-prefect"
+            f"Prefect API: an answer at {redact(url)} within {ANSWER_S:.0f} s was expected, none "
+            f"came ({reason}). Start the server, correct PREFECT_API_URL, or run with --no-prefect"
         ) from err
+
+
+def _health(url: str) -> "urllib.request.Request":
+    """Return the request for an API's health; a login in its address goes into a header."""
+    import base64
+    import urllib.request
+    from urllib.parse import unquote, urlsplit
+
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    plain = parts._replace(netloc=host, path=f"{parts.path.rstrip('/')}/health").geturl()
+    request = urllib.request.Request(plain)
+    if at:
+        login = base64.b64encode(unquote(user).encode()).decode()
+        request.add_header("Authorization", f"Basic {login}")
+    return request
 
 
 def flush() -> None:

@@ -16,6 +16,7 @@ from flows.server import (
     flush,
     quiet,
 )
+from pipelines.address import check_secrets, join
 from pipelines.errors import RunError
 
 
@@ -51,6 +52,11 @@ def start(
     Address of the report.
     """
     refuse_unsafe()
+    # Before Prefect, which keeps the parameters of every run.
+    named = {"data": data, "out": out, "recipe": recipe, "cluster": cluster}
+    for name, value in named.items():
+        check_secrets(value, name)
+    check_secrets(list(settings), "settings")
     if prefect is None:
         prefect = configured_api() is not None
     if prefect:
@@ -78,14 +84,15 @@ def again(
     prefect: bool | None = None,
 ) -> str:
     """Go on with the run in a folder, from what that folder says alone; see `start`."""
+    from pipelines.run import data_of
     from pipelines.state import RECIPE_FILE, keep_recipe, load_run
 
     run = load_run(folder)
     # The run may have been stopped before it had written it; `run.json` holds it, too.
     keep_recipe(run)
     return start(
-        f"{run.uri}/{RECIPE_FILE}",
-        data=run.source.uri,
+        join(run.uri, RECIPE_FILE),
+        data=data_of(run),
         out=run.uri,
         workers=workers,
         cluster=cluster,

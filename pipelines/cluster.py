@@ -21,7 +21,17 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from typing import Any, ClassVar, TypeVar
 
-from distributed import Client, KilledWorker, Nanny, Scheduler, Security, Worker, get_worker
+import dask
+from distributed import (
+    CancelledError,
+    Client,
+    KilledWorker,
+    Nanny,
+    Scheduler,
+    Security,
+    Worker,
+    get_worker,
+)
 from distributed.deploy.spec import SpecCluster
 
 from pipelines.errors import OtherCodeError, RunError
@@ -32,7 +42,7 @@ from pipelines.identity import code, differences
 T = TypeVar("T")
 R = TypeVar("R")
 
-TICK_S = 1.0
+TICK_S = 2.0
 """How often somebody who waits for results looks whether there is anything to wait for."""
 
 ANSWER_S = 20.0
@@ -107,7 +117,7 @@ class ClusterWorkers:
             for too long.
         """
         has_gpus = any("GPU" in worker.get("resources", {}) for worker in self._workers().values())
-        done: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        done: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
         with self._lost_is_said():
             futures = self.client.map(
                 answer,
@@ -117,25 +127,25 @@ class ClusterWorkers:
                 pure=False,
                 resources={"GPU": 1} if gpu and has_gpus else None,
             )
-        position = {future.key: at for at, future in enumerate(futures)}
         killed: dict[int, KilledWorker] = {}
+        until = time.monotonic() + self.deadline_s
         try:
-            for future in futures:
-                future.add_done_callback(done.put)
-            for _ in futures:
-                future = self._next(done)
-                if future.status == "error":
-                    with self._lost_is_said():
-                        error = future.exception(timeout=ANSWER_S)
-                    if not isinstance(error, KilledWorker):
-                        raise self._not_done(error)
+            loop = self.client.loop
+            assert loop is not None
+            for at, future in enumerate(futures):
+                loop.add_callback(_collect, future, at, done)
+            for _ in range(len(futures)):
+                at, found = self._next(done, until)
+                futures[at].release()
+                if isinstance(found, KilledWorker):
                     # Others may still finish; and Dask blames all that a dying worker held.
-                    killed[position[future.key]] = error
-                    continue
-                with self._lost_is_said():
-                    found = future.result(timeout=ANSWER_S)
-                    future.release()
-                yield self._value(found)
+                    killed[at] = found
+                elif isinstance(found, CancelledError | OSError):
+                    raise self._lost() from found
+                elif isinstance(found, BaseException):
+                    raise self._not_done(found)
+                else:
+                    yield self._value(found)
         finally:
             with contextlib.suppress(Exception):
                 for future in futures:
@@ -143,28 +153,25 @@ class ClusterWorkers:
         if killed:
             raise _died(killed, tasks)
 
-    def _next(self, done: "queue.SimpleQueue[Any]") -> Any:
-        """Wait for the next future that is done, as long as somebody works on it."""
-        began = alone_since = time.monotonic()
+    def _next(self, done: "queue.SimpleQueue[tuple[int, Any]]", until: float) -> tuple[int, Any]:
+        """Wait for the next task that is done, as long as somebody works on it."""
+        alone_since = time.monotonic()
         while True:
             with contextlib.suppress(queue.Empty):
-                future = done.get(timeout=min(TICK_S, self.deadline_s))
-                if future.status == "cancelled":
-                    raise self._lost() from ConnectionError("futures were cancelled")
-                return future
-            now = time.monotonic()
-            if self._workers():
+                return done.get(timeout=min(TICK_S, self.deadline_s))
+            workers, now = self._workers(), time.monotonic()
+            if workers:
                 alone_since = now
             if now - alone_since > WORKERS_S:
                 raise RunError(
                     f"cluster: a worker was expected at {self.address}, there has been none for "
                     f"{WORKERS_S:.0f} s. {KEPT}; start workers and give the same command again"
                 ) from ConnectionError("no workers")
-            if now - began > self.deadline_s:
+            if now > until:
                 raise RunError(
-                    f"cluster: a result was expected from {self.address} within "
-                    f"{self.deadline_s:.0f} s, none came. {KEPT}; look at the workers, and give "
-                    "the same command again"
+                    f"cluster: all results of a step were expected from {self.address} within "
+                    f"{self.deadline_s:.0f} s, some have not come. {KEPT}; look at the workers, "
+                    "and give the same command again"
                 ) from TimeoutError()
 
     def _value(self, found: Any) -> Any:
@@ -202,7 +209,7 @@ class ClusterWorkers:
         if others := {at: text for at, text in said.items() if text != code()}:
             raise other_code(others)
 
-    def _not_done(self, error: Exception) -> RunError:
+    def _not_done(self, error: BaseException) -> RunError:
         """Say why a worker or the scheduler could not even begin with a task."""
         with contextlib.suppress(RunError):
             self.check_code()
@@ -219,8 +226,6 @@ class ClusterWorkers:
 
     @contextlib.contextmanager
     def _lost_is_said(self) -> Iterator[None]:
-        from distributed import CancelledError
-
         try:
             yield
         except (CancelledError, TimeoutError, OSError) as err:
@@ -231,6 +236,19 @@ class ClusterWorkers:
             f"cluster: no answer from the scheduler at {self.address}; it has gone, or cannot be "
             f"reached any more. {KEPT}; start the cluster again and give the same command"
         )
+
+
+async def _collect(future: Any, at: int, done: "queue.SimpleQueue[tuple[int, Any]]") -> None:
+    """Hand on what a task left, its answer or its error, as soon as it is here.
+
+    As soon, because it goes with its worker: what has not been fetched is made again.
+    """
+    try:
+        found = await future._result(raiseit=False)
+    except (Exception, CancelledError) as err:
+        found = err
+    # An error comes with its class and its trace.
+    done.put((at, found[1] if isinstance(found, tuple) else found))
 
 
 def _died(killed: Mapping[int, KilledWorker], tasks: Sequence[object]) -> RunError:
@@ -375,7 +393,10 @@ def local_cluster(n_workers: int) -> Iterator[str]:
     """
     security = Security.temporary()
     common = {"host": "127.0.0.1", "protocol": "tls://", "security": security}
-    with _spill_folder() as folder:
+    # A worker that died is given up when its successor is not there in time: by default, as soon as
+    # on a busy machine it never is.
+    patient = dask.config.set({"distributed.deploy.lost-worker-timeout": f"{START_S:.0f} s"})
+    with patient, _spill_folder() as folder:
         options = {
             **common,
             "nthreads": 1,

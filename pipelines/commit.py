@@ -67,10 +67,18 @@ def digest_name(folder: str) -> str:
     return "xxh3_128" if is_scratch(folder) else "sha256"
 
 
-def hash_file(store: Store, name: str, kind: str) -> str:
+def found_hash(store: Store, name: str, kind: str, size: int = 0) -> str:
+    """Return the hash of a file, or that there is none, for messages and comparisons."""
+    try:
+        return hash_file(store, name, kind, size)
+    except FileNotFoundError:
+        return "no file"
+
+
+def hash_file(store: Store, name: str, kind: str, size: int = 0) -> str:
     """Hash a file of the store, block by block; the kind is a name in `DIGESTS`."""
     digest = DIGESTS[kind]()
-    source = store.open_read(name)
+    source = store.open_read(name, size)
     with open(source, "rb") if isinstance(source, str) else source as file:
         while block := file.read(BLOCK_BYTES):
             digest.update(block)
@@ -299,10 +307,13 @@ def commit_shard(
         "code": code,
     }
     crash("hashed")
+    for file in files:
+        file["temp"] = store.settle(file["temp"], file["name"])
     name = record_name(stage, step.name, frame.index)
     if not store.create_if_absent(name, dump_sealed(record, indent=None)):
         for file in files:
-            store.remove(file["temp"])
+            if file["temp"] != file["name"]:
+                store.remove(file["temp"])
         crash("lost")
         return load_record(store, name)
     crash("recorded")
@@ -354,7 +365,7 @@ def _text(value: object) -> str | None:
 def roll_forward(store: Store, record: Record, *, crash: Crash = no_crash) -> None:
     """Give committed files their final names, where a crash prevented it."""
     for file in record["files"]:
-        if store.exists(file["temp"]):
+        if file["temp"] != file["name"] and store.exists(file["temp"]):
             store.publish(file["temp"], file["name"])
             crash("renaming")
 
@@ -377,7 +388,7 @@ def verify(store: Store, record: Record) -> None:
     """
     for file in record["files"]:
         name, kind = file["name"], digest_name(file["folder"])
-        found = hash_file(store, name, kind) if store.exists(name) else "no file"
+        found = found_hash(store, name, kind, file["bytes"])
         if found != file[kind]:
             raise CorruptShardError(
                 f"shard {record['shard']} ({record['source']}): {name} was committed with {kind} "

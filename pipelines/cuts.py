@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from labelops.confident import selection as sel
 from labelops.confident import sparse_joint
-from labelops.confident.engines import Pairs, ReadablePairs
+from labelops.confident.engines import Pairs, ReadablePairs, pieces_of
 from labelops.confident.filters import (
     BY_CLASSES,
     BY_LOWEST,
@@ -252,9 +252,13 @@ def keep_deep(frame: Frame, ctx: Context) -> Iterator[Mapping[str, pa.Table]]:
 def _rivals(short: np.ndarray, probs: Probs, given: np.ndarray) -> np.ndarray:
     """Return the largest probability in a short pair of each row; −∞ without one."""
     n_classes = probs.shape[1]
-    row, group = pairs_of(short, n_classes, given)
-    values = at(probs, row, group - given[row].astype(np.int64) * n_classes)
-    return largest_of(values, np.searchsorted(row, np.arange(len(given) + 1)))
+    found = [np.empty(0, probs.dtype)]
+    for piece in pieces_of(short, n_classes, given):
+        y = given[piece].astype(np.int64)
+        row, group = pairs_of(short, n_classes, y)
+        values = at(probs[piece], row, group - y[row] * n_classes)
+        found.append(largest_of(values, np.searchsorted(row, np.arange(len(y) + 1))))
+    return np.concatenate(found)
 
 
 def count_deep(frame: Frame, ctx: Context) -> Arrays:

@@ -49,6 +49,21 @@ class LockedError(RunError):
     """Another run is at work in the same folder."""
 
 
+class AddressError(RunError):
+    """An address (of data, a run, a file) cannot be meant as it is written."""
+
+
+class StorageTrouble(OSError):
+    """A storage does not answer, or fails; it may be gone in a moment, so it is tried again."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+class StorageError(RunError):
+    """A storage refuses: no credentials, no such bucket, no permission, no package for it."""
+
+
 class OtherCodeError(RunError):
     """A worker has other code than the run that it works for."""
 

@@ -23,6 +23,7 @@ from pipelines.errors import (
     DataError,
     LabelopsError,
     SourceChangedError,
+    StorageTrouble,
     remake,
 )
 from pipelines.recent import SMALL_BYTES, Recent
@@ -331,8 +332,8 @@ def open_parquet(ref: FileRef, *, buffer_size: int = 0) -> pq.ParquetFile:
     """Open a file of a shard for reading, with everything about it that can be verified."""
     options = {"page_checksum_verification": True, "buffer_size": buffer_size}
     if ref.foreign is not None:
-        return pq.ParquetFile(open_foreign(ref), pre_buffer=False, **options)
-    source = open_store(ref.uri).open_read(ref.name)
+        return pq.ParquetFile(open_foreign(ref, size=ref.bytes), pre_buffer=False, **options)
+    source = open_store(ref.uri, follow=not ref.is_ours).open_read(ref.name, ref.bytes)
     if ref.footer and _footer_hash(source) != ref.footer:
         raise ValueError("its footer differs from the committed one")
     return pq.ParquetFile(source, **options)
@@ -380,7 +381,7 @@ def in_form(
         for i, chunk in enumerate(chunks):
             rows = slice(first_row, first_row + len(chunk))
             try:
-                chunks[i] = filled(open_store(ref.uri), ref.name, chunk, hashes[rows])
+                chunks[i] = filled(open_store(ref.uri, follow=True), ref.name, chunk, hashes[rows])
             except ChangedError as err:
                 raise _corrupt(ref, err) from err
             first_row += len(chunk)
@@ -390,7 +391,7 @@ def in_form(
 @functools.lru_cache(maxsize=64)
 def _blocks(run: str, first: int, n: int, fingerprint: str, size: int) -> np.ndarray:
     data = open_store(run).read_range(BLOCKS_FILE, 8 * first, 8 * n)
-    blocks = np.frombuffer(data, "<u8")
+    blocks = np.frombuffer(data[: len(data) // 8 * 8], "<u8")
     if fingerprint_of(size, blocks) != fingerprint:
         raise CorruptShardError(
             f"run: hashes of the source's content were expected in {BLOCKS_FILE}, got damaged "
@@ -409,12 +410,15 @@ def _hashes(ref: FileRef) -> np.ndarray:
     return _blocks(known.run, known.first_block, n, known.fingerprint, size)
 
 
-def open_foreign(ref: FileRef) -> Any:
-    """Open a file of the source; whatever is read of it is compared with its fingerprint."""
+def open_foreign(ref: FileRef, *, size: int = 0) -> Any:
+    """Open a file of the source; whatever is read of it is compared with its fingerprint.
+
+    With its size it may be read at once.
+    """
     assert ref.foreign is not None
-    store, tag = open_store(ref.uri), ref.foreign.tag
+    store, tag = open_store(ref.uri, follow=True), ref.foreign.tag
     if tag:
-        return pa.PythonFile(open_tagged(store, ref.name, tag), "r")
+        return pa.PythonFile(open_tagged(store, ref.name, tag, size), "r")
     blocks = _hashes(ref)[: n_blocks(ref.bytes)]
     file = VerifiedFile(open_binary(store, ref.name), Content(ref.bytes, blocks))
     return pa.PythonFile(file, "r")
@@ -433,6 +437,8 @@ def verify_foreign(ref: FileRef) -> None:
             if not (ref.foreign and ref.foreign.tag):
                 while file.read(READ_BYTES):
                     pass
+    except StorageTrouble:
+        raise
     except (OSError, ChangedError) as err:
         raise _corrupt(ref, err) from err
 
@@ -468,6 +474,8 @@ def read_columns(ref: FileRef, names: Sequence[str] | None) -> pa.Table:
         table = _read_ipc(ref) if ref.ipc else _read_parquet(ref, names)
         if names is not None:
             table = table.select(list(names))
+    except StorageTrouble:
+        raise
     except (OSError, ValueError, KeyError) as err:
         raise _corrupt(ref, err) from err
     if table.num_rows != ref.rows:
@@ -516,5 +524,7 @@ def iterate_columns(ref: FileRef, names: Sequence[str], rows: int) -> Iterator[p
                         column = _constant(constants[name], batch.num_rows)
                         batch = batch.append_column(name, column)
                 yield batch
+    except StorageTrouble:
+        raise
     except (OSError, ValueError, KeyError) as err:
         raise _corrupt(ref, err) from err

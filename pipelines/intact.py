@@ -154,10 +154,11 @@ def read_timings(store: Store) -> dict[str, Any]:
     CorruptShardError
         If the file is damaged.
     """
-    if not store.exists(TIMINGS_FILE):
+    data = store.read_if_there(TIMINGS_FILE)
+    if data is None:
         return {}
     try:
-        found = load_sealed(store.read_bytes(TIMINGS_FILE))
+        found = load_sealed(data)
         if not all(isinstance(entry, dict) for entry in found.values()):
             raise SealError("it is another file")
     except SealError as err:

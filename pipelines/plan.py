@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pipelines.errors import RunError
 from pipelines.recipe import Recipe
+from pipelines.run import check_apart
 from pipelines.source import Source, open_source
 from pipelines.state import RUN_FILE, Entry, Run, load_run, readable
 from pipelines.store import open_store
@@ -72,6 +73,7 @@ def plan(recipe: Recipe, *, data: str, out: str) -> Plan:
     RunError
         If the folder holds a run of other data or settings.
     """
+    check_apart(data, out)
     source = open_source(
         data, columns=recipe.data.columns, splits=recipe.data.splits, contents=False
     )

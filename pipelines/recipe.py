@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
+from pipelines.address import check_secrets, normalize
 from pipelines.errors import LabelopsError, RecipeError
 from pipelines.files import RECIPE_BYTES, open_named
 from pipelines.folders import check_listed
@@ -141,6 +142,7 @@ def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
     RecipeError
         If there is no such recipe, or it is wrong; says where and what was meant, perhaps.
     """
+    check_secrets(recipe, "recipe")
     where = recipe
     if recipe in recipe_names():
         where = str(FOLDER / f"{recipe}.toml")
@@ -184,6 +186,8 @@ def parse_recipe(
     except (ValueError, RecursionError) as err:
         # Also whole numbers of thousands of digits, and what is nested thousands of levels deep.
         raise RecipeError(f"recipe: TOML was expected in {where}, got: {why(err)}") from err
+    check_secrets(tables, "recipe")
+    check_secrets(list(overrides), "--set")
     for override in overrides:
         _set(tables, override)
     if overrides:
@@ -248,10 +252,14 @@ def files_of(config: BaseModel, stage: str) -> dict[str, str]:
 
 
 def _located(config: BaseModel, stage: str) -> BaseModel:
-    """Make local paths absolute, so that a run can be gone on with from any folder."""
+    """Spell addresses in the one way, so that a run can be gone on with from any folder."""
+    for key, value in config:
+        if value == "" and files_of(config.model_copy(update={key: "x"}), stage).get(key):
+            normalize("", f"{stage}.{key}")
     files = files_of(config, stage)
-    local = {key: path for key, path in files.items() if "://" not in path}
-    return config.model_copy(update={key: str(Path(p).absolute()) for key, p in local.items()})
+    return config.model_copy(
+        update={key: normalize(path, f"{stage}.{key}") for key, path in files.items()}
+    )
 
 
 def _stages(value: object, where: str) -> tuple[str, ...]:

@@ -4,23 +4,27 @@ The comment of the archive says which step it is the result of, and which files 
 it with which hashes; it ends with the seal of the file.
 """
 
+import contextlib
 import hashlib
 import io
 import json
 import os
+import shutil
 import tempfile
 import threading
+import weakref
 import zipfile
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from pipelines.commit import hash_file
+from pipelines.commit import found_hash, hash_file
 from pipelines.errors import CorruptShardError, remake
 from pipelines.seal import JSON, check_seal, dump_sealed, make_seal
 from pipelines.stage import Arrays
-from pipelines.store import Store
+from pipelines.store import LocalStore, Store
 
 ARTIFACT_DIGEST = "xxh3_128"
 """Quick: weights are read by every worker, and a hash that finds damage is enough."""
@@ -149,7 +153,7 @@ def check_artifact(store: Store, stage: str, step: str, name: str, digest: str) 
         If it is missing or differs.
     """
     target = artifact_name(stage, step, name, digest)
-    found = hash_file(store, target, ARTIFACT_DIGEST) if store.exists(target) else "no file"
+    found = found_hash(store, target, ARTIFACT_DIGEST)
     if found != digest:
         raise CorruptShardError(
             f"stage {stage!r}: {target} was written with {ARTIFACT_DIGEST} {digest[:12]}…, found "
@@ -164,7 +168,7 @@ class ArtifactCache:
     def __init__(self, store: Store, stage: str) -> None:
         self.store = store
         self.stage = stage
-        self._folder: Any = None
+        self._folder: str | None = None
         self._paths: dict[tuple[str, str], str] = {}
         self._lock = threading.Lock()
 
@@ -173,15 +177,27 @@ class ArtifactCache:
         with self._lock:
             if (step, name) not in self._paths:
                 digest = _read(self.store, self.stage, step)[1][name]
-                target = check_artifact(self.store, self.stage, step, name, digest)
-                local = self.store.local_path(target)
-                self._paths[step, name] = self._download(target) if local is None else str(local)
+                self._paths[step, name] = self._fetch(step, name, digest)
             return self._paths[step, name]
+
+    def _fetch(self, step: str, name: str, digest: str) -> str:
+        """Return the local path of what has a hash."""
+        target = artifact_name(self.stage, step, name, digest)
+        local = self.store.local_path(target)
+        if local is None:
+            with contextlib.suppress(FileNotFoundError):
+                # Compared where it lies now, which spares reading it twice.
+                path = Path(self._download(target))
+                if found_hash(LocalStore(path.parent), path.name, ARTIFACT_DIGEST) == digest:
+                    return str(path)
+        check_artifact(self.store, self.stage, step, name, digest)
+        return self._download(target) if local is None else str(local)
 
     def _download(self, target: str) -> str:
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="labelops-")
-        path = os.path.join(self._folder.name, target.replace("/", "-"))
+            self._folder = tempfile.mkdtemp(prefix="labelops-")
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        path = os.path.join(self._folder, target.replace("/", "-"))
         with open(path, "wb") as file:
             file.write(self.store.read_bytes(target))
         return path
@@ -193,6 +209,10 @@ class ResultCache:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._held: dict[tuple[str, str], Arrays] = {}
+
+    def has(self, stage: str, step: str) -> bool:
+        """Say whether a step is finished."""
+        return (stage, step) in self._held or self.store.exists(result_name(stage, step))
 
     def __call__(self, stage: str, step: str) -> Arrays:
         """Return the arrays of a finished step; they are read-only."""

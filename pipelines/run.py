@@ -1,12 +1,15 @@
 """The driver: a recipe on a data set, stage by stage, resumable at every shard."""
 
 import errno
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from pipelines.address import check_secrets, is_inside, join, normalize
 from pipelines.commit import (
     Record,
     check_record,
@@ -18,14 +21,20 @@ from pipelines.commit import (
     withdraw,
 )
 from pipelines.decided import DECIDING
-from pipelines.errors import CorruptShardError, OtherCodeError, RunError
+from pipelines.errors import (
+    AddressError,
+    CorruptShardError,
+    OtherCodeError,
+    RunError,
+    StorageTrouble,
+)
 from pipelines.folders import check_writes
 from pipelines.frame import BLOCKS_FILE, Frame, narrow_columns, verify_foreign
 from pipelines.graph import Workers, open_workers
 from pipelines.identity import code, differences
 from pipelines.intact import check_stage, files_of_stage, read_timings, shard_files
 from pipelines.layout import SOURCE, Layer, Layout
-from pipelines.lock import locked
+from pipelines.lock import epoch_of, locked
 from pipelines.recipe import Recipe
 from pipelines.rejects import check_rejects
 from pipelines.results import (
@@ -52,7 +61,8 @@ from pipelines.state import (
     make_manifest,
     manifest_name,
 )
-from pipelines.work import Task, do_fit, do_map, do_reduce, forget_files, forget_jobs
+from pipelines.store import LocalStore, is_local
+from pipelines.work import Task, do_fit, do_map, do_reduce, forget_files, forget_jobs, lend
 
 if TYPE_CHECKING:
     from pipelines.report.model import Report
@@ -109,6 +119,7 @@ def open_run(recipe: Recipe, *, data: str, out: str, listen: Listener = silent) 
         If the folder holds something else, or a run of other data, settings or version.
     """
     forget_files()
+    check_apart(data, out)
     source = open_source(
         data,
         columns=recipe.data.columns,
@@ -120,16 +131,12 @@ def open_run(recipe: Recipe, *, data: str, out: str, listen: Listener = silent) 
     for notice in source.notices:
         listen(Event(kind="notice", stage="source", detail=notice))
     run = Run(out, recipe, source)
-    if run.store.uri == source.uri or source.uri.startswith(run.store.uri.rstrip("/") + "/"):
-        raise RunError(
-            f"run: an --out apart from the data was expected, got {run.store.uri}, in which the "
-            "source lies. The source is never written to; choose another folder"
-        )
     facts = run.describe()
-    if run.store.exists(RUN_FILE):
+    before = run.store.read_if_there(RUN_FILE)
+    if before is not None:
         _check_same(run, facts)
         keep_recipe(load_run(run.uri))
-        if run.store.read_bytes(RUN_FILE) != dump_sealed(facts):
+        if before != dump_sealed(facts):
             # The same results, under another limit of bad rows: who goes on from the folder
             # alone shall find it.
             _reopen(run)
@@ -145,10 +152,53 @@ def open_run(recipe: Recipe, *, data: str, out: str, listen: Listener = silent) 
     return run
 
 
+def check_apart(data: str, out: str) -> None:
+    """Check that a run can be written where it shall be without touching its source.
+
+    Raises
+    ------
+    AddressError
+        If one lies in the other, however they are spelled, or a file is where a folder was meant.
+    """
+    out = normalize(out, "--out")
+    if is_inside(out, data):
+        raise AddressError(
+            f"run: an --out apart from the data was expected, got {out}, which lies in the source "
+            f"{normalize(data)}. The source is never written to, and all that lies in it is read; "
+            "choose another folder"
+        )
+    if is_inside(data, out):
+        raise AddressError(
+            f"run: an --out apart from the data was expected, got {out}, in which the "
+            "source lies. The source is never written to; choose another folder"
+        )
+    if is_local(out):
+        path = out
+        while not os.path.lexists(path) and path != "/":
+            path = os.path.dirname(path)
+        if not os.path.isdir(path):
+            raise _no_folder(path)
+
+
+def _no_folder(path: str) -> AddressError:
+    return AddressError(
+        f"run: a folder, or a name for a new one, was expected for --out, got {path}, which is a "
+        "file or a link that leads nowhere. Choose another name"
+    )
+
+
+def data_of(run: Run) -> str:
+    """Return what `--data` has to be for a run to be gone on with: a folder, or its only file."""
+    shards = run.source.shards
+    if len(shards) == 1 and "/" not in shards[0].name:
+        return join(run.source.uri, shards[0].name)
+    return run.source.uri
+
+
 def _write_blocks(run: Run) -> None:
     """Leave the hashes of the source's content where workers find them."""
     data = b"".join(blocks.astype("<u8").tobytes() for blocks in run.source.blocks)
-    if not run.store.exists(BLOCKS_FILE) or run.store.read_bytes(BLOCKS_FILE) != data:
+    if run.store.read_if_there(BLOCKS_FILE) != data:
         run.store.write_atomic(BLOCKS_FILE, data)
 
 
@@ -225,6 +275,7 @@ def run(
     -------
     URI of the report.
     """
+    check_secrets(cluster, "--cluster")
     opened = open_run(recipe, data=data, out=out, listen=listen)
     with locked(opened.store), open_workers(workers=workers, cluster=cluster) as pool:
         for entry in opened.entries:
@@ -238,7 +289,7 @@ def resume(
     """Go on with the run in a folder; see `run`."""
     old = load_run(out)
     return run(
-        old.recipe, data=old.source.uri, out=out, workers=workers, cluster=cluster, listen=listen
+        old.recipe, data=data_of(old), out=out, workers=workers, cluster=cluster, listen=listen
     )
 
 
@@ -266,6 +317,7 @@ def run_stage(run: Run, name: str, pool: Workers, *, listen: Listener = silent) 
     _reopen(run)
     listen(Event(kind="stage", stage=name, n_items=run.source.n_items))
     forget_jobs(run.uri)
+    lend(run)
     layout = run.layout(before=name)
     if name.partition("@")[0] == PRODUCT:
         check_unchanged(run)
@@ -278,6 +330,7 @@ def run_stage(run: Run, name: str, pool: Workers, *, listen: Listener = silent) 
         manifest_bytes = make_manifest(entry, steps, driver.records, driver.results, driver.notices)
         run.store.sync([file.name for file in files_of_stage(load_sealed(manifest_bytes))])
         run.store.write_atomic(manifest_name(name), manifest_bytes)
+        run.remember(name, manifest_bytes)
     except OSError as err:
         raise _storage_error(run, name, err) from err
     _clean(run, name)
@@ -310,9 +363,10 @@ def _storage_error(run: Run, name: str, err: OSError) -> RunError:
             f"({err}); in {run.uri}. Finished shards are kept and nothing half-written is "
             "visible: make room and give the same command again"
         )
+    said = str(err) if isinstance(err, StorageTrouble) else f"{type(err).__name__}: {err}"
     return RunError(
         f"stage {name!r}: readable data in {run.source.uri} and a writable folder {run.uri} were "
-        f"expected, got {type(err).__name__}: {err}. Finished shards are kept; give the same "
+        f"expected, got {said}. Finished shards are kept; give the same "
         "command again when the storage answers"
     )
 
@@ -334,14 +388,13 @@ def _clean(run: Run, name: str) -> None:
             targets += [] if step in kept else [f"{name}/_artifacts/{step}"]
     for target in targets:
         run.store.remove_tree(target)
-        if run.store.exists(target):
+        if isinstance(run.store, LocalStore) and run.store.exists(target):
             run.store.remove(target)
     # A killed process leaves what it was writing: shards, results, or a file of the run itself.
     written = {file["folder"] for file in shard_files(manifest)}
-    for folder in sorted({"", "_manifests", "quarantine", f"{name}/_results", *written}):
-        for leaf in run.store.list(folder):
-            if leaf.startswith(".tmp-"):
-                run.store.remove(f"{folder}/{leaf}".lstrip("/"))
+    folders = sorted({"", "_manifests", "quarantine", f"{name}/_results", *written})
+    for temp in run.store.temporaries(folders):
+        run.store.remove(temp)
 
 
 @dataclass
@@ -360,9 +413,23 @@ class _Driver:
     seconds: dict[str, float] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
 
+    @cached_property
+    def found(self) -> frozenset[str]:
+        """Names of the results that the stage had when it was begun."""
+        if self.is_new:
+            return frozenset()
+        return frozenset(self.run.store.list(f"{self.entry.name}/_results"))
+
+    @cached_property
+    def is_new(self) -> bool:
+        """Whether nothing of the stage was there when it was begun."""
+        return not self.run.store.list(self.entry.name)
+
     def take(self, position: int, step: Step) -> None:
         """Do one step, or what is missing of it."""
         began = time.monotonic()
+        # Asked before the first step, which leaves something.
+        _ = self.is_new, self.found
         if isinstance(step, Map):
             self._map(position, step)
         elif not self._has_result(step):
@@ -389,9 +456,11 @@ class _Driver:
 
         It is made again then, as shards are.
         """
+        if self.is_new:
+            return False
         store, stage = self.run.store, self.entry.name
         note, result = done_name(stage, step.name), result_name(stage, step.name)
-        if not store.exists(result):
+        if result.rpartition("/")[2] not in self.found:
             store.remove(note)
             return False
         try:
@@ -453,6 +522,8 @@ class _Driver:
         disk yet) is made again: the same bytes come out.
         """
         store, stage, records = self.run.store, self.entry.name, {}
+        if self.is_new:
+            return {}
         there = set(store.list(f"{stage}/_commits/{step.name}"))
         for shard in range(len(self.run.source.shards)):
             name = record_name(stage, step.name, shard)
@@ -549,6 +620,7 @@ class _Driver:
                 types={read: types[read] for read in step.reads if read in types},
                 ids=ids,
                 source_rows=files[SOURCE],
+                fence=epoch_of(self.run.store),
                 code=code(),
             )
             for shard in shards
@@ -591,7 +663,7 @@ def finish(run: Run, *, listen: Listener = silent, show: Show | None = None) -> 
     address = save(report, run.uri)
     if show is not None:
         show(report, address)
-    names = (RUN_FILE, RECIPE_FILE, SUMMARY_FILE, CARD_FILE)
+    names = (RUN_FILE, RECIPE_FILE, BLOCKS_FILE, SUMMARY_FILE, CARD_FILE)
     there = [name for name in names if run.store.exists(name)]
     _mark(run, {name: hash_file(run.store, name, "sha256") for name in there})
     listen(Event(kind="done", stage="report"))
@@ -684,4 +756,5 @@ def frames(run: Run, reads: Sequence[str], *, before: str | None = None) -> Iter
             columns=columns,
             reads=tuple(reads),
             narrow=narrow,
+            recent=run.recent,
         )

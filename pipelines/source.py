@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.errors import DataError
+from pipelines import address
+from pipelines.errors import DataError, LabelopsError, StorageTrouble
 from pipelines.storage import attached, footers, forms, listing
 from pipelines.storage.content import (
     Content,
@@ -241,6 +242,7 @@ def open_source(
             *placed,
             *_said_of(widths, mapped),
             *_said_of_indicators(indicators, mapped),
+            *_said_of_beliefs(schema, mapped),
         ),
         blocks=tuple(blocks),
     )
@@ -252,18 +254,21 @@ def open_source(
 
 
 def _list_shards(uri: str) -> tuple[Store, Found]:
+    uri = address.normalize(uri, "--data")
     try:
-        store = open_store(uri or ".", follow=True)
+        store = open_store(uri, follow=True)
         if _is_file(store):
-            folder, _, leaf = uri.rpartition("/")
-            return open_store(folder or ".", follow=True), Found((leaf,))
+            folder, leaf = address.split(uri)
+            return open_store(folder, follow=True), Found((leaf,))
         found = listing.list_shards(store)
     except Exception as err:
         if isinstance(err, DataError):
             raise
+        is_plain = isinstance(err, LabelopsError | StorageTrouble)
+        said = str(err) if is_plain else f"{type(err).__name__}: {err}"
         raise DataError(
             f"source: a readable folder of Parquet shards was expected at {uri}, got "
-            f"{type(err).__name__}: {err}. Check the address, the credentials and the network"
+            f"{said}. Check the address, the credentials and the network"
         ) from err
     if not found.names:
         raise DataError(
@@ -279,7 +284,7 @@ def _is_file(store: Store) -> bool:
     if path is not None:
         return path.is_file()
     assert isinstance(store, ObjectStore)
-    return store.uri.lower().endswith(listing.ENDINGS) and bool(store.fs.isfile(store.root))
+    return store.uri.lower().endswith(listing.ENDINGS) and store.is_file()
 
 
 def _instead(found: Found) -> str:
@@ -446,6 +451,15 @@ def _is_product(schema: pa.Schema) -> bool:
     """
     decided = {"label_clean", "decision", "weight"}
     return b"labelops.soft_labels" in (schema.metadata or {}) or decided <= set(schema.names)
+
+
+def _said_of_beliefs(schema: pa.Schema, columns: Mapping[str, str]) -> list[str]:
+    if not _is_product(schema) or "topk_probs" in columns or "topk_probs" not in schema.names:
+        return []
+    return [
+        "columns topk_ids, topk_probs and tail_prob are what an earlier run believed, not "
+        "predictions, and are not read; map them in data.columns if they are"
+    ]
 
 
 # -- what places say -------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from pipelines.commit import Record, is_scratch
 from pipelines.errors import CorruptShardError, RecipeError, RunError, remake
 from pipelines.files import MODEL_BYTES, open_named
 from pipelines.layout import Layer, Layout, pack_schema, unpack_schema
+from pipelines.recent import Recent
 from pipelines.recipe import Recipe, files_of, parse_recipe
 from pipelines.registry import load_stage
 from pipelines.results import ArtifactCache, ResultCache, ResultFile
@@ -68,6 +69,10 @@ class Run:
     recorded
         Keys of the stages that are in the folder, where `run.json` names others than are to be:
         a file that the recipe names was changed since.
+
+    Attributes
+    ----------
+    recent : what was read through this object, and so verified, a moment ago.
     """
 
     def __init__(
@@ -79,6 +84,9 @@ class Run:
         self.source = source
         self.entries = resolve(recipe, source)
         self.recorded = recorded or {}
+        self.recent = Recent()
+        self._manifests: dict[str, dict[str, Any]] = {}
+        self._results = ResultCache(self.store)
 
     @cached_property
     def key(self) -> str:
@@ -105,12 +113,18 @@ class Run:
         CorruptShardError
             If it is damaged, or that of another stage or run.
         """
+        if name in self._manifests:
+            return self._manifests[name]
         path = manifest_name(name)
-        if not self.store.exists(path) or not self.store.list(name):
+        try:
+            written = self.store.read_bytes(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if not self.store.list(name):
             return None
         keys = {self.entry(name).key, self.recorded.get(name, "")}
         try:
-            found = _parse(self.store.read_bytes(path))
+            found = _parse(written)
             if found["stage"] != name:
                 raise SealError(f"it is that of stage {found['stage']!r}")
             if found["key"] not in keys:
@@ -123,6 +137,8 @@ class Run:
                 f"stage {name!r}: its manifest as it was written was expected in {path}, but "
                 f"{err}; in {self.uri}. {remake(self.uri, name)}"
             ) from err
+        # Nobody writes it again.
+        self._manifests[name] = found
         return found
 
     def notices(self) -> list[str]:
@@ -135,6 +151,10 @@ class Run:
     def layout_of_source(self) -> Layout:
         """Return the source alone."""
         return Layout(self.source, self.uri)
+
+    def remember(self, name: str, manifest: bytes) -> None:
+        """Take a manifest that was just written; it need not be read."""
+        self._manifests[name] = _parse(manifest)
 
     def layout(self, before: str | None = None) -> Layout:
         """Return the layers of the finished stages that come before one (or of all)."""
@@ -155,12 +175,12 @@ class Run:
     def context(self, name: str, layout: Layout) -> Context:
         """Return what a stage's steps may know."""
         entry = self.entry(name)
-        results = ResultCache(self.store)
+        results = self._results
         types = layout.types(name)
         # `source` finds the classes; its own context holds what metadata or recipe say.
         names: Sequence[str] = self.source.class_names
         values: Sequence[int] = ()
-        if self.store.exists("source/_results/values.npz"):
+        if results.has("source", "values"):
             found = results("source", "values")
             names, values = found["names"].tolist(), found["values"].tolist()
         return Context(
@@ -373,11 +393,6 @@ def load_run(uri: str) -> Run:
         If the folder holds no run, or one of another version whose results could differ.
     """
     store = open_store(uri)
-    if not store.exists(RUN_FILE):
-        raise RunError(
-            f"run: the folder of a run (with {RUN_FILE}) was expected, got {store.uri}. Start one "
-            "with: labelops run audit --data … --out …"
-        )
     facts = read_facts(store)
     recipe = parse_recipe(facts["recipe"], name="run", where=f"{store.uri}/{RUN_FILE}")
     source = Source(
@@ -415,7 +430,13 @@ def read_facts(store: Store) -> dict[str, Any]:
     RunError
         If it was written before there were seals.
     """
-    data = store.read_bytes(RUN_FILE)
+    try:
+        data = store.read_bytes(RUN_FILE)
+    except (FileNotFoundError, NotADirectoryError) as err:
+        raise RunError(
+            f"run: the folder of a run (with {RUN_FILE}) was expected, got {store.uri}. Start one "
+            "with: labelops run audit --data … --out …"
+        ) from err
     try:
         return load_sealed(data, "recipe", "source", "stages")
     except SealError as err:
@@ -448,9 +469,10 @@ def keep_recipe(run: Run) -> None:
         If another one lies there.
     """
     text = run.recipe.to_toml().encode()
-    if not run.store.exists(RECIPE_FILE):
+    found = run.store.read_if_there(RECIPE_FILE)
+    if found is None:
         run.store.write_atomic(RECIPE_FILE, text)
-    elif run.store.read_bytes(RECIPE_FILE) != text:
+    elif found != text:
         raise CorruptShardError(
             f"run: {RECIPE_FILE} as it was written was expected in {run.uri}, got another text: "
             "it was edited, or is damaged. Move it away and give the same command again: it is "
@@ -467,9 +489,9 @@ class Job:
     steps: Sequence[Step]
 
 
-def load_job(uri: str, stage: str) -> Job:
-    """Open one stage of a run from the run folder alone."""
-    run = load_run(uri)
+def load_job(uri: str, stage: str, run: Run | None = None) -> Job:
+    """Open one stage of a run from the run folder alone, unless it is open already."""
+    run = load_run(uri) if run is None else run
     entry = run.entry(stage)
     ctx = run.context(stage, run.layout(before=stage))
     return Job(run.store, ctx, entry.stage.steps(entry.config, ctx))

@@ -5,6 +5,7 @@ none) and *create if absent* (of several writers exactly one wins). Locally they
 ``link``; on an object store they are PUT, and PUT with ``If-None-Match: *``.
 """
 
+import builtins
 import contextlib
 import hashlib
 import io
@@ -12,16 +13,22 @@ import os
 import shutil
 import stat
 import tempfile
+import threading
+import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from typing_extensions import override
 
-from pipelines.errors import LinkError, RunError
+from pipelines.address import BUCKETS, SAME, join, normalize, scheme_of, split
+from pipelines.errors import LinkError, RunError, StorageError
+from pipelines.storage_errors import explain, is_conflict, is_passing
+
+T = TypeVar("T")
 
 Digest = Callable[[], Any]
 """Makes what hashes bytes, as those of hashlib do."""
@@ -30,11 +37,34 @@ Digest = Callable[[], Any]
 SYNCS = 16
 """So many files are forced to the disk at a time."""
 
+HELD_BYTES = 1 << 23
+"""Objects up to this size are sent, and read, in one request; of longer ones parts."""
+
+PATIENCE_S = 8.0
+"""A storage that fails is asked again for so long, besides what its own library tries."""
+
+CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5, 20
+"""Longest waits for one answer of S3, which is asked up to three times."""
+
+TEMPS = ".tmp-objects"
+"""Where objects in the making lie, if they cannot be put in their place at once."""
+
+MEMORY = threading.RLock()
+"""Of fsspec's storage in memory, which is not made for threads."""
+
+Guard = Callable[[], None]
+"""Raises if whoever calls may not write any more."""
+
+GUARDS: dict[str, Guard] = {}
+"""Of the folders on object stores that this process holds; see `pipelines.lock`."""
+
 
 class Store(ABC):
     """What a run needs of a place to keep files. Names are relative, '/'-separated."""
 
     uri: str
+    guard: Guard | None = None
+    """Asked before every write; None asks the guard of this process, if the folder has one."""
 
     @abstractmethod
     def exists(self, name: str) -> bool:
@@ -48,17 +78,34 @@ class Store(ABC):
     def read_bytes(self, name: str) -> bytes:
         """Return a whole file."""
 
+    def read_if_there(self, name: str) -> bytes | None:
+        """Return a whole file, or None where there is none; asking first takes two requests."""
+        try:
+            return self.read_bytes(name)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
     @abstractmethod
     def read_range(self, name: str, start: int, n_bytes: int) -> bytes:
         """Return some bytes of a file."""
 
     @abstractmethod
-    def open_read(self, name: str) -> Any:
-        """Return what pyarrow opens for reading: a local path, or an open file."""
+    def open_read(self, name: str, size: int = 0) -> Any:
+        """Return what pyarrow opens for reading: a local path, or an open file.
+
+        Of `size` bytes, if that is known.
+        """
 
     @abstractmethod
     def open_temp(self, name: str, digest: "Digest" = hashlib.sha256) -> "TempFile":
         """Open a file that will get that name when it is published; `digest` hashes its bytes."""
+
+    def settle(self, temp: str, name: str) -> str:
+        """Put a closed temporary file where a commit record can name it; says where that is.
+
+        Nobody sees it under its final name before the record counts, unless nothing is there.
+        """
+        return temp
 
     @abstractmethod
     def publish(self, temp: str, name: str) -> None:
@@ -79,6 +126,10 @@ class Store(ABC):
     @abstractmethod
     def walk(self) -> Sequence[str]:
         """Return the names of all files, in all folders, sorted; links are named, not followed."""
+
+    @abstractmethod
+    def temporaries(self, folders: Iterable[str]) -> builtins.list[str]:
+        """Return files in the making, of whoever was killed, in some folders."""
 
     @abstractmethod
     def remove(self, name: str) -> None:
@@ -118,7 +169,9 @@ class TempFile:
         Makes the hash.
     """
 
-    def __init__(self, raw: IO[bytes], name: str, digest: Digest = hashlib.sha256) -> None:
+    def __init__(
+        self, raw: "IO[bytes] | _Upload", name: str, digest: Digest = hashlib.sha256
+    ) -> None:
         self.raw = raw
         self.name = name
         self.n_bytes = 0
@@ -341,12 +394,12 @@ class LocalStore(Store):
 
     @override
     def read_range(self, name: str, start: int, n_bytes: int) -> bytes:
-        with open(self._path(name), "rb") as file:
+        with open(self._checked(name), "rb") as file:
             file.seek(start)
             return file.read(n_bytes)
 
     @override
-    def open_read(self, name: str) -> Any:
+    def open_read(self, name: str, size: int = 0) -> Any:
         return self._checked(name)
 
     @override
@@ -455,6 +508,15 @@ class LocalStore(Store):
         return sorted(found)
 
     @override
+    def temporaries(self, folders: Iterable[str]) -> builtins.list[str]:
+        return [
+            f"{folder}/{leaf}".lstrip("/")
+            for folder in folders
+            for leaf in self.list(folder)
+            if leaf.startswith(".tmp-")
+        ]
+
+    @override
     def remove(self, name: str) -> None:
         with (
             contextlib.suppress(FileNotFoundError),
@@ -523,86 +585,251 @@ def _set_rights(handle: int, rights: int) -> None:
             os.fchmod(handle, rights)
 
 
+class _Upload(io.RawIOBase):
+    """What is written to an object: held in memory while it is small, or else sent on at once."""
+
+    def __init__(self, begin: Callable[[], IO[bytes]]) -> None:
+        self._begin = begin
+        self._held = io.BytesIO()
+        self._sent: IO[bytes] | None = None
+
+    @override
+    def writable(self) -> bool:
+        return True
+
+    @override
+    def write(self, data: Any) -> int:
+        n = memoryview(data).nbytes
+        if self._sent is None and self._held.tell() + n > HELD_BYTES:
+            self._sent = self._begin()
+            self._sent.write(self._held.getbuffer())
+            self._held = io.BytesIO()
+        (self._sent or self._held).write(data)
+        return n
+
+    @override
+    def close(self) -> None:
+        if self._sent is not None:
+            self._sent.close()
+        super().close()
+
+    def held(self) -> bytes | None:
+        """Return all that was written, if nothing was sent."""
+        return self._held.getvalue() if self._sent is None else None
+
+
 class ObjectStore(Store):
-    """A prefix of an object store reached through fsspec (s3, gs, az, memory, …)."""
+    """A prefix of an object store reached through fsspec (s3, gs, az, memory, …).
+
+    An object appears whole or not at all, so what fits into memory is put under its final name at
+    once, on the condition that nothing is there; see `settle`.
+    """
 
     def __init__(self, uri: str) -> None:
-        import fsspec
-
-        self.uri = uri if uri.endswith("://") else uri.rstrip("/")
-        self.fs, self.root = fsspec.core.url_to_fs(self.uri)
+        self.uri = uri if uri.endswith("://") else normalize(uri)
+        self.fs, self.root = _file_system(self.uri)
+        self._uploads: dict[str, _Upload] = {}
+        self._listed: dict[str, Mapping[str, Any]] = {}
+        # fsspec's storage in memory looks before it creates, and its readers share a position.
+        self._one = MEMORY if self._is("memory") else contextlib.nullcontext()
 
     def _path(self, name: str) -> str:
         if ".." in name.split("/") or name.startswith("/"):
             raise RunError(f"store: a name inside {self.uri} was expected, got {name!r}")
         return f"{self.root}/{name}" if name else str(self.root)
 
+    def _ask(self, name: str, call: Callable[[], T]) -> T:
+        """Ask the storage, some times if need be; its errors are put into our words."""
+        began, pause = time.monotonic(), 0.1
+        while True:
+            try:
+                with self._one:
+                    return call()
+            except Exception as err:
+                said = explain(err, join(self.uri, name) if name else self.uri)
+                if said is err:
+                    raise
+                if not is_passing(said) or time.monotonic() - began + pause > PATIENCE_S:
+                    # A missing package is no fault of ours.
+                    raise said from (None if isinstance(err, ImportError) else err)
+            time.sleep(pause)
+            pause *= 2
+
+    def _guard(self) -> None:
+        """Stop whoever has lost the folder to another run, before anything is written."""
+        guard = GUARDS.get(self.uri) if self.guard is None else self.guard
+        if guard is not None:
+            guard()
+
     @override
     def exists(self, name: str) -> bool:
-        return bool(self.fs.exists(self._path(name)))
+        return self._ask(name, lambda: self._has(name))
 
-    @override
-    def size(self, name: str) -> int:
-        return int(self.fs.size(self._path(name)))
-
-    @override
-    def read_bytes(self, name: str) -> bytes:
-        return bytes(self.fs.cat_file(self._path(name)))
-
-    @override
-    def read_range(self, name: str, start: int, n_bytes: int) -> bytes:
-        return bytes(self.fs.cat_file(self._path(name), start=start, end=start + n_bytes))
-
-    @override
-    def open_read(self, name: str) -> Any:
-        return self.fs.open(self._path(name), "rb")
-
-    @override
-    def open_temp(self, name: str, digest: Digest = hashlib.sha256) -> TempFile:
-        temp = temp_name(name)
-        return TempFile(self.fs.open(self._path(temp), "wb"), temp, digest)
-
-    @override
-    def publish(self, temp: str, name: str) -> None:
-        self.fs.mv(self._path(temp), self._path(name))
-
-    @override
-    def create_if_absent(self, name: str, data: bytes) -> bool:
-        # Conditional PUT: of several writers the store lets exactly one through.
+    def _has(self, name: str) -> bool:
+        if not self._is("s3"):
+            return bool(self.fs.exists(self._path(name)))
+        # s3fs asks whether there is a folder, too.
+        bucket, key, _ = self.fs.split_path(self._path(name))
         try:
-            self.fs.pipe_file(self._path(name), data, mode="create")
-        except FileExistsError:
+            self.fs.call_s3("head_object", Bucket=bucket, Key=key)
+        except FileNotFoundError:
             return False
         return True
 
     @override
+    def size(self, name: str) -> int:
+        return int(self._info(name)["size"])
+
+    @override
+    def read_bytes(self, name: str) -> bytes:
+        return self._ask(name, lambda: self._get(name))
+
+    def _get(self, name: str) -> bytes:
+        # s3fs asks for the size first, to read long objects in parts, unless it is told not to.
+        alone = {"max_concurrency": 1} if self._is("s3") else {}
+        return bytes(self.fs.cat_file(self._path(name), **alone))
+
+    @override
+    def read_range(self, name: str, start: int, n_bytes: int) -> bytes:
+        end = start + n_bytes
+        return self._ask(
+            name, lambda: bytes(self.fs.cat_file(self._path(name), start=start, end=end))
+        )
+
+    @override
+    def open_read(self, name: str, size: int = 0) -> Any:
+        if 0 < size <= HELD_BYTES or self._is("memory"):
+            return io.BytesIO(self.read_bytes(name))
+        known = {"size": size} if size and self._is("s3") else {}
+        return self._ask(name, lambda: self.fs.open(self._path(name), "rb", **known))
+
+    def read_version(self, name: str, tag: str) -> bytes | None:
+        """Return an object of S3 if it still has an entity tag, which is asked with it."""
+        from fsspec.asyn import sync
+
+        bucket, key, _ = self.fs.split_path(self._path(name))
+
+        async def get() -> bytes:
+            answer = await self.fs._call_s3("get_object", Bucket=bucket, Key=key, IfMatch=tag)
+            async with answer["Body"] as body:
+                return bytes(await body.read())
+
+        def ask() -> bytes | None:
+            try:
+                return bytes(sync(self.fs.loop, get))
+            except OSError as err:
+                if is_conflict(err):
+                    return None
+                raise
+
+        return self._ask(name, ask)
+
+    @override
+    def open_temp(self, name: str, digest: Digest = hashlib.sha256) -> TempFile:
+        # All in one folder, which is listed at once when leftovers are looked for.
+        temp = f"{TEMPS}/{temp_name(name).rpartition('/')[2]}"
+        raw = _Upload(lambda: self._ask(temp, lambda: self.fs.open(self._path(temp), "wb")))
+        self._uploads[temp] = raw
+        return TempFile(raw, temp, digest)
+
+    @override
+    def settle(self, temp: str, name: str) -> str:
+        """Put what was written where a commit record can name it; says where that is.
+
+        Under its final name, if nothing is there. What another writer of the same shard, which may
+        still win or may be dead, left there is not touched before a record says whose counts:
+        then, as with a file too long for memory, it lies under its temporary name.
+        """
+        raw = self._uploads.pop(temp)
+        data = raw.held()
+        if data is None:
+            return temp
+        if self.create_if_absent(name, data):
+            return name
+        self.write_atomic(temp, data)
+        return temp
+
+    @override
+    def publish(self, temp: str, name: str) -> None:
+        self._guard()
+        raw = self._uploads.pop(temp, None)
+        data = None if raw is None else raw.held()
+        if data is not None:
+            self.write_atomic(name, data)
+        else:
+            self._ask(name, lambda: self.fs.mv(self._path(temp), self._path(name)))
+
+    @override
+    def create_if_absent(self, name: str, data: bytes) -> bool:
+        # Conditional PUT: of several writers the store lets exactly one through.
+        self._guard()
+        return self._ask(name, lambda: self._create(name, data))
+
+    def _create(self, name: str, data: bytes) -> bool:
+        try:
+            self.fs.pipe_file(self._path(name), data, mode="create")
+        except Exception as err:
+            if not is_conflict(err):
+                raise
+            # An answer may get lost: what is there then is what this call put there.
+            return self._get(name) == data
+        return True
+
+    @override
     def write_atomic(self, name: str, data: bytes) -> None:
-        self.fs.pipe_file(self._path(name), data)
+        self._guard()
+        self._ask(name, lambda: self.fs.pipe_file(self._path(name), data))
 
     @override
     def list(self, folder: str) -> list[str]:
-        self.fs.invalidate_cache()
-        try:
+        def names() -> builtins.list[str]:
+            self.fs.invalidate_cache()
             found = self.fs.ls(self._path(folder), detail=False)
+            return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in found)
+
+        try:
+            return self._ask(folder, names)
         except FileNotFoundError:
             return []
-        return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in found)
+
+    def is_file(self) -> bool:
+        """Say whether there is an object where a folder was meant."""
+        return self._ask("", lambda: bool(self.fs.isfile(str(self.root))))
 
     @override
     def walk(self) -> Sequence[str]:
+        """Return all names, also in folders in folders, sorted.
+
+        What the listing says of each is remembered for the next question about it.
+        """
+        prefix = str(self.root).rstrip("/") + "/"
         self.fs.invalidate_cache()
-        root = str(self.root).rstrip("/")
-        return sorted(path.removeprefix(root).lstrip("/") for path in self.fs.find(root))
+        found = self._ask("", lambda: self.fs.find(self.root, detail=True))
+        self._listed = {str(path).removeprefix(prefix): info for path, info in found.items()}
+        return sorted(self._listed)
+
+    def _info(self, name: str) -> Mapping[str, Any]:
+        found = self._listed.get(name)
+        return self._ask(name, lambda: self.fs.info(self._path(name))) if found is None else found
+
+    @override
+    def temporaries(self, folders: Iterable[str]) -> builtins.list[str]:
+        return [f"{TEMPS}/{leaf}" for leaf in self.list(TEMPS)]
 
     @override
     def remove(self, name: str) -> None:
+        raw = self._uploads.pop(name, None)
+        if raw is not None and raw.held() is not None:
+            return
+        self._guard()
         with contextlib.suppress(FileNotFoundError):
-            self.fs.rm_file(self._path(name))
+            self._ask(name, lambda: self.fs.rm_file(self._path(name)))
 
     @override
     def remove_tree(self, folder: str) -> None:
+        self._guard()
         with contextlib.suppress(FileNotFoundError):
-            self.fs.rm(self._path(folder), recursive=True)
+            self._ask(folder, lambda: self.fs.rm(self._path(folder), recursive=True))
 
     @override
     def sync(self, names: Sequence[str]) -> None:
@@ -610,22 +837,63 @@ class ObjectStore(Store):
 
     @override
     def modified(self, name: str) -> str:
-        info = self.fs.info(self._path(name))
+        info = self._info(name)
+        self._listed.pop(name, None)
         known = (info.get(key) for key in ("ETag", "etag", "LastModified", "mtime", "created"))
         return str(next((value for value in known if value), ""))
+
+    def written_s(self, name: str) -> float | None:
+        """Return when an object was written, by the storage's own clock; None if it has none."""
+        try:
+            return float(self._ask(name, lambda: self.fs.modified(self._path(name))).timestamp())
+        except (NotImplementedError, StorageError, AttributeError):
+            return None
 
     @override
     def local_path(self, name: str) -> Path | None:
         return None
 
+    @property
+    def is_s3(self) -> bool:
+        """Whether it speaks the protocol of S3."""
+        return self._is("s3")
+
+    def _is(self, scheme: str) -> bool:
+        return SAME.get(scheme_of(self.uri), scheme_of(self.uri)) == scheme
+
+
+def _file_system(uri: str) -> tuple[Any, str]:
+    """Return fsspec's file system for an address, and its path there."""
+    import fsspec
+
+    scheme = SAME.get(scheme_of(uri), scheme_of(uri))
+    options: dict[str, Any] = {}
+    if scheme in BUCKETS:
+        # What others write meanwhile must be seen.
+        options["use_listings_cache"] = False
+    if scheme == "s3" and "config_kwargs" not in fsspec.config.conf.get("s3", {}):
+        options["config_kwargs"] = {
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "read_timeout": READ_TIMEOUT_S,
+            "retries": {"mode": "standard", "max_attempts": 3},
+        }
+    try:
+        fs, root = fsspec.core.url_to_fs(uri, **options)
+    except Exception as err:
+        raise explain(err, uri) from (None if isinstance(err, ImportError | ValueError) else err)
+    if scheme == "s3":
+        # Ours are enough: both multiply, to minutes where nobody answers.
+        fs.retries = 1
+    return fs, str(root)
+
 
 def is_local(uri: str) -> bool:
-    """Say whether a URI names a local path."""
-    return "://" not in uri or uri.startswith("file://")
+    """Say whether a normalized address names a local path."""
+    return not scheme_of(uri)
 
 
 def open_store(uri: str, *, follow: bool = False) -> Store:
-    """Open the place that a URI names.
+    """Open the place that an address names.
 
     Parameters
     ----------
@@ -635,9 +903,8 @@ def open_store(uri: str, *, follow: bool = False) -> Store:
         Whether symbolic links in it are followed: the user's own data may be linked, what is in a
         run folder may not.
     """
-    if is_local(uri):
-        return LocalStore(uri.removeprefix("file://"), follow=follow)
-    return ObjectStore(uri)
+    address = normalize(uri)
+    return LocalStore(address, follow=follow) if is_local(address) else ObjectStore(address)
 
 
 def open_file(uri: str) -> tuple[Store, str]:
@@ -660,8 +927,7 @@ def open_file(uri: str) -> tuple[Store, str]:
     >>> open_file("memory://bags.parquet")[0].uri
     'memory://'
     """
-    path = uri.removeprefix("file://")
-    folder, slash, name = path.rpartition("/")
-    if not folder or folder.endswith(":/"):
-        folder = f"{folder}{slash}" or "."
-    return open_store(folder, follow=True), name
+    folder, name = split(normalize(uri))
+    if is_local(folder):
+        return LocalStore(folder, follow=True), name
+    return ObjectStore(folder), name

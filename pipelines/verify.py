@@ -148,9 +148,10 @@ class _Check:
                 return _lost(self.run.uri, what)
             self._whole_run(files)
             is_finished = bool(files)
+            if not is_finished:
+                self._hashes_of_source()
         except LinkError as err:
             self._link(err)
-        self._hashes_of_source()
         entries = [entry for entry in self.run.entries if entry.skipped is None]
         for entry in entries:
             self._stage(entry.name, is_finished=is_finished)
@@ -178,9 +179,11 @@ class _Check:
 
     def _hashes_of_source(self) -> None:
         """Check the hashes of the source's content against its fingerprints."""
-        if not self.store.exists(BLOCKS_FILE):
-            return  # not begun; each run writes it again
         self.known.add(BLOCKS_FILE)
+        if not self.store.exists(BLOCKS_FILE):
+            if self.store.list(self.run.entries[0].name):  # else not begun
+                self._note(BLOCKS_FILE, "it is missing")
+            return
         data = self.store.read_bytes(BLOCKS_FILE)
         if not self.run.layout_of_source().are_hashes(data):
             what = "hashes of the source's content are not those of its fingerprints"
@@ -206,7 +209,7 @@ class _Check:
             self.known.add(name)
             for _, what in compare(self.store, [Wanted(name, digest)]):
                 # The run itself writes the recipe again, the report all else.
-                command = "resume" if name == RECIPE_FILE else "report"
+                command = "resume" if name in (RECIPE_FILE, BLOCKS_FILE) else "report"
                 self._note(name, what, delete=name, command=command)
         text = self.run.recipe.to_toml().encode()
         if (

@@ -21,10 +21,11 @@ from pipelines.commit import DIGESTS, Crash, Record, commit_shard, no_crash
 from pipelines.errors import LabelopsError, OtherCodeError, UnforeseenError
 from pipelines.frame import ColumnRef, FileRef, Frame, narrow_columns
 from pipelines.identity import code, differences
+from pipelines.lock import act_under
 from pipelines.recent import Recent
 from pipelines.results import ARTIFACT_DIGEST, artifact_name, save_result
 from pipelines.stage import Arrays, Fit, Map, Reduce, Step
-from pipelines.state import Job, load_job
+from pipelines.state import Job, Run, load_job
 from pipelines.store import Store
 
 
@@ -42,6 +43,7 @@ class Task:
     files, columns : where its columns lie.
     reads, types : the columns that the step declared, and their types.
     ids : where item_id and the files it needs lie, for the quarantine.
+    fence : epoch of the run that it is done for, on an object store; see `pipelines.lock`.
     code : the driver's code, see `pipelines.identity`.
     """
 
@@ -59,6 +61,7 @@ class Task:
     ids: ColumnRef | None
     source_rows: FileRef
     code: str
+    fence: int = 0
 
     def frame(self) -> Frame:
         """Return the shard as the step sees it."""
@@ -77,7 +80,10 @@ class Task:
 _recent = Recent()
 """What this process read or wrote in the run at work; another run reads, and verifies, again."""
 
-_jobs: dict[tuple[str, str, str], Job] = {}
+_jobs: dict[tuple[str, str, str, int], Job] = {}
+_own: dict[str, Run] = {}
+"""The run that this process drives."""
+
 _jobs_lock = threading.Lock()
 
 
@@ -96,10 +102,11 @@ def open_job(task: Task) -> Job:
             f"its driver has {differences(code(), sent)}. Install the same on all and restart them"
         )
     with _jobs_lock:
-        name = (task.run, task.stage, task.key)
+        name = (task.run, task.stage, task.key, task.fence)
         job = _jobs.get(name)
         if job is None:
-            job = load_job(task.run, task.stage)
+            job = load_job(task.run, task.stage, _own.get(task.run))
+            act_under(job.store, task.fence)
             _jobs[name] = job
         return job
 
@@ -109,6 +116,12 @@ def forget_jobs(run: str) -> None:
     with _jobs_lock:
         for name in [name for name in _jobs if name[0] == run]:
             del _jobs[name]
+        _own.clear()
+
+
+def lend(run: Run) -> None:
+    """Let tasks that are done in this process use the driver's run: what it read is not asked."""
+    _own[run.uri] = run
 
 
 def forget_files() -> None:

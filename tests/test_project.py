@@ -34,7 +34,7 @@ ONLY_IN = {
     "numba": ("labelops/fast/",),
     # Of the mathematics, only what runs on threads may ask how many cores there are.
     "os": ("labelops/nn/", "pipelines/", "flows/"),
-    "dask": ("pipelines/graph.py",),
+    "dask": ("pipelines/graph.py", "pipelines/cluster.py"),
     "distributed": ("pipelines/cluster.py",),
     "prefect": ("flows/",),
 }

@@ -71,7 +71,7 @@ class ReadablePairs:
         """Yield rows of a block in pieces, with their elements and the row of each."""
         probs, given, hashes = block
         n_classes = probs.shape[1]
-        for piece in _pieces(self.selection, n_classes, given):
+        for piece in pieces_of(self.selection.groups, n_classes, given):
             rows = (probs[piece], given[piece], hashes[piece])
             row, group = pairs_of(self.selection.groups, n_classes, rows[1])
             yield rows, row, elements_at(row, group, *rows)
@@ -127,9 +127,9 @@ class ReadablePairs:
         return np.concatenate(parts)
 
 
-def _pieces(selection: Selection, n_classes: int, given: np.ndarray) -> Iterator[slice]:
+def pieces_of(groups: np.ndarray, n_classes: int, given: np.ndarray) -> Iterator[slice]:
     """Yield slices of rows with about as many elements each as are written out at a time."""
-    per_class = np.bincount(selection.groups // n_classes, minlength=n_classes)
+    per_class = np.bincount(groups // n_classes, minlength=n_classes)
     total = np.cumsum(per_class[given])
     start = 0
     while start < len(given):

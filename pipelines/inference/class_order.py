@@ -1,5 +1,7 @@
 """Whether the columns of ready probabilities are in the order of the classes."""
 
+from functools import partial
+
 import numpy as np
 
 from labelops.class_order import likelier_order
@@ -9,14 +11,18 @@ from pipelines.inference.calibrate import folder, merge, summarize
 from pipelines.stage import Arrays, Context, Reduce
 
 
-def order_step(ctx: Context) -> Reduce:
+def order_step(ctx: Context, *, what: str = "columns of pred_probs") -> Reduce:
     """Return the step that looks for a likelier order, on the sample for calibration."""
     return Reduce(
-        name="order", reads=[folder(ctx)], summarize=summarize, merge=merge, finish=check_order
+        name="order",
+        reads=[folder(ctx)],
+        summarize=summarize,
+        merge=merge,
+        finish=partial(check_order, what=what),
     )
 
 
-def check_order(summary: Arrays, ctx: Context) -> Arrays:
+def check_order(summary: Arrays, ctx: Context, *, what: str = "columns of pred_probs") -> Arrays:
     """Refuse probabilities that fit the labels in another order only; say so if it was named.
 
     Raises
@@ -32,14 +38,14 @@ def check_order(summary: Arrays, ctx: Context) -> Arrays:
     moved = np.flatnonzero(order != np.arange(ctx.n_classes))[:NAMED]
     places = ", ".join(f"{ctx.classes[k]!r} in column {order[k]}" for k in moved.tolist())
     found = (
-        f"with the columns of pred_probs in the order of the classes {agreed:.0%} of labels agree "
+        f"with the {what} in the order of the classes {agreed:.0%} of labels agree "
         f"with the most probable class, in another order {better:.0%}: {places}"
         + (", …" if np.count_nonzero(order != np.arange(ctx.n_classes)) > NAMED else "")
     )
     if ctx.data.classes:
         return {"notices": np.array([found], dtype=np.str_)}
     raise DataError(
-        f"stage {ctx.stage!r}: columns of pred_probs in the order of the classes were expected; "
+        f"stage {ctx.stage!r}: {what} in the order of the classes were expected; "
         f"{found}. Name the classes in data.classes, in the order of the columns; if labels are "
         "that wrong indeed, naming them lets the run go on"
     )

@@ -4,7 +4,7 @@ What comes out is what later stages read (`pipelines.predictions`): the classes 
 ascending order with their probabilities, and what each of the others has.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -32,31 +32,14 @@ def value_type(ctx: Context) -> pa.DataType:
     return pa.float64() if pa.types.is_float64(ctx.types[PROBS].value_type) else pa.float32()
 
 
-def check_types(ctx: Context) -> None:
-    """Refuse columns of other types, and labels that do not say what a class id means.
+def check_classes(ctx: Context) -> None:
+    """Refuse labels that do not say which class an id means.
 
     Raises
     ------
     DataError
-        If a column, or the numbering of the classes, cannot be used.
+        If they are numbers with holes, and nobody named the classes.
     """
-    wanted: Mapping[str, tuple[Callable[[pa.DataType], bool], str]] = {
-        IDS: (pa.types.is_integer, "lists of integers, such as pyarrow.list_(pyarrow.int32())"),
-        PROBS: (pa.types.is_floating, "lists of floats, such as pyarrow.list_(pyarrow.float32())"),
-    }
-    for name, (fits, words) in wanted.items():
-        kind = ctx.types[name]
-        if not hasattr(kind, "value_type") or not fits(kind.value_type):
-            raise DataError(
-                f"stage {ctx.stage!r}: column {name!r} must hold {words}, got {kind}. Convert it, "
-                f"or map another column to it in data.columns"
-            )
-    if TAIL in ctx.types and not pa.types.is_floating(ctx.types[TAIL]):
-        raise DataError(
-            f"stage {ctx.stage!r}: column {TAIL!r} must hold a float, the probability of all "
-            f"classes that are not listed together, got {ctx.types[TAIL]}. Convert it, or leave it "
-            "out: it is then what is missing to 1"
-        )
     numbers = ctx.class_values
     if numbers and numbers != tuple(range(len(numbers))):
         raise DataError(
@@ -174,7 +157,8 @@ def _check_ids(
     class_id: np.ndarray, row: np.ndarray, fits: np.ndarray, n_classes: int, bad: dict[int, str]
 ) -> None:
     for place in np.flatnonzero((class_id < 0) | (class_id >= n_classes)).tolist():
-        words = f"{IDS} has {class_id[place]}, the {n_classes} classes are 0 to {n_classes - 1}"
+        words = f"{IDS} has {class_id[place]}, the {n_classes} classes are 0 to {n_classes - 1}. "
+        words += "Were all classes of the model named in data.classes?"
         bad.setdefault(int(fits[row[place]]), f"class out of range: {words}")
     twice = (class_id[1:] == class_id[:-1]) & (row[1:] == row[:-1])
     for place in np.flatnonzero(twice).tolist():

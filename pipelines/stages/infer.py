@@ -280,7 +280,7 @@ def _listed_steps(ctx: Context) -> list[Step]:
             f"stage {ctx.stage!r}: probabilities of all classes, pred_probs, were expected for "
             "items with lists of labels, got use = 'topk_probs'. Write them as whole rows"
         )
-    listed.check_types(ctx)
+    listed.check_classes(ctx)
     values = listed.value_type(ctx)
     fields = [
         ("item_id", ctx.types["item_id"]),
@@ -295,6 +295,7 @@ def _listed_steps(ctx: Context) -> list[Step]:
             writes={ctx.stage: Output(schema=pa.schema(fields)), **_sample(ctx, values)},
             apply=listed.validate,
         ),
+        class_order.order_step(ctx, what="class ids in topk_ids"),
         _calibration(ctx),
         Reduce(
             name="listed",

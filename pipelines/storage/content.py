@@ -15,7 +15,7 @@ import numpy as np
 import xxhash
 from typing_extensions import override
 
-from pipelines.store import Store
+from pipelines.store import HELD_BYTES, ObjectStore, Store
 
 BLOCK_BYTES = 1 << 16
 """Columns are read in pieces of their own size; whole blocks around them cost little more."""
@@ -119,16 +119,22 @@ def tag_of(info: Mapping[str, Any]) -> str:
     return str(next((info[key] for key in _TAGS if info.get(key)), ""))
 
 
-def open_tagged(store: Store, name: str, tag: str) -> BinaryIO:
+def open_tagged(store: Store, name: str, tag: str, size: int = 0) -> BinaryIO:
     """Open an object that has not changed since it had a tag.
 
-    S3 is asked for that version in every request, so a change while it is read is seen, too.
+    S3 is asked for that version in every request, so a change while it is read is seen, too. If it
+    is known to be short, one request brings all of it.
 
     Raises
     ------
     ChangedError
         If it has another tag now.
     """
+    if isinstance(store, ObjectStore) and store.is_s3 and 0 < size <= HELD_BYTES:
+        data = store.read_version(name, tag)
+        if data is None:
+            raise ChangedError(f"its tag was {tag} and is another one")
+        return io.BytesIO(data)
     file: BinaryIO = store.open_read(name)
     now = tag_of(getattr(file, "details", None) or {})
     if now != tag:

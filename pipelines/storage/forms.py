@@ -20,6 +20,13 @@ from pipelines.errors import DataError
 
 VECTORS = ("pred_probs", "features")
 IDS = ("item_id", "bag_id")
+LISTED = {
+    "topk_ids": "lists of class ids",
+    "topk_probs": "lists of probabilities",
+    "tail_prob": "a number",
+}
+"""Predictions of which only the probable classes are listed, and what each column holds."""
+
 INDICATORS = ("labels", "labels_negative")
 POSITIONS = pa.list_(pa.int64())
 """What 0/1 vectors over the classes are read as: lists of class ids."""
@@ -296,6 +303,8 @@ def canonical(name: str, kind: pa.DataType, width: int | None) -> pa.DataType:
         return _id_type(name, plain)
     if name in VECTORS:
         return _vector_type(name, kind, width)
+    if name in LISTED:
+        return _listed_type(name, kind)
     if name == "image":
         return _picture_type(plain)
     if name == "text":
@@ -359,6 +368,20 @@ def _vector_type(name: str, kind: pa.DataType, width: int | None) -> pa.DataType
         number = pa.float32()
     field = storage.value_field.name if pa.types.is_fixed_size_list(storage) else "element"
     return pa.list_(pa.field(field, number), width)
+
+
+def _listed_type(name: str, kind: pa.DataType) -> pa.DataType:
+    is_list, number = LISTED[name] != "a number", element(kind)
+    fits = is_listed(kind) if is_list else not pa.types.is_nested(kind)
+    if not fits or not is_number(number) or pa.types.is_boolean(number):
+        raise DataError(
+            f"source: column {name!r} must hold {LISTED[name]}, got {kind}. Convert it, or map "
+            "another column to it in data.columns"
+        )
+    if name == "topk_ids":
+        return pa.list_(number if pa.types.is_integer(number) else pa.int64())
+    number = number if pa.types.is_floating(number) else pa.float64()
+    return pa.list_(number) if is_list else number
 
 
 def _picture_type(kind: pa.DataType) -> pa.DataType:

@@ -75,8 +75,7 @@ def list_shards(store: Store) -> Found:
             )
         return _choose(_walk(store.uri))
     assert isinstance(store, ObjectStore)
-    prefix = str(store.root).rstrip("/") + "/"
-    return _choose((path.removeprefix(prefix), "") for path in store.fs.find(store.root))
+    return _choose((name, "") for name in store.walk())
 
 
 def _walk(root: str) -> Iterator[tuple[str, str]]:

@@ -65,10 +65,14 @@ def digests(run: Path) -> dict[str, str]:
     }
 
 
-def files_of(run: Path) -> list[Path]:
-    """Return the files of a run that anything depends on."""
+def files_of(run: Path, *, lost: bool = False) -> list[Path]:
+    """Return the files of a run that anything depends on; if one will be lost, save `run.json`.
+
+    Without that a folder is no run any more, which is said plainly.
+    """
     found = (path.relative_to(run) for path in sorted(run.rglob("*")) if path.is_file())
-    return [path for path in found if path.name != ".lock" and not path.name.startswith(".tmp-")]
+    apart = {".lock", *(["run.json"] if lost else [])}
+    return [path for path in found if path.name not in apart and not path.name.startswith(".tmp-")]
 
 
 def flip(path: Path, rng: np.random.Generator) -> None:

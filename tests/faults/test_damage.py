@@ -79,7 +79,7 @@ def test_harm_to_any_file__is_noticed_and_nothing_wrong_comes_out(
     runs: Runs, name: str, harm: str, tmp_path: Path
 ) -> None:
     rng = np.random.default_rng([len(name), len(harm)])
-    there = damage.files_of(runs.folders[name])
+    there = damage.files_of(runs.folders[name], lost=harm == "lose")
     for position in rng.permutation(len(there))[: FLIPS if harm == "flip" else FLIPS // 3]:
         shutil.rmtree(tmp_path / "copy", ignore_errors=True)
         shutil.copytree(runs.folders[name], tmp_path / "copy")
@@ -282,7 +282,8 @@ def test_damaged_source__is_said_to_be_the_source(runs: Runs, tmp_path: Path) ->
     with pytest.raises(LabelopsError) as refused:
         frame.table(["features"])
     assert "part-00001.parquet" in str(refused.value)
-    assert "the source is damaged" in str(refused.value)
+    assert str(refused.value).startswith("source: ")
+    assert re.search(r"damaged|restore it", str(refused.value))
     assert "delete" not in str(refused.value)
 
 

@@ -177,7 +177,17 @@ def test_cuts__are_the_same_however_they_are_found(
     assert found.equals(wanted)
 
 
-@pytest.mark.parametrize("kind", ["list16", "large", "fixed", "uint", "no tail", "null tail"])
+FORMS = {
+    "int16 and float16": (pa.list_(pa.int16()), pa.list_(pa.float16())),
+    "large lists": (pa.large_list(pa.int64()), pa.large_list(pa.float32())),
+    "lists of one length": (pa.list_(pa.int32(), 4), pa.list_(pa.float32(), 4)),
+    "unsigned": (pa.list_(pa.uint64()), pa.list_(pa.float32())),
+    "views": (pa.list_view(pa.int32()), pa.list_view(pa.float32())),
+    "whole floats": (pa.list_(pa.float64()), pa.list_(pa.float32())),
+}
+
+
+@pytest.mark.parametrize("kind", [*FORMS, "no tail", "null tail"])
 def test_forms__of_the_same_lists_give_the_same_flags(tmp_path: Path, kind: str) -> None:
     rng = np.random.default_rng(8)
     m, given = 4, rng.integers(0, K, N)
@@ -186,20 +196,14 @@ def test_forms__of_the_same_lists_give_the_same_flags(tmp_path: Path, kind: str)
     # Multiples of 1 / 256 are exact in half precision.
     values = rng.multinomial(240, rng.dirichlet(np.full(m, 0.6)), N) / 256
     tail = np.full(N, 16 / 256)
-    types = {
-        "list16": (pa.list_(pa.int16()), pa.list_(pa.float16())),
-        "large": (pa.large_list(pa.int64()), pa.large_list(pa.float32())),
-        "fixed": (pa.list_(pa.int32(), m), pa.list_(pa.float32(), m)),
-        "uint": (pa.list_(pa.uint64()), pa.list_(pa.float32())),
-    }
-    id_type, value_type = types.get(kind, (pa.list_(pa.int32()), pa.list_(pa.float32())))
+    id_type, value_type = FORMS.get(kind, (pa.list_(pa.int32()), pa.list_(pa.float32())))
+    halves = pa.types.is_float16(value_type.value_type)
+    listed = [[np.float16(v) if halves else v for v in row] for row in values.tolist()]
     columns = {
         "item_id": [f"i{i}" for i in range(N)],
         "label": [f"c{y:02d}" for y in given],
-        "topk_ids": pa.array(ids.tolist(), pa.list_(id_type.value_type)).cast(id_type),
-        "topk_probs": pa.array(values.astype("f4").tolist(), pa.list_(pa.float32()))
-        .cast(pa.list_(value_type.value_type))
-        .cast(value_type),
+        "topk_ids": pa.array(ids.tolist(), id_type),
+        "topk_probs": pa.array(listed, value_type),
         "tail_prob": pa.array(tail, pa.float32()),
     }
     if kind == "no tail":
@@ -326,10 +330,13 @@ def test_numbers__that_are_not_counted_from_0_need_names(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("column", "values", "expected"),
     [
-        ("topk_ids", pa.array([["a"]] * N), "'topk_ids' must hold lists of integers"),
-        ("topk_probs", pa.array([[1]] * N), "'topk_probs' must hold lists of floats"),
-        ("topk_ids", pa.array([1] * N), "'topk_ids' must hold lists of integers"),
-        ("tail_prob", pa.array(["0"] * N), "'tail_prob' must hold a float"),
+        ("topk_ids", pa.array([["a"]] * N), "'topk_ids' must hold lists of class ids, got list"),
+        ("topk_ids", pa.array([1] * N), "'topk_ids' must hold lists of class ids, got int64"),
+        ("topk_ids", pa.array([[1.5]] * N), "'topk_ids' must hold .* with a value that is none"),
+        ("topk_probs", pa.array([0.5] * N), "'topk_probs' must hold lists of probabilities"),
+        ("topk_probs", pa.array([[True]] * N), "'topk_probs' must hold lists of probabilities"),
+        ("tail_prob", pa.array(["0"] * N), "'tail_prob' must hold a number, got string"),
+        ("tail_prob", pa.array([[0.5]] * N), "'tail_prob' must hold a number, got list"),
     ],
 )
 def test_columns__of_other_types_are_refused(
