@@ -1,4 +1,4 @@
-"""Ids and labels of odd characters are kept apart, refused or said. Oracle: Python's own strings."""
+"""Ids and labels of odd characters: kept apart, refused or said. Oracle: Python's strings."""
 
 from pathlib import Path
 
