@@ -122,14 +122,8 @@ def test_labels__that_look_alike_are_kept_apart_and_said(tmp_path: Path) -> None
     out = run(tmp_path, pa.table({"item_id": ids(), "label": labels}))
     run_ = load_run(str(out))
     assert run_.context("source", run_.layout()).classes == tuple(sorted(names))
-    assert (
-        run_.notices()[-1]
-        == (
-            "5 of 9 classes differ from another only by case, spaces or marks: 'cafe\\u0301' from "
-            "'caf\u00e9', …"
-        )
-        or "5 of 9 classes differ from another only by case, spaces or marks: "
-        in (run_.notices()[-1])
+    assert run_.notices()[-1].startswith(
+        "5 of 9 classes differ from another only by case, spaces or marks: "
     )
 
 
