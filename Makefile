@@ -12,7 +12,7 @@ DATA ?= sample_data/fashion_mnist
 OUT ?= runs/demo
 TESTS ?=
 FUZZ ?= parquet=10000 recipes=5000 pictures=5000
-BENCHMARKS ?= confident infer orchestration object_store faults multilabel mosaics
+BENCHMARKS ?= confident source infer orchestration object_store faults multilabel mosaics
 UPGRADE ?=
 
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)

@@ -9,11 +9,12 @@ import io
 import signal
 import sys
 from collections.abc import Iterator
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 from flows.ending import drop_output, end, say
+from flows.stopping import stoppable
 
 app = typer.Typer(
     name="labelops",
@@ -216,14 +217,10 @@ def _refuse_secrets(arguments: list[str]) -> None:
 
 @contextlib.contextmanager
 def _stoppable() -> Iterator[None]:
-    """Let SIGTERM end a run as Ctrl-C does: shards at work are finished or dropped, all closed."""
-
-    def stop(number: int, frame: object) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, stop)
+    """Say how a run that was stopped goes on."""
     try:
-        yield
+        with stoppable():
+            yield
     except KeyboardInterrupt:
         say("stopped. Finished shards are kept; the same command goes on from there")
         raise typer.Exit(128 + signal.SIGINT) from None
@@ -231,8 +228,6 @@ def _stoppable() -> Iterator[None]:
         if err.code == 128 + signal.SIGTERM:
             say("terminated. Finished shards are kept; the same command goes on from there")
         raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def main() -> None:

@@ -27,28 +27,27 @@ REMEDIES = {
 
 
 def say(text: str) -> None:
-    """Print a line for people; what cannot be printed is shown as an escape."""
+    """Print a line for people; what cannot be printed is shown as an escape, no secret at all."""
     from pipelines.address import redact
 
-    shown = "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in redact(text)
-    )
+    text = redact(text)
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     print(f"labelops: {shown}", file=sys.stderr, flush=True)
 
 
 def end(err: Exception) -> NoReturn:
-    """Say what failed and end the process with code 1."""
+    """Say what failed and end the process with code 1; with 2 for a wrong address."""
     from pipelines.errors import AddressError, LabelopsError, StorageTrouble, UnforeseenError
 
     if isinstance(err, AddressError):
         _leave(f"error: {err}", code=2)
-    if isinstance(err, StorageTrouble):
-        _leave(f"error: {err}. {KEPT}; give the same command again")
     if isinstance(err, LabelopsError):
         # What we raise on purpose may well come from a KeyError.
         if isinstance(err, UnforeseenError) and isinstance(err.__cause__, BUGS):
             _report_bug(str(err), err)
         _leave(f"error: {err}")
+    if isinstance(err, StorageTrouble):
+        _leave(f"error: {err}. {KEPT}; give the same command again")
     if isinstance(err, OSError):
         _leave(f"error: {_of_the_system(err)}")
     if isinstance(err, MemoryError) or "can't start new thread" in str(err):

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 
 from flows.progress import watch
@@ -16,6 +17,7 @@ from flows.server import (
     flush,
     quiet,
 )
+from flows.stopping import heed
 from pipelines.address import check_secrets, join
 from pipelines.errors import RunError
 
@@ -63,7 +65,7 @@ def start(
         with prefect_api(), watch() as listen:
             from flows.flow import listener
 
-            token = listener.set(listen)
+            token = listener.set(heed(listen))
             try:
                 return _as_flow(recipe, data, out, list(settings), workers, cluster)
             finally:
@@ -72,7 +74,8 @@ def start(
     from pipelines.run import run
 
     chosen = load_recipe(recipe, settings)
-    with watch() as listen:
+    with watch() as shown:
+        listen = heed(shown)
         return run(chosen, data=data, out=out, workers=workers, cluster=cluster, listen=listen)
 
 
@@ -145,6 +148,8 @@ def prefect_api() -> Iterator[None]:
         stack.enter_context(environment(settings))
         if stale:
             refresh_global_settings_context()
+        # A home folder that cannot be written does without: nothing of a run is kept there.
+        warnings.filterwarnings("ignore", "Failed to create the Prefect home directory")
         # While the server starts in its own process.
         import flows.flow  # noqa: F401
 

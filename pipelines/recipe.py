@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from pipelines.address import check_secrets, normalize
-from pipelines.errors import LabelopsError, RecipeError
+from pipelines.errors import RecipeError
 from pipelines.files import RECIPE_BYTES, open_named
 from pipelines.folders import check_listed
 from pipelines.registry import STAGES, load_stage
@@ -154,8 +154,6 @@ def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
     try:
         store, leaf = open_named(where, most=RECIPE_BYTES)
         text = store.read_bytes(leaf).decode("utf-8-sig")
-    except LabelopsError:
-        raise
     except Exception as err:
         # Every file system has errors of its own for a lack of credentials.
         raise RecipeError(

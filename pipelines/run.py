@@ -333,6 +333,12 @@ def run_stage(run: Run, name: str, pool: Workers, *, listen: Listener = silent) 
         run.remember(name, manifest_bytes)
     except OSError as err:
         raise _storage_error(run, name, err) from err
+    except MemoryError as err:
+        raise RunError(
+            f"stage {name!r}: enough memory for its shards was expected, it ran out ({err}). "
+            "Finished shards are kept: write smaller shards, work with fewer --workers or on a "
+            "machine with more memory, and give the same command again"
+        ) from err
     _clean(run, name)
     seconds = time.monotonic() - began
     _note_timing(run, name, seconds, driver.seconds)
@@ -436,10 +442,11 @@ class _Driver:
             if not step.when(self.ctx):
                 return
             if isinstance(step, Reduce):
-                self._reduce(position, step)
+                # Not read back: what was written is in our hands.
+                self._note_result(step, ResultFile(self._reduce(position, step), {}))
             else:
                 self._fit(position, step)
-            self._note_result(step)
+                self._note_result(step)
         if not isinstance(step, Map):
             self._tell(step)
         self.seconds[step.name] = time.monotonic() - began
@@ -557,7 +564,8 @@ class _Driver:
                 "worker and give the same command again"
             )
 
-    def _reduce(self, position: int, step: Reduce) -> None:
+    def _reduce(self, position: int, step: Reduce) -> str:
+        """Merge the summaries of all shards into a result; returns its hash."""
         tasks = self._tasks(position, step, range(len(self.run.source.shards)))
         self._announce(step, tasks)
         n_groups = min(len(tasks), GROUPS_PER_WORKER * self.pool.n_workers)
@@ -567,7 +575,8 @@ class _Driver:
             merged = summary if merged is None else step.merge(merged, summary)
             self._shard_done(step, n, 0.0, "")
         assert merged is not None
-        save_result(self.run.store, self.entry.name, step.name, step.finish(merged, self.ctx))
+        arrays = step.finish(merged, self.ctx)
+        return save_result(self.run.store, self.entry.name, step.name, arrays)
 
     def _fit(self, position: int, step: Fit) -> None:
         tasks = self._tasks(position, step, range(len(self.run.source.shards)))

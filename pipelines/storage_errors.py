@@ -1,6 +1,7 @@
 """What a storage's libraries say when something is wrong, in words that name place and remedy."""
 
 import errno
+import os
 import socket
 from collections.abc import Iterator
 
@@ -109,6 +110,9 @@ def explain(err: Exception, where: str) -> Exception:
             f"storage: an existing bucket was expected at {where}, got: {said}. Correct the "
             "address, or make the bucket"
         )
+    if isinstance(err, FileNotFoundError):
+        # Theirs often say no more than a path.
+        return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), where)
     if isinstance(err, LOGIC):
         return err
     if names & NO_CREDENTIALS or "credential" in said.lower():

@@ -293,3 +293,18 @@ def test_package__holds_the_three_packages_and_their_data_by_name() -> None:
     ]
     left_out = [str(p) for p in data if not any(p.match(pattern) for pattern in patterns)]
     assert not left_out
+
+
+def test_import_of_any_module__ends_no_process() -> None:
+    # Doctests are looked for in all of them: one that exits ends the tests, with status 0.
+    ends = {"_exit", "exit", "abort", "kill"}
+    guilty = [
+        f"{path.relative_to(ROOT)}:{call.lineno}"
+        for folder in (*PACKAGES, "tests")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for statement in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(statement, ast.Expr | ast.For | ast.While | ast.With | ast.Try)
+        for call in ast.walk(statement)
+        if isinstance(call, ast.Call) and getattr(call.func, "attr", "") in ends
+    ]
+    assert guilty == []

@@ -27,8 +27,9 @@ async def ask(port: str, kind: str) -> str:
         return f"refused {type(err).__name__}"
 
 
-for port in sys.argv[1:]:
-    for kind in ("plain", "own certificate"):
-        print(port, kind, asyncio.run(ask(port, kind)))
-sys.stdout.flush()
-os._exit(0)
+if __name__ == "__main__":
+    for port in sys.argv[1:]:
+        for kind in ("plain", "own certificate"):
+            print(port, kind, asyncio.run(ask(port, kind)))
+    sys.stdout.flush()
+    os._exit(0)

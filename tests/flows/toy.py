@@ -35,6 +35,8 @@ def nap(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
         raise DataError("stage 'nap': sleep was expected, got noise. Close the window")
     if ctx.config.fail == "bug":
         raise KeyError("pillow")
+    if ctx.config.fail == "memory":
+        raise MemoryError("Unable to allocate 74.5 GiB")
     if ctx.config.fail == "io":
         raise OSError(5, "Input/output error", "part-00000.parquet")
     ids = frame["item_id"]

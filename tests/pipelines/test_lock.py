@@ -17,7 +17,7 @@ import pipelines.lock
 import pipelines.registry
 import pipelines.run
 from pipelines.commit import Record
-from pipelines.errors import LockedError, StorageError
+from pipelines.errors import LinkError, LockedError, StorageError
 from pipelines.lock import CLOCK_STEP_S, Lease, act_under, claim, epoch_name, last_epoch, locked
 from pipelines.recipe import parse_recipe
 from pipelines.store import GUARDS, LocalStore, ObjectStore
@@ -131,7 +131,7 @@ def test_link_in_place_of_the_lock_file__is_refused_and_what_it_leads_to_is_kept
     (tmp_path / "precious").write_text("kept")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".lock").symlink_to(tmp_path / "precious")
-    with pytest.raises(LockedError, match="a lock file"), locked(LocalStore(tmp_path / "run")):
+    with pytest.raises(LinkError, match="a symbolic link"), locked(LocalStore(tmp_path / "run")):
         pass
     assert (tmp_path / "precious").read_text() == "kept"
 

@@ -17,7 +17,7 @@ import pytest
 
 import pipelines.registry
 import pipelines.run
-from flows.cli import BUGS
+from flows.ending import BUGS
 from pipelines.errors import LabelopsError, StorageTrouble
 from pipelines.recipe import parse_recipe
 from pipelines.store import ObjectStore
