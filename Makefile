@@ -11,6 +11,7 @@ BIN := $(VENV)/bin
 DATA ?= sample_data/fashion_mnist
 OUT ?= runs/demo
 TESTS ?=
+FUZZ ?= parquet=10000 recipes=5000 pictures=5000
 BENCHMARKS ?= confident source infer orchestration object_store faults multilabel mosaics
 UPGRADE ?=
 
@@ -56,6 +57,10 @@ check: setup
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/test_project.py
+
+# Damaged files, recipes and pictures by the thousand; tests/fuzz has a little of it with every run.
+fuzz: setup
+	@$(BIN)/python -m tests.fuzz $(FUZZ)
 
 # Those that need nothing but this checkout; efficacy.py needs data sets, see benchmarks/data.py.
 bench: setup

@@ -12,7 +12,11 @@ from urllib.parse import unquote, unquote_to_bytes
 
 from pipelines.errors import AddressError
 
-SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
+# Bounded, here and below: a text of a million letters is looked through once, not at each of them.
+SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]{0,40})://")
+
+MOST = 4096
+"""No address is longer."""
 
 SAME = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "abfss": "abfs", "az": "abfs", "webhdfs": "hdfs"}
 """Schemes that lead to the same storage as another."""
@@ -31,7 +35,10 @@ SECRET_WORDS = (
 SECRET_QUERY = re.compile(rf"([?&;#](?:{SECRET_WORDS})=)([^&;#\s'\"]*)", re.IGNORECASE)
 """What gives access, written as ``name=value`` behind an address."""
 
-LOGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*://)([^\s'\"<>/?#@]*:[^\s'\"<>]*|[^\s'\"<>/?#]+)@")
+LOGIN = re.compile(
+    r"([A-Za-z][A-Za-z0-9+.\-]{0,40}://)"
+    r"([^\s'\"<>/?#@]{0,1000}:[^\s'\"<>]{0,1000}|[^\s'\"<>/?#]{1,1000})@"
+)
 """A login at the beginning of an address, in a text."""
 
 REMEDY = (
@@ -66,7 +73,7 @@ def secret_in(text: str) -> str | None:
     True
     """
     for found in SCHEME.finditer(text):
-        scheme, rest = found[1].lower(), text[found.end() :]
+        scheme, rest = found[1].lower(), text[found.end() : found.end() + MOST]
         named = SECRET_QUERY.search(rest)
         if named:
             return f"a secret ({named[1][1:]!r})"

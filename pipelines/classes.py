@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines import texts
 from pipelines.errors import DataError
 from pipelines.stage import Arrays, Context
 from pipelines.storage.forms import convert, is_bytes, is_number, is_text
@@ -64,12 +65,14 @@ def distinct(labels: pa.Array) -> Arrays:
     """Return the distinct ones of plain labels, sorted."""
     values = pc.unique(labels).drop_null()
     if pa.types.is_string(values.type):
-        return {"text": np.array(sorted(values.to_pylist()), dtype=np.str_)}
+        return texts.pack(values.to_pylist())
     return {"numbers": np.sort(values.to_numpy(zero_copy_only=False))}
 
 
 def merge_labels(a: Arrays, b: Arrays) -> Arrays:
     """Return the union of two shards' distinct labels."""
+    if "text" in a:
+        return texts.pack([*texts.unpack(a), *texts.unpack(b)])
     return {name: np.union1d(a[name], b[name]) for name in a}
 
 
@@ -85,15 +88,14 @@ def name_classes(summary: Arrays, ctx: Context) -> Arrays:
     width = _width(ctx)
     notices: list[str] = []
     if "text" in summary:
-        names, notices = _names_of_texts(list(named), summary["text"].tolist(), width)
+        names, notices = _names_of_texts(list(named), texts.unpack(summary), width)
         values = np.empty(0, np.int64)
     else:
         values, notices = _values_of_numbers(
             len(named) or width, summary["numbers"], named, is_fixed=not ctx.data.classes
         )
         names = list(named) or [_name(value, ctx.label_type) for value in values.tolist()]
-    if len(set(names)) != len(names):
-        raise DataError(f"source: class names must differ, got {names}. Correct data.classes")
+    texts.check_names(names)
     if width is not None and width != len(names):
         raise DataError(
             f"source: pred_probs must have one column for each class; {len(names)} classes were "
@@ -109,7 +111,7 @@ def name_classes(summary: Arrays, ctx: Context) -> Arrays:
         "names": np.array(names, dtype=np.str_),
         "values": values.astype(np.int64),
         "is_named": np.array(bool(named)),
-        "notices": np.array(notices, dtype=np.str_),
+        "notices": np.array([*notices, *texts.alike(names)], dtype=np.str_),
     }
 
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from pipelines.canonical import Items, sort_items
 from pipelines.commit import DIGESTS, Crash, Record, commit_shard, no_crash
-from pipelines.errors import LabelopsError, OtherCodeError, UnforeseenError
+from pipelines.errors import DataError, LabelopsError, OtherCodeError, UnforeseenError
 from pipelines.frame import ColumnRef, FileRef, Frame, narrow_columns
 from pipelines.identity import code, differences
 from pipelines.lock import act_under
@@ -27,6 +27,7 @@ from pipelines.results import ARTIFACT_DIGEST, artifact_name, save_result
 from pipelines.stage import Arrays, Fit, Map, Reduce, Step
 from pipelines.state import Job, Run, load_job
 from pipelines.store import Store
+from pipelines.wording import why
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +161,11 @@ def _explained(task: Task, step: Step) -> Iterator[None]:
         yield
     except (LabelopsError, OSError, MemoryError):
         raise
+    except UnicodeDecodeError as err:
+        raise DataError(
+            f"stage {task.stage!r}, shard {task.shard} ({task.label}): texts in Unicode were "
+            f"expected, got {why(err)}. Write the file again with its texts in UTF-8"
+        ) from err
     except Exception as err:
         raise UnforeseenError(
             f"stage {task.stage!r}, step {step.name!r}, shard {task.shard} ({task.label}): "

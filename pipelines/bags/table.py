@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from labelops.proportions.counts import Rounded, round_class_counts
 from pipelines.errors import DataError
 from pipelines.small_tables import Named, read_named, require
+from pipelines.wording import shown
 
 MOST = 10**15
 """More items than this no bag has; of larger numbers doubles do not hold every one."""
@@ -146,7 +147,14 @@ def ids_of(column: pa.Array, *, where: str) -> np.ndarray:
                 f"{err}; in {where}. Write them as text"
             ) from err
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return np.array(column.to_pylist(), dtype=np.str_)
+        ids = column.to_pylist()
+        odd = next((name for name in ids if name.endswith("\0")), None)
+        if odd is not None:  # an array of text would drop it, and merge two bags
+            raise DataError(
+                f"bags: ids that do not end in a NUL character were expected in column 'bag_id', "
+                f"got {shown(odd)}; in {where}. Write them otherwise"
+            )
+        return np.array(ids, dtype=np.str_)
     remedy = "An item is in one bag: of several, choose one"
     if not pa.types.is_nested(kind):
         remedy = "Write whole numbers or text; pandas makes doubles of numbers with gaps"

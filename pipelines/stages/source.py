@@ -1,5 +1,6 @@
 """Stage `source`: who the items are, what they were labelled, and whether that can be worked on."""
 
+import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from pipelines.errors import DataError
 from pipelines.frame import Frame
 from pipelines.label_sets import GIVEN, RULED_OUT
 from pipelines.stage import Arrays, Context, Fit, Map, Output, Reduce, Stage, Step
+from pipelines.wording import shown
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
@@ -152,7 +154,11 @@ def name_duplicates(frame: Frame, ctx: Context) -> Arrays:
     """Return the ids behind doubled hashes, with the file and row of each."""
     rows = np.flatnonzero(np.isin(frame.array("item_hash"), ctx.own("unique")["hashes"]))
     ids = frame["item_id"].take(pa.array(rows)).to_pylist()
-    where = [f"{item}\x1f{frame.label}, row {row}" for item, row in zip(ids, rows, strict=True)]
+    # As JSON, in which no id is taken for another: it may hold any character, or end in NUL.
+    where = [
+        json.dumps([str(item), frame.label, row])
+        for item, row in zip(ids, rows.tolist(), strict=True)
+    ]
     return {"where": np.array(sorted(where), dtype=np.str_)}
 
 
@@ -165,20 +171,19 @@ def refuse_duplicates(summary: Arrays, ctx: Context) -> Arrays:
     """Stop: with a doubled id no answer could be told which item it belongs to."""
     places: dict[str, list[str]] = {}
     for entry in summary["where"].tolist():
-        item, where = entry.split("\x1f")
-        places.setdefault(item, []).append(where)
+        item, label, row = json.loads(entry)
+        places.setdefault(item, []).append(f"{label}, row {row}")
     doubled = {item: where for item, where in places.items() if len(where) > 1}
     if not doubled:
         raise DataError(
             f"source: the ids {some(list(places))} have the same 64-bit hash, which happens once "
             "in billions of items; rename one of them"
         )
-    shown = "; ".join(
-        f"{item!r} at {' and '.join(where[:3])}" for item, where in list(doubled.items())[:NAMED]
-    )
+    named = list(doubled.items())[:NAMED]
+    listed = "; ".join(f"{shown(item)} at {' and '.join(where[:3])}" for item, where in named)
     raise DataError(
         f"source: item_id must be unique over the data set, got {len(doubled)} id(s) more than "
-        f"once: {shown}. Remove the copies, or map a unique column to item_id in data.columns"
+        f"once: {listed}. Remove the copies, or map a unique column to item_id in data.columns"
     )
 
 
