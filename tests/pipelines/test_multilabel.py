@@ -222,5 +222,5 @@ def test_settings_for_other_filters__are_refused(tmp_path: Path) -> None:
 def test_single_labels__lead_to_a_message_that_names_the_column(tmp_path: Path) -> None:
     table = pa.table({"label": ["a", "b"] * 5, "pred_probs": vectors(np.full((10, 2), 0.5, "f4"))})
     data = write_shards(tmp_path / "src", table, [10])
-    with pytest.raises(DataError, match=r"columns \['given_ids'\] were expected"):
+    with pytest.raises(DataError, match=r"a column 'labels' \(lists of classes\) was expected"):
         run(data, tmp_path / "out")
