@@ -342,5 +342,5 @@ def test_card_and_report__are_written_for_lists() -> None:
 
 def test_audit__of_lists_says_which_recipe_is_meant(tmp_path: Path) -> None:
     write_shards(tmp_path / "src", data()[0], [N])
-    with pytest.raises(DataError, match="recipe 'multilabel' is for lists of labels"):
+    with pytest.raises(DataError, match="Recipe 'multilabel' is for lists of labels"):
         pipelines.run.run(load_recipe("audit"), data=str(tmp_path / "src"), out=str(tmp_path / "o"))
