@@ -47,6 +47,7 @@ def main() -> None:
     module.seeds()
     resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
     for start in range(int(first), int(end), BATCH):
+        print(json.dumps({"batch": start}), flush=True)
         for seed, made in module.batch(range(start, min(start + BATCH, int(end)))):
             print(json.dumps({"begin": seed}), flush=True)
             began = time.monotonic()

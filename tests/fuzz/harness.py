@@ -14,7 +14,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 
 DEADLINE_S = 60.0
-"""A case that takes longer hangs; also the first one, before which everything is imported."""
+"""A case that takes longer hangs."""
+
+PREPARE_S = 300.0
+"""So long may imports, and making a batch of cases, take on a busy machine."""
 
 MEMORY = {"parquet": 8 << 30, "recipes": 3 << 30, "pictures": 4 << 30}
 """Address space of a child; what wants more gets an error."""
@@ -95,20 +98,25 @@ def _until_it_dies(kind: str, first: int, end: int, folder: str, tried: Tried) -
     ]
     for reader in readers:
         reader.start()
-    begun, done = first, first - 1
+    begun, done, patience = first, first - 1, PREPARE_S
     try:
-        while (line := lines.get(timeout=DEADLINE_S)) is not None:
+        while (line := lines.get(timeout=patience)) is not None:
             found = json.loads(line)
-            if "begin" in found:
+            patience = DEADLINE_S
+            if "batch" in found:
+                begun, patience = found["batch"], PREPARE_S
+            elif "begin" in found:
                 begun = found["begin"]
             else:
                 done = found["seed"]
                 tried.note(kind, found)
+                # The last of a batch may be followed by making the next one.
+                patience = PREPARE_S
         child.wait(timeout=DEADLINE_S)
     except (queue.Empty, subprocess.TimeoutExpired):
         child.kill()
         child.wait()
-        tried.bad[begun] = f"hung for more than {DEADLINE_S:.0f} s"
+        tried.bad[begun] = f"hung for more than {patience:.0f} s"
         return begun
     finally:
         for reader in readers:
