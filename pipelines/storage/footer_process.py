@@ -32,9 +32,18 @@ def describe(footer: bytes) -> dict[str, Any]:
                 raise ValueError(f"column {chunk.path_in_schema!r} has a negative size")
     if rows != metadata.num_rows or rows < 0:
         raise ValueError(f"it claims {metadata.num_rows} rows, its row groups have {rows}")
-    for name in schema.names:
-        name.encode()
+    _ = schema.names
+    for kind in schema.types:
+        read_names(kind)
     return {"rows": rows, "schema": base64.b64encode(schema.serialize().to_pybytes()).decode()}
+
+
+def read_names(kind: pa.DataType) -> None:
+    """Decode the names of all fields in a type, which need not be text."""
+    for i in range(kind.num_fields):
+        field = kind.field(i)
+        field.name.encode()
+        read_names(field.type)
 
 
 def main() -> None:
