@@ -5,6 +5,7 @@ import shutil
 import time
 from pathlib import Path
 
+import distributed
 import pytest
 
 import pipelines.identity
@@ -40,10 +41,9 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
-def run_until_all_have_joined(data: Path, out: Path, address: str) -> None:
-    for _ in range(50):
-        pipelines.run.run(RECIPE, data=str(data), out=str(out), cluster=address)
-        shutil.rmtree(out)
+def wait_for_workers(address: str, n: int) -> None:
+    with distributed.Client(address, set_as_default=False) as client:
+        client.wait_for_workers(n, timeout=60)
 
 
 def test_worker_with_other_source__is_refused_before_anything_is_written(
@@ -55,9 +55,10 @@ def test_worker_with_other_source__is_refused_before_anything_is_written(
         scheduler(tmp_path) as (address, _),
         worker(address),
         worker(address, path=copy),
-        pytest.raises(OtherCodeError) as refused,
     ):
-        run_until_all_have_joined(data, out, address)
+        wait_for_workers(address, 2)
+        with pytest.raises(OtherCodeError) as refused:
+            pipelines.run.run(RECIPE, data=str(data), out=str(out), cluster=address)
     said = str(refused.value)
     assert "cluster: every worker must have the code of this run" in said
     assert f"source {source_hash(copy)} instead of {source_hash(ROOT)}" in said

@@ -16,6 +16,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from tests.memory import peak_kb
+
 BATCH = 250
 OURS = re.compile(r"Traceback \(most recent call|fault of labelops")
 
@@ -52,8 +54,7 @@ def main() -> None:
             print(json.dumps({"begin": seed}), flush=True)
             began = time.monotonic()
             found = outcome(module, made, Path(folder))
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            found |= {"seed": seed, "s": round(time.monotonic() - began, 3), "peak_kb": peak}
+            found |= {"seed": seed, "s": round(time.monotonic() - began, 3), "peak_kb": peak_kb()}
             print(json.dumps(found), flush=True)
 
 

@@ -143,11 +143,12 @@ def test_decode__too_many_pixels_are_named() -> None:
 def test_decode__bombs_are_refused_without_allocating_them() -> None:
     """In a process of its own, whose peak of memory is measured: 88, 169 and 196 megapixels."""
     code = """
-        import io, resource, warnings
+        import io, warnings
         warnings.simplefilter("error")
         import numpy as np
         from PIL import Image
         from pipelines.images import BadImageError, Limits, decode
+        from tests.memory import peak_kb
         import zlib, struct
 
         def bomb(width, height):
@@ -160,13 +161,13 @@ def test_decode__bombs_are_refused_without_allocating_them() -> None:
                     + chunk(b"IEND", b""))
 
         decode(bomb(8, 8), Limits())
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = peak_kb()
         for side in (9381, 13000, 14000):
             try:
                 decode(bomb(side, side), Limits())
             except BadImageError as err:
                 print(str(err).split(":")[0])
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+        print(peak_kb() - before)
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
