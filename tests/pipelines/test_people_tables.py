@@ -287,7 +287,11 @@ def test_reviewed__csv_of_other_programs_is_read(tmp_path: Path, content: bytes)
 
 
 def test_reviewed__csv_may_be_packed(tmp_path: Path) -> None:
-    assert classes(csv(tmp_path, gzip.compress(GOOD.encode()), "r.csv.gz"))[:3] == [-1, 1, -1]
+    assert classes(csv(tmp_path, gzip.compress(GOOD.encode(), mtime=0), "r.csv.gz"))[:3] == [
+        -1,
+        1,
+        -1,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -309,7 +313,11 @@ def test_reviewed__csv_may_be_packed(tmp_path: Path) -> None:
         ("\n", "r.csv", "got CSV parse error: Empty CSV file"),
         (GOOD, "r.parquet", "a Parquet or CSV file with columns item_id and true_label was"),
         (GOOD, "r.csv.gz", "got Not a gzipped file"),
-        (gzip.compress(GOOD.encode())[:-9], "r.csv.gz", "a Parquet or CSV file with columns"),
+        (
+            gzip.compress(GOOD.encode(), mtime=0)[:-9],
+            "r.csv.gz",
+            "a Parquet or CSV file with columns",
+        ),
         (b"PAR1" + b"\0" * 64 + b"PAR1", "r.parquet", "a Parquet or CSV file with columns"),
     ],
 )
