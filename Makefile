@@ -11,6 +11,8 @@ BIN := $(VENV)/bin
 DATA ?= sample_data/fashion_mnist
 OUT ?= runs/demo
 TESTS ?=
+# Processes that share the files of tests; each takes some 2 GB of memory. 0: this one alone.
+JOBS ?= 2
 FUZZ ?= parquet=10000 recipes=5000 pictures=5000
 BENCHMARKS ?= confident source infer orchestration object_store faults multilabel mosaics
 UPGRADE ?=
@@ -50,7 +52,7 @@ demo: setup
 	@$(BIN)/labelops run audit --data $(DATA) --out $(OUT) --prefect
 
 test: setup
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 check: setup
 	@$(BIN)/ruff check .

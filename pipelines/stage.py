@@ -52,6 +52,7 @@ class Context:
         step reads a column of theirs, whatever it is mapped to, as ``/source/<name>``.
     run_key : hash that identifies data, recipe and code of this run.
     data : the recipe's `[data]` settings.
+    files : names of the settings that name files.
     """
 
     stage: str
@@ -65,6 +66,7 @@ class Context:
     source_schema: pa.Schema
     run_key: str
     data: Any
+    files: frozenset[str]
     lookup: Results = field(repr=False)
     artifacts: Callable[[str, str], str] = field(repr=False)
     contexts: Callable[[str], "Context"] = field(repr=False)
@@ -104,9 +106,10 @@ class Context:
     def seed(self, *parts: object) -> int:
         """Return a 63-bit seed that depends on the stage, its settings and `parts` only.
 
-        Neither shards nor places enter: the same items cut otherwise must give the same answer.
+        Neither shards nor places enter, of the source or of files that settings name: the same
+        items cut otherwise, with the same files elsewhere, must give the same answer.
         """
-        settings = self.config.model_dump_json()
+        settings = self.config.model_dump_json(exclude=set(self.files))
         text = "\x1f".join(str(part) for part in (self.stage, settings, *parts))
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 

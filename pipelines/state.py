@@ -195,6 +195,7 @@ class Run:
             source_schema=self.source.schema,
             run_key=self.key,
             data=self.recipe.data,
+            files=frozenset(files_of(entry.config, name)),
             lookup=results,
             artifacts=ArtifactCache(self.store, name),
             contexts=lambda other: self.context(other, self.layout(before=other)),

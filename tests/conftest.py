@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import signal
 import socket
 import tempfile
 from pathlib import Path
@@ -38,6 +39,15 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in ("HF_HOME", "PREFECT_HOME"):
         os.environ[name] = str(Path(folder.name) / name.lower())
     os.environ.setdefault("MPLCONFIGDIR", str(Path(folder.name) / "matplotlib"))
+    # A shell ignores Ctrl-C for what it starts in the background, and what that starts inherits it.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: two processes that share the files then end together."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def _is_local(address: object) -> bool:

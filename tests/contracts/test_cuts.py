@@ -3,103 +3,21 @@
 import hashlib
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import pipelines.run
 from pipelines import commit, frame
-from pipelines.recipe import load_recipe
 from pipelines.registry import STAGES, load_stage
-from pipelines.state import Run, load_run
+from pipelines.state import Run
 from pipelines.verify import verify_run
-from tests.datasets import blobs, even, tagged, vectors, write_shards
+from tests.contracts.data_sets import DATA_SETS, PAIRS, cuts
 
-N = 120
-CUTS = {
-    "one": [N],
-    "two": [51, N - 51],
-    "seven": even(N, 7),
-    "with an empty and a single": [0, 1, 0, N - 1],
-    "N": [1] * N,
-}
-
-
-BAG_OF_ITEM = np.random.default_rng(2).permutation(N) // 10
-STAGE_NAMES = [*STAGES, "proportions@2"]
 SOFT = {"topk_ids", "topk_probs", "tail_prob"}
 """Soft labels have the same names in every stage; those of the later one count."""
 
-AUDIT = ["data.max_bad_share=0.05"]
-SETTINGS = {
-    "features": ("audit", AUDIT),
-    "pred_probs": ("audit", AUDIT),
-    "lists": ("multilabel", [*AUDIT, "decide_labels.min_class_size=2"]),
-    "three states": (
-        "multilabel",
-        [*AUDIT, "multilabel.filter_by=both", "multilabel.score=softmin"],
-    ),
-    "bags": (
-        "proportions",
-        ["proportions.epochs=3", "proportions@2.epochs=3", "proportions.waves=10"],
-    ),
-}
-
-
-def totals(source: str) -> pa.Table:
-    """Return the totals of bags; in the middle of shards, items of some are quarantined."""
-    labels = np.array(blobs(N)["label"].to_pylist())
-    kinds = np.unique(labels)
-    if source == "bags":
-        positives = np.bincount(BAG_OF_ITEM, labels <= kinds[1]).astype(np.int64)
-        return pa.table({"bag_id": np.arange(12), "n": [10] * 12, "positives": positives})
-    counts = np.stack([np.bincount(BAG_OF_ITEM, labels == kind) for kind in kinds], axis=1)
-    counts = counts.astype(np.int64).tolist()
-    return pa.table({"bag_id": np.arange(12), "n": [10] * 12, "counts": counts})
-
-
-def sources() -> dict[str, pa.Table]:
-    """Return the data sets: features, ready probabilities with ties and exact 0 and 1, and bags.
-
-    The last have no label; the others have bags, too.
-    """
-    table = blobs(N).append_column("bag_id", pa.array(BAG_OF_ITEM))
-    rng = np.random.default_rng(1)
-    probs = rng.dirichlet(np.ones(4) * 0.4, N).astype(np.float32)
-    probs[:20] = np.eye(4, dtype=np.float32)[rng.integers(0, 4, 20)]
-    probs[20:40] = np.float32(0.25)
-    # Rows that cannot be used, in the middle of shards: what follows must stay aligned.
-    probs[75] = np.nan
-    probs[76] = 0.5
-    lists, _ = tagged(N, n_classes=5)
-    return {
-        "features": table,
-        "lists": lists,
-        "three states": three_states(),
-        "pred_probs": table.append_column("pred_probs", vectors(probs)).drop_columns(["features"]),
-        "bags": table.drop_columns(["label"]),
-    }
-
-
-def three_states() -> pa.Table:
-    """Return lists of what is and what is not, with ready probabilities and rows to quarantine."""
-    rng = np.random.default_rng(3)
-    states = rng.choice([1, 0, -1], (N, 5), p=[0.3, 0.5, 0.2])
-    probs = (1 / (1 + np.exp(-rng.normal(0, 2, (N, 5)) - 2 * states))).astype(np.float32)
-    probs[:20], probs[20:30] = 0.75, np.round(probs[20:30])
-    probs[75], probs[76] = np.nan, 1.5
-    lists = [[np.flatnonzero(row == said).tolist() for row in states] for said in (1, 0)]
-    lists[1][33] = lists[0][33] or [4]
-    lists[0][33] = lists[1][33]
-    return pa.table(
-        {
-            "item_id": np.arange(N) * 7,
-            "labels": pa.array(lists[0], pa.list_(pa.int16())),
-            "labels_negative": pa.array(lists[1], pa.list_(pa.int16())),
-            "pred_probs": vectors(probs),
-        }
-    )
+CUTS = [cut for cut in cuts(1) if cut != "one"]
 
 
 class Runs:
@@ -109,22 +27,15 @@ class Runs:
         self.folder = folder
         self.held: dict[tuple[str, str, int | None], Run] = {}
 
-    def get(self, source: str, cut: str, workers: int | None = None) -> Run:
-        if (source, cut, workers) not in self.held:
-            out = self.folder / f"out {source} {cut} {workers}"
-            data = self.folder / f"src {source} {cut}"
-            if not data.exists():
-                write_shards(data, sources()[source], CUTS[cut])
-            name, settings = SETTINGS[source]
-            if name != "multilabel":
-                bags = self.folder / f"bags of {source}.parquet"
-                if not bags.exists():
-                    pq.write_table(totals(source), bags)
-                settings = [*settings, f"proportions.bags={bags}"]
-            recipe = load_recipe(name, overrides=settings)
-            pipelines.run.run(recipe, data=str(data), out=str(out), workers=workers)
-            self.held[source, cut, workers] = load_run(str(out))
-        return self.held[source, cut, workers]
+    def folder_of(self, name: str, cut: str) -> Path:
+        return self.folder / f"{name} {cut}"
+
+    def get(self, name: str, cut: str, workers: int | None = None) -> Run:
+        if (name, cut, workers) not in self.held:
+            data = DATA_SETS[name]
+            sizes = cuts(len(data.items()))[cut]
+            self.held[name, cut, workers] = data.run(self.folder_of(name, cut), sizes, workers)
+        return self.held[name, cut, workers]
 
 
 @pytest.fixture(scope="module")
@@ -144,63 +55,78 @@ def folders(run: Run, stage: str) -> set[str]:
     return {folder for entry in manifest["maps"] for folder in entry["schemas"]}
 
 
-def active(run: Run, stage: str) -> bool:
-    return any(entry.name == stage and entry.skipped is None for entry in run.entries)
+def test_every_stage_file__is_registered_under_its_name() -> None:
+    here = {path.stem for path in (Path(pipelines.run.__file__).parent / "stages").glob("*.py")}
+    assert here - {"__init__"} == set(STAGES)
+    assert {name: load_stage(name).name for name in STAGES} == {name: name for name in STAGES}
 
 
-@pytest.mark.parametrize("cut", [cut for cut in CUTS if cut != "one"])
-@pytest.mark.parametrize("source", sorted(sources()))
-@pytest.mark.parametrize("stage", STAGE_NAMES)
+def test_every_stage__is_at_work_on_some_data() -> None:
+    assert {stage.split("@")[0] for stage, _ in PAIRS} == set(STAGES)
+
+
+@pytest.mark.parametrize("name", DATA_SETS)
+def test_stages__that_are_said_to_be_at_work_are(runs: Runs, name: str) -> None:
+    entries = runs.get(name, "one").entries
+    assert [entry.name for entry in entries if entry.skipped is None] == list(
+        DATA_SETS[name].active
+    )
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize(("stage", "name"), PAIRS)
 def test_output__is_the_same_bit_for_bit_for_every_cut(
-    runs: Runs, stage: str, source: str, cut: str
+    runs: Runs, stage: str, name: str, cut: str
 ) -> None:
-    one, other = runs.get(source, "one"), runs.get(source, cut)
-    if not active(one, stage):
-        assert not active(other, stage)
-        return
+    one, other = runs.get(name, "one"), runs.get(name, cut)
+    assert folders(one, stage)
+    assert folders(one, stage) == folders(other, stage)
     for folder in folders(one, stage):
         a, b = sidecar(one, folder), sidecar(other, folder)
-        if "run" in a.column_names:  # names the run, and with it the files that were read
-            a, b = a.drop_columns(["run"]), b.drop_columns(["run"])
-        if "shard" in a.column_names:  # the source's file, which is what a cut decides
-            a, b = a.drop_columns(["shard"]), b.drop_columns(["shard"])
+        # The run's key names the files that were read; "shard" is what a cut decides.
+        known = [column for column in ("run", "shard") if column in a.column_names]
+        a, b = a.drop_columns(known), b.drop_columns(known)
         assert a.schema.equals(b.schema)
         assert a.num_rows == b.num_rows
-        for name in a.column_names:
-            assert a[name].combine_chunks().equals(b[name].combine_chunks()), (folder, name)
+        for column in a.column_names:
+            assert a[column].combine_chunks().equals(b[column].combine_chunks()), (folder, column)
 
 
-@pytest.mark.parametrize("cut", [cut for cut in CUTS if cut != "one"])
-@pytest.mark.parametrize("source", sorted(sources()))
-@pytest.mark.parametrize("stage", STAGE_NAMES)
+def results(run: Run, stage: str) -> dict[str, str]:
+    """Return the hashes of a stage's results."""
+    paths = sorted((Path(run.uri) / stage / "_results").glob("*"))
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+REDUCING = [(stage, name) for stage, name in PAIRS if stage != "dataset"]
+"""Stages with results of all items together: only the product has none."""
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize(("stage", "name"), REDUCING)
 def test_results__are_the_same_bit_for_bit_for_every_cut(
-    runs: Runs, stage: str, source: str, cut: str
+    runs: Runs, stage: str, name: str, cut: str
 ) -> None:
-    one, other = runs.get(source, "one"), runs.get(source, cut)
-    found = [
-        {
-            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted((Path(run.uri) / stage / "_results").glob("*"))
-        }
-        for run in (one, other)
-    ]
-    assert found[0] == found[1]
+    found = results(runs.get(name, "one"), stage)
+    assert found
+    assert found == results(runs.get(name, cut), stage)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("source", "workers"), [("features", 4), ("pred_probs", 1), ("lists", 2), ("bags", 2)]
+    ("name", "workers"),
+    [("features", 2), ("pred_probs", 4), ("lists", 1), ("bags", 1), ("pictures", 1)],
 )
 def test_files__are_the_same_for_any_number_of_processes(
-    runs: Runs, source: str, workers: int
+    runs: Runs, name: str, workers: int
 ) -> None:
-    threads, processes = runs.get(source, "seven"), runs.get(source, "seven", workers)
-    for stage in STAGE_NAMES:
-        if active(threads, stage):
-            for folder in folders(threads, stage):
-                names = [p.name for p in sorted((Path(threads.uri) / folder).glob("*.parquet"))]
-                for name in names:
-                    a = (Path(threads.uri) / folder / name).read_bytes()
-                    assert a == (Path(processes.uri) / folder / name).read_bytes(), (folder, name)
+    threads, processes = runs.get(name, "seven"), runs.get(name, "seven", workers)
+    for stage in DATA_SETS[name].active:
+        for folder in folders(threads, stage):
+            files = [p.name for p in sorted((Path(threads.uri) / folder).glob("*.parquet"))]
+            for file in files:
+                a = (Path(threads.uri) / folder / file).read_bytes()
+                assert a == (Path(processes.uri) / folder / file).read_bytes(), (folder, file)
     # They hold the hashes of all else: results, the card, the summary.
     manifests = sorted((Path(threads.uri) / "_manifests").iterdir())
     assert "_files.json" in {path.name for path in manifests}
@@ -208,10 +134,10 @@ def test_files__are_the_same_for_any_number_of_processes(
         assert path.read_bytes() == (Path(processes.uri) / "_manifests" / path.name).read_bytes()
 
 
-@pytest.mark.parametrize("source", sorted(sources()))
+@pytest.mark.parametrize("name", DATA_SETS)
 @pytest.mark.parametrize("cut", ["one", "with an empty and a single"])
-def test_finished_run__is_whole(runs: Runs, source: str, cut: str) -> None:
-    found = verify_run(runs.get(source, cut).uri)
+def test_finished_run__is_whole(runs: Runs, name: str, cut: str) -> None:
+    found = verify_run(runs.get(name, cut).uri)
     assert (found.is_finished, found.damage) == (True, ())
 
 
@@ -226,49 +152,47 @@ def test_files__are_the_same_whether_small_ones_are_remembered_or_read_again(
     monkeypatch.setattr(
         frame, "read_columns", lambda ref, names: (reads.append(ref.name), real(ref, names))[1]
     )
-    data, out = runs.folder / "src pred_probs seven", runs.folder / "out read again"
-    pipelines.run.run(remembered.recipe, data=str(data), out=str(out))
+    folder = runs.folder_of("pred_probs", "seven")
+    out = folder / "read again"
+    pipelines.run.run(remembered.recipe, data=str(folder / "data"), out=str(out))
     assert any(name.startswith("decide/_proposed/") for name in reads)
     for path in sorted(out.rglob("*.parquet")):
         name = path.relative_to(out)
         assert path.read_bytes() == (Path(remembered.uri) / name).read_bytes(), name
 
 
-@pytest.mark.parametrize("source", sorted(sources()))
-@pytest.mark.parametrize("stage", STAGE_NAMES)
+@pytest.mark.parametrize(("stage", "name"), PAIRS)
 def test_sidecar__has_the_declared_columns_and_every_live_item_in_order(
-    runs: Runs, stage: str, source: str
+    runs: Runs, stage: str, name: str
 ) -> None:
-    run = runs.get(source, "seven")
-    if not active(run, stage):
-        return
+    run = runs.get(name, "seven")
     entry = run.entry(stage)
     before = frozenset(run.layout(before=stage).types(stage))
     declared = set(entry.stage.writes(entry.config, before))
     manifest = run.manifest(stage)
     assert manifest is not None
-    for part in manifest["maps"]:
-        if stage in part["aligned"]:
-            table = sidecar(run, stage)
-            assert set(table.column_names) == declared | {"item_id"}
-            assert table.column_names[0] == "item_id"
-            ids = list(map(str, table["item_id"].to_pylist()))
-            bad = (
-                set(pq.read_table(Path(run.uri) / "quarantine")["item_id"].to_pylist())
-                if (Path(run.uri) / "quarantine").exists()
-                else set()
-            )
-            order = list(map(str, sources()[source]["item_id"].to_pylist()))
-            # What a later stage rejected is still there.
-            assert ids == [item for item in order if item in set(ids)]
-            assert set(order) - set(ids) <= bad
+    aligned = [part for part in manifest["maps"] if stage in part["aligned"]]
+    if not declared:  # the product, whose rows are divided between two folders
+        assert (stage, aligned) == ("dataset", [])
+        return
+    assert len(aligned) == 1
+    table = sidecar(run, stage)
+    assert set(table.column_names) == declared | {"item_id"}
+    assert table.column_names[0] == "item_id"
+    ids = list(map(str, table["item_id"].to_pylist()))
+    quarantine = Path(run.uri) / "quarantine"
+    bad = set(pq.read_table(quarantine)["item_id"].to_pylist()) if quarantine.exists() else set()
+    order = list(map(str, DATA_SETS[name].items()["item_id"].to_pylist()))
+    # What a later stage rejected is still there.
+    assert ids == [item for item in order if item in set(ids)]
+    assert set(order) - set(ids) <= bad
 
 
-@pytest.mark.parametrize("source", ["features", "pred_probs", "lists", "three states"])
-def test_nothing_is_lost__every_item_is_somewhere_once(runs: Runs, source: str) -> None:
-    run = runs.get(source, "two")
+@pytest.mark.parametrize("name", [name for stage, name in PAIRS if stage == "dataset"])
+def test_nothing_is_lost__every_item_is_somewhere_once(runs: Runs, name: str) -> None:
+    run = runs.get(name, "two")
     ids: list[str] = []
-    expected = sorted(map(str, sources()[source]["item_id"].to_pylist()))
+    expected = sorted(map(str, DATA_SETS[name].items()["item_id"].to_pylist()))
     for folder in ("dataset", "set_aside", "quarantine"):
         if (Path(run.uri) / folder).exists():
             for path in sorted((Path(run.uri) / folder).glob("*.parquet")):
@@ -276,15 +200,9 @@ def test_nothing_is_lost__every_item_is_somewhere_once(runs: Runs, source: str) 
     assert sorted(ids) == expected
 
 
-def test_every_stage_file__is_registered_under_its_name() -> None:
-    here = {path.stem for path in (Path(pipelines.run.__file__).parent / "stages").glob("*.py")}
-    assert here - {"__init__"} == set(STAGES)
-    assert {name: load_stage(name).name for name in STAGES} == {name: name for name in STAGES}
-
-
-@pytest.mark.parametrize("source", ["features", "lists", "three states"])
-def test_no_two_stages__write_one_column(runs: Runs, source: str) -> None:
-    run = runs.get(source, "two")
+@pytest.mark.parametrize("name", sorted(set(DATA_SETS) - {"bags"}))
+def test_no_two_stages__write_one_column(runs: Runs, name: str) -> None:
+    run = runs.get(name, "two")
     seen: dict[str, str] = {}
     for entry in run.entries:
         if entry.skipped is None:
@@ -295,9 +213,8 @@ def test_no_two_stages__write_one_column(runs: Runs, source: str) -> None:
                 seen[column] = entry.name
 
 
-def test_source__is_never_modified(runs: Runs) -> None:
-    run = runs.get("features", "two")
-    written = pa.concat_tables(
-        pq.read_table(path) for path in sorted(Path(run.source.uri).glob("*.parquet"))
-    )
-    assert written.equals(sources()["features"])
+@pytest.mark.parametrize("name", DATA_SETS)
+def test_source__is_never_modified(runs: Runs, name: str) -> None:
+    runs.get(name, "two")
+    paths = sorted((runs.folder_of(name, "two") / "data").glob("*.parquet"))
+    assert pa.concat_tables(map(pq.read_table, paths)).equals(DATA_SETS[name].items())

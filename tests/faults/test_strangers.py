@@ -49,15 +49,23 @@ def ask(ports: list[int]) -> list[str]:
     return done.stdout.splitlines()
 
 
+BEFORE = pytest.StashKey[list[tuple[str, int]]]()
+"""Where other tests of this process listen."""
+
+
 @pytest.fixture(scope="module")
-def pool() -> Iterator[ClusterWorkers]:
+def pool(request: pytest.FixtureRequest) -> Iterator[ClusterWorkers]:
+    request.node.stash[BEFORE] = listening(psutil.Process())
     with open_workers(workers=2) as pool:
         assert isinstance(pool, ClusterWorkers)
         yield pool
 
 
-def test_every_port_of_a_local_cluster__refuses_strangers(pool: ClusterWorkers) -> None:
-    found = listening(psutil.Process())
+def test_every_port_of_a_local_cluster__refuses_strangers(
+    pool: ClusterWorkers, request: pytest.FixtureRequest
+) -> None:
+    module = request.node.getparent(pytest.Module)
+    found = [where for where in listening(psutil.Process()) if where not in module.stash[BEFORE]]
     # A scheduler, and two workers with a nanny each; no pages for people.
     assert len(found) == 5
     assert {ip for ip, _ in found} == {"127.0.0.1"}

@@ -1,0 +1,197 @@
+"""Data sets on which, together, every stage is at work; and which stages are on each."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import pipelines.run
+from pipelines.recipe import Recipe, load_recipe
+from pipelines.state import Run, load_run
+from tests.datasets import blobs, even, tagged, vectors, write_shards
+from tests.pipelines.localized import COLOURS, PLAIN, colour_net, save_program, single_labelled
+
+N = 120
+BAG_OF_ITEM = np.random.default_rng(2).permutation(N) // 10
+
+
+def cuts(n: int) -> dict[str, list[int]]:
+    """Return ways to cut n items into shards."""
+    return {
+        "one": [n],
+        "two": [n // 2 - 9, n - n // 2 + 9],
+        "seven": even(n, 7),
+        "with an empty and a single": [0, 1, 0, n - 1],
+        "N": [1] * n,
+    }
+
+
+def no_tables(folder: Path) -> list[str]:
+    """Return that no setting names a table."""
+    return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """Items, the recipe that works on them, and the stages that then have something to do.
+
+    Attributes
+    ----------
+    recipe, settings : name of a recipe, and settings beside its own.
+    active : stages at work.
+    items : makes the items.
+    tables : writes small tables (totals, references) into a folder; settings that name them.
+    """
+
+    recipe: str
+    active: Sequence[str]
+    items: Callable[[], pa.Table]
+    settings: Sequence[str] = ()
+    tables: Callable[[Path], list[str]] = no_tables
+
+    def load(self, folder: Path) -> Recipe:
+        """Return the recipe; small tables go into the folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = ["data.max_bad_share=0.05", *self.settings, *self.tables(folder)]
+        return load_recipe(self.recipe, overrides=settings)
+
+    def run(self, folder: Path, sizes: Sequence[int], workers: int | None = None) -> Run:
+        """Run the recipe on the items, cut into shards of some sizes, with tables of its own."""
+        data = folder / "data"
+        if not data.exists():
+            write_shards(data, self.items(), sizes)
+        recipe, out = self.load(folder / "tables"), str(folder / f"out {workers}")
+        pipelines.run.run(recipe, data=str(data), out=out, workers=workers)
+        return load_run(out)
+
+
+def features() -> pa.Table:
+    """Return items with features, single labels and bags."""
+    return blobs(N).append_column("bag_id", pa.array(BAG_OF_ITEM))
+
+
+def pred_probs() -> pa.Table:
+    """Return ready probabilities with ties, exact 0 and 1, and rows that cannot be used."""
+    rng = np.random.default_rng(1)
+    probs = rng.dirichlet(np.ones(4) * 0.4, N).astype(np.float32)
+    probs[:20] = np.eye(4, dtype=np.float32)[rng.integers(0, 4, 20)]
+    probs[20:40] = np.float32(0.25)
+    # In the middle of shards: what follows must stay aligned.
+    probs[75] = np.nan
+    probs[76] = 0.5
+    return features().append_column("pred_probs", vectors(probs)).drop_columns(["features"])
+
+
+def three_states() -> pa.Table:
+    """Return lists of what is and what is not, with ready probabilities and rows to quarantine."""
+    rng = np.random.default_rng(3)
+    states = rng.choice([1, 0, -1], (N, 5), p=[0.3, 0.5, 0.2])
+    probs = (1 / (1 + np.exp(-rng.normal(0, 2, (N, 5)) - 2 * states))).astype(np.float32)
+    probs[:20], probs[20:30] = 0.75, np.round(probs[20:30])
+    probs[75], probs[76] = np.nan, 1.5
+    lists = [[np.flatnonzero(row == said).tolist() for row in states] for said in (1, 0)]
+    lists[1][33] = lists[0][33] or [4]
+    lists[0][33] = lists[1][33]
+    return pa.table(
+        {
+            "item_id": np.arange(N) * 7,
+            "labels": pa.array(lists[0], pa.list_(pa.int16())),
+            "labels_negative": pa.array(lists[1], pa.list_(pa.int16())),
+            "pred_probs": vectors(probs),
+        }
+    )
+
+
+def counts_of_bags(folder: Path) -> list[str]:
+    """Write how many items of each class a bag has; items of some are quarantined later."""
+    labels = np.array(blobs(N)["label"].to_pylist())
+    counts = [np.bincount(BAG_OF_ITEM, labels == kind) for kind in np.unique(labels)]
+    rows = np.stack(counts, axis=1).astype(np.int64).tolist()
+    pq.write_table(
+        pa.table({"bag_id": np.arange(12), "n": [10] * 12, "counts": rows}), folder / "bags.parquet"
+    )
+    return [f"proportions.bags={folder / 'bags.parquet'}"]
+
+
+def positives_of_bags(folder: Path) -> list[str]:
+    """Write how many items of a bag are positive."""
+    labels = np.array(blobs(N)["label"].to_pylist())
+    positives = np.bincount(BAG_OF_ITEM, labels <= np.unique(labels)[1]).astype(np.int64)
+    table = pa.table({"bag_id": np.arange(12), "n": [10] * 12, "positives": positives})
+    pq.write_table(table, folder / "bags.parquet")
+    return [f"proportions.bags={folder / 'bags.parquet'}"]
+
+
+def reference_of(ids: pa.Array, lists: Sequence[Sequence[str]], folder: Path) -> list[str]:
+    """Write the true labels of two items in three."""
+    rows = pa.table({"item_id": ids, "true_labels": pa.array(lists, pa.list_(pa.string()))})
+    rows = rows.filter(pa.array(np.arange(len(rows)) % 3 > 0))
+    pq.write_table(rows, folder / "reference.parquet")
+    return [f"evaluate.reference={folder / 'reference.parquet'}"]
+
+
+def truth_of_lists(folder: Path) -> list[str]:
+    """Write the true lists of some items."""
+    source, true = tagged(N, n_classes=5)
+    lists = [[f"class {k}" for k in np.flatnonzero(row)] for row in true]
+    return reference_of(source["item_id"], lists, folder)
+
+
+def program_and_truth(folder: Path) -> list[str]:
+    """Write a program that sees colours, and what is in some pictures."""
+    source, classes = single_labelled()
+    lists = [sorted({COLOURS[k] for k in row.ravel()}) for row in classes]
+    program = save_program(folder / "colours.pt2", colour_net())
+    settings = [f"localize.classifier={program}", *PLAIN, f"data.classes={list(COLOURS)}"]
+    return [*settings, *reference_of(source["item_id"], lists, folder)]
+
+
+DATA_SETS = {
+    "features": DataSet(
+        recipe="audit",
+        active=(
+            *("source", "infer", "confident", "proportions", "neighbours", "decide", "dataset"),
+        ),
+        items=features,
+        tables=counts_of_bags,
+    ),
+    "pred_probs": DataSet(
+        recipe="audit",
+        active=("source", "infer", "confident", "proportions", "decide", "dataset"),
+        items=pred_probs,
+        tables=counts_of_bags,
+    ),
+    "lists": DataSet(
+        recipe="multilabel",
+        active=("source", "infer", "multilabel", "decide_labels", "evaluate", "dataset"),
+        items=lambda: tagged(N, n_classes=5)[0],
+        settings=["decide_labels.min_class_size=2"],
+        tables=truth_of_lists,
+    ),
+    "three states": DataSet(
+        recipe="multilabel",
+        active=("source", "infer", "multilabel", "decide_labels", "dataset"),
+        items=three_states,
+        settings=["multilabel.filter_by=both", "multilabel.score=softmin"],
+    ),
+    "bags": DataSet(
+        recipe="proportions",
+        active=("source", "proportions", "proportions@2"),
+        items=lambda: features().drop_columns(["label"]),
+        settings=["proportions.epochs=3", "proportions@2.epochs=3", "proportions.waves=10"],
+        tables=positives_of_bags,
+    ),
+    "pictures": DataSet(
+        recipe="relabel",
+        active=("source", "infer", "localize", "decide_maps", "evaluate", "dataset"),
+        items=lambda: single_labelled()[0],
+        settings=["infer.embedder=pixels"],
+        tables=program_and_truth,
+    ),
+}
+
+PAIRS = [(stage, name) for name, data in DATA_SETS.items() for stage in data.active]
+"""Every stage, with each data set on which it is at work."""
