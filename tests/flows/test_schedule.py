@@ -113,6 +113,10 @@ class Served:
             )
         )
 
+    def in_state(self, state: str) -> list[dict[str, Any]]:
+        """Return the runs that are in a state."""
+        return [run for run in self.runs() if run["state_type"] == state]
+
 
 ENDS = ("COMPLETED", "CANCELLED", "FAILED", "CRASHED")
 
@@ -212,64 +216,58 @@ def test_deployment__runs_one_at_a_time_with_the_bytes_of_a_direct_run(
     assert digests(out) == digests(direct)
 
 
-@pytest.mark.slow
-@EVERY
-@pytest.mark.timeout(600)
-def test_schedule__fires_and_of_what_was_missed_one_run_is_made(
-    served: Served, shards: Path, tmp_path: Path
-) -> None:
-    recipe = tmp_path / "r.toml"
+def scheduled(served: Served, shards: Path, folder: Path) -> None:
+    """Deploy a recipe that is due every ten seconds."""
+    recipe = folder / "r.toml"
     recipe.write_text('stages = ["source"]\n')
-    out = str(tmp_path / "run-{time}")
+    out = str(folder / "run-{time}")
     deployment = served.deploy(parameters={"data": str(shards), "out": out, "recipe": str(recipe)})
     assert served.runs() == []
     every = {"interval": 10.0, "anchor_date": "2025-01-01T00:00:00+00:00"}
     served.post(f"deployments/{deployment['id']}/schedules", [{"schedule": every, "active": True}])
 
-    def fired(state: str) -> list[dict[str, Any]]:
-        return [run for run in served.runs() if run["state_type"] == state]
 
+@pytest.mark.slow
+@EVERY
+def test_schedule__fires_again_and_again(served: Served, shards: Path, tmp_path: Path) -> None:
+    scheduled(served, shards, tmp_path)
     with served.worker(tmp_path):
-        wait_for(lambda: len(fired("COMPLETED")) >= 2, 200, "two runs that nobody asked for")
-    for run in fired("COMPLETED"):
+        wait_for(lambda: len(served.in_state("COMPLETED")) >= 2, 200, "two runs nobody asked for")
+    for run in served.in_state("COMPLETED"):
         assert run["auto_scheduled"] is True
         moment = datetime.fromisoformat(run["expected_start_time"]).astimezone(UTC)
         assert moment.second % 10 == 0
         assert (tmp_path / f"run-{moment:%Y-%m-%dT%H%M%SZ}" / "report.html").exists()
 
-    # Nobody works for some intervals; then all that was missed is due at once.
-    for run in fired("RUNNING") + fired("PENDING"):
-        # What the worker had in hand; that this is found out is tested below.
-        crash = {"state": {"type": "CRASHED"}, "force": True}
-        served.post(f"flow_runs/{run['id']}/set_state", crash)
+
+@pytest.mark.slow
+@ONE
+@pytest.mark.timeout(600)
+def test_schedule__of_what_was_missed_one_run_is_made(
+    served: Served, shards: Path, tmp_path: Path
+) -> None:
+    """Nobody works for some intervals; then all that was missed is due at once."""
     gone = datetime.now(UTC)
-    # The first of them may be cancelled already: a worker looks ten seconds ahead.
-    time.sleep(42)
-    missed = [
-        run["id"]
-        for run in fired("SCHEDULED")
-        if gone < datetime.fromisoformat(run["expected_start_time"]) < datetime.now(UTC)
-    ]
-    assert len(missed) >= 3
+    scheduled(served, shards, tmp_path)
 
-    def done_after(moment: datetime) -> list[str]:
-        return [
-            run["id"]
-            for run in fired("COMPLETED")
-            if datetime.fromisoformat(run["start_time"]) > moment
-        ]
+    def missed() -> list[str]:
+        now = datetime.now(UTC)
+        dues = {run["id"]: run["expected_start_time"] for run in served.in_state("SCHEDULED")}
+        return [one for one, due in dues.items() if gone < datetime.fromisoformat(due) < now]
 
+    wait_for(lambda: len(missed()) >= 3, 100, "three runs that are missed")
+    late = missed()
     with served.worker(tmp_path):
         wait_for(
-            lambda: all(r["state_type"] in ENDS for r in served.runs(id={"any_": missed})),
+            lambda: all(r["state_type"] in ENDS for r in served.runs(id={"any_": late})),
             200,
             "the end of what was missed",
         )
-        wait_for(lambda: bool(done_after(gone)), 100, "a run after the pause")
+        wait_for(lambda: bool(served.in_state("COMPLETED")), 100, "a run after the pause")
     # Those missed and the one that was due just then came together: one of them had its turn.
-    ended = [run["state_type"] for run in served.runs(id={"any_": missed})]
+    ended = [run["state_type"] for run in served.runs(id={"any_": late})]
     assert set(ended) <= {"CANCELLED", "COMPLETED"}
-    assert ended.count("CANCELLED") >= len(missed) - 1
+    assert ended.count("CANCELLED") >= len(late) - 1
 
 
 @pytest.mark.slow
