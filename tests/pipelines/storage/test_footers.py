@@ -82,3 +82,29 @@ def test_footer_longer_than_the_tail__is_read_whole() -> None:
     (found,) = decode([footer_of(sink, sink.tell())])
     assert isinstance(found, Footer)
     assert found.schema.names == wide.column_names
+
+
+NAMES = ("shallow", "nesting", "element", "deepest")
+
+
+@pytest.mark.parametrize("keeps_schema", [True, False], ids=["Arrow's schema", "Parquet's alone"])
+@pytest.mark.parametrize("name", NAMES)
+def test_names_that_are_no_utf8__are_refused_with_the_file(
+    tmp_path: Path, name: str, keeps_schema: bool
+) -> None:
+    inner = pa.list_(pa.field("element", pa.struct([("deepest", pa.int64())])))
+    columns = {
+        "shallow": pa.array([1, 2]),
+        "nesting": pa.array([{"element": []}, {"element": [{"deepest": 1}]}],
+                            pa.struct([("element", inner)])),
+    }  # fmt: skip
+    sink = io.BytesIO()
+    table = pa.table({"item_id": ["a", "b"], "label": ["x", "y"], **columns})
+    pq.write_table(table, sink, store_schema=keeps_schema)
+    data, cut = sink.getvalue(), len(footer_of(sink, sink.tell()))
+    # Of Arrow's schema, which is in base64, nothing changes here: only what Parquet itself says.
+    footer = data[-cut:].replace(name.encode(), name.encode()[:-1] + b"\xf4")
+    assert footer != data[-cut:]
+    (tmp_path / "a.parquet").write_bytes(data[:-cut] + footer)
+    with pytest.raises(DataError, match=r"a\.parquet"):
+        open_source(str(tmp_path))
