@@ -435,7 +435,7 @@ def verify_foreign(ref: FileRef) -> None:
     try:
         with contextlib.closing(open_foreign(ref)) as file:
             if not (ref.foreign and ref.foreign.tag):
-                while file.read(READ_BYTES):
+                while file.read_buffer(READ_BYTES).size:
                     pass
     except StorageTrouble:
         raise

@@ -4,6 +4,7 @@ import io
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -35,6 +36,9 @@ class Dribble(io.BytesIO):
 
     def read(self, size: int | None = -1) -> bytes:
         return super().read(size if size is None or size < 0 else min(size, 10_007))
+
+    def readinto(self, buffer: Any) -> int:
+        return super().readinto(memoryview(buffer)[:10_007])
 
 
 def some_bytes(n: int, seed: int = 0) -> bytes:
