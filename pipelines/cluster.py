@@ -34,9 +34,9 @@ from distributed import (
 )
 from distributed.deploy.spec import SpecCluster
 
+from pipelines.attempts import attempt, describe
 from pipelines.errors import OtherCodeError, RunError
 from pipelines.failure import Failure, record
-from pipelines.graph import attempt, describe
 from pipelines.identity import code, differences
 
 T = TypeVar("T")

@@ -6,7 +6,6 @@ names and numbers, results are small records; building the graph reads and compu
 """
 
 import contextlib
-import errno
 import os
 import queue
 import re
@@ -18,13 +17,11 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, Protocol, TypeVar
 
-from pipelines.errors import LabelopsError, RunError
+from pipelines.attempts import attempt
+from pipelines.errors import RunError
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-RETRIES = 2
-"""A shard is tried so often again after an error of the machine, not of the data."""
 
 SMALL_ITEMS = 1000
 SHORT_S = 0.020
@@ -51,26 +48,6 @@ class Workers(Protocol):
     ) -> Iterator[R]:
         """Yield the results of all tasks, in any order."""
         ...
-
-
-def attempt(function: Callable[[T], R], task: T) -> R:
-    """Apply the function; after an error of the machine (I/O, memory), wait and try again."""
-    for tried in range(RETRIES + 1):
-        try:
-            return function(task)
-        except LabelopsError:
-            raise
-        except (OSError, MemoryError) as err:
-            if tried == RETRIES or getattr(err, "errno", None) == errno.ENOSPC:
-                raise
-            time.sleep(0.1 * 4**tried)
-    raise AssertionError("unreachable")
-
-
-def describe(task: object) -> str:
-    """Name a task for people: by its shard where it has one."""
-    label = getattr(task, "label", None)
-    return f"shard {getattr(task, 'shard', '')} ({label})" if label else str(task)
 
 
 def _sizes(task: object) -> list[int]:

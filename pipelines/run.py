@@ -3,7 +3,7 @@
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,12 +29,13 @@ from pipelines.errors import (
     StorageTrouble,
 )
 from pipelines.folders import check_writes
-from pipelines.frame import BLOCKS_FILE, Frame, narrow_columns, verify_foreign
+from pipelines.frame import BLOCKS_FILE, verify_foreign
 from pipelines.graph import Workers, open_workers
 from pipelines.identity import code, differences
 from pipelines.intact import check_stage, files_of_stage, read_timings, shard_files
 from pipelines.layout import SOURCE, Layer, Layout
 from pipelines.lock import epoch_of, locked
+from pipelines.reader import frames
 from pipelines.recipe import Recipe
 from pipelines.rejects import check_rejects
 from pipelines.results import (
@@ -748,22 +749,3 @@ def conserve(run: Run) -> dict[str, int]:
                 f"quarantined, in {run.uri}"
             )
     return counts
-
-
-def frames(run: Run, reads: Sequence[str], *, before: str | None = None) -> Iterator[Frame]:
-    """Yield every shard as the finished stages (or those before one) left it, for reports."""
-    layout = run.layout(before=before)
-    columns = layout.columns("", reads)
-    folders = {column.file for column in columns.values()}
-    narrow = narrow_columns(layout.types("")) & frozenset(reads)
-    for shard, entry in enumerate(run.source.shards):
-        yield Frame(
-            index=shard,
-            label=entry.name,
-            n=layout.n_live(shard),
-            files=layout.files(shard, folders),
-            columns=columns,
-            reads=tuple(reads),
-            narrow=narrow,
-            recent=run.recent,
-        )

@@ -7,7 +7,7 @@ import stat
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -75,6 +75,46 @@ def test_imports__point_from_flows_to_pipelines_to_labelops(package: str) -> Non
         for fault in misdirected(package, path.relative_to(ROOT).as_posix(), parsed(path))
     ]
     assert not found
+
+
+def imported_modules(tree: ast.AST, known: Collection[str]) -> Iterator[str]:
+    """Modules among the known ones that a module imports when it runs, also inside functions."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in known)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                within = f"{node.module}.{alias.name}"
+                yield from [name for name in (within, node.module) if name in known][:1]
+        yield from imported_modules(node, known)
+
+
+def circle_in(imports: Mapping[str, set[str]]) -> list[str]:
+    """Return modules that import each other; empty if there are none."""
+    left = dict(imports)
+    while free := [name for name, others in left.items() if not others & set(left) - {name}]:
+        for name in free:
+            del left[name]
+    return sorted(left)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports__go_in_no_circle(package: str) -> None:
+    trees = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in modules(package)
+    }
+    imports = {name: set(imported_modules(parsed(path), trees)) for name, path in trees.items()}
+    assert circle_in(imports) == []
+
+
+def test_circle__is_seen() -> None:
+    assert circle_in({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["a", "b", "c"]
+    known = {"a", "a.b"}
+    source = "import a\nif TYPE_CHECKING:\n    import a.b\ndef f():\n    from a import b, other"
+    assert list(imported_modules(ast.parse(source), known)) == ["a", "a.b", "a"]
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import pyarrow.compute as pc
 from labelops.proportions.counts import ROUNDING
 from pipelines.bags.census import CENSUS
 from pipelines.bags.findings import LEVEL, ranked
+from pipelines.reader import frames
 from pipelines.report import model
 from pipelines.report.limits import Limits
 from pipelines.results import load_result, result_name
-from pipelines.run import frames
 from pipelines.stage import Arrays
 from pipelines.state import Run
 

@@ -12,13 +12,13 @@ from labelops.multilabel.beliefs import expected_errors
 from pipelines.frame import Frame
 from pipelines.label_sets import flat
 from pipelines.map_columns import MapFacts
+from pipelines.reader import frames
 from pipelines.report import model
 from pipelines.report.limits import Limits
 from pipelines.report.look import Looker
 from pipelines.report.overlays import overlay
 from pipelines.report.scan import Chosen, Names, Place, places
 from pipelines.report.select import Rows, Smallest
-from pipelines.run import frames
 from pipelines.stage import Arrays
 from pipelines.state import Run
 

@@ -12,11 +12,11 @@ import pyarrow as pa
 
 from pipelines.frame import ColumnRef, FileRef, Frame, in_form, open_parquet
 from pipelines.layout import SOURCE
+from pipelines.reader import frames
 from pipelines.report.limits import Limits
 from pipelines.report.model import Item, Picture
 from pipelines.report.scan import NARROW, Names, Place
 from pipelines.report.thumbnails import thumbnail
-from pipelines.run import frames
 from pipelines.state import Run
 from pipelines.storage.forms import PICTURES, is_bytes
 

@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 
 from pipelines.classes import plain
 from pipelines.frame import Frame, numpy_of
+from pipelines.reader import frames
 from pipelines.report.limits import Limits, worst_per_class
 from pipelines.report.select import Groups, Rows, Smallest, Tally, count_pairs
-from pipelines.run import frames
 from pipelines.state import Run
 
 NARROW = (

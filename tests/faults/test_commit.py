@@ -21,6 +21,7 @@ from pipelines.commit import commit_shard, load_record, record_name
 from pipelines.errors import CorruptShardError, LockedError, RunError
 from pipelines.frame import Frame
 from pipelines.lock import locked
+from pipelines.reader import frames
 from pipelines.recipe import parse_recipe
 from pipelines.results import check_result, save_result
 from pipelines.stage import Map, Output
@@ -254,9 +255,7 @@ def test_flipped_bit__is_noticed_and_names_the_shard_or_changes_nothing(
     path = tmp_path / "out" / "toy" / "part-00002.parquet"
     good = path.read_bytes()
     reads = ["item_id", "position", "share"]
-    expected = [
-        frame.table(reads) for frame in pipelines.run.frames(load_run(str(tmp_path / "out")), reads)
-    ]
+    expected = [frame.table(reads) for frame in frames(load_run(str(tmp_path / "out")), reads)]
     rng = np.random.default_rng(seed)
     caught = 0
     for _ in range(60):
@@ -264,9 +263,7 @@ def test_flipped_bit__is_noticed_and_names_the_shard_or_changes_nothing(
         bad[rng.integers(len(bad))] ^= 1 << rng.integers(8)
         path.write_bytes(bad)
         try:
-            found = [
-                f.table(reads) for f in pipelines.run.frames(load_run(str(tmp_path / "out")), reads)
-            ]
+            found = [f.table(reads) for f in frames(load_run(str(tmp_path / "out")), reads)]
         except CorruptShardError as err:
             caught += "toy/part-00002.parquet" in str(err)
         else:
@@ -280,7 +277,7 @@ def test_stray_file_in_a_stage_folder__is_not_read(data: Path, tmp_path: Path) -
     folder = tmp_path / "out" / "toy"
     (folder / "part-00009.parquet").write_bytes((folder / "part-00000.parquet").read_bytes())
     run = load_run(str(tmp_path / "out"))
-    n = sum(frame["position"].__len__() for frame in pipelines.run.frames(run, ["position"]))
+    n = sum(frame["position"].__len__() for frame in frames(run, ["position"]))
     manifest = json.loads((tmp_path / "out" / "_manifests" / "toy.json").read_text())
     assert n == sum(shard["rows"] for shard in manifest["maps"][-1]["shards"]) < 240
 
@@ -315,7 +312,7 @@ def test_toy__is_the_same_however_the_data_is_cut(
     run_toy(write_shards(tmp_path / "src", blobs(), sizes), tmp_path / "b")
     reads = ["item_id", "position", "share"]
     tables = [
-        pa.concat_tables(f.table(reads) for f in pipelines.run.frames(load_run(str(out)), reads))
+        pa.concat_tables(f.table(reads) for f in frames(load_run(str(out)), reads))
         for out in (tmp_path / "a", tmp_path / "b")
     ]
     assert tables[0].combine_chunks().equals(tables[1].combine_chunks())

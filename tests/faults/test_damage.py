@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import pipelines.reader
 import pipelines.run
 from pipelines.errors import CorruptShardError, LabelopsError, LockedError, RunError
 from pipelines.lock import locked
@@ -278,7 +279,7 @@ def test_damaged_source__is_said_to_be_the_source(runs: Runs, tmp_path: Path) ->
     content = bytearray(path.read_bytes())
     content[: len(content) // 2] = bytes(len(content) // 2)
     path.write_bytes(content)
-    _, frame, _ = pipelines.run.frames(run, ["features"], before="neighbours")
+    _, frame, _ = pipelines.reader.frames(run, ["features"], before="neighbours")
     with pytest.raises(LabelopsError) as refused:
         frame.table(["features"])
     assert "part-00001.parquet" in str(refused.value)

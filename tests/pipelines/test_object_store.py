@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+import pipelines.reader
 import pipelines.registry
 import pipelines.run
 from pipelines.bags.table import open_table
@@ -50,7 +51,7 @@ def test_run_on_an_object_store__gives_the_files_of_a_local_run(
         assert store.read_bytes(name) == path.read_bytes(), name
     assert not [name for name in store.list("toy") if name.startswith(".tmp")]
     remote = load_run(f"{bucket}/out")
-    table = pa.concat_tables(f.table(["share"]) for f in pipelines.run.frames(remote, ["share"]))
+    table = pa.concat_tables(f.table(["share"]) for f in pipelines.reader.frames(remote, ["share"]))
     local = pa.concat_tables(
         pq.read_table(path, columns=["share"]) for path in sorted((tmp_path / "out/toy").glob("p*"))
     )
