@@ -103,7 +103,7 @@ def test_scheduler_killed__is_said_within_seconds(tmp_path: Path, when: str) -> 
         began = time.monotonic()
         with pytest.raises(RunError, match=f"no answer from the scheduler at {address}"):
             list(pool.map(wait_long, [("", 1)]))
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 30
 
 
 def test_certificates_that_are_missing__are_named_with_what_to_set(
