@@ -446,6 +446,9 @@ def as_type(values: pa.Array, kind: pa.DataType) -> pa.Array:
         return as_type(values, kind.value_type).dictionary_encode().cast(kind)
     if is_bytes(kind):
         values = values.cast(pa.binary())
+    elif pa.types.is_decimal(kind):
+        # From integers only those of 19 digits and more are reached at once.
+        values = values.cast(pa.decimal256(76, 0))
     return values.cast(kind)
 
 

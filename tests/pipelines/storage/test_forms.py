@@ -82,6 +82,9 @@ FORMS_OF_LABELS: dict[str, Callable[[], pa.Array]] = {
     "whole float": lambda: pa.array(GIVEN, pa.float64()),
     "half": lambda: pa.array(GIVEN.astype(np.float16)),
     "decimal": lambda: pa.array([decimal.Decimal(int(k)) for k in GIVEN], pa.decimal128(38, 0)),
+    "short decimal": lambda: pa.array(
+        [decimal.Decimal(int(k)) for k in GIVEN], pa.decimal128(5, 1)
+    ),
     "dictionary of numbers": lambda: pa.array(GIVEN).dictionary_encode(),
     "from 1": lambda: pa.array(GIVEN + 1),
     "ascending": lambda: pa.array(10 * GIVEN + 7),
