@@ -72,12 +72,12 @@ def secret_in(text: str) -> str | None:
     >>> secret_in("abfs://container@account.dfs.core.windows.net/x") is None
     True
     """
+    first = SCHEME.search(text)
+    named = first and SECRET_QUERY.search(text, first.end())
+    if named:
+        return f"a secret ({named[1][1:]!r})"
     for found in SCHEME.finditer(text):
-        scheme, rest = found[1].lower(), text[found.end() : found.end() + MOST]
-        named = SECRET_QUERY.search(rest)
-        if named:
-            return f"a secret ({named[1][1:]!r})"
-        rest = unquote(rest)
+        scheme, rest = found[1].lower(), unquote(text[found.end() : found.end() + MOST])
         authority = re.split(r"[/?#\s]", rest, maxsplit=1)[0]
         user, at, _ = authority.rpartition("@")
         if at and (":" in user or not _may_have_user(scheme)):
