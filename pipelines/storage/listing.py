@@ -48,7 +48,8 @@ class Found:
         for name, why in sorted(self.left_out.items()):
             by_reason.setdefault(why, []).append(name)
         return [
-            f"{len(names):,} file(s) in the data's folder are not read ({why}): {some(names)}"
+            f"{len(names):,} {'file is' if len(names) == 1 else 'files are'} in the data's folder and "
+            f"not read ({why}): {some(names)}"
             for why, names in by_reason.items()
         ]
 
