@@ -47,11 +47,11 @@ class Found:
         by_reason: dict[str, list[str]] = {}
         for name, why in sorted(self.left_out.items()):
             by_reason.setdefault(why, []).append(name)
-        return [
-            f"{len(names):,} {'file is' if len(names) == 1 else 'files are'} in the data's folder and "
-            f"not read ({why}): {some(names)}"
-            for why, names in by_reason.items()
-        ]
+        said = []
+        for why, names in by_reason.items():
+            n, are = (f"{len(names):,} files", "are") if len(names) > 1 else ("1 file", "is")
+            said.append(f"{n} of the data's folder {are} not read ({why}): {some(names)}")
+        return said
 
 
 def some(names: Sequence[str]) -> str:

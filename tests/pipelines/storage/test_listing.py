@@ -66,9 +66,9 @@ def test_everything_else__is_left_out_with_a_number_and_names(tmp_path: Path) ->
     source = open_source(str(tmp_path))
     assert names(source) == ["a.parquet"]
     said = "\n".join(source.notices)
-    assert "2 files are in" in said
+    assert "2 files of the data's folder are not read" in said
     assert "'c.csv', 'd.csv'" in said
-    assert "1 file is in the data's folder and not read (names that begin" in said
+    assert "1 file of the data's folder is not read (names that begin" in said
     assert "'_old/b.parquet'" in said
     assert "cannot be opened: No such file or directory): 'e.parquet'" in said
     assert "no regular file): 'f.parquet'" in said
@@ -78,7 +78,7 @@ def test_everything_else__is_left_out_with_a_number_and_names(tmp_path: Path) ->
 
 def test_no_shard_at_all__names_what_there_is_instead(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("x")
-    with pytest.raises(DataError, match=r"found none.*1 file\(s\).*'a.csv'"):
+    with pytest.raises(DataError, match=r"found none.*1 file of.*'a.csv'"):
         open_source(str(tmp_path))
 
 
