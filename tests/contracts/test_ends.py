@@ -1,4 +1,4 @@
-"""Written once, true for every stage: killed anywhere it goes on; a second run does nothing."""
+"""Written once, true for every stage: stopped at a commit it goes on; a second run does nothing."""
 
 import hashlib
 import shutil
