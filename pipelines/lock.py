@@ -8,8 +8,8 @@ The lease: holders follow each other in epochs, each an object ``.lock-epochs/00
 ``…2``, … that exactly one taker creates, by a conditional write. The holder renews its own object,
 and nobody else's; whoever finds it released, or not renewed for too long, may create the next. The
 number of the epoch is the fencing token: whoever writes as holder of an epoch looks first whether
-there is a later one, and stops if so. So a holder that slept through its lease writes nothing when
-it wakes.
+there is a later one, and stops if so. So a holder that slept through its lease begins no write when
+it wakes; what it had sent before may still arrive, a commit like any other: the first wins.
 """
 
 import contextlib

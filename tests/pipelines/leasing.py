@@ -1,10 +1,15 @@
-"""Runs the toy recipe on an object store under a short lease, slowly enough to be stopped in it.
+"""Runs the toy recipe on an object store under a short lease, and stops itself in it.
 
-usage: leasing.py DATA OUT LEASE_S NAP_S
+It stops before its work on the last of AFTER shards, with no request of a shard on its way: what
+was sent before a stop arrives after it, which no look at the epochs can prevent.
+
+usage: leasing.py DATA OUT LEASE_S AFTER
 """
 
+import os
+import signal
 import sys
-import time
+import threading
 
 import pipelines.lock
 import pipelines.registry
@@ -16,17 +21,20 @@ from pipelines.work import Task, do_map
 from tests.toy import RECIPE
 
 if __name__ == "__main__":
-    data, out, lease_s, nap_s = sys.argv[1:]
+    data, out, lease_s, after = sys.argv[1:]
     pipelines.lock.LEASE_S = float(lease_s)
     pipelines.registry.STAGES["toy"] = "tests.toy:STAGE"
     pipelines.run.finish = lambda run, listen=None: "none"  # type: ignore[assignment]
 
-    def slow(task: Task) -> Record:
-        print(task.stage, task.position, task.shard, flush=True)
-        time.sleep(float(nap_s))
-        return do_map(task)
+    one_at_a_time, left = threading.Lock(), iter(range(int(after) - 1, -1, -1))
 
-    pipelines.run.do_map = slow
+    def stop_in_time(task: Task) -> Record:
+        with one_at_a_time:
+            if next(left, None) == 0:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            return do_map(task)
+
+    pipelines.run.do_map = stop_in_time
     try:
         pipelines.run.run(parse_recipe(RECIPE, name="toy"), data=data, out=out)
     except LockedError as err:

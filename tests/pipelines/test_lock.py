@@ -251,16 +251,16 @@ def test_holder_that_slept_through_its_lease__commits_nothing_more_and_the_produ
     recipe, out = parse_recipe(RECIPE, name="toy"), f"{bucket}/slept-{after}"
     pipelines.run.run(recipe, data=str(data), out=str(tmp_path / "whole"))
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.pipelines.leasing", str(data), out, "1.5", "0.3"],
+        [sys.executable, "-m", "tests.pipelines.leasing", str(data), out, "1.5", str(after)],
         cwd=ROOT,
         env=os.environ | {"AWS_ACCESS_KEY_ID": "holder"},
         stdout=subprocess.PIPE,
         text=True,
     ) as holder:
         assert holder.stdout is not None
-        for _ in range(after):
-            holder.stdout.readline()
-        os.kill(holder.pid, signal.SIGSTOP)
+        stopped = os.waitid(os.P_PID, holder.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        assert stopped is not None
+        assert stopped.si_code == os.CLD_STOPPED, holder.stdout.read()
         time.sleep(1.5 + CLOCK_STEP_S + 1.2)
         woken, real = threading.Event(), pipelines.run.do_map
 
