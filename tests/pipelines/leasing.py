@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 
 import pipelines.lock
 import pipelines.registry
@@ -19,6 +20,17 @@ from pipelines.errors import LockedError
 from pipelines.recipe import parse_recipe
 from pipelines.work import Task, do_map
 from tests.toy import RECIPE
+
+
+
+def stop_until_woken() -> None:
+    """Stop the process, and do nothing before that: a signal takes its time to reach all threads."""
+    seen = time.monotonic()
+    os.kill(os.getpid(), signal.SIGSTOP)
+    while (now := time.monotonic()) - seen < 1.0:
+        seen = now
+        time.sleep(0.01)
+
 
 if __name__ == "__main__":
     data, out, lease_s, after = sys.argv[1:]
@@ -31,7 +43,7 @@ if __name__ == "__main__":
     def stop_in_time(task: Task) -> Record:
         with one_at_a_time:
             if next(left, None) == 0:
-                os.kill(os.getpid(), signal.SIGSTOP)
+                stop_until_woken()
             return do_map(task)
 
     pipelines.run.do_map = stop_in_time
