@@ -39,7 +39,7 @@ from scipy.special import softmax
 from torch import nn
 from torch.nn import functional
 
-from labelops.decide import BANDS
+from labelops.decisions import BANDS
 from labelops.gate import measured_gain
 from labelops.label_maps import pool, sparsify_maps, whole_boxes
 from labelops.label_peaks import peaks

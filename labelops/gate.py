@@ -208,7 +208,7 @@ def _text(gain: Interval) -> str:
     return f"{gain.value:+.2f} per change [{gain.low:+.2f}, {gain.high:+.2f}]"
 
 
-def spread(p_new: np.ndarray, p_given: np.ndarray) -> np.ndarray:
+def variance(p_new: np.ndarray, p_given: np.ndarray) -> np.ndarray:
     """Return the variance of (fixed − broken) of single changes.
 
     Fixed with probability b_new, broken with b_given, never both: Var = b_new + b_given − (b_new −
@@ -216,7 +216,7 @@ def spread(p_new: np.ndarray, p_given: np.ndarray) -> np.ndarray:
 
     Examples
     --------
-    >>> spread(np.array([1.0, 0.5]), np.array([0.0, 0.5])).tolist()
+    >>> variance(np.array([1.0, 0.5]), np.array([0.0, 0.5])).tolist()
     [0.0, 1.0]
     """
     return np.asarray(p_new + p_given - np.square(p_new - p_given))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from labelops.calibration import log_safe
-from labelops.decide import Proposals
+from labelops.decisions import Proposals
 from labelops.soft import SoftLabels, id_type, top_classes
 from labelops.sparse_noise import SparseNoise
 from labelops.top_rows import TopRows
@@ -36,13 +36,33 @@ class TopBelief(NamedTuple):
     others: np.ndarray
     n_classes: int
 
+    @property
+    def has_all(self) -> bool:
+        """Whether the candidates of every item are all classes, in their order."""
+        return bool(self.ids.strides[0] == 0)
+
     def column_of(self, class_id: np.ndarray) -> np.ndarray:
         """Return at which candidate some class of each item stands, int64, shape (N,)."""
+        if self.has_all:
+            return class_id
         return np.asarray((self.ids == class_id[:, None]).argmax(axis=1))
 
     def class_of(self, column: np.ndarray) -> np.ndarray:
-        """Return the class that stands at a candidate of each item, int32, shape (N,)."""
-        return np.asarray(self.ids[np.arange(len(self.ids)), column].astype(np.int32))
+        """Return the class that stands at a candidate of each item, int64, shape (N,)."""
+        return np.asarray(self.ids[np.arange(len(self.ids)), column])
+
+
+def all_classes(belief: np.ndarray) -> TopBelief:
+    """Return beliefs in every class, shape (N, K), in this form.
+
+    Examples
+    --------
+    >>> all_classes(np.array([[0.7, 0.3]])).class_of(np.array([1])).tolist()
+    [1]
+    """
+    n, n_classes = belief.shape
+    ids = np.broadcast_to(np.arange(n_classes), (n, n_classes))
+    return TopBelief(ids, belief, np.zeros(n), n_classes)
 
 
 def candidates(
@@ -118,12 +138,17 @@ def believe_top(
 
 def in_classes(found: Proposals, belief: TopBelief) -> Proposals:
     """Return proposals about candidates as proposals about classes."""
-    return found._replace(new=belief.class_of(found.new))
+    if belief.has_all:
+        return found
+    before, after = (belief.class_of(column) for column in (found.before, found.after))
+    return found._replace(before=before, after=after)
 
 
 def with_certainty(belief: TopBelief, class_id: np.ndarray) -> TopBelief:
     """Return beliefs in which some items surely have a class, −1 for as they are; shape (N,)."""
     sure = class_id >= 0
+    if not sure.any():
+        return belief
     certain = (belief.ids == class_id[:, None]).astype(np.float64)
     return belief._replace(
         belief=np.where(sure[:, None], certain, belief.belief),
@@ -135,9 +160,11 @@ def soften(belief: TopBelief, given: np.ndarray, *, k: int) -> SoftLabels:
     """Keep the k most probable classes and the given one; see `labelops.soft.sparsify`."""
     n, width = belief.ids.shape
     k = min(k, belief.n_classes, width)
-    known = belief.ids < belief.n_classes
-    # What is no class comes behind classes that are believed with 0.
-    kept = top_classes(np.where(known, belief.belief, -0.5), k)
+    asked = belief.belief
+    if not belief.has_all:
+        # What is no class comes behind classes that are believed with 0.
+        asked = np.where(belief.ids < belief.n_classes, asked, -0.5)
+    kept = top_classes(asked, k)
     stored = np.ones((n, k), bool)
     wanted = belief.column_of(given)[:, None]
     stored = np.concatenate([stored, ~(kept == wanted).any(axis=1, keepdims=True)], axis=1)

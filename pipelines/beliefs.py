@@ -1,22 +1,30 @@
-"""Beliefs in the labels that annotators gave: their temperature, over all shards.
+"""Beliefs in the labels that annotators gave: their temperature, and what they are.
 
-`labelops.belief` on shards. Stage `decide` decides by these beliefs; stage `proportions` brings the
-totals of bags into them.
+`labelops.belief` on shards. Stage `confident` offers these beliefs; stage `proportions` brings the
+totals of bags into them, and offers what comes out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
 from scipy import sparse
 
-from labelops.belief import COARSE, Noise, best_temperature, fine_grid, loss_through_noise
+from labelops.belief import (
+    COARSE,
+    Noise,
+    believe,
+    best_temperature,
+    fine_grid,
+    loss_through_noise,
+)
 from labelops.confident.estimates import unpack_matrix
 from labelops.sparse_noise import SparseNoise, sound, sound_sparse_noise
-from labelops.top_rows import TopRows
+from labelops.top_belief import TopBelief, all_classes, believe_top, candidates
+from labelops.top_rows import Probs, TopRows
 from pipelines.frame import Frame
 from pipelines.predictions import prediction_columns, predictions_of
-from pipelines.stage import Arrays, Context, Reduce, Step
+from pipelines.stage import Arrays, Beliefs, Context, Reduce, Step
 
 SAMPLE_ITEMS, SAMPLE_CELLS = 50_000, 5_000_000
 """Temperature is fitted on so many items, or probabilities: those with the smallest hashes."""
@@ -78,3 +86,75 @@ def best(summary: Arrays, ctx: Context, *, fine: bool = False) -> Arrays:
     grid = fine_grid(float(ctx.own("coarse")["temperature"])) if fine else COARSE
     temperature = best_temperature(grid, summary["loss"]) if summary["n"] else 1.0
     return {"temperature": np.array(temperature), "n": summary["n"]}
+
+
+# -- what is believed ------------------------------------------------------------------------------
+
+TOTALS = "bag_probs"
+"""Column of stage `proportions`: the same beliefs, with the totals of bags brought in."""
+
+
+def _of_predictions(
+    frame: Frame, ctx: Context, k: int, certain: np.ndarray
+) -> Iterator[tuple[slice, TopBelief]]:
+    probs, given = predictions_of(frame, ctx), frame.array("given")
+    of_block = _listed if isinstance(probs, TopRows) else _whole
+    yield from of_block(probs, given, ctx, k, certain)
+
+
+def _slices(n: int, step: int) -> Iterator[slice]:
+    """Yield slices of n rows; an empty one where there are none."""
+    return (slice(start, min(start + step, n)) for start in range(0, max(n, 1), step))
+
+
+def _whole(
+    probs: Probs, given: np.ndarray, ctx: Context, k: int, certain: np.ndarray
+) -> Iterator[tuple[slice, TopBelief]]:
+    noise, temperature = noise_of(ctx), float(ctx.own("temperature")["temperature"])
+    for rows in _slices(len(given), block_rows(ctx.n_classes)):
+        block = probs[rows]
+        assert isinstance(block, np.ndarray)
+        yield rows, all_classes(believe(block, given[rows], noise, temperature))
+
+
+def _listed(
+    probs: Probs, given: np.ndarray, ctx: Context, k: int, certain: np.ndarray
+) -> Iterator[tuple[slice, TopBelief]]:
+    """Yield the same, where only the probable classes of each item are listed."""
+    assert isinstance(probs, TopRows)
+    noise, temperature = sparse_noise_of(ctx), float(ctx.own("temperature")["temperature"])
+    n_listed = int(probs.n_listed.max(initial=0))
+    # Two more than are stored: the most believed class but one is wanted, too.
+    likeliest = noise.likeliest(k + 2 + n_listed)
+    for rows in _slices(len(given), block_rows(2 * n_listed + k + 4)):
+        block, mine = probs[rows], given[rows].astype(np.int64)
+        ids = candidates(block, mine, likeliest, certain[rows])
+        yield rows, believe_top(block, mine, noise, temperature, ids)
+
+
+def _of_totals(
+    frame: Frame, ctx: Context, k: int, certain: np.ndarray
+) -> Iterator[tuple[slice, TopBelief]]:
+    totals = frame.array(TOTALS)
+    for rows in _slices(frame.n, block_rows(ctx.n_classes)):
+        belief = totals[rows].astype(np.float64)
+        belief /= belief.sum(axis=1, keepdims=True)
+        yield rows, all_classes(belief)
+
+
+OF_PREDICTIONS = Beliefs(
+    kind="label",
+    reads=lambda columns: ["given", *prediction_columns(columns)],
+    steps=temperature_steps,
+    blocks=_of_predictions,
+    temperature=lambda ctx: float(ctx.own("temperature")["temperature"]),
+)
+"""What stage `confident` offers: predictions, sharpened through the noise that it estimates."""
+
+OF_TOTALS = Beliefs(
+    kind="label",
+    reads=lambda columns: [TOTALS],
+    blocks=_of_totals,
+    temperature=lambda ctx: float(ctx.result(ctx.beliefs_stage, "temperature")["temperature"]),
+)
+"""What stage `proportions` offers where items have labels."""

@@ -13,7 +13,7 @@ import numpy as np
 from labelops import __version__
 from labelops.multilabel.beliefs import expected_errors
 from pipelines.bags.findings import bags_folder
-from pipelines.decided import counts_of, deciding_stage
+from pipelines.decisions.counts import counts_of, deciding_stage, has_product
 from pipelines.map_evidence import COMPLETE, KNOWN, POSITIVES, REFERENCE
 from pipelines.report.bags import bags
 from pipelines.report.limits import Limits
@@ -73,12 +73,11 @@ def write_card(run: Run) -> str | None:
 
     Names from the data stand in notices only, and are escaped there.
     """
-    if not any(entry.name == "dataset" and entry.skipped is None for entry in run.entries):
+    if not has_product(run):
         return _write_beliefs_card(run)
     counts, stage = counts_of(run), deciding_stage(run)
     assert stage is not None
     context = run.context(stage, run.layout())
-    of_lists = stage != "decide"
     columns = {"decide": COLUMNS, "decide_labels": LIST_COLUMNS, "decide_maps": MAP_COLUMNS}[stage]
     sections = [
         *_header(counts),
@@ -106,7 +105,7 @@ def write_card(run: Run) -> str | None:
         "",
         "## Undo",
         "",
-        UNDO.format(derive="label_ledger.derive_sets" if of_lists else "ledger.derive"),
+        UNDO,
         "",
         "To share the product, publish this file with `dataset/` and `set_aside/`.",
         "",
@@ -257,7 +256,7 @@ def totals_said(found: Bags | None) -> list[str]:
 UNDO = """\
 Every decision is a row of `decisions/`, with what it was before, why, how sure and by which rule.
 `dataset.leave_out_rules` and `dataset.leave_out_items` make the product without some of them;
-`pipelines.{derive}` does so for any table."""
+`pipelines.decisions.ledger.derive` does so for any table."""
 
 
 def _header(counts: Mapping[str, int]) -> list[str]:
@@ -353,8 +352,9 @@ def _undone(run: Run) -> list[str]:
         return []
     return [
         "",
-        "These are the decisions as they were taken. Left out of the product, so that items stay "
-        f"as given: those of rules {list(rules)}, and of {len(items)} single items.",
+        "Left out, so that items stay as given: decisions of rules "
+        f"{', '.join(rules) or 'none'}, and of {len(items):,} single items. The rules below are "
+        "shown as they decided.",
     ]
 
 

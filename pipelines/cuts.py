@@ -1,10 +1,9 @@
 """Steps of a stage that find cuts: the first so many items of each pair of classes, or class.
 
-What `labelops.confident.selection` says about one set of elements is done here over shards: each
-pass is a reduction, and a pass that is no longer needed is left out.
+The first pass looks at kept rows alone; what follows is `pipelines.selection.passes`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +32,7 @@ from pipelines.kept_rows import (
     rows_table,
 )
 from pipelines.predictions import dtype_of, is_listed, prediction_blocks, prediction_columns
+from pipelines.selection.passes import Passes, stored
 from pipelines.stage import Arrays, Context, Map, Output, Reduce, Step
 
 
@@ -64,35 +64,22 @@ def cut_steps(settings: Settings, ctx: Context) -> list[Step]:
                 when=has_short,
             ),
         ]
-    key_bits = 8 * dtype_of(ctx).itemsize
-    for turn in range(sel.max_passes(ctx.n_classes**2, key_bits)):
-        found.append(
-            Reduce(
-                name=f"cuts-{turn:02d}",
-                reads=reads,
-                summarize=_summarize_turn(turn),
-                finish=_finish_turn(turn),
-                when=_is_turn(turn),
-            )
-        )
-    found.append(
-        Reduce(
-            name="cuts-last",
-            reads=reads,
-            summarize=collect_open,
-            merge=merge_elements,
-            finish=settle,
-            when=lambda ctx: _narrowed(ctx).total_open > 0,
-        )
+    return [*found, *_passes(reads, ctx).steps()]
+
+
+def _passes(reads: Sequence[str], ctx: Context) -> Passes:
+    return Passes(
+        name="cuts",
+        reads=reads,
+        start=_after_first,
+        count=count_open,
+        collect=collect_open,
+        n_groups=ctx.n_classes**2,
+        key_bits=8 * dtype_of(ctx).itemsize,
     )
-    return found
 
 
 # -- what is known after each step -----------------------------------------------------------------
-
-
-def _stored(result: Mapping[str, np.ndarray]) -> Selection:
-    return Selection(**{name: result[name] for name in Selection._fields})
 
 
 def _first_bits(ctx: Context) -> int:
@@ -127,31 +114,15 @@ def has_short(ctx: Context) -> bool:
 
 
 def _after_first(ctx: Context) -> Selection:
-    selection = _stored(ctx.own("cuts"))
+    selection = stored(ctx.own("cuts"))
     if has_short(ctx):
-        selection = sel.replace(selection, _stored(ctx.own("cuts-deep")))
+        selection = sel.replace(selection, stored(ctx.own("cuts-deep")))
     return selection
-
-
-def _before_turn(ctx: Context, turn: int) -> Selection:
-    """Return the selection before a narrowing pass, or where narrowing ended earlier."""
-    selection = _after_first(ctx)
-    for earlier in range(turn):
-        if selection.total_open <= sel.COLLECT:
-            break
-        selection = _stored(ctx.own(f"cuts-{earlier:02d}"))
-    return selection
-
-
-def _narrowed(ctx: Context) -> Selection:
-    turns = sel.max_passes(ctx.n_classes**2, 8 * dtype_of(ctx).itemsize)
-    return _before_turn(ctx, turns)
 
 
 def found_cuts(ctx: Context) -> Selection:
     """Return the finished selection."""
-    selection = _narrowed(ctx)
-    return _stored(ctx.own("cuts-last")) if selection.total_open else selection
+    return _passes((), ctx).found(ctx)
 
 
 # -- elements of a shard ---------------------------------------------------------------------------
@@ -279,60 +250,26 @@ def narrow_deep(summary: Arrays, ctx: Context) -> Arrays:
     return selection._asdict()
 
 
-def _bits(selection: Selection) -> int:
-    return sel.n_bits(len(selection.open_slots))
+def count_open(frame: Frame, ctx: Context, selection: Selection, bits: int) -> np.ndarray:
+    """Count the open elements by their next digit."""
+    counts = np.zeros((len(selection.open_slots), 1 << bits), np.int64)
+    if _by_pairs(ctx):
+        blocks = (block[1:] for block in _all_rows(frame, ctx))
+        counts += _pair_cuts(selection, ctx).count(bits, blocks)
+    if _by_single(ctx):
+        counts += sel.count(selection, bits, singles(frame, ctx))
+    return counts
 
 
-def _summarize_turn(turn: int) -> Callable[[Frame, Context], Arrays]:
-    def count_turn(frame: Frame, ctx: Context) -> Arrays:
-        selection = _before_turn(ctx, turn)
-        bits = _bits(selection)
-        counts = np.zeros((len(selection.open_slots), 1 << bits), np.int64)
-        if _by_pairs(ctx):
-            blocks = (block[1:] for block in _all_rows(frame, ctx))
-            counts += _pair_cuts(selection, ctx).count(bits, blocks)
-        if _by_single(ctx):
-            counts += sel.count(selection, bits, singles(frame, ctx))
-        return {"counts": counts}
-
-    return count_turn
-
-
-def _finish_turn(turn: int) -> Callable[[Arrays, Context], Arrays]:
-    def narrow_turn(summary: Arrays, ctx: Context) -> Arrays:
-        selection = _before_turn(ctx, turn)
-        return sel.narrow(selection, _bits(selection), summary["counts"])._asdict()
-
-    return narrow_turn
-
-
-def _is_turn(turn: int) -> Callable[[Context], bool]:
-    def is_needed(ctx: Context) -> bool:
-        return _before_turn(ctx, turn).total_open > sel.COLLECT
-
-    return is_needed
-
-
-def collect_open(frame: Frame, ctx: Context) -> Arrays:
+def collect_open(frame: Frame, ctx: Context, selection: Selection) -> Elements:
     """Return the elements between which the remaining cuts lie."""
-    selection = _narrowed(ctx)
     parts = [sel.no_elements()]
     if _by_pairs(ctx):
         blocks = (block[1:] for block in _all_rows(frame, ctx))
         parts.append(_pair_cuts(selection, ctx).collect(blocks))
     if _by_single(ctx):
         parts.append(sel.collect(selection, singles(frame, ctx)))
-    return sel.concatenate(parts)._asdict()
-
-
-def merge_elements(a: Arrays, b: Arrays) -> Arrays:
-    """Put two shards' elements together; their order does not matter."""
-    return {name: np.concatenate([a[name], b[name]]) for name in a}
-
-
-def settle(summary: Arrays, ctx: Context) -> Arrays:
-    """Sort what is left, and cut."""
-    return sel.settle(_narrowed(ctx), Elements(**summary))._asdict()
+    return sel.concatenate(parts)
 
 
 # -- flags of a shard ------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from labelops.multilabel.labels import LabelSets, take_rows
 from labelops.multilabel.opinion import model_log_odds
 from labelops.multilabel.sampling import Shares, cell_hash, draw
 from pipelines.frame import Frame
-from pipelines.label_sets import given_sets
+from pipelines.labels.space import given_sets
 from pipelines.predictions import blocks_of
 from pipelines.stage import Arrays, Context, Output, Tables
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from labelops.decide import BANDS
+from labelops.decisions import BANDS
 from labelops.multilabel.cutoffs import choose_cutoffs, choose_cutoffs_from_positives
 from labelops.multilabel.found import (
     FOLDS,
@@ -22,8 +22,9 @@ from labelops.multilabel.found import (
 from labelops.multilabel.labels import NO, YES, LabelSets, from_states, states, take_rows
 from labelops.multilabel.scaling import Scaling
 from pipelines.frame import Frame
-from pipelines.label_sets import RULED_OUT, label_columns, labels_of
-from pipelines.reference import reference_sets
+from pipelines.labels.columns import RULED_OUT
+from pipelines.labels.reference import reference_sets
+from pipelines.labels.space import given_columns, given_sets
 from pipelines.stage import Arrays, Context
 from pipelines.vectors import list_array, vectors_of
 
@@ -96,9 +97,9 @@ def evidence_in(frame: Frame, ctx: Context) -> Evidence:
     if ctx.config.reference is not None:
         # A reference is small, and every item of it counts.
         at, sets = reference_sets("reference", frame["item_id"], ctx)
-        given = labels_of(frame, ctx) if label_columns(ctx.columns) else None
+        given = given_sets(frame, ctx) if given_columns(ctx.columns) else None
         return Evidence(np.isin(everything, at), hashes, sets, at, given)
-    return Evidence(_sampled(hashes, ctx), hashes, labels_of(frame, ctx), everything, None)
+    return Evidence(_sampled(hashes, ctx), hashes, given_sets(frame, ctx), everything, None)
 
 
 def _sampled(item_hash: np.ndarray, ctx: Context) -> np.ndarray:
@@ -119,11 +120,6 @@ def collect_evidence(frame: Frame, ctx: Context) -> Arrays:
         is_vector = pa.types.is_fixed_size_list(field.type)
         found[field.name] = vectors_of(values)[0] if is_vector else values.to_numpy()
     return found
-
-
-def merge_evidence(a: Arrays, b: Arrays) -> Arrays:
-    """Return the rows of both; `find_cutoffs` brings them into the order of their hashes."""
-    return {name: np.concatenate([a[name], b[name]]) for name in a}
 
 
 def find_cutoffs(summary: Arrays, ctx: Context) -> Arrays:
@@ -182,6 +178,16 @@ def _known(ctx: Context, *, knows_absent: bool) -> str:
     if ctx.config.reference is not None:
         return REFERENCE
     return KNOWN if RULED_OUT in ctx.columns else COMPLETE
+
+
+def known(ctx: Context) -> str:
+    """Return what is known of the items on which the stage that is asked chose cutoffs."""
+    return str(ctx.result(ctx.beliefs_stage, "cutoffs")["known"])
+
+
+def is_calibrated(ctx: Context) -> bool:
+    """Return whether it is known how probable classes are that were found and not given."""
+    return known(ctx) in (KNOWN, REFERENCE)
 
 
 def probability_of(

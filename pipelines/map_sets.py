@@ -10,17 +10,19 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from labelops.label_peaks import binary_peaks, peaks
 from labelops.multilabel.cutoffs import sets_from
 from labelops.multilabel.labels import owners
 from labelops.soft import id_type
+from pipelines.decisions.ledger import log_rows
 from pipelines.frame import Frame
-from pipelines.label_sets import RULED_OUT, ids_type, label_columns, labels_of, lists_of
-from pipelines.ledger import log_rows
+from pipelines.labels.columns import RULED_OUT, ids_type, lists_of
+from pipelines.labels.space import given_columns, given_sets
 from pipelines.map_columns import COLUMNS, MapFacts, maps_of
-from pipelines.map_evidence import probability_of
-from pipelines.stage import Arrays, Context, Tables
+from pipelines.map_evidence import REFERENCE, is_calibrated, known, probability_of
+from pipelines.stage import Arrays, Beliefs, Cells, Context, Tables
 
 LOG_FOLDER = "map_decisions"
 """Apart from `decisions/`, from which the product follows: a run may have both."""
@@ -35,6 +37,7 @@ RULES = (
     ("map-unseen", "keep"),
     ("map-contradicts", "review"),
 )
+SEEN, AGREES, UNSEEN, CONTRADICTED = range(4)
 """Found though not given; given and found; given and not found; found though ruled out."""
 
 
@@ -50,7 +53,7 @@ def set_fields(n_classes: int) -> list[tuple[str, pa.DataType]]:
 def find_sets(frame: Frame, ctx: Context, facts: MapFacts) -> Iterator[Tables]:
     """Write the maps with the classes of the whole picture, the surest first, and the log."""
     cutoffs, ids = ctx.own("cutoffs")["cutoff"], frame["item_id"]
-    labels = label_columns(ctx.columns)
+    labels = given_columns(ctx.columns)
     none = np.empty(0, np.int64)
     given, ruled_out = (
         _cells(frame, ctx, ruled_out=no) if labels else none for no in (False, True)
@@ -90,7 +93,7 @@ def _lists(sure: np.ndarray, cell: np.ndarray, is_present: np.ndarray) -> Mappin
 
 def _cells(frame: Frame, ctx: Context, *, ruled_out: bool) -> np.ndarray:
     """Return given or ruled out cells of a shard as item · K + class, ascending."""
-    sets = labels_of(frame, ctx)
+    sets = given_sets(frame, ctx)
     ids, start = (sets.ids, sets.start)
     if ruled_out:
         # Where lists are complete, "not listed" is what the maps are asked about.
@@ -120,8 +123,8 @@ def _log(
     """Return one row for every class of a picture that is given or found."""
     item, class_id = np.nonzero(is_present | is_given)
     given, found = is_given[item, class_id], is_present[item, class_id]
-    # In the order of RULES.
-    rule = np.where(given, np.where(found, 1, 2), np.where(is_ruled_out[item, class_id], 3, 0))
+    new = np.where(is_ruled_out[item, class_id], CONTRADICTED, SEEN)
+    rule = np.where(given, np.where(found, AGREES, UNSEEN), new)
     names, actions = (np.array(column) for column in zip(*RULES, strict=True))
     action, peak = actions[rule], sure[item, class_id]
     p = probability_of(peak, class_id, given, ctx.own("cutoffs"))
@@ -147,6 +150,36 @@ def _log(
         actor=np.full(n, f"stage {ctx.stage}"),
         run=ctx.run_key,
     )
+
+
+def believed_cells(frame: Frame, ctx: Context) -> Cells:
+    """Return classes on which maps and labels do not plainly agree, by item and class.
+
+    `kind` is a position in `RULES`.
+    """
+    log = frame.file(LOG_FOLDER)
+    names = pa.array([name for name, _ in RULES])
+    kind = pc.index_in(log["rule"], value_set=names).to_numpy().astype(np.int64)
+    at = np.flatnonzero(kind != AGREES)
+    row = pc.index_in(log["item_id"], value_set=frame["item_id"]).to_numpy()[at].astype(np.int64)
+    class_id = log["label_id"].to_numpy()[at].astype(np.int64)
+    is_given, peak = kind[at] == UNSEEN, log["evidence"].combine_chunks().field("p_believed")
+    p = np.full(len(at), np.nan)
+    if is_calibrated(ctx):
+        cutoffs = ctx.result(ctx.beliefs_stage, "cutoffs")
+        p = probability_of(peak.to_numpy(zero_copy_only=False)[at], class_id, is_given, cutoffs)
+        # A class that is not there has its own probability; of given ones only a reference tells.
+        p = np.where(is_given, 1 - p if known(ctx) == REFERENCE else np.nan, p)
+    return Cells(row, class_id, is_given, p.astype(np.float64), kind[at])
+
+
+BELIEFS = Beliefs(
+    kind="maps",
+    reads=lambda columns: ["item_id", "present_ids"],
+    files=(LOG_FOLDER,),
+    cells=believed_cells,
+)
+"""What stage `localize` offers."""
 
 
 def count_sets(frame: Frame, ctx: Context) -> Arrays:

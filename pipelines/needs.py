@@ -114,6 +114,30 @@ def missing(
     return _of_a_stage(who, stage, columns, there, earlier)
 
 
+def no_beliefs(stage: str, kind: str, earlier: Sequence[str]) -> DataError:
+    """Return the error for a stage that asks for beliefs which none before it offers.
+
+    Parameters
+    ----------
+    stage
+        The stage as the recipe lists it.
+    kind
+        The kind of beliefs, see `pipelines.stage.Beliefs`.
+    earlier
+        Stages before it.
+    """
+    offering = [
+        name
+        for name in STAGES
+        if (beliefs := load_stage(name).beliefs) is not None and beliefs.kind == kind
+    ]
+    return DataError(
+        f"stage {stage!r}: a stage before it was expected that says what is believed of labels "
+        f"({' or '.join(map(repr, offering)) or 'none is registered'}), listed before it: "
+        f"{several(list(earlier), NAMED) or 'nothing'}. List one of them before {stage!r}"
+    )
+
+
 def _of_the_source(who: str, ours: str, source: Source, there: frozenset[str]) -> DataError:
     holds = f" ({HOLDS[ours]})" if ours in HOLDS else ""
     hint = _mapping(ours, source)

@@ -6,7 +6,7 @@ import numpy as np
 
 from labelops.confident import ranks
 from pipelines.frame import Frame
-from pipelines.stage import Arrays, Context, Reduce
+from pipelines.stage import Arrays, Context, Reduce, join_summaries
 
 RANK_ITEMS = 1 << 23
 """Issues of so many items (10 MB where a tenth is flagged) are ranked at a time."""
@@ -27,7 +27,7 @@ def rank_steps(reads: Sequence[str], flagged: Flagged, ctx: Context) -> list[Red
             name=f"rank-{part:02d}",
             reads=reads,
             summarize=_summarize_part(part, flagged),
-            merge=merge_places,
+            merge=join_summaries,
             finish=sort_places,
         )
         for part in range(n_parts(ctx))
@@ -45,11 +45,6 @@ def _summarize_part(part: int, flagged: Flagged) -> Callable[[Frame, Context], A
         return {name: found[name].copy() for name in ("key", "hash")}
 
     return places_of_part
-
-
-def merge_places(a: Arrays, b: Arrays) -> Arrays:
-    """Put two shards' issues together; they are sorted at the end."""
-    return {name: np.concatenate([a[name], b[name]]) for name in a}
 
 
 def sort_places(summary: Arrays, ctx: Context) -> Arrays:

@@ -7,10 +7,20 @@ from pipelines.state import Run
 
 
 def frames(run: Run, reads: Sequence[str], *, before: str | None = None) -> Iterator[Frame]:
-    """Yield every shard as the finished stages (or those before one) left it, for reports."""
+    """Yield every shard as the finished stages (or those before one) left it, for reports.
+
+    Parameters
+    ----------
+    run
+        The run.
+    reads
+        Columns, and folders whose rows are not one an item.
+    before
+        A stage of the run.
+    """
     layout = run.layout(before=before)
     columns = layout.columns("", reads)
-    folders = {column.file for column in columns.values()}
+    folders = {column.file for column in columns.values()} | (set(reads) - set(columns))
     narrow = narrow_columns(layout.types("")) & frozenset(reads)
     for shard, entry in enumerate(run.source.shards):
         yield Frame(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from labelops.decisions import DECISIONS
 from pipelines.address import check_secrets, is_inside, join, normalize
 from pipelines.commit import (
     Record,
@@ -20,7 +21,7 @@ from pipelines.commit import (
     verify,
     withdraw,
 )
-from pipelines.decided import DECIDING
+from pipelines.decisions.counts import PRODUCT, counts_of
 from pipelines.errors import (
     AddressError,
     CorruptShardError,
@@ -35,7 +36,6 @@ from pipelines.identity import code, differences
 from pipelines.intact import check_stage, files_of_stage, read_timings, shard_files
 from pipelines.layout import SOURCE, Layer, Layout
 from pipelines.lock import epoch_of, locked
-from pipelines.reader import frames
 from pipelines.recipe import Recipe
 from pipelines.rejects import check_rejects
 from pipelines.results import (
@@ -67,9 +67,6 @@ from pipelines.work import Task, do_fit, do_map, do_reduce, forget_files, forget
 
 if TYPE_CHECKING:
     from pipelines.report.model import Report
-
-PRODUCT = "dataset"
-"""The stage before which the source is looked at once more."""
 
 GROUPS_PER_WORKER = 4
 """A reduction's shards are dealt out in so many groups for each worker."""
@@ -320,7 +317,8 @@ def run_stage(run: Run, name: str, pool: Workers, *, listen: Listener = silent) 
     forget_jobs(run.uri)
     lend(run)
     layout = run.layout(before=name)
-    if name.partition("@")[0] == PRODUCT:
+    if name == PRODUCT:
+        # Looked at once more before it is copied.
         check_unchanged(run)
     ctx = run.context(name, layout)
     steps = list(entry.stage.steps(entry.config, ctx))
@@ -717,35 +715,9 @@ def report_again(out: str, *, listen: Listener = silent) -> str:
 
 
 def conserve(run: Run) -> dict[str, int]:
-    """Count where every item of the source went."""
-    layout = run.layout()
-    n_bad = sum(len(r["rejected"]) for layer in layout.layers for r in layer.records.values())
-    counts = {"source": run.source.n_items, "quarantined": n_bad}
-    if any(layer.stage in DECIDING for layer in layout.layers):
-        actions: dict[str, int] = {}
-        for frame in frames(run, ["decision"]):
-            for value in frame["decision"].value_counts().to_pylist():
-                actions[value["values"]] = actions.get(value["values"], 0) + value["counts"]
-        counts |= dict(sorted(actions.items()))
-        written = sum(
-            file["rows"]
-            for layer in layout.layers
-            if layer.stage == "dataset"
-            for record in layer.records.values()
-            for file in record["files"]
-            if file["folder"] in ("dataset", "set_aside")
-        )
-        if any(layer.stage == "dataset" for layer in layout.layers):
-            counts["written"] = written
-            if written != sum(actions.values()):
-                raise RunError(
-                    f"run: every decided item must be in dataset/ or set_aside/; "
-                    f"{sum(actions.values())} were decided, {written} written, in {run.uri}"
-                )
-        if sum(actions.values()) + n_bad != run.source.n_items:
-            raise RunError(
-                f"run: kept + relabelled + dropped + review + quarantined must be the "
-                f"{run.source.n_items} items of the source, got {actions} and {n_bad} "
-                f"quarantined, in {run.uri}"
-            )
-    return counts
+    """Count where every item of the source went; see `pipelines.decisions.counts`."""
+    counts = counts_of(run)
+    always = ("source", "quarantined")
+    written = {"written": counts["dataset"] + counts["set_aside"]} if "dataset" in counts else {}
+    known = {name: counts[name] for name in DECISIONS.tolist() if counts.get(name)}
+    return {**{name: counts[name] for name in always}, **known, **written}

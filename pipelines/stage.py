@@ -5,9 +5,9 @@ runs it (threads, a Dask cluster, a Prefect flow) sees only what is declared her
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from pipelines.storage.forms import as_type
 
 if TYPE_CHECKING:
+    from labelops.top_belief import TopBelief
     from pipelines.canonical import Items
     from pipelines.frame import Frame
 
@@ -53,6 +54,9 @@ class Context:
     run_key : hash that identifies data, recipe and code of this run.
     data : the recipe's `[data]` settings.
     files : names of the settings that name files.
+    beliefs : what the stage that it asks believes, if it asks for any.
+    beliefs_stage, deciding_stage : names of the last stage before that offers such beliefs, and of
+        the one that decided; "" where there is none.
     """
 
     stage: str
@@ -67,6 +71,9 @@ class Context:
     run_key: str
     data: Any
     files: frozenset[str]
+    beliefs: "Beliefs | None"
+    beliefs_stage: str
+    deciding_stage: str
     lookup: Results = field(repr=False)
     artifacts: Callable[[str, str], str] = field(repr=False)
     contexts: Callable[[str], "Context"] = field(repr=False)
@@ -123,6 +130,11 @@ def add_summaries(a: Arrays, b: Arrays) -> Arrays:
                 "the order of the shards: use fixed point, or give the step its own merge"
             )
     return {name: a[name] + b[name] for name in a}
+
+
+def join_summaries(a: Arrays, b: Arrays) -> Arrays:
+    """Merge two summaries by putting them together; whoever finishes brings them into an order."""
+    return {name: np.concatenate([a[name], b[name]]) for name in a}
 
 
 def keep_summary(summary: Arrays, ctx: Context) -> Arrays:
@@ -201,6 +213,62 @@ class Fit:
 Step = Reduce | Map | Fit
 
 
+class Cells(NamedTuple):
+    """What is believed of single classes of items, where a stage says anything of them.
+
+    Attributes
+    ----------
+    row, class_id : int64, shape (M,).
+    is_given : whether the class was said to be present; bool.
+    p : probability that it is not as given, float64; NaN where it is not known.
+    kind : what the stage says of it, in codes of its own; int64.
+    """
+
+    row: np.ndarray
+    class_id: np.ndarray
+    is_given: np.ndarray
+    p: np.ndarray
+    kind: np.ndarray
+
+
+def _no_blocks(
+    frame: "Frame", ctx: Context, k: int, certain: np.ndarray
+) -> Iterator[tuple[slice, "TopBelief"]]:
+    raise NotImplementedError
+
+
+def _no_cells(frame: "Frame", ctx: Context) -> Cells:
+    raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beliefs:
+    """What a stage believes of the labels of items; later stages ask the last one that offers any.
+
+    Attributes
+    ----------
+    kind : who may ask: "label" is about the one label of items, "classes" about each class by
+        itself, "maps" about classes that parts of pictures show.
+    reads : what is read; they are offered where all of these columns are there.
+    files : folders that are read besides.
+    steps : what whoever asks does first; the results are its own.
+    blocks : of one label: (rows, beliefs in the k most probable classes, the given and a certain
+        one); the last is −1 for none, int64, shape (N,).
+    cells : of classes.
+    temperature : by which predictions were divided.
+    """
+
+    kind: str
+    reads: Callable[[frozenset[str]], Sequence[str]]
+    files: tuple[str, ...] = ()
+    steps: Callable[[Context], Sequence[Step]] = lambda ctx: ()
+    blocks: Callable[["Frame", Context, int, np.ndarray], Iterator[tuple[slice, "TopBelief"]]] = (
+        _no_blocks
+    )
+    cells: Callable[["Frame", Context], Cells] = _no_cells
+    temperature: Callable[[Context], float] = lambda ctx: 1.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """One line of a recipe.
@@ -220,6 +288,8 @@ class Stage:
     folders : folders of the run that it alone may write, besides the one of its own name;
         ``{stage}`` stands for its name in the recipe.
     decides : whether it decides about items; of such stages a recipe has one at most.
+    beliefs : what it offers later stages to read.
+    asks : the kind of beliefs that it reads itself.
     """
 
     name: str
@@ -234,3 +304,5 @@ class Stage:
     gpu: bool = False
     folders: tuple[str, ...] = ()
     decides: bool = False
+    beliefs: Beliefs | None = None
+    asks: str | None = None

@@ -46,6 +46,8 @@ class Entry:
     config : its settings.
     skipped : why it has nothing to do here, or None.
     key : hash of all that its output depends on.
+    beliefs_stage, deciding_stage : names of the last stage before it that offers the beliefs that
+        it asks for, and of the one that decided; "" where there is none.
     """
 
     name: str
@@ -53,6 +55,8 @@ class Entry:
     config: BaseModel
     skipped: str | None
     key: str
+    beliefs_stage: str = ""
+    deciding_stage: str = ""
 
 
 class Run:
@@ -196,6 +200,9 @@ class Run:
             run_key=self.key,
             data=self.recipe.data,
             files=frozenset(files_of(entry.config, name)),
+            beliefs=load_stage(entry.beliefs_stage).beliefs if entry.beliefs_stage else None,
+            beliefs_stage=entry.beliefs_stage,
+            deciding_stage=entry.deciding_stage,
             lookup=results,
             artifacts=ArtifactCache(self.store, name),
             contexts=lambda other: self.context(other, self.layout(before=other)),
@@ -248,14 +255,17 @@ def resolve(recipe: Recipe, source: Source) -> list[Entry]:
     Raises
     ------
     DataError
-        If a stage reads a column that neither the source nor an earlier stage has.
+        If a stage reads a column, or beliefs, that neither the source nor an earlier stage has.
     """
     entries: list[Entry] = []
     columns = readable(recipe, source)
     key = _hash([labelops.__version__, [s.fingerprint for s in source.shards], recipe.data_dict()])
+    offered: dict[str, str] = {}
+    deciding = ""
     for name in recipe.stages:
         stage, config = load_stage(name), recipe.settings(name)
         skipped = stage.skip(config, columns)
+        asked = offered.get(stage.asks or "", "")
         if skipped is None:
             try:
                 absent = [c for c in stage.reads(config, columns) if c not in columns]
@@ -264,13 +274,20 @@ def resolve(recipe: Recipe, source: Source) -> list[Entry]:
             if absent:
                 earlier = {entry.name: entry.skipped for entry in entries}
                 raise needs.missing(name, absent, source, there=columns, earlier=earlier)
+            if stage.asks and not asked:
+                raise needs.no_beliefs(name, stage.asks, [entry.name for entry in entries])
             columns |= set(stage.writes(config, columns))
             # Of files the content counts, not where they lie.
             named = files_of(config, name)
             files = {key: _file_hash(path, name) for key, path in named.items()}
             settings = config.model_dump(mode="json", exclude=set(named))
             key = _hash([key, name, stage.version, settings, files])
-        entries.append(Entry(name, stage, config, skipped, key))
+        entries.append(Entry(name, stage, config, skipped, key, asked, deciding))
+        beliefs = stage.beliefs if skipped is None else None
+        if beliefs is not None and columns.issuperset(beliefs.reads(columns)):
+            offered[beliefs.kind] = name
+        if skipped is None and stage.decides:
+            deciding = name
     return entries
 
 

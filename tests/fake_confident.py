@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
+from pipelines.beliefs import OF_PREDICTIONS
 from pipelines.frame import Frame
 from pipelines.stage import Arrays, Context, Map, Output, Reduce, Stage, Step
 
@@ -60,4 +61,5 @@ STAGE = Stage(
     steps=steps,
     reads=lambda config, columns: ["item_id", "given", "pred_probs"],
     writes=lambda config, columns: ["item_id", *dict(SCHEMA)],
+    beliefs=OF_PREDICTIONS,
 )

@@ -66,11 +66,6 @@ def summarize(frame: Frame, ctx: Context) -> Arrays:
     }
 
 
-def merge(a: Arrays, b: Arrays) -> Arrays:
-    """Return the rows of both; `finish` brings them into the order of their hashes."""
-    return {name: np.concatenate([a[name], b[name]]) for name in a}
-
-
 def finish(summary: Arrays, ctx: Context) -> Arrays:
     """Fit the temperature; measure before and after it."""
     order = np.argsort(summary["item_hash"], kind="stable")

@@ -5,10 +5,10 @@ from functools import partial
 import numpy as np
 
 from labelops.class_order import likelier_order
-from pipelines.classes import NAMED
 from pipelines.errors import DataError
-from pipelines.inference.calibrate import folder, merge, summarize
-from pipelines.stage import Arrays, Context, Reduce
+from pipelines.inference.calibrate import folder, summarize
+from pipelines.labels.classes import NAMED
+from pipelines.stage import Arrays, Context, Reduce, join_summaries
 
 
 def order_step(ctx: Context, *, what: str = "columns of pred_probs") -> Reduce:
@@ -17,7 +17,7 @@ def order_step(ctx: Context, *, what: str = "columns of pred_probs") -> Reduce:
         name="order",
         reads=[folder(ctx)],
         summarize=summarize,
-        merge=merge,
+        merge=join_summaries,
         finish=partial(check_order, what=what),
     )
 

@@ -17,8 +17,9 @@ from pipelines.canonical import Items
 from pipelines.frame import Frame
 from pipelines.inference.calibrate import folder, sampled
 from pipelines.inference.heads import CHUNK_BYTES, chunk_rows
-from pipelines.label_sets import given_sets, sets_in
-from pipelines.stage import Arrays, Context, Reduce, Tables
+from pipelines.labels.lists import sets_in
+from pipelines.labels.space import given_sets
+from pipelines.stage import Arrays, Context, Reduce, Tables, join_summaries
 from pipelines.vectors import even_tables, list_array, vectors_of
 
 SAMPLE_CELLS = 1 << 20
@@ -196,7 +197,7 @@ def calibration_step(ctx: Context) -> Reduce:
         name="calibration",
         reads=[folder(ctx)],
         summarize=_take_sample,
-        merge=_merge,
+        merge=join_summaries,
         finish=measure,
     )
 
@@ -208,10 +209,6 @@ def _take_sample(frame: Frame, ctx: Context) -> Arrays:
         chunks = table.column(name).chunks or [pa.array([], table.schema.field(name).type)]
         found[name] = np.concatenate([vectors_of(chunk)[0] for chunk in chunks])
     return found
-
-
-def _merge(a: Arrays, b: Arrays) -> Arrays:
-    return {name: np.concatenate([a[name], b[name]]) for name in a}
 
 
 def measure(summary: Arrays, ctx: Context) -> Arrays:

@@ -9,11 +9,10 @@ from typing import Any
 import pyarrow.parquet as pq
 
 import labelops
-from pipelines.decided import DECIDING
+from pipelines.decisions.counts import PRODUCT, deciding_stage, has_product
 from pipelines.intact import read_timings
 from pipelines.report import model
 from pipelines.report.limits import Limits
-from pipelines.report.scan import left_out
 from pipelines.report.text import plural
 from pipelines.state import Run
 
@@ -80,9 +79,10 @@ def _facts(run: Run) -> tuple[model.Fact, ...]:
     ]
     skipped = [f"{e.name}: {e.skipped}" for e in run.entries if e.skipped is not None]
     facts += [("Skipped stage", reason) for reason in skipped]
-    out = left_out(run)
-    if out:
-        facts.append(("Left out of the dataset", ", ".join((*out.rules, *out.items))))
+    if has_product(run):
+        settings = run.entry(PRODUCT).config.model_dump()
+        if out := [*settings["leave_out_rules"], *settings["leave_out_items"]]:
+            facts.append(("Left out of the dataset", ", ".join(out)))
     for package in PACKAGES:
         try:
             facts.append((package, metadata.version(package)))
@@ -126,7 +126,7 @@ def _notes(run: Run) -> tuple[str, ...]:
             "All changes: train on the column label instead of label_clean (or labels instead of "
             "labels_clean). What was set aside lies in set_aside/."
         )
-    if kinds & set(DECIDING):
+    if deciding_stage(run) is not None:
         notes.append(
             "One rule or one item: name it in dataset.leave_out_rules or dataset.leave_out_items "
             "and run the recipe into another folder. The decision log (decisions/) says which "

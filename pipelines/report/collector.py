@@ -7,7 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
-from pipelines.decided import DECIDING
+from labelops.decisions import HELD_TEXT, Held
+from pipelines.decisions.counts import counts_of, deciding_stage
 from pipelines.report import model
 from pipelines.report.about import about, quarantine
 from pipelines.report.bags import bags, class_names
@@ -15,7 +16,7 @@ from pipelines.report.label_lists import ListsPart
 from pipelines.report.limits import Limits
 from pipelines.report.look import Looker
 from pipelines.report.results import Gate, calibration, estimates, evaluation, gate
-from pipelines.report.scan import Chosen, Members, Names, Place, choose, left_out, members, places
+from pipelines.report.scan import Chosen, Members, Names, Place, choose, members, places
 from pipelines.report.select import Rows
 from pipelines.results import load_result, result_name
 from pipelines.stage import Arrays
@@ -40,7 +41,7 @@ class Collector:
     @cached_property
     def chosen(self) -> Chosen:
         """The items worth showing, and counts over all items."""
-        return choose(self.run, self.names, self.limits, left_out(self.run))
+        return choose(self.run, self.names, self.limits)
 
     @cached_property
     def looker(self) -> Looker:
@@ -84,7 +85,7 @@ class Collector:
         worst = {c: chosen.worst.of(c) for c in self._worst_classes(found.wrong_per_class)}
         conflicts = chosen.conflicts.smallest(limits.duplicate_sets)
         sets = members(self.run, conflicts[0], len(self.names), limits)
-        lists = ListsPart(self.run, self.names, limits, self.looker, self.result)
+        lists = ListsPart(self.run, self.names, limits, self.looker, self.result, self.counts)
         self.looker.look(
             [
                 *lists.places(),
@@ -136,21 +137,21 @@ class Collector:
         order = np.lexsort((np.arange(flagged.size), -flagged, -weight))
         return [int(c) for c in order if flagged[c]][: self.limits.worst_classes]
 
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """How many items were kept, changed or set aside."""
+        return counts_of(self.run)
+
     def _ledger(self) -> model.Ledger:
-        layout = self.run.layout()
-        rejected = sum(
-            len(record["rejected"]) for layer in layout.layers for record in layer.records.values()
-        )
-        counts, source = self.chosen.decisions, self.run.source.n_items
-        if not counts:
-            counts["keep"] = source - rejected
+        counts = self.counts
+        kept = counts["source"] - counts["quarantined"]
         return model.Ledger(
-            source=source,
-            kept=counts["keep"] + counts["abstain"],
-            relabelled=counts["relabel"],
-            dropped=counts["drop"],
-            review=counts["review"],
-            quarantined=rejected,
+            source=counts["source"],
+            kept=counts["keep"] + counts["abstain"] if "keep" in counts else kept,
+            relabelled=counts.get("relabel", 0),
+            dropped=counts.get("drop", 0),
+            review=counts.get("review", 0),
+            quarantined=counts["quarantined"],
         )
 
     def _item(self, place: Place, score: str = "label_score") -> model.Item:
@@ -189,28 +190,12 @@ class Collector:
         return model.Outliers(count=self.chosen.n_outliers, shown=shown)
 
     def _gate(self) -> Gate:
-        from labelops.decide import HELD_TEXT, Held, rules
-        from labelops.multilabel.decide import LabelPolicy
-        from labelops.multilabel.decide import rules as list_rules
-        from pipelines.map_verdicts import rules as map_rules
-
-        done = (kind for kind in DECIDING if self.stage(kind) is not None)
-        kind = next(done, None)
-        name = None if kind is None else self.stage(kind)
-        if kind is None or name is None:
+        stage = deciding_stage(self.run)
+        outcome = None if stage is None else self.result(stage, "outcome")
+        if outcome is None:
             return Gate()
-        settings = self.run.entry(name).config.model_dump()
-        if kind == "decide":
-            listed = rules(float(settings.get("relabel_confidence", 1.0)))
-        elif kind == "decide_labels":
-            listed = list_rules(LabelPolicy(*(settings[name] for name in LabelPolicy._fields)))
-        else:
-            listed = map_rules(self.run.context(name, self.run.layout()))
-        return gate(
-            lambda _, array: self.find(kind, array),
-            {rule.name: rule.text for rule in listed},
-            {held.name.lower(): text for held, text in zip(Held, HELD_TEXT, strict=True)},
-        )
+        held = {held.name.lower(): text for held, text in zip(Held, HELD_TEXT, strict=True)}
+        return gate(outcome, held)
 
     def _changes(self) -> model.Changes | None:
         if self.stage("decide") is None:
@@ -218,7 +203,7 @@ class Collector:
         chosen, name = self.chosen, self.names.name
         pairs = sorted(chosen.change_pairs.items(), key=lambda entry: (-entry[1], entry[0]))
         return model.Changes(
-            count=chosen.decisions["relabel"],
+            count=self.counts["relabel"],
             by_reason=chosen.reasons.ranked(self.limits.reasons),
             by_pair=tuple(
                 (name(before), name(after), n)

@@ -1,6 +1,6 @@
 """What a run found out about items with several labels, and about what their label maps show."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from labelops.multilabel.beliefs import expected_errors
 from pipelines.frame import Frame
-from pipelines.label_sets import flat
+from pipelines.labels.columns import flat
 from pipelines.map_columns import MapFacts
 from pipelines.reader import frames
 from pipelines.report import model
@@ -56,6 +56,7 @@ class ListsPart:
     limits: Limits
     looker: Looker
     result: Result
+    counts: Mapping[str, int]
 
     @property
     def has_lists(self) -> bool:
@@ -216,7 +217,7 @@ class ListsPart:
             removed=None if outcome is None else int(outcome["removed"].sum()),
             by_reason=chosen.reasons.ranked(self.limits.reasons),
             edits=tuple(self._edit(place) for place in _in_order(chosen.changes.rows)),
-            n_edited=chosen.decisions["relabel"],
+            n_edited=self.counts.get("relabel", 0),
         )
 
     def _n_live(self) -> int:
@@ -301,7 +302,7 @@ class ListsPart:
             "added": int(outcome["added"].sum()),
             "by_reason": chosen.reasons.ranked(self.limits.reasons),
             "edits": tuple(self._edit(place) for place in _in_order(chosen.changes.rows)),
-            "n_edited": chosen.decisions["relabel"],
+            "n_edited": self.counts["relabel"],
         }
 
     def _given_seen(self, totals: Arrays, new: Listed) -> float | None:

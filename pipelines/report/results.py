@@ -162,40 +162,33 @@ class Gate:
     broken: model.Estimate | None = None
 
 
-def gate(find: Find, meanings: Mapping[str, str], held_back: Mapping[str, str]) -> Gate:
-    """Read what the gate of stage `decide` found.
+def gate(found: Arrays, held_back: Mapping[str, str]) -> Gate:
+    """Read what the gate of the stage that decided found.
 
     Parameters
     ----------
-    find
-        Looks results up.
-    meanings
-        What each rule means, in words.
+    found
+        Result of its last step.
     held_back
         Why a change was held back, in words, by the name of the reason.
     """
-    found = find("decide", "shipped_expected_fixed")
-    if found is None:
-        return Gate()
     shown = np.flatnonzero(found["changes_labels"] & (found["proposed"] + found["shipped"] > 0))
     return Gate(
-        rules=tuple(_rule(found, r, meanings, held_back) for r in shown.tolist()),
+        rules=tuple(_rule(found, r, held_back) for r in shown.tolist()),
         doubted=float(found["doubted"]) if "doubted" in found else None,
         fixed=_expected(found["shipped_expected_fixed"].sum()),
         broken=_expected(found["shipped_expected_broken"].sum()),
     )
 
 
-def _rule(
-    found: Arrays, r: int, meanings: Mapping[str, str], held_back: Mapping[str, str]
-) -> model.Rule:
-    name, shipped = str(found["rules"][r]), int(found["shipped"][r])
+def _rule(found: Arrays, r: int, held_back: Mapping[str, str]) -> model.Rule:
+    shipped = int(found["shipped"][r])
     stopped = zip(found["held_reasons"].tolist(), found["held"][r].tolist(), strict=True)
     reasons = [f"{n:,} {held_back[why]}" for why, n in stopped if n and held_back.get(why)]
     whole = "shipped in part" if reasons else "shipped"
     return model.Rule(
-        name=name,
-        meaning=meanings.get(name, ""),
+        name=str(found["rules"][r]),
+        meaning=str(found["texts"][r]),
         proposed=int(found["proposed"][r]),
         shipped=shipped,
         fixed=_expected(found["expected_fixed"][r]),

@@ -12,8 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.classes import plain
+from pipelines.decisions.counts import PRODUCT, has_product
+from pipelines.decisions.product import narrow, with_left_out
 from pipelines.frame import Frame, numpy_of
+from pipelines.labels.classes import plain
 from pipelines.reader import frames
 from pipelines.report.limits import Limits, worst_per_class
 from pipelines.report.select import Groups, Rows, Smallest, Tally, count_pairs
@@ -36,6 +38,8 @@ NARROW = (
     "confidence",
 )
 """Columns read in full, where the run has them."""
+
+DECIDED = ("decision", "label_clean", "reason", "confidence")
 
 Place = tuple[int, int]
 """Shard, and row among its live items."""
@@ -80,7 +84,6 @@ class Chosen:
     flagged: np.ndarray
     flagged_pairs: Counter[tuple[int, int]] = field(default_factory=Counter)
     change_pairs: Counter[tuple[int, int]] = field(default_factory=Counter)
-    decisions: Counter[str] = field(default_factory=Counter)
     reasons: Tally = field(default_factory=Tally)
     n_outliers: int = 0
     n_duplicates: int = 0
@@ -88,36 +91,12 @@ class Chosen:
     conflicts: Groups = field(default_factory=Groups)
 
 
-@dataclass(frozen=True)
-class LeftOut:
-    """Rules and items whose decisions the recipe undoes in the dataset."""
-
-    rules: tuple[str, ...] = ()
-    items: tuple[str, ...] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.rules or self.items)
-
-
-def left_out(run: Run) -> LeftOut:
-    """Read from the settings of the last dataset stage what is left out."""
-    found = LeftOut()
-    for entry in run.entries:
-        if entry.name.split("@")[0] == "dataset" and entry.skipped is None:
-            settings = entry.config.model_dump()
-            found = LeftOut(
-                tuple(settings.get("leave_out_rules", ())),
-                tuple(settings.get("leave_out_items", ())),
-            )
-    return found
-
-
-def choose(run: Run, names: Names, limits: Limits, out: LeftOut | None = None) -> Chosen:
+def choose(run: Run, names: Names, limits: Limits) -> Chosen:
     """Count, and find the items worth showing."""
-    out = out or LeftOut()
-    columns = (*NARROW, *(("item_id", "rule") if out else ()))
     known = run.layout().types("")
-    present = [name for name in columns if name in known]
+    present = [name for name in NARROW if name in known]
+    product = run.context(PRODUCT, run.layout()) if has_product(run) else None
+    more = [] if product is None else narrow(product.config, product.columns)
     _, each = worst_per_class(len(names), limits)
     chosen = Chosen(
         worst=Smallest(each),
@@ -125,15 +104,19 @@ def choose(run: Run, names: Names, limits: Limits, out: LeftOut | None = None) -
         changes=Smallest(limits.changes),
         flagged=np.zeros(len(names), np.int64),
     )
-    for frame in frames(run, present):
-        if frame.n:
-            _choose_in(frame, frozenset(present), names, chosen, out)
+    for frame in frames(run, list(dict.fromkeys([*present, *more]))):
+        if not frame.n:
+            continue
+        _choose_in(frame, frozenset(present), names, chosen)
+        if product is not None:
+            _choose_changes(frame, with_left_out(frame, product), names, chosen)
+        elif "decision" in present:
+            decided = [name for name in DECIDED if name in present]
+            _choose_changes(frame, frame.table(decided), names, chosen)
     return chosen
 
 
-def _choose_in(
-    frame: Frame, present: frozenset[str], names: Names, chosen: Chosen, out: LeftOut
-) -> None:
+def _choose_in(frame: Frame, present: frozenset[str], names: Names, chosen: Chosen) -> None:
     if {"is_label_issue", "given", "predicted", "label_score"} <= present:
         rows = np.flatnonzero(_flags(frame, "is_label_issue"))
         given, predicted = frame.array("given")[rows], frame.array("predicted")[rows]
@@ -147,8 +130,6 @@ def _choose_in(
         chosen.outliers.add(_rows(frame, rows, np.zeros(rows.size), scores))
     if {"duplicate_set", "is_duplicate_conflict"} <= present:
         _choose_conflicts(frame, present, chosen)
-    if "decision" in present:
-        _choose_changes(frame, present, names, chosen, out)
 
 
 def _flags(frame: Frame, column: str) -> np.ndarray:
@@ -182,35 +163,18 @@ def _choose_conflicts(frame: Frame, present: frozenset[str], chosen: Chosen) -> 
     chosen.conflicts.add(ids.astype(np.uint64), near)
 
 
-def _choose_changes(
-    frame: Frame, present: frozenset[str], names: Names, chosen: Chosen, out: LeftOut
-) -> None:
-    decision = frame["decision"]
-    if out:
-        decision = pc.if_else(_is_left_out(frame, present, out), "keep", decision)
-    for entry in decision.value_counts().to_pylist():
-        chosen.decisions[entry["values"]] += entry["counts"]
-    if "reason" in present:
-        other = pc.not_equal(decision, "keep")
-        for entry in frame["reason"].filter(other).value_counts().to_pylist():
-            chosen.reasons.add(str(entry["values"] or "(none)"), entry["counts"])
-    rows = np.flatnonzero(pc.equal(decision, "relabel").to_numpy(zero_copy_only=False))
-    sure = np.zeros(rows.size)
-    if "confidence" in present:
-        sure = _floats(frame, "confidence")[rows]
+def _choose_changes(frame: Frame, decided: pa.Table, names: Names, chosen: Chosen) -> None:
+    """Take in what became of a shard's items, in the product if there is one."""
+    decision = decided["decision"]
+    other = pc.not_equal(decision, "keep")
+    for entry in decided["reason"].filter(other).value_counts().to_pylist():
+        chosen.reasons.add(str(entry["values"] or "(none)"), entry["counts"])
+    rows = np.flatnonzero(pc.equal(decision, "relabel").to_numpy())
+    sure = decided["confidence"].cast(pa.float64()).to_numpy()[rows]
     chosen.changes.add(_rows(frame, rows, np.zeros(rows.size), sure))
-    if {"given", "label_clean"} <= present:
-        after = names.ids(frame["label_clean"].take(pa.array(rows)))
+    if "given" in frame.reads and "label_clean" in decided.column_names:
+        after = names.ids(decided["label_clean"].combine_chunks().take(pa.array(rows)))
         chosen.change_pairs += count_pairs(frame.array("given")[rows], after)
-
-
-def _is_left_out(frame: Frame, present: frozenset[str], out: LeftOut) -> pa.Array:
-    ids = frame["item_id"].cast(pa.string())
-    is_out = pc.is_in(ids, value_set=pa.array(out.items, pa.string()))
-    if "rule" in present:
-        rules = pa.array(out.rules, pa.string())
-        is_out = pc.or_(is_out, pc.is_in(frame["rule"], value_set=rules))
-    return is_out
 
 
 def places(*selections: Rows) -> list[Place]:

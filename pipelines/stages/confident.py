@@ -30,6 +30,7 @@ from labelops.confident.scan import Scan
 from labelops.confident.scores import Score, margin_score
 from labelops.confident.top_scan import scan_top, top_scores
 from labelops.top_rows import TopRows, no_rows
+from pipelines.beliefs import OF_PREDICTIONS
 from pipelines.cuts import cut_steps, taken
 from pipelines.frame import Frame
 from pipelines.kept_rows import clear_lead, deep_folder, rows_folder, rows_schema, rows_table
@@ -419,4 +420,5 @@ STAGE = Stage(
     steps=steps,
     reads=reads,
     writes=writes,
+    beliefs=OF_PREDICTIONS,
 )

@@ -13,19 +13,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, Field
 
+from pipelines.decisions.ledger import LOG_FOLDER
+from pipelines.decisions.product import (
+    added,
+    added_features,
+    carried_columns,
+    narrow,
+    soft_label_metadata,
+    with_left_out,
+)
 from pipelines.errors import RecipeError
 from pipelines.frame import Frame
 from pipelines.layout import SOURCE
 from pipelines.matching import match_step
-from pipelines.product import (
-    added,
-    added_features,
-    decided_by,
-    given_of,
-    logs,
-    soft_label_metadata,
-    with_left_out,
-)
 from pipelines.stage import Context, Map, Output, Stage, Step
 from pipelines.storage.forms import restore_table, working_schema
 
@@ -53,12 +53,13 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 
 def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
     """Return the columns of the sidecars that it needs."""
-    return ["item_id", *given_of(columns), "rule", *added(columns)]
+    needed = [*narrow(config, columns), *carried_columns(columns)]
+    return [name for name in needed if name != LOG_FOLDER]
 
 
 def steps(config: Config, ctx: Context) -> Sequence[Step]:
     """Return the steps: look for items to leave out, then divide every shard between folders."""
-    stage = decided_by(ctx.columns)
+    stage = ctx.deciding_stage
     known = ctx.result(stage, "outcome")["rules"].tolist()
     unknown = sorted(set(config.leave_out_rules) - set(known))
     if unknown:
@@ -78,7 +79,7 @@ def steps(config: Config, ctx: Context) -> Sequence[Step]:
         match_step(keys=left_out_ids, setting="leave_out_items", what="ids to leave out"),
         Map(
             name="write",
-            reads=[*reads(config, ctx.columns), *logs(config, ctx.columns), *raw],
+            reads=[*narrow(config, ctx.columns), *carried_columns(ctx.columns), *raw],
             writes={ctx.stage: output, ASIDE: output},
             apply=divide,
         ),
@@ -175,6 +176,8 @@ def divide(frame: Frame, ctx: Context) -> Iterator[Mapping[str, pa.Table]]:
     """Yield the rows of a shard, row group by row group, for one folder or the other."""
     rows = IMAGE_ROWS if "image" in ctx.columns else ROWS
     decided = with_left_out(frame, ctx)
+    for name in carried_columns(ctx.columns):
+        decided = decided.append_column(name, frame[name])
     is_aside = pc.is_in(decided["decision"], value_set=pa.array(["drop", "review"]))
     buffers = {ctx.stage: _Buffer(rows), ASIDE: _Buffer(rows)}
     raw = [f"{SOURCE}/{name}" for name in ctx.source_schema.names]

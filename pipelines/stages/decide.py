@@ -1,43 +1,27 @@
 """Stage `decide`: keep, relabel, drop, review or soften, within limits, with a log of every change.
 
-Beliefs propose, rule by rule; a gate judges each rule that changes labels; limits look at all items
-and take the surest first; whatever is held back is reviewed, up to a budget, or kept with a lower
-weight. The log `decisions/` has a row for every item that is not simply kept; the product follows
-from it (`pipelines.ledger`).
+Beliefs of the last stage that offers any propose, rule by rule; see `pipelines.decisions.engine`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, Field
 
-from labelops.belief import believe
-from labelops.decide import (
-    DECISIONS,
-    NO_ISSUE,
-    REVIEWED,
-    Action,
-    Held,
-    Policy,
-    Proposals,
-    outcome,
-    propose,
-    reason,
-    rules,
-)
-from labelops.soft import SoftLabels, id_type, sparsify
-from labelops.top_belief import believe_top, candidates, in_classes, soften, with_certainty
-from labelops.top_rows import Probs, TopRows
-from pipelines.beliefs import block_rows, noise_of, sparse_noise_of, temperature_steps
+from labelops.decide import Policy, propose, rules
+from labelops.decisions import Action, Proposals
+from labelops.gate import ALLOWANCE
+from labelops.soft import SoftLabels, id_type
+from labelops.top_belief import in_classes, soften, with_certainty
+from pipelines.decisions.engine import Decider, Proposed, deciding_stage
+from pipelines.decisions.gate import Allowance
+from pipelines.decisions.limits import Limits
+from pipelines.decisions.reviews import reviewed_classes
 from pipelines.frame import Frame
-from pipelines.ledger import LOG_FOLDER, log_rows, log_schema
-from pipelines.limits import NARROW, PROPOSED, cut_steps, settled
-from pipelines.predictions import prediction_columns, predictions_of
-from pipelines.reviewed import match_reviewed, reviewed_classes
-from pipelines.stage import Context, Map, Output, Reduce, Stage, Step
-from pipelines.verdicts import count_outcome, judge_rules, report_outcome, tally
+from pipelines.labels.single import SPACE
+from pipelines.stage import Arrays, Context
 
 Other = Literal["keep", "review", "drop", "soften", "abstain"]
 
@@ -87,104 +71,28 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         default=None,
         description="Local Parquet or CSV file with item_id and true_label of reviewed items.",
     )
-    use_totals: bool = Field(
-        default=True,
-        description="Whether beliefs agree with the totals of bags, where stage proportions "
-        "brought them in.",
-    )
     top_k: int = Field(default=5, ge=1, description="Classes stored in a soft label.")
 
-
-TOTALS = "bag_probs"
-"""Column of stage `proportions`: the same beliefs, with the totals of bags brought in."""
 
 FOUND = ("is_outlier", "duplicate_set", "is_duplicate_conflict")
 """Columns of stage `neighbours`, which may have been skipped."""
 
 
-def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
-    """Return the columns that the settings need."""
-    return [
-        *("item_id", "item_hash", "given", *prediction_columns(columns)),
-        *("is_label_issue", "label_score"),
-        *(name for name in FOUND if name in columns),
-        *([TOTALS] if config.use_totals and TOTALS in columns else []),
-    ]
+def needs(config: Config, columns: frozenset[str]) -> Sequence[str]:
+    """Return the columns with what was found of items."""
+    return ["is_label_issue", "label_score", *(name for name in FOUND if name in columns)]
 
 
-def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
-    """Return the columns of the sidecar."""
-    return ["item_id", *(name for name, _ in _decided(pa.null(), 2))]
-
-
-def _decided(label: pa.DataType, n_classes: int) -> list[tuple[str, pa.DataType]]:
-    return [
-        ("decision", pa.string()),
-        ("label_clean", label),
-        ("rule", pa.string()),
-        ("reason", pa.string()),
-        ("confidence", pa.float32()),
-        ("weight", pa.float32()),
-        ("topk_ids", pa.list_(pa.from_numpy_dtype(id_type(n_classes)))),
-        ("topk_probs", pa.list_(pa.float16())),
-        ("tail_prob", pa.float16()),
-    ]
-
-
-def _proposed(n_classes: int) -> list[tuple[str, pa.DataType]]:
-    soft = _decided(pa.null(), n_classes)[-3:]
-    return [*PROPOSED, *zip(SOFT, (kind for _, kind in soft), strict=True)]
-
-
-SOFT = ("soft_ids", "soft_probs", "soft_tail")
-"""Scratch columns of the soft labels, which the sidecar has as topk_ids, topk_probs, tail_prob."""
-
-
-def steps(config: Config, ctx: Context) -> Sequence[Step]:
-    """Return the steps: reviewed items, temperature, proposals, gate, limits, decisions, totals."""
-    item_id = ("item_id", ctx.types["item_id"])
-    decided = _decided(ctx.label_type, ctx.n_classes)
-    return [
-        match_reviewed(),
-        *temperature_steps(ctx),
-        Map(
-            name="propose",
-            reads=reads(config, ctx.columns),
-            writes={
-                f"{ctx.stage}/_proposed": Output(
-                    schema=pa.schema([item_id, *_proposed(ctx.n_classes)]), ipc=True
-                )
-            },
-            apply=propose_shard,
-        ),
-        Reduce(name="gate", reads=NARROW, summarize=tally, finish=judge_rules),
-        *cut_steps(),
-        Map(
-            name="settle",
-            reads=["item_id", "label_score", *_flags(ctx), *SOFT, *NARROW],
-            writes={
-                ctx.stage: Output(schema=pa.schema([item_id, *decided])),
-                LOG_FOLDER: Output(
-                    schema=log_schema(ctx.types["item_id"], ctx.label_type), rows="some"
-                ),
-                f"{ctx.stage}/_settled": Output(
-                    schema=pa.schema([("settled_action", pa.uint8()), ("held", pa.uint8())]),
-                    ipc=True,
-                ),
-            },
-            apply=settle_shard,
-        ),
-        Reduce(
-            name="outcome",
-            reads=[*NARROW, "settled_action", "held"],
-            summarize=count_outcome,
-            finish=report_outcome,
-        ),
-    ]
-
-
-def _flags(ctx: Context) -> list[str]:
-    return ["is_label_issue", *(name for name in FOUND if name in ctx.columns)]
+def limits(config: Config) -> Limits:
+    """Return how far it may go."""
+    return Limits(
+        max_change_share=config.max_change_share,
+        max_drop_share=config.max_drop_share,
+        max_review=config.max_review,
+        min_class_size=config.min_class_size,
+        must_be_measured=config.gate == "measured",
+        reviewed=config.reviewed,
+    )
 
 
 def policy_of(config: Config) -> Policy:
@@ -203,89 +111,67 @@ def _action(word: str) -> Action:
     return Action[word.upper()]
 
 
-def propose_shard(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
+SOFT = ("topk_ids", "topk_probs", "tail_prob")
+"""Columns of the soft labels."""
+
+
+def soft_fields(n_classes: int) -> list[tuple[str, pa.DataType]]:
+    """Return the columns of the soft labels, with their types."""
+    kinds = pa.list_(pa.from_numpy_dtype(id_type(n_classes))), pa.list_(pa.float16()), pa.float16()
+    return list(zip(SOFT, kinds, strict=True))
+
+
+def propose_shard(frame: Frame, ctx: Context) -> Proposed:
     """Propose an action for every item, and write down its belief as a soft label."""
-    probs = predictions_of(frame, ctx)
+    assert ctx.beliefs is not None
     flags = {
         "is_issue": _flag(frame, "is_label_issue"),
         "is_conflict": _flag(frame, "is_duplicate_conflict"),
         "is_outlier": _flag(frame, "is_outlier"),
         "is_copy": _is_copy(frame),
     }
-    reviewed = reviewed_classes(frame["item_id"], ctx)
-    of_block = _listed_beliefs if isinstance(probs, TopRows) else _whole_beliefs
-    step, proposals = of_block(frame, probs, reviewed, ctx)
-    schema = pa.schema(_proposed(ctx.n_classes))
-    parts = [schema.empty_table()]
-    for start in range(0, frame.n, step):
-        rows = slice(start, start + step)
-        found, soft = proposals(rows, {name: flag[rows] for name, flag in flags.items()})
-        arrays = [
-            *(found.action, found.rule, found.new),
-            *(p.astype(np.float32) for p in (found.p_new, found.p_given, found.p_second)),
-            reviewed[rows],
-            pa.ListArray.from_arrays(soft.offsets, soft.ids),
-            pa.ListArray.from_arrays(soft.offsets, pa.array(soft.probs)),
-            pa.array(soft.tail),
-        ]
-        parts.append(pa.table(arrays, names=schema.names))
-    table = pa.concat_tables(parts).add_column(0, "item_id", frame["item_id"])
-    return {f"{ctx.stage}/_proposed": table}
+    given, policy, k = (
+        frame.array("given").astype(np.int64),
+        policy_of(ctx.config),
+        ctx.config.top_k,
+    )
+    reviewed = reviewed_classes(frame, ctx)
+    found, soft = [], []
+    for rows, belief in ctx.beliefs.blocks(frame, ctx, k, reviewed):
+        mine = given[rows]
+        here = {name: flag[rows] for name, flag in flags.items()}
+        proposed = propose(belief.belief, belief.column_of(mine), policy=policy, **here)
+        found.append(in_classes(proposed, belief)._replace(row=proposed.row + rows.start))
+        soft.append(_columns(soften(with_certainty(belief, reviewed[rows]), mine, k=k)))
+    parts = [pa.table(columns, names=SOFT) for columns in soft]
+    table = pa.concat_tables(parts).combine_chunks()
+    return Proposed(_rounded(found), [_chunk(column) for column in table.columns])
 
 
-Proposed = Callable[[slice, dict[str, np.ndarray]], tuple[Proposals, SoftLabels]]
-"""Proposals and soft labels of some rows, given what was found of them."""
+def _columns(soft: SoftLabels) -> list[pa.Array]:
+    return [
+        pa.ListArray.from_arrays(soft.offsets, soft.ids),
+        pa.ListArray.from_arrays(soft.offsets, pa.array(soft.probs)),
+        pa.array(soft.tail),
+    ]
 
 
-def _whole_beliefs(
-    frame: Frame, probs: Probs, reviewed: np.ndarray, ctx: Context
-) -> tuple[int, Proposed]:
-    """Return how many rows to take at a time, and what is proposed for them."""
-    given, policy, k = frame.array("given"), policy_of(ctx.config), ctx.config.top_k
-    noise, temperature = noise_of(ctx), float(ctx.own("temperature")["temperature"])
-    totals = frame.array(TOTALS) if TOTALS in frame.reads else None
-
-    def proposed(rows: slice, flags: dict[str, np.ndarray]) -> tuple[Proposals, SoftLabels]:
-        if totals is None:
-            block = probs[rows]
-            assert isinstance(block, np.ndarray)
-            belief = believe(block, given[rows], noise, temperature)
-        else:
-            belief = totals[rows].astype(np.float64)
-            belief /= belief.sum(axis=1, keepdims=True)
-        found = propose(belief, given[rows], policy=policy, **flags)
-        seen = np.flatnonzero(reviewed[rows] >= 0)
-        belief[seen] = 0.0
-        belief[seen, reviewed[rows][seen]] = 1.0
-        return found, sparsify(belief, given=given[rows], k=k)
-
-    return block_rows(ctx.n_classes), proposed
+def _chunk(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks else pa.array([], column.type)
 
 
-def _listed_beliefs(
-    frame: Frame, probs: Probs, reviewed: np.ndarray, ctx: Context
-) -> tuple[int, Proposed]:
-    """Do the same, where only the probable classes of each item are listed."""
-    assert isinstance(probs, TopRows)
-    given, policy, k = frame.array("given"), policy_of(ctx.config), ctx.config.top_k
-    noise, temperature = sparse_noise_of(ctx), float(ctx.own("temperature")["temperature"])
-    n_listed = int(probs.n_listed.max(initial=0))
-    # Two more than are stored: the most believed class but one is wanted, too.
-    likeliest = noise.likeliest(k + 2 + n_listed)
+def _rounded(found: Sequence[Proposals]) -> Proposals:
+    """Return proposals in single precision, in which they are compared and written."""
+    whole = Proposals(*(np.concatenate(part) for part in zip(*found, strict=True)))
+    p = {name: getattr(whole, name).astype(np.float32).astype(np.float64) for name in BELIEVED}
+    return whole._replace(**p)
 
-    def proposed(rows: slice, flags: dict[str, np.ndarray]) -> tuple[Proposals, SoftLabels]:
-        block, mine = probs[rows], given[rows].astype(np.int64)
-        ids = candidates(block, mine, likeliest, reviewed[rows])
-        belief = believe_top(block, mine, noise, temperature, ids)
-        found = propose(belief.belief, belief.column_of(mine), policy=policy, **flags)
-        certain = with_certainty(belief, reviewed[rows])
-        return in_classes(found, belief), soften(certain, mine, k=k)
 
-    return block_rows(2 * n_listed + k + 4), proposed
+BELIEVED = ("p_after", "p_before", "p_next")
 
 
 def _flag(frame: Frame, name: str) -> np.ndarray:
-    if name not in frame:
+    if name not in frame.reads:
         return np.zeros(frame.n, bool)
     flag: np.ndarray = frame[name].fill_null(False).to_numpy(zero_copy_only=False)
     return flag
@@ -293,76 +179,35 @@ def _flag(frame: Frame, name: str) -> np.ndarray:
 
 def _is_copy(frame: Frame) -> np.ndarray:
     """Return which items are a duplicate of another that stands for their set."""
-    if "duplicate_set" not in frame:
+    if "duplicate_set" not in frame.reads:
         return np.zeros(frame.n, bool)
     first = frame["duplicate_set"].fill_null(0).to_numpy(zero_copy_only=False)
     inside = frame["duplicate_set"].is_valid().to_numpy(zero_copy_only=False)
     return np.asarray(inside & (first != frame.array("item_hash")))
 
 
-def settle_shard(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
-    """Write decisions, their log, and what the totals are counted from."""
-    final, held = settled(frame, ctx)
-    label, confidence, weight = outcome(final, frame.array("given"))
-    decision = np.array(DECISIONS)[final.action]
-    rule = np.array([rule.name for rule in rules(ctx.config.relabel_confidence)])[final.rule]
-    arrays = [
-        *(frame["item_id"], decision, ctx.labels(label), rule, _reasons(ctx, final, held)),
-        *(confidence, weight, *(frame[name] for name in SOFT)),
-    ]
-    names = ["item_id", *(name for name, _ in _decided(pa.null(), 2))]
-    return {
-        ctx.stage: pa.table(arrays, names=names),
-        LOG_FOLDER: _log(frame, ctx, final, label, confidence),
-        f"{ctx.stage}/_settled": pa.table([final.action, held], names=["settled_action", "held"]),
-    }
+def notes(ctx: Context) -> Arrays:
+    """Return how soft labels were made."""
+    found = {"top_k": np.array(min(ctx.config.top_k, ctx.n_classes))}
+    assert ctx.beliefs is not None
+    return {**found, "temperature": np.array(ctx.beliefs.temperature(ctx))}
 
 
-def _reasons(ctx: Context, final: Proposals, held: np.ndarray) -> pa.Array:
-    """Return the reasons; there are few different ones, so each is worded once."""
-    listed = rules(ctx.config.relabel_confidence)
-    code = (final.rule.astype(np.int64) * 16 + held) * 16 + final.action
-    codes, of_item = np.unique(code, return_inverse=True)
-    texts = [reason(listed[c // 256], Held(c // 16 % 16), Action(c % 16)) for c in codes.tolist()]
-    return pa.array(texts, pa.string()).take(pa.array(of_item))
-
-
-def _log(
-    frame: Frame, ctx: Context, final: Proposals, label: np.ndarray, confidence: np.ndarray
-) -> pa.Table:
-    """Return one row for every item that is not simply kept."""
-    rows = np.flatnonzero(final.rule != NO_ISSUE)
-    at = pa.array(rows)
-    rule = final.rule[rows]
-    flags = {name: frame[name].take(at) for name in _flags(ctx) if name.startswith("is_")}
-    return log_rows(
-        item_id=frame["item_id"].take(at),
-        before=ctx.labels(frame.array("given")[rows]),
-        after=ctx.labels(label[rows]),
-        action=np.array([action.name.lower() for action in Action])[final.action[rows]],
-        p_correct=confidence[rows],
-        rule=np.array([rule.name for rule in rules(ctx.config.relabel_confidence)])[rule],
-        evidence={
-            "p_given": final.p_given[rows].astype(np.float32),
-            "p_believed": final.p_new[rows].astype(np.float32),
-            "believed": ctx.labels(final.new[rows]),
-            "label_score": frame["label_score"].take(at).cast(pa.float32()),
-            **flags,
-        },
-        actor=np.where(rule == REVIEWED, "reviewer", f"stage {ctx.stage}"),
-        run=ctx.run_key,
+STAGE = deciding_stage(
+    Decider(
+        name="decide",
+        version=2,
+        doc="decides for every item: keep, relabel, drop, review or soften, and logs why",
+        config=Config,
+        clean=SPACE,
+        needs=needs,
+        propose=propose_shard,
+        rules=lambda ctx: rules(ctx.config.relabel_confidence),
+        limits=limits,
+        allowance=Allowance(gain=ALLOWANCE, share=ALLOWANCE),
+        before=lambda ctx: ctx.beliefs.steps(ctx) if ctx.beliefs else (),
+        carried=soft_fields,
+        notes=notes,
+        asks="label",
     )
-
-
-STAGE = Stage(
-    name="decide",
-    version=1,
-    doc="decides for every item: keep, relabel, drop, review or soften, and logs why",
-    config=Config,
-    steps=steps,
-    reads=reads,
-    writes=writes,
-    files=lambda config: [config.reviewed] if config.reviewed else [],
-    folders=(LOG_FOLDER,),
-    decides=True,
 )

@@ -1,37 +1,26 @@
 """Stage `decide_maps`: from what label maps show to training labels, with a log of each change.
 
 Classes that were found in a picture are added to those that were given, as far as evidence lets
-them (`pipelines.map_verdicts`); where one was ruled out before, a person should look. The log
-`decisions/` has a row for every class of a picture on which maps and labels do not plainly agree;
-the product follows from it (`pipelines.label_ledger`).
+them; where one was ruled out before, a person should look. Rules that add classes are judged by
+those they would have added to items of which it is known what they have, with cutoffs that were
+chosen on other items. Where no item is known so, nobody can say how often added classes are right,
+and it is a setting whether they are added all the same. See `pipelines.decisions.engine`.
 """
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import BaseModel, Field, field_validator
 
-from labelops.decide import BANDS, Held
-from labelops.multilabel.decide import LabelAction, reason
-from labelops.multilabel.labels import with_changes
+from labelops.decisions import BANDS, COMMON, UNSAID, Action, Rule, bands, cells
+from labelops.gate import Evidence, Interval, Verdict, measured_gain
+from pipelines.decisions.engine import Decider, Proposed, deciding_stage
+from pipelines.decisions.gate import Allowance
+from pipelines.decisions.limits import Limits
 from pipelines.frame import Frame
-from pipelines.label_ledger import Items, decided_fields, items_of
-from pipelines.label_sets import RULED_OUT, clean_columns, label_columns, labels_of
-from pipelines.ledger import LOG_FOLDER, log_rows, log_schema
-from pipelines.map_sets import LOG_FOLDER as MAPS
-from pipelines.map_verdicts import (
-    AGREES,
-    count_outcome,
-    judge_rules,
-    p_correct,
-    report_outcome,
-    rules,
-    settled,
-    tally,
-)
-from pipelines.stage import Context, Map, Output, Reduce, Stage, Step
+from pipelines.labels.lists import SPACE, has_unknown
+from pipelines.labels.space import given_columns
+from pipelines.map_evidence import COMPLETE, POSITIVES, is_calibrated, known
+from pipelines.map_sets import CONTRADICTED, SEEN
+from pipelines.stage import Arrays, Context
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
@@ -49,10 +38,17 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         description="Probability of a class that was ruled out from which on a person should look "
         "at the item.",
     )
+    max_review: int = Field(
+        default=500, ge=0, description="At most so many items are set aside for people to look at."
+    )
     add_unmeasured: bool = Field(
         default=True,
         description="Whether classes are added where it is only known what items have, so that "
         "nobody can say how often that is right.",
+    )
+    reviewed: str | None = Field(
+        default=None,
+        description="Local Parquet or CSV file with item_id and true_labels of reviewed items.",
     )
 
     @field_validator("add_confidence")
@@ -66,121 +62,106 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 
 def skip(config: Config, columns: frozenset[str]) -> str | None:
     """Return why there is nothing to do, or None."""
-    return None if label_columns(columns) else "items have no labels"
+    return None if given_columns(columns) else "items have no labels"
 
 
-def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
-    """Return the columns that it needs."""
-    return ["item_id", "present_ids", *label_columns(columns)]
+FIXED_RULES = (
+    *COMMON,
+    Rule("map-unseen", "a given class is not seen in the picture"),
+    Rule("map-contradicts", "a class that was ruled out is seen in the picture"),
+    Rule("map-unsure", "a class may be seen in the picture, improbable"),
+)
+UNSEEN, CONTRADICTS, UNSURE = range(2, 5)
+
+WHY = {
+    POSITIVES: "not measured: it is only known what items have, never what they have not. To "
+    "measure it, name a localize.reference",
+    COMPLETE: "lists say what items do not have, and what is found besides contradicts "
+    "them. Recipe 'multilabel' weighs the two; or name a localize.reference; or say that "
+    "data.absent_labels are unknown",
+}
 
 
-def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
-    """Return the columns of the sidecar."""
-    return ["item_id", *(name for name, _ in _decided(pa.null(), columns))]
+def rules(ctx: Context) -> tuple[Rule, ...]:
+    """Return all rules; those that add labels come last, one a band of probability if there is one.
 
-
-def _decided(label: pa.DataType, columns: frozenset[str]) -> list[tuple[str, pa.DataType]]:
-    return [*decided_fields(label, columns), ("n_added", pa.int32())]
-
-
-def steps(config: Config, ctx: Context) -> Sequence[Step]:
-    """Return the steps: gate, decisions, totals."""
-    item_id, labels = ("item_id", ctx.types["item_id"]), label_columns(ctx.columns)
-    decided = _decided(ctx.label_type, ctx.columns)
-    log = log_schema(ctx.types["item_id"], ctx.label_type)
-    return [
-        Reduce(name="gate", reads=["item_id", MAPS], summarize=tally, finish=judge_rules),
-        Map(
-            name="settle",
-            reads=["item_id", *labels, MAPS],
-            writes={
-                ctx.stage: Output(schema=pa.schema([item_id, *decided])),
-                LOG_FOLDER: Output(schema=log, rows="some"),
-            },
-            apply=settle_shard,
-        ),
-        Reduce(
-            name="outcome",
-            reads=["item_id", "decision", "weight", MAPS],
-            summarize=count_outcome,
-            finish=report_outcome,
-        ),
-    ]
-
-
-def settle_shard(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
-    """Write decisions and their log."""
-    said, cells, held = settled(frame, ctx)
-    names = np.array([rule.name for rule in rules(ctx)])
-    words = np.array([action.name.lower() for action in LabelAction])
-    right = p_correct(cells, ctx)
-    items = items_of(cells.row, words[cells.action], right, frame.n)
-    told = cells.action == LabelAction.ADD
-    clean = with_changes(labels_of(frame, ctx), cells.row[told], cells.class_id[told], told[told])
-    # What an item's changes follow from, or else what keeps it from one.
-    first = np.lexsort((~told, cells.row))
-    rows, at = np.unique(cells.row[first], return_index=True)
-    rule = np.full(frame.n, AGREES, object)
-    rule[rows] = names[cells.rule[first[at]]]
-    columns = {
-        "item_id": frame["item_id"],
-        "decision": pa.array(items.decision),
-        **clean_columns(clean, ~items.waits, ctx),
-        "rule": pa.array(rule, pa.string()),
-        "reason": _reasons(items, cells.row[held], frame.n),
-        "confidence": items.confidences(),
-        "weight": pa.array(items.weight.astype(np.float32)),
-        "n_added": pa.array(items.n_added.astype(np.int32)),
-    }
-    if RULED_OUT not in ctx.columns:
-        # One label says nothing of other classes; there is no list of them to go on with.
-        columns.pop("labels_negative_clean", None)
-    p = pc.struct_field(said["evidence"].combine_chunks(), "p_believed").take(pa.array(cells.at))
-
-    def labels(where: np.ndarray) -> pa.Array:
-        return ctx.labels(np.where(where, cells.class_id, -1))
-
-    log = log_rows(
-        item_id=frame["item_id"].take(pa.array(cells.row)),
-        label_id=cells.class_id.astype(np.int32),
-        before=labels(cells.is_given),
-        after=labels(cells.is_given | told),
-        action=words[cells.action],
-        p_correct=pa.array(right, pa.float32(), from_pandas=True),
-        rule=names[cells.rule],
-        evidence={
-            "p_given": pa.nulls(len(cells.row), pa.float32()),
-            "p_believed": p,
-            "believed": labels(~cells.is_given),
-            "label_score": pa.nulls(len(cells.row), pa.float32()),
-        },
-        actor=np.full(len(cells.row), f"stage {ctx.stage}"),
-        run=ctx.run_key,
+    Agreement of what is given and what is seen needs no rule. What they hold back is not looked at:
+    that a class may be there which nobody asked for is no fault of a label.
+    """
+    edges = bands(ctx.config.add_confidence) if is_calibrated(ctx) else ()
+    adding = [(f"map-seen-{e:g}", f"a class is seen, there with at least {e:g}") for e in edges]
+    adding = adding or [("map-seen", "a class is seen in the picture")]
+    return (
+        *FIXED_RULES,
+        *(Rule(name, text, changes=True, is_worth_a_look=False) for name, text in adding),
     )
-    return {ctx.stage: pa.table(columns), LOG_FOLDER: log}
 
 
-def _reasons(items: Items, held: np.ndarray, n_items: int) -> pa.Array:
-    """Return the reasons; there are few different ones, so each is worded once."""
-    is_held = np.bincount(held, minlength=n_items) > 0
-    code = np.stack([items.n_added, items.n_doubted, is_held, items.waits], axis=1)
-    codes, of_item = np.unique(code, axis=0, return_inverse=True)
-    texts = [
-        reason(a, 0, d, Held.GATE if h else Held.NO, is_review=bool(w))
-        for a, d, h, w in codes.tolist()
-    ]
-    return pa.array(texts, pa.string()).take(pa.array(of_item.ravel()))
+def propose_shard(frame: Frame, ctx: Context) -> Proposed:
+    """Propose an action for every class on which maps and labels do not plainly agree."""
+    assert ctx.beliefs is not None
+    found = ctx.beliefs.cells(frame, ctx)
+    is_no, is_new = found.kind == CONTRADICTED, found.kind == SEEN
+    rule = np.full(len(found.row), UNSEEN)
+    action = np.full(len(found.row), Action.KEEP)
+    rule[is_no], action[is_no] = CONTRADICTS, Action.REVIEW
+    first = len(FIXED_RULES)
+    if is_calibrated(ctx):
+        action[is_no & (found.p < ctx.config.review_confidence)] = Action.KEEP
+        band = np.searchsorted(bands(ctx.config.add_confidence), found.p, side="right") - 1
+        rule[is_new] = np.where(band >= 0, first + band, UNSURE)[is_new]
+        action[is_new & (band >= 0)] = Action.ADD
+    else:
+        rule[is_new], action[is_new] = first, Action.ADD
+    proposed = cells(found.row, found.class_id, found.is_given, action, rule, found.p)
+    if has_unknown(ctx):
+        proposed = proposed._replace(before=np.where(is_new, UNSAID, proposed.before))
+    return Proposed(proposed)
 
 
-STAGE = Stage(
-    name="decide_maps",
-    version=1,
-    doc="adds classes that label maps show to the given ones, as far as evidence lets it",
-    config=Config,
-    steps=steps,
-    reads=reads,
-    writes=writes,
-    skip=skip,
-    folders=(LOG_FOLDER,),
-    decides=True,
+def judge(
+    evidence: Evidence, rule: int, limits: Limits, allowance: Allowance, ctx: Context
+) -> tuple[Evidence, Verdict]:
+    """Judge a rule that adds labels by held-out items; without any, by the settings."""
+    if not is_calibrated(ctx):
+        what = known(ctx)
+        ships = what == POSITIVES and ctx.config.add_unmeasured
+        return evidence, Verdict(ships, Interval(0.0, -1.0, 1.0), False, WHY[what])
+    cutoffs = ctx.result(ctx.beliefs_stage, "cutoffs")
+    mine = np.flatnonzero(cutoffs["edges"] >= ctx.config.add_confidence)[rule - len(FIXED_RULES)]
+    right, wrong = (int(cutoffs[f"held_{what}"][mine]) for what in ("right", "wrong"))
+    n, gain = right + wrong, measured_gain(right, wrong, right + wrong)
+    said = (
+        f"measured on {n} held-out classes: {right} there, {wrong} not, gain {gain.value:+.2f} per "
+        f"change [{gain.low:+.2f}, {gain.high:+.2f}]"
+    )
+    if not gain.low > 0:
+        said += "; held back, not surely above 0"
+    counted = evidence._replace(reviewed=n, fixed=right, broken=wrong)
+    return counted, Verdict(gain.low > 0, gain, n > 0, said)
+
+
+def notes(ctx: Context) -> Arrays:
+    """Return what is known of the items on which cutoffs were chosen."""
+    return {"known": np.array(known(ctx))}
+
+
+STAGE = deciding_stage(
+    Decider(
+        name="decide_maps",
+        version=2,
+        doc="adds classes that label maps show to the given ones, as far as evidence lets it",
+        config=Config,
+        clean=SPACE,
+        needs=lambda config, columns: ["present_ids"],
+        propose=propose_shard,
+        rules=rules,
+        limits=lambda config: Limits(max_review=config.max_review, reviewed=config.reviewed),
+        allowance=Allowance(gain=0.0, share=0.0),
+        judge=judge,
+        notes=notes,
+        asks="maps",
+        of_any=True,
+        skip=skip,
+    )
 )

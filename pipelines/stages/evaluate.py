@@ -23,9 +23,10 @@ from labelops.multilabel.evaluate import (
 from labelops.multilabel.labels import UNKNOWN, LabelSets, from_flat, from_states, owners, states
 from labelops.multilabel.resampling import Measure, average, draws, measure
 from pipelines.frame import Frame
-from pipelines.label_sets import GIVEN, flat, label_columns, labels_of
-from pipelines.reference import match_reference, n_rows, reference_sets
-from pipelines.stage import Arrays, Context, Map, Output, Reduce, Stage, Step
+from pipelines.labels.columns import GIVEN, flat
+from pipelines.labels.reference import match_reference, n_rows, reference_sets
+from pipelines.labels.space import given_columns, given_sets
+from pipelines.stage import Arrays, Context, Map, Output, Reduce, Stage, Step, join_summaries
 
 SETS = ("given", "clean", "model", "maps")
 """Sets of classes that can be compared; which of them there are depends on the earlier stages."""
@@ -68,7 +69,7 @@ def _optional(columns: frozenset[str]) -> list[str]:
 
 def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
     """Return the columns that it needs."""
-    return ["item_id", "item_hash", *label_columns(columns), *_optional(columns)]
+    return ["item_id", "item_hash", *given_columns(columns), *_optional(columns)]
 
 
 COLUMNS = ("wrong_as_given", "wrong_as_cleaned")
@@ -93,7 +94,11 @@ def steps(config: Config, ctx: Context) -> Sequence[Step]:
             apply=count_wrong,
         ),
         Reduce(
-            name="measures", reads=needed, summarize=collect, merge=merge_items, finish=measure_all
+            name="measures",
+            reads=needed,
+            summarize=collect,
+            merge=join_summaries,
+            finish=measure_all,
         ),
     ]
 
@@ -103,7 +108,7 @@ def steps(config: Config, ctx: Context) -> Sequence[Step]:
 
 def _present(frame: Frame, ctx: Context, rows: np.ndarray) -> dict[str, np.ndarray]:
     """Return which classes some items have, as given, cleaned, and seen in maps; bool, (n, K)."""
-    given = _as_table(labels_of(frame, ctx), rows)
+    given = _as_table(given_sets(frame, ctx), rows)
     found = {"given": given}
     clean = _clean(frame, ctx, rows)
     if clean is not None:
@@ -176,11 +181,6 @@ def collect(frame: Frame, ctx: Context) -> Arrays:
     if "pred_probs" in frame:
         found["probs"] = frame.array("pred_probs")[rows].astype(np.float32)
     return found
-
-
-def merge_items(a: Arrays, b: Arrays) -> Arrays:
-    """Return the items of both; `measure_all` brings them into the order of their hashes."""
-    return {name: np.concatenate([a[name], b[name]]) for name in a}
 
 
 def measure_all(summary: Arrays, ctx: Context) -> Arrays:

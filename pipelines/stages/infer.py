@@ -27,10 +27,10 @@ from pipelines.inference import (
     train,
 )
 from pipelines.inference.folds import folds_step
-from pipelines.label_sets import given_columns, is_multi_label
+from pipelines.labels.lists import given_columns, is_multi_label
 from pipelines.needs import NoColumnError
 from pipelines.predictions import LISTED, listed_fields
-from pipelines.stage import Context, Fit, Map, Output, Reduce, Stage, Step
+from pipelines.stage import Context, Fit, Map, Output, Reduce, Stage, Step, join_summaries
 from pipelines.vectors import width_of
 
 INPUTS = ("pred_probs", "topk_probs", "features", "image")
@@ -400,7 +400,7 @@ def _calibration(ctx: Context) -> Reduce:
         name="calibration",
         reads=[calibrate.folder(ctx)],
         summarize=calibrate.summarize,
-        merge=calibrate.merge,
+        merge=join_summaries,
         finish=calibrate.finish,
     )
 

@@ -17,13 +17,15 @@ import pyarrow as pa
 from pydantic import BaseModel, Field, model_validator
 
 from labelops import label_maps
+from pipelines.decisions.ledger import log_schema
 from pipelines.errors import DataError
 from pipelines.frame import Frame
 from pipelines.images import Limits, check_type
 from pipelines.inference.embed import pictures, prepare_whole
 from pipelines.inference.score_maps import INFER, grid_of, open_models, view_of
-from pipelines.label_sets import GIVEN, label_columns
-from pipelines.ledger import log_schema
+from pipelines.labels.columns import GIVEN
+from pipelines.labels.reference import match_reference
+from pipelines.labels.space import given_columns
 from pipelines.map_columns import COLUMNS, METADATA, MapFacts, columns_of, map_fields
 from pipelines.map_evidence import (
     collect_evidence,
@@ -31,11 +33,9 @@ from pipelines.map_evidence import (
     evidence_in,
     evidence_schema,
     find_cutoffs,
-    merge_evidence,
 )
-from pipelines.map_sets import LOG_FOLDER, PEAKS, count_sets, find_sets, set_fields
-from pipelines.reference import match_reference
-from pipelines.stage import Context, Map, Output, Reduce, Stage, Step, Tables
+from pipelines.map_sets import BELIEFS, LOG_FOLDER, PEAKS, count_sets, find_sets, set_fields
+from pipelines.stage import Context, Map, Output, Reduce, Stage, Step, Tables, join_summaries
 
 PIXEL_BYTES, SCORE_BYTES = 128 * 2**20, 64 * 2**20
 """Pictures, and scores of all classes in all cells, that are held at a time."""
@@ -125,7 +125,7 @@ def skip(config: Config, columns: frozenset[str]) -> str | None:
 def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
     """Return the columns that it needs."""
     fold = ["fold"] if config.classifier == INFER else []
-    return ["item_id", "item_hash", "image", *fold, *label_columns(columns)]
+    return ["item_id", "item_hash", "image", *fold, *given_columns(columns)]
 
 
 def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
@@ -146,7 +146,7 @@ def steps(config: Config, ctx: Context) -> Sequence[Step]:
         check_type(ctx.types["image"])
     except TypeError as err:
         raise DataError(f"stage {ctx.stage!r}: {err}") from err
-    labels = label_columns(ctx.columns)
+    labels = given_columns(ctx.columns)
     if not labels and config.reference is None:
         raise DataError(
             f"stage {ctx.stage!r}: labels or a reference were expected, to choose cutoffs on. Map "
@@ -174,7 +174,7 @@ def steps(config: Config, ctx: Context) -> Sequence[Step]:
             name="cutoffs",
             reads=[evidence_folder(ctx)],
             summarize=collect_evidence,
-            merge=merge_evidence,
+            merge=join_summaries,
             finish=find_cutoffs,
         ),
         Map(
@@ -269,4 +269,5 @@ STAGE = Stage(
     files=files,
     gpu=True,
     folders=(LOG_FOLDER,),
+    beliefs=BELIEFS,
 )

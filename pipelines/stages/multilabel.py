@@ -15,15 +15,29 @@ from labelops.confident import thresholds as conf
 from labelops.confident.filters import BY_CLASSES, BY_PAIRS, Filter, Settings
 from labelops.multilabel.beliefs import Learned, Signs, learn, p_turned
 from labelops.multilabel.estimates import estimate, rate_intervals
+from labelops.multilabel.labels import owners
 from labelops.multilabel.rules import is_flagged
 from labelops.multilabel.sampling import AGREED, shares_of
 from labelops.multilabel.scores import RowScore
 from pipelines import label_cells as lc
 from pipelines.frame import Frame
 from pipelines.label_cuts import cut_steps, found_rules
-from pipelines.label_sets import GIVEN, given_columns, ids_type, lists_of
+from pipelines.labels.columns import GIVEN, flat, ids_type, lists_of
+from pipelines.labels.lists import given_columns
 from pipelines.ranking import rank_steps, ranks_of
-from pipelines.stage import Arrays, Context, Map, Output, Reduce, Stage, Step, Tables
+from pipelines.stage import (
+    Arrays,
+    Beliefs,
+    Cells,
+    Context,
+    Map,
+    Output,
+    Reduce,
+    Stage,
+    Step,
+    Tables,
+    join_summaries,
+)
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
@@ -129,7 +143,7 @@ def steps(config: Config, ctx: Context) -> Sequence[Step]:
             name="beliefs",
             reads=[lc.sample_folder(ctx)],
             summarize=take_sample,
-            merge=merge_samples,
+            merge=join_summaries,
             finish=learn_beliefs,
         ),
         *cut_steps(ctx),
@@ -188,11 +202,6 @@ def take_sample(frame: Frame, ctx: Context) -> Arrays:
     }
 
 
-def merge_samples(a: Arrays, b: Arrays) -> Arrays:
-    """Return the cells of both; `learn_beliefs` brings them into the order of their hashes."""
-    return {name: np.concatenate([a[name], b[name]]) for name in a}
-
-
 def learn_beliefs(summary: Arrays, ctx: Context) -> Arrays:
     """Learn from the sample what to believe of every cell.
 
@@ -247,6 +256,21 @@ def write_flags(frame: Frame, ctx: Context) -> Tables:
     return {ctx.stage: pa.table(arrays, names=["item_id", *(n for n, _ in _columns(2))])}
 
 
+def flagged_cells(frame: Frame, ctx: Context) -> Cells:
+    """Return what is believed of flagged cells, by item and class."""
+    parts = []
+    for is_given, kind in enumerate(("missing", "wrong")):
+        ids, start = flat(frame[f"{kind}_ids"])
+        scores, _ = flat(frame[f"{kind}_scores"])
+        class_id = ids.to_numpy(zero_copy_only=False).astype(np.int64)
+        p = scores.to_numpy(zero_copy_only=False).astype(np.float64)
+        given = np.full(len(class_id), bool(is_given))
+        parts.append((owners(start), class_id, given, p, np.zeros(len(class_id), np.int64)))
+    found = Cells(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    order = np.lexsort((found.class_id, found.row))
+    return Cells(*(column[order] for column in found))
+
+
 STAGE = Stage(
     name="multilabel",
     version=1,
@@ -255,4 +279,9 @@ STAGE = Stage(
     steps=steps,
     reads=reads,
     writes=writes,
+    beliefs=Beliefs(
+        kind="classes",
+        reads=lambda columns: ["missing_ids", "missing_scores", "wrong_ids", "wrong_scores"],
+        cells=flagged_cells,
+    ),
 )

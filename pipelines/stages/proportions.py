@@ -30,7 +30,7 @@ from pipelines.bags.census import (
 )
 from pipelines.bags.findings import bags_folder, bags_schema, bags_table
 from pipelines.bags.group import lists_of
-from pipelines.beliefs import temperature_steps
+from pipelines.beliefs import OF_TOTALS, temperature_steps
 from pipelines.errors import DataError, RecipeError
 from pipelines.frame import Frame
 from pipelines.stage import Context, Fit, Map, Output, Reduce, Stage, Step
@@ -311,4 +311,5 @@ STAGE = Stage(
     skip=skip,
     files=files,
     folders=(bags_folder("{stage}"),),
+    beliefs=OF_TOTALS,
 )

@@ -5,16 +5,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from labelops.hashing import hash_integers, hash_strings
-from pipelines import classes, given_lists
 from pipelines.canonical import Items
-from pipelines.classes import NAMED, some
 from pipelines.errors import DataError
 from pipelines.frame import Frame
-from pipelines.label_sets import GIVEN, RULED_OUT
+from pipelines.labels import classes
+from pipelines.labels.classes import NAMED, some
+from pipelines.labels.space import announced
 from pipelines.stage import Arrays, Context, Fit, Map, Output, Reduce, Stage, Step
 from pipelines.wording import shown
 
@@ -25,20 +24,23 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 
 def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
     """Return the source columns that identify and label items, as far as there are any."""
-    lists = given_lists.list_columns(columns)
-    return [*(name for name in ("item_id", "label") if name in columns), *lists]
+    space = announced(columns)
+    labels = () if space is None else space.source
+    return [name for name in ("item_id", *labels) if name in columns]
 
 
 def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
     """Return the columns of the sidecar."""
-    given = {"label": "given", "labels": GIVEN, "labels_negative": RULED_OUT}
-    return ["item_id", "item_hash", *(given[name] for name in given if name in columns)]
+    space = announced(columns)
+    pairs = () if space is None else zip(space.source, space.given, strict=True)
+    return ["item_id", "item_hash", *(given for column, given in pairs if column in columns)]
 
 
 def steps(config: Config, ctx: Context) -> Sequence[Step]:
     """Return the steps: find classes, number the items, look for double ids, count labels."""
     columns = reads(config, ctx.columns)
-    given = _given_types(ctx)
+    space = announced(ctx.columns)
+    given = {} if space is None else space.given_types(ctx)
     schema = {"item_id": _id_type(ctx), "item_hash": pa.uint64(), **given}
     found: list[Step] = [
         Map(
@@ -57,36 +59,22 @@ def steps(config: Config, ctx: Context) -> Sequence[Step]:
             when=lambda ctx: ctx.own("unique")["hashes"].size > 0,
         ),
     ]
-    if not given:
+    if space is None:
         return found
-    is_multi = GIVEN in given
     values = Reduce(
         name="values",
         reads=[name for name in columns if name != "item_id"],
-        summarize=given_lists.distinct_in_lists if is_multi else distinct_labels,
+        summarize=space.distinct,
         merge=classes.merge_labels,
         finish=classes.name_classes,
     )
     census = Reduce(
         name="census",
         reads=list(given),
-        summarize=given_lists.count_sets if is_multi else count_given,
-        finish=given_lists.check_sets if is_multi else check_census,
+        summarize=space.count,
+        finish=space.check,
     )
     return [values, *found, census]
-
-
-def _given_types(ctx: Context) -> dict[str, pa.DataType]:
-    """Return the columns with given classes, none where items have no label."""
-    if "label" in ctx.columns:
-        classes.check_label_type(ctx.label_type)
-        return {"given": pa.int32()}
-    if "labels" not in ctx.columns:
-        return {}
-    given_lists.check_list_types(ctx)
-    names = [GIVEN, *([RULED_OUT] if given_lists.has_unknown(ctx) else [])]
-    # How many classes there are is not known yet.
-    return dict.fromkeys(names, pa.list_(pa.uint32()))
 
 
 def _id_type(ctx: Context) -> pa.DataType:
@@ -96,11 +84,6 @@ def _id_type(ctx: Context) -> pa.DataType:
 # -- items -----------------------------------------------------------------------------------------
 
 
-def distinct_labels(frame: Frame, ctx: Context) -> Arrays:
-    """Return the distinct labels of a shard, sorted."""
-    return classes.distinct(classes.plain(frame["label"]))
-
-
 def number_items(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
     """Give every item its id, the id's hash and its classes; reject those that have none."""
     if "item_id" in frame:
@@ -108,7 +91,8 @@ def number_items(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
         frame.reject(np.flatnonzero(ids.is_null()), "no id: item_id is null")
     else:
         ids = pa.array([f"{frame.label}#{row}" for row in range(frame.n)], pa.string())
-    given = _given(frame, ctx)
+    space = announced(frame.reads)
+    given = {} if space is None else space.read(frame, ctx)
     kept = pa.array(frame.kept())
     ids = ids.take(kept)
     hashes = (
@@ -117,25 +101,6 @@ def number_items(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
         else hash_strings(ids.to_pylist())
     )
     return {ctx.stage: pa.table({"item_id": ids, "item_hash": pa.array(hashes), **given})}
-
-
-def _given(frame: Frame, ctx: Context) -> Mapping[str, pa.Array]:
-    """Return the columns with given classes of the rows that can be used; reject the others."""
-    if "labels" in frame:
-        return given_lists.list_arrays(given_lists.read_lists(frame, ctx))
-    if "label" not in frame:
-        return {}
-    labels = classes.plain(frame["label"])
-    names, known = classes.known_labels(ctx)
-    given = classes.classes_of(labels, known)
-    frame.reject(np.flatnonzero(labels.is_null()), "no label: label is null")
-    if ctx.own("values")["is_named"] and pa.types.is_integer(labels.type):
-        # Hugging Face's test sets are written so.
-        unlabelled = np.flatnonzero(pc.equal(labels, classes.UNLABELLED).fill_null(False))
-        frame.reject(unlabelled, f"no label: label is {classes.UNLABELLED}")
-    for row in np.flatnonzero(given < 0).tolist():
-        frame.reject([row], classes.out_of_range(labels[row].as_py(), names))
-    return {"given": pa.array(given[frame.kept()], pa.int32())}
 
 
 def find_double_hashes(items: Items, ctx: Context, folder: str) -> Arrays:
@@ -185,35 +150,6 @@ def refuse_duplicates(summary: Arrays, ctx: Context) -> Arrays:
         f"source: item_id must be unique over the data set, got {len(doubled)} id(s) more than "
         f"once: {listed}. Remove the copies, or map a unique column to item_id in data.columns"
     )
-
-
-# -- census ----------------------------------------------------------------------------------------
-
-
-def count_given(frame: Frame, ctx: Context) -> Arrays:
-    """Count the items of each class."""
-    n_classes = ctx.own("values")["names"].size
-    return {"n_given": np.bincount(frame.array("given"), minlength=n_classes).astype(np.int64)}
-
-
-def check_census(summary: Arrays, ctx: Context) -> Arrays:
-    """Refuse data in which there is nothing to compare.
-
-    Raises
-    ------
-    DataError
-        If fewer than two classes have items, or a class has none and that was not allowed.
-    """
-    counts = summary["n_given"]
-    present = np.flatnonzero(counts)
-    if present.size < 2:
-        only = ctx.own("values")["names"].tolist()[int(present[0])] if present.size else "none"
-        raise DataError(
-            f"source: items of at least two classes were expected, got one class only ({only!r}). "
-            "Was the data set filtered, or the wrong column mapped to 'label'?"
-        )
-    classes.check_absent(counts, ctx)
-    return summary
 
 
 STAGE = Stage(

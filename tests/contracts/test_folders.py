@@ -15,7 +15,6 @@ import pytest
 import pipelines.run
 from pipelines import recipe as recipes
 from pipelines import registry
-from pipelines.decided import DECIDING
 from pipelines.errors import RecipeError, RunError
 from pipelines.folders import OF_THE_RUN, folders_of
 from pipelines.recipe import STAGE_NAME, load_recipe, parse_recipe, recipe_names, recipe_schema
@@ -80,8 +79,7 @@ def test_registry__no_two_stages_and_no_stage_and_the_run_share_a_folder() -> No
         for folder in folders_of(name, load_stage(name))[1:]:
             owners.setdefault(folder, []).append(name)
     shared = {folder: set(stages) for folder, stages in owners.items() if len(stages) > 1}
-    assert shared == {"decisions": set(DECIDING)}
-    assert {name for name in STAGES if load_stage(name).decides} == set(DECIDING)
+    assert shared == {"decisions": {name for name in STAGES if load_stage(name).decides}}
 
 
 def test_folders__of_a_finished_run_are_the_declared_ones_and_all_of_those(

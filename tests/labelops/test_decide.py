@@ -1,32 +1,12 @@
 """Oracle: the policy written as one `if` after another for a single item."""
 
 import numpy as np
-import pytest
 from hypothesis import given as having
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from labelops.decide import (
-    BANDS,
-    COPY,
-    FIXED_RULES,
-    IMPROBABLE,
-    REVIEWED,
-    UNSURE,
-    Action,
-    Held,
-    Policy,
-    Proposals,
-    bands,
-    hold,
-    outcome,
-    propose,
-    reason,
-    rules,
-    settle,
-    small_classes,
-    with_reviews,
-)
+from labelops.decide import FIXED_RULES, Policy, propose, rules
+from labelops.decisions import BANDS, COMMON, WHOLE, Action, bands
 
 ACTIONS = [Action.KEEP, Action.REVIEW, Action.DROP, Action.SOFTEN, Action.ABSTAIN]
 
@@ -82,86 +62,16 @@ def test_propose__equals_the_policy_item_by_item(seed, label_issue, others, rela
     for i in range(40):
         want = decide_one(belief[i], y[i], *flags[:, i], policy)
         assert (Action(got.action[i]), names[got.rule[i]]) == want
-        assert got.p_given[i] == belief[i, y[i]]
-        assert got.p_new[i] == belief[i].max()
+        assert (got.before[i], got.p_before[i]) == (y[i], belief[i, y[i]])
+        assert got.p_after[i] == belief[i, got.after[i]] == belief[i].max()
+        assert got.p_next[i] == np.sort(belief[i])[-2]
+    assert (got.slot == WHOLE).all()
+    assert got.row.tolist() == list(range(40))
 
 
 def test_rules__are_named_once_and_change_labels_last():
-    names = [rule.name for rule in rules(0.9)]
-    assert len(set(names)) == len(names)
-    assert all(name.startswith("relabel-") for name in names[len(FIXED_RULES) :])
+    listed = rules(0.9)
+    assert len({rule.name for rule in listed}) == len(listed)
+    assert listed[:2] == COMMON
+    assert [rule.changes for rule in listed] == [False] * len(FIXED_RULES) + [True] * 3
     assert bands(0.95) == (0.95, 0.99)
-
-
-def proposals(action, rule, p_new=0.9, p_given=0.1):
-    n = len(action)
-    return Proposals(
-        np.array(action, np.uint8),
-        np.array(rule, np.uint8),
-        np.zeros(n, np.int32),
-        np.full(n, p_new),
-        np.full(n, p_given),
-        np.full(n, p_given),
-    )
-
-
-def test_hold__gate_and_small_classes_stop_what_leaves_a_class_and_nothing_else():
-    found = proposals(
-        [Action.RELABEL, Action.RELABEL, Action.DROP, Action.REVIEW, Action.KEEP, Action.RELABEL],
-        [0, 1, 0, 0, 0, REVIEWED],
-    )
-    held = hold(
-        found,
-        np.array([0, 0, 1, 1, 1, 1]),
-        shipping=np.array([True, False] + [False] * 10),
-        small=np.array([False, True]),
-    )
-    assert held.tolist() == [Held.NO, Held.GATE, Held.CLASS_SIZE, Held.NO, Held.NO, Held.NO]
-
-
-def test_settle__what_is_held_back_is_looked_at_or_kept_with_less_weight():
-    found = proposals(
-        [Action.RELABEL, Action.RELABEL, Action.REVIEW, Action.DROP, Action.DROP, Action.KEEP],
-        [9, 9, UNSURE, IMPROBABLE, COPY, 0],
-    )
-    held = np.array([Held.NO, Held.GATE, Held.NO, Held.MAX_DROP, Held.MAX_DROP, Held.NO], np.uint8)
-    final = settle(found, held, in_budget=np.array([0, 1, 0, 0, 0, 0], bool))
-    assert [Action(a).name for a in final.action] == [
-        "RELABEL",
-        "REVIEW",
-        "SOFTEN",
-        "SOFTEN",
-        "KEEP",
-        "KEEP",
-    ]
-    assert held.tolist() == [Held.NO, Held.GATE, Held.MAX_REVIEW, Held.MAX_DROP, Held.MAX_DROP, 0]
-    label, confidence, weight = outcome(final, np.full(6, 3))
-    assert label.tolist() == [0, -1, 3, 3, 3, 3]
-    np.testing.assert_allclose(confidence, [0.9, 0.1, 0.1, 0.1, 0.1, 0.1])
-    # Believed to be 0 with 0.9, and 3 with 0.1: only the changed label leads.
-    np.testing.assert_allclose(weight, [0.8, 0, 0, 0, 0, 0], atol=1e-6)
-
-
-def test_with_reviews__reviewers_have_the_last_word():
-    given = np.array([2, 2, 2])
-    found = with_reviews(
-        proposals([Action.DROP] * 3, [IMPROBABLE] * 3), given, np.array([-1, 2, 1])
-    )
-    assert [Action(a).name for a in found.action] == ["DROP", "KEEP", "RELABEL"]
-    assert found.p_new[1:].tolist() == [1, 1]
-    assert found.p_given.tolist() == [0.1, 1, 0]
-    assert found.new.tolist() == [0, 2, 1]
-
-
-def test_reason__says_what_was_held_back_and_why():
-    said = reason(FIXED_RULES[UNSURE], Held.MAX_REVIEW, Action.SOFTEN)
-    assert said == (
-        "label in doubt, belief undecided; not reviewed: max_review is reached; label kept with a "
-        "lower weight"
-    )
-
-
-@pytest.mark.parametrize("leaving", [0, 41, 45])
-def test_small_classes__counts_what_would_stay(leaving):
-    small = small_classes(np.array([50]), np.array([leaving]), min_class_size=10)
-    assert small.tolist() == [50 - leaving < 10]

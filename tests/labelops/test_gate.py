@@ -10,7 +10,7 @@ from labelops.gate import (
     judge,
     measured_gain,
     share_interval,
-    spread,
+    variance,
 )
 
 
@@ -50,17 +50,17 @@ def test_expected_gain__covers_when_beliefs_promise_up_to_a_tenth_too_much(overc
         u = rng.random(60)
         fixed = u < p_new - overconfident
         broken = u > 1 - p_given
-        evidence = Evidence(60, p_new.sum(), p_given.sum(), spread(p_new, p_given).sum(), 0, 0, 0)
+        evidence = Evidence(60, p_new.sum(), p_given.sum(), variance(p_new, p_given).sum(), 0, 0, 0)
         gain = expected_gain(evidence)
         inside.append(gain.low <= (fixed.sum() - broken.sum()) / 60 <= gain.high)
     assert np.mean(inside) >= 0.93
 
 
-def test_spread__is_the_variance_of_the_three_outcomes():
+def test_variance__is_that_of_the_three_outcomes():
     for p_new, p_given in [(0.7, 0.2), (0.9, 0.1), (1.0, 0.0), (0.3, 0.3)]:
         outcomes, p = np.array([1, -1, 0]), np.array([p_new, p_given, 1 - p_new - p_given])
         want = (p * outcomes**2).sum() - (p * outcomes).sum() ** 2
-        assert spread(np.array([p_new]), np.array([p_given]))[0] == pytest.approx(want)
+        assert variance(np.array([p_new]), np.array([p_given]))[0] == pytest.approx(want)
 
 
 def test_judge__a_rule_that_breaks_as_much_as_it_fixes_is_held_back():

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from labelops.belief import believe, sound_noise
-from labelops.decide import Action, Policy, propose
+from labelops.decide import Policy, propose
+from labelops.decisions import Action
 from labelops.soft import smooth, sparsify
 from labelops.sparse_noise import SparseNoise, sound_sparse_noise
 from labelops.top_belief import believe_top, candidates, in_classes, soften, with_certainty
@@ -73,14 +74,15 @@ def test_beliefs__and_what_follows_are_those_of_rows_written_out(seed, k, temper
     flags = {"is_issue": rng.random(n) < 0.5, "is_conflict": no, "is_copy": no, "is_outlier": no}
     ours = in_classes(propose(found.belief, found.column_of(given), policy=POLICY, **flags), found)
     theirs = propose(whole, given, policy=POLICY, **flags)
-    assert np.allclose(ours.p_new, theirs.p_new, rtol=1e-10)
-    assert np.allclose(ours.p_given, theirs.p_given, rtol=1e-10)
-    assert np.allclose(ours.p_second, theirs.p_second, rtol=1e-10)
+    for name in ("p_after", "p_before", "p_next"):
+        assert np.allclose(getattr(ours, name), getattr(theirs, name), rtol=1e-10)
+    assert np.array_equal(ours.before, theirs.before)
     # What is believed the same can come in another order by a last bit.
-    is_clear = theirs.p_new - theirs.p_second > 1e-12
-    assert np.array_equal(ours.new[is_clear], theirs.new[is_clear])
+    is_clear = theirs.p_after - theirs.p_next > 1e-12
+    assert np.array_equal(ours.after[is_clear], theirs.after[is_clear])
     for band in (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99):
-        is_clear &= (np.abs(theirs.p_new - band) > 1e-9) & (np.abs(theirs.p_given - band) > 1e-9)
+        for p in (theirs.p_after, theirs.p_before):
+            is_clear &= np.abs(p - band) > 1e-9
     assert np.array_equal(ours.action[is_clear], theirs.action[is_clear])
     sure = np.flatnonzero(reviewed >= 0)
     whole[sure] = 0

@@ -22,9 +22,8 @@ from pipelines.work import Task, do_map
 from tests.toy import RECIPE
 
 
-
 def stop_until_woken() -> None:
-    """Stop the process, and do nothing before that: a signal takes its time to reach all threads."""
+    """Stop the process, and do nothing before that: a signal needs time to reach all threads."""
     seen = time.monotonic()
     os.kill(os.getpid(), signal.SIGSTOP)
     while (now := time.monotonic()) - seen < 1.0:

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from labelops.hashing import hash_strings
+from pipelines.decisions.ledger import log_rows, log_schema
 from pipelines.frame import Frame
 from pipelines.stage import Arrays, Context, Map, Output, Reduce, Stage, Step
 
@@ -103,6 +105,7 @@ ESTIMATES = {
 RULES = ("no-issue", "relabel-0.9", "relabel-0.95", "relabel-0.99")
 OUTCOME = {
     "rules": np.array(RULES),
+    "texts": np.array([f"for {name}" for name in RULES]),
     "changes_labels": np.array([False, True, True, True]),
     "proposed": np.array([200, 40, 30, 0]),
     "shipped": np.array([0, 38, 0, 0]),
@@ -127,6 +130,8 @@ def planted(
     columns: Mapping[str, tuple[pa.DataType, Callable[[int], Any]]],
     results: Mapping[str, Arrays],
     reject: Callable[[int], bool] | None = None,
+    *,
+    decides: bool = False,
 ) -> Stage:
     class Config(BaseModel, frozen=True, extra="forbid"):
         knob: int = 3
@@ -148,14 +153,25 @@ def planted(
         arrays = [frame["item_id"].take(pa.array(kept, pa.int64()))]
         for kind, make in columns.values():
             arrays.append(pa.array([make(int(number)) for number in values], kind))
-        return {name: pa.table(arrays, schema=schema)}
+        found = {name: pa.table(arrays, schema=schema)}
+        if decides:
+            found["decisions"] = log_of([n for n in values if is_issue(n)])
+        return found
 
     def result(arrays: Arrays) -> Callable[[Arrays, Context], Arrays]:
         return lambda summary, ctx: arrays
 
     def steps(config: Config, ctx: Context) -> Sequence[Step]:
         return [
-            Map(name="plant", reads=["item_id"], writes={name: Output(schema=schema)}, apply=apply),
+            Map(
+                name="plant",
+                reads=["item_id"],
+                writes={
+                    name: Output(schema=schema),
+                    **({"decisions": Output(schema=LOG, rows="some")} if decides else {}),
+                },
+                apply=apply,
+            ),
             *(
                 Reduce(
                     name=step,
@@ -175,6 +191,35 @@ def planted(
         steps=steps,
         reads=lambda config, known: [*reads],
         writes=lambda config, known: ["item_id", *columns],
+        folders=("decisions",) if decides else (),
+        decides=decides,
+    )
+
+
+LOG = log_schema(pa.string(), pa.string())
+
+
+def log_of(numbers: Sequence[int]) -> pa.Table:
+    """Return what was decided about items, as the log has it."""
+    n = len(numbers)
+    believed = pa.array([NAMES[predicted_of(k)] for k in numbers], pa.string())
+    action = pa.array([decision_of(k) for k in numbers], pa.string())
+    return log_rows(
+        item_id=pa.array([item_id(k) for k in numbers], pa.string()),
+        label_id=pa.nulls(n, pa.int32()),
+        before=pa.array([NAMES[given_of(k)] for k in numbers], pa.string()),
+        after=pc.if_else(pc.equal(action, "relabel"), believed, pa.nulls(n, pa.string())),
+        action=action,
+        p_correct=pa.array([confidence_of(k) for k in numbers], pa.float32()),
+        rule=pa.array([rule_of(k) for k in numbers], pa.string()),
+        evidence={
+            "p_given": pa.array([score_of(k) for k in numbers], pa.float32()),
+            "p_believed": pa.array([confidence_of(k) for k in numbers], pa.float32()),
+            "believed": believed,
+            "label_score": pa.array([score_of(k) for k in numbers], pa.float32()),
+        },
+        actor=pa.array(["stage decide"] * n, pa.string()),
+        run="",
     )
 
 
@@ -226,7 +271,9 @@ DECIDE = planted(
         "reason": (pa.string(), lambda n: f"because of {decision_of(n)}"),
         "confidence": (pa.float32(), confidence_of),
         "rule": (pa.string(), rule_of),
+        "weight": (pa.float32(), lambda n: 0.0 if decision_of(n) in ("drop", "review") else 0.5),
     },
     {"outcome": OUTCOME},
+    decides=True,
 )
 DATASET = planted("dataset", ["item_id"], {"written": (pa.bool_(), is_issue)}, {})

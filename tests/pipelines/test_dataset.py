@@ -15,9 +15,9 @@ from PIL import Image
 
 import pipelines.run
 from pipelines.card import write_card
+from pipelines.decisions.ledger import derive
+from pipelines.decisions.product import added
 from pipelines.errors import LabelopsError
-from pipelines.ledger import derive
-from pipelines.product import added
 from pipelines.recipe import parse_recipe
 from pipelines.registry import STAGES
 from pipelines.state import Run, load_run
@@ -256,7 +256,7 @@ def test_leave_out__gives_what_the_log_derives_without_those_rows(
     undone = read(tmp_path).filter(pa.compute.starts_with(read(tmp_path)["reason"], "left out: "))
     assert undone.num_rows > 2
     assert set(undone["weight"].to_pylist()) == {1.0}
-    assert "Left out of the product" in (tmp_path / "out" / "README.md").read_text()
+    assert "Left out, so that items stay as given" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_leave_out__of_an_unknown_rule_is_refused(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 import pipelines.reader
 import pipelines.run
+from pipelines.decisions.ledger import derive
 from pipelines.errors import LabelopsError
-from pipelines.ledger import derive
 from pipelines.recipe import parse_recipe
 from pipelines.registry import STAGES
 from pipelines.state import Run, load_run
@@ -262,6 +262,7 @@ def test_log__the_last_of_several_rows_counts(tmp_path: Path) -> None:
     log = pa.table(
         {
             "item_id": [2, 3, 2],
+            "label_id": pa.nulls(3, pa.int32()),
             "action": ["drop", "relabel", "keep"],
             "after": pa.array([None, "b", "a"]),
             "rule": ["r", "s", "t"],

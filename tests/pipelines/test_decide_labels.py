@@ -14,8 +14,8 @@ import pytest
 from datasets import load_dataset
 
 import pipelines.run
+from pipelines.decisions.ledger import derive
 from pipelines.errors import DataError, RecipeError
-from pipelines.label_ledger import derive_sets
 from pipelines.recipe import load_recipe
 from pipelines.run import conserve, finish
 from pipelines.state import Run, load_run
@@ -89,7 +89,7 @@ def test_sidecar__follows_from_source_and_log(three_states: bool) -> None:
     source = pa.concat_tables(
         pq.read_table(path) for path in sorted(Path(run.source.uri).glob("*.parquet"))
     )
-    derived = derive_sets(source, read(run, "decisions"))
+    derived = derive(source, read(run, "decisions"))
     sidecar = read(run, "decide_labels")
     assert derived["decision"].equals(sidecar["decision"])
     for name in ("labels_clean", *(["labels_negative_clean"] if three_states else [])):
@@ -168,7 +168,6 @@ def test_outcome__adds_up_with_the_log() -> None:
     np.testing.assert_allclose(
         found["total_fixed"], sum(float(str(r["p_correct"])) for r in shipped)
     )
-    assert found["items"].sum() == N
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02])
@@ -278,7 +277,7 @@ def test_left_out_rules__give_what_the_log_gives_without_them(
     source = pa.concat_tables(
         pq.read_table(path) for path in sorted(Path(run.source.uri).glob("*.parquet"))
     )
-    derived = derive_sets(source, read(run, "decisions"), leave_out_rules=[rule])
+    derived = derive(source, read(run, "decisions"), leave_out_rules=[rule])
     expected = {row["item_id"]: row for row in derived.to_pylist()}
     parts = [read(run, f) for f in ("dataset", "set_aside") if (Path(run.uri) / f).exists()]
     table = pa.concat_tables(parts)
@@ -301,7 +300,11 @@ def test_left_out_items__stay_as_given() -> None:
     run = finished(f'dataset.leave_out_items=["{item}"]')
     [row] = [r for r in read(run, "dataset").to_pylist() if r["item_id"] == item]
     assert row["labels_clean"] == sorted(row["labels"])
-    assert (row["decision"], row["reason"], row["confidence"]) == ("keep", "left out", 1.0)
+    assert (row["decision"], row["weight"]) == ("keep", 1.0)
+    undone = [r for r in read(run, "decisions").to_pylist() if r["item_id"] == item]
+    assert row["reason"] == f"left out: {undone[0]['rule']}"
+    # As little as what was undone left of it.
+    assert row["confidence"] == min(r["evidence"]["p_given"] for r in undone)
 
 
 def test_left_out_rules__that_there_are_not_are_refused() -> None:
@@ -321,9 +324,9 @@ def test_derive__of_several_rows_the_last_counts() -> None:
             "rule": ["r", "s"],
         }
     )
-    assert derive_sets(source, log)["labels_clean"].to_pylist() == [["x", "y"]]
-    assert derive_sets(source, log, leave_out_rules=["s"])["labels_clean"].to_pylist() == [None]
-    assert derive_sets(source, log.slice(0, 0))["labels_clean"].to_pylist() == [["x"]]
+    assert derive(source, log)["labels_clean"].to_pylist() == [["x", "y"]]
+    assert derive(source, log, leave_out_rules=["s"])["labels_clean"].to_pylist() == [None]
+    assert derive(source, log.slice(0, 0))["labels_clean"].to_pylist() == [["x"]]
 
 
 # -- card ------------------------------------------------------------------------------------------
@@ -333,10 +336,10 @@ def test_card_and_report__are_written_for_lists() -> None:
     run = finished()
     finish(run)
     card = (Path(run.uri) / "README.md").read_text()
-    found = outcome(run)
-    assert f"| relabelled | {int(found['items'][1])} |" in card
+    n_relabelled = read(run, "decide_labels")["decision"].to_pylist().count("relabel")
+    assert f"| relabelled | {n_relabelled} |" in card
     assert "`labels_clean` | the labels to train on" in card
-    assert "`pipelines.label_ledger.derive_sets`" in card
+    assert "`pipelines.decisions.ledger.derive`" in card
     assert (Path(run.uri) / "report.html").stat().st_size > 10_000
 
 

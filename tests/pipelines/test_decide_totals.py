@@ -64,15 +64,20 @@ def planted(n_classes: int, *, seed: int = 0) -> tuple[pa.Table, pa.Table, np.nd
 
 
 def decide(
-    folder: Path, n_classes: int, *settings: str, n_shards: int = 3, bags: pa.Table | None = None
+    folder: Path,
+    n_classes: int,
+    *settings: str,
+    n_shards: int = 3,
+    bags: pa.Table | None = None,
+    has_totals: bool = True,
 ) -> Run:
     items, true_bags, _, _ = planted(n_classes)
     bags = true_bags if bags is None else bags
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(bags, folder.parent / "bags.parquet")
     source = write_shards(folder / "src", items, even(N, n_shards))
-    table = f"proportions.bags={folder.parent / 'bags.parquet'}"
-    recipe = parse_recipe(RECIPE, name="test", overrides=[table, *settings])
+    table = [f"proportions.bags={folder.parent / 'bags.parquet'}"] if has_totals else []
+    recipe = parse_recipe(RECIPE, name="test", overrides=[*table, *settings])
     pipelines.run.run(recipe, data=str(source), out=str(folder / "out"))
     return load_run(str(folder / "out"))
 
@@ -94,7 +99,7 @@ def test_known_totals__make_more_labels_right_than_the_same_evidence_without_the
 ) -> None:
     _, _, true, given = planted(n_classes)
     with_totals = decide(tmp_path / "with", n_classes)
-    without = decide(tmp_path / "without", n_classes, "decide.use_totals=false")
+    without = decide(tmp_path / "without", n_classes, has_totals=False)
     right = {
         "given": (given == true).mean(),
         "without": (labels_of(without, given) == true).mean(),
@@ -110,7 +115,7 @@ def test_known_totals__make_more_labels_right_than_the_same_evidence_without_the
 def test_beliefs__are_those_of_decide_with_the_totals_brought_in_exactly(tmp_path: Path) -> None:
     items, bags, _, given = planted(2)
     run = decide(tmp_path / "a", 2)
-    temperature = float(run.context("decide", run.layout()).own("temperature")["temperature"])
+    temperature = float(run.context("proportions", run.layout()).own("temperature")["temperature"])
     probs = np.array(items["pred_probs"].to_pylist(), np.float32)
     noise = sound_noise(np.array([[0.8, 0.2], [0.2, 0.8]]))
     plain = believe(probs, given, noise, temperature)
@@ -145,7 +150,7 @@ def test_totals_of_the_other_class__are_left_out_and_reported(tmp_path: Path) ->
     _, bags, true, given = planted(2)
     counts = np.array(bags["counts"].to_pylist())
     swapped = decide(tmp_path / "swapped", 2, bags=with_counts(bags, counts[:, ::-1]))
-    without = decide(tmp_path / "without", 2, "decide.use_totals=false")
+    without = decide(tmp_path / "without", 2, has_totals=False)
     np.testing.assert_array_equal(labels_of(swapped, given), labels_of(without, given))
     assert bool(load_result(swapped.store, "proportions", "constrain")["is_contrary"])
     assert not any(rows_of(swapped, "proportions_bags")["imposed"].to_pylist())

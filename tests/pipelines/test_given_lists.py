@@ -12,7 +12,7 @@ from datasets import Sequence as ListOf
 
 import pipelines.run
 from pipelines.errors import LabelopsError
-from pipelines.label_sets import flat
+from pipelines.labels.columns import flat
 from pipelines.plan import plan
 from pipelines.recipe import parse_recipe
 from pipelines.state import Run, load_run
@@ -164,8 +164,8 @@ def test_a_class_nobody_has__is_refused_unless_allowed(tmp_path: Path) -> None:
 def test_single_and_several_labels__in_one_data_set_are_refused(tmp_path: Path) -> None:
     data = source(tmp_path / "src", [["a"], ["b"]], label=["a", "b"])
     assert refusal(data, tmp_path / "out") == (
-        "source: one of the columns 'label' (one class an item) and 'labels' (lists of them) "
-        "was expected, the data has both. Map the other one away, for example "
+        "source: one of the columns 'label' and 'labels' was expected, of which each holds labels "
+        "of another kind, the data has both. Map the other one away, for example "
         "data.columns = { unused = 'label' }"
     )
     mapped = run(data, tmp_path / "mapped", RECIPE + "columns = { unused = 'label' }\n")

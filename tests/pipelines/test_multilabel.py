@@ -10,9 +10,9 @@ import pytest
 
 import pipelines.label_cuts
 import pipelines.run
+from labelops.confident import selection
 from labelops.confident.filters import Filter
 from labelops.hashing import hash_strings
-from labelops.multilabel import rules as rules_module
 from labelops.multilabel.issues import find_label_issues
 from labelops.multilabel.labels import UNKNOWN, LabelSets, from_states
 from labelops.multilabel.scores import row_scores
@@ -123,7 +123,7 @@ def test_flags__do_not_depend_on_how_cuts_are_found(tmp_path: Path, collect: int
     data = write(tmp_path, probs, table)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipelines.label_cuts, "COLLECT", collect)
-        patch.setattr(rules_module, "COUNT_CELLS", 64)
+        patch.setattr(selection, "CELLS", 64)
         found = run(data, tmp_path / "out")
         results = {p.name for p in (Path(found.uri) / "multilabel" / "_results").iterdir()}
         assert "cuts-02.npz" in results

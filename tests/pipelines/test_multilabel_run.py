@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-import pipelines.label_verdicts
 import pipelines.run
-import pipelines.stages.decide_labels
 import pipelines.stages.multilabel
+from pipelines.decisions.engine import Engine
 from pipelines.recipe import load_recipe
 from tests.datasets import even, tagged, write_shards
 
@@ -40,8 +39,9 @@ def content(out: Path) -> dict[str, str]:
         (pipelines.stages.multilabel.lc, "scan"),
         (pipelines.stages.multilabel, "learn_beliefs"),
         (pipelines.stages.multilabel, "write_flags"),
-        (pipelines.stages.decide_labels, "judge_rules"),
-        (pipelines.stages.decide_labels, "settle_shard"),
+        (Engine, "propose"),
+        (Engine, "judge"),
+        (Engine, "settle"),
     ],
 )
 def test_stopped_in_a_step__given_again_it_equals_an_uninterrupted_run(
@@ -54,7 +54,7 @@ def test_stopped_in_a_step__given_again_it_equals_an_uninterrupted_run(
         nonlocal calls
         calls += 1
         # The second shard, or the only result.
-        if calls == 2 or step in ("learn_beliefs", "judge_rules"):
+        if calls == 2 or step in ("learn_beliefs", "judge"):
             raise ValueError("stopped")
         return real(*args)
 

@@ -18,10 +18,10 @@ import pytest
 
 import pipelines.run
 from pipelines.errors import DataError, LabelopsError
+from pipelines.labels.reference import ONE, reference_sets
 from pipelines.matching import MATCHED
 from pipelines.recipe import load_recipe
 from pipelines.results import load_result, result_name
-from pipelines.reviewed import reviewed_classes
 from pipelines.stages.decide import Config
 from pipelines.state import Run, load_run
 from tests.datasets import even, tagged, vectors, write_shards
@@ -75,10 +75,17 @@ def notices(run: Run, stage: str = "decide") -> list[str]:
 def classes(path: str, names: Sequence[str] = NAMES, values: Sequence[int] = ()) -> list[int]:
     """Return what a table of reviews says of items i0, i1, …, without a run."""
     ctx = SimpleNamespace(
-        stage="decide", config=Config(reviewed=path), classes=names, class_values=values
+        stage="decide",
+        config=Config(reviewed=path),
+        classes=names,
+        class_values=values,
+        n_classes=len(names),
+        columns=frozenset(["given"]),
     )
-    ids = pa.array([f"i{k}" for k in range(N)])
-    return reviewed_classes(ids, ctx).tolist()  # type: ignore[arg-type,no-any-return]
+    ids, found = pa.array([f"i{k}" for k in range(N)]), np.full(N, -1)
+    rows, sets = reference_sets("reviewed", ids, ctx, wanted=ONE)  # type: ignore[arg-type]
+    found[rows] = sets.ids
+    return found.tolist()  # type: ignore[no-any-return]
 
 
 def refusal(path: str, names: Sequence[str] = NAMES, values: Sequence[int] = ()) -> str:

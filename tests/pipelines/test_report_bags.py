@@ -421,7 +421,9 @@ def test_audit__reads_beliefs_before_decide_writes_its_own(
 
     monkeypatch.setitem(STAGES, "confident", "tests.fake_confident:STAGE")
     monkeypatch.setattr("pipelines.run.finish", lambda run, listen=None: "none")
-    run = decide(tmp_path / "a", 3, "decide.use_totals=false")
+    said = "item_id,true_label\ni0000,class 0\ni0001,class 1\ni0002,class 2\n"
+    (tmp_path / "reviewed.csv").write_text(said)
+    run = decide(tmp_path / "a", 3, f"decide.reviewed={tmp_path / 'reviewed.csv'}")
     found = collect(run.uri).bags
     assert found is not None
     top = {s: beliefs_of(run, 3, s).argmax(axis=1) for s in ("proportions", "decide")}

@@ -1,0 +1,372 @@
+"""Stages that decide: propose → review → gate → limits → settle → log, for every kind of label.
+
+A `Decider` says what is proposed, by which rules and within which limits; `deciding_stage` makes a
+stage of it. The log `decisions/` has a row for every slot that is not simply kept; the product
+follows from it (`pipelines.decisions.ledger`).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel
+
+from labelops import decisions as lo
+from labelops.confident.selection import Elements
+from labelops.decisions import Proposals, Rule
+from labelops.multilabel.sampling import cell_hash
+from pipelines.decisions import gate, reviews
+from pipelines.decisions.ledger import EVIDENCE_FLAGS, LOG_FOLDER, log_rows, log_schema
+from pipelines.decisions.limits import Limits, room
+from pipelines.frame import Frame, numpy_of
+from pipelines.labels.space import LabelSpace, given_columns, given_sets
+from pipelines.selection.passes import SurestFirst, doubt_keys
+from pipelines.stage import Arrays, Context, Map, Output, Reduce, Stage, Step, Tables
+
+Fields = Sequence[tuple[str, pa.DataType]]
+
+PROPOSED = (
+    *(("row", pa.int32()), ("slot", pa.int32()), ("before", pa.int32()), ("after", pa.int32())),
+    *(("action", pa.uint8()), ("rule", pa.uint8())),
+    *(("p_after", pa.float64()), ("p_before", pa.float64()), ("p_next", pa.float64())),
+    ("truth", pa.int32()),
+)
+"""Scratch columns: what the model proposes, and what reviewers said of the same slots."""
+
+
+class Proposed(NamedTuple):
+    """What a decider proposes for a shard.
+
+    Attributes
+    ----------
+    proposals : ordered by item, then slot; without those that reviewers make.
+    carried : columns of the sidecar that do not depend on what is decided, one value an item.
+    """
+
+    proposals: Proposals
+    carried: Sequence[pa.Array] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decider:
+    """What proposes changes of one kind of label.
+
+    Attributes
+    ----------
+    name, version, doc, config : of the stage.
+    clean : the kind of label that it writes.
+    needs : columns that it reads, given the settings and the columns there are.
+    propose : what it proposes for a shard.
+    rules : every rule, `labelops.decisions.COMMON` first.
+    limits : how far it may go.
+    allowance : see `gate.Allowance`.
+    judge : whether a rule's changes are made.
+    before : steps that come first.
+    carried : names and types of `Proposed.carried`, for some number of classes.
+    notes : further arrays of the result.
+    asks : the kind of beliefs that it reads, see `pipelines.stage.Beliefs`.
+    of_any : whether items may have any kind of given label, and not only that which it writes.
+    skip : of the stage.
+    """
+
+    name: str
+    version: int
+    doc: str
+    config: type[BaseModel]
+    clean: LabelSpace
+    needs: Callable[[Any, frozenset[str]], Sequence[str]]
+    propose: Callable[[Frame, Context], Proposed]
+    rules: Callable[[Context], Sequence[Rule]]
+    limits: Callable[[Any], Limits]
+    allowance: gate.Allowance
+    judge: gate.Judge = gate.by_reviews
+    before: Callable[[Context], Sequence[Step]] = lambda ctx: ()
+    carried: Callable[[int], Fields] = lambda n_classes: ()
+    notes: Callable[[Context], Arrays] = field(default=lambda ctx: {})
+    asks: str | None = None
+    of_any: bool = False
+    skip: Callable[[Any, frozenset[str]], str | None] = lambda config, columns: None
+
+
+def decided_fields(
+    decider: Decider, label: pa.DataType, columns: frozenset[str], n_classes: int
+) -> list[tuple[str, pa.DataType]]:
+    """Return the columns of the sidecar, besides the id."""
+    return [
+        ("decision", pa.string()),
+        *decider.clean.clean_fields(label, columns),
+        ("rule", pa.string()),
+        ("reason", pa.string()),
+        ("confidence", pa.float32()),
+        ("weight", pa.float32()),
+        *decider.carried(n_classes),
+    ]
+
+
+def deciding_stage(decider: Decider) -> Stage:
+    """Return the stage that decides as a decider proposes."""
+
+    def reads(config: Any, columns: frozenset[str]) -> Sequence[str]:
+        own = [name for name in decider.clean.given if name in columns] or decider.clean.given[:1]
+        given = given_columns(columns) if decider.of_any else own
+        needed = [*given, *decider.needs(config, columns)]
+        return list(dict.fromkeys(["item_id", "item_hash", *needed]))
+
+    def writes(config: Any, columns: frozenset[str]) -> Sequence[str]:
+        return ["item_id", *(name for name, _ in decided_fields(decider, pa.null(), columns, 2))]
+
+    def files(config: Any) -> Sequence[str]:
+        reviewed = decider.limits(config).reviewed
+        return [reviewed] if reviewed else []
+
+    return Stage(
+        name=decider.name,
+        version=decider.version,
+        doc=decider.doc,
+        config=decider.config,
+        steps=lambda config, ctx: Engine(decider).steps(config, ctx),
+        reads=reads,
+        writes=writes,
+        skip=decider.skip,
+        files=files,
+        folders=(LOG_FOLDER,),
+        decides=True,
+        asks=decider.asks,
+    )
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The steps of a deciding stage."""
+
+    decider: Decider
+
+    def steps(self, config: Any, ctx: Context) -> Sequence[Step]:
+        """Return the steps: reviews, proposals, gate, limits, decisions with their log, totals."""
+        decider, scratch = self.decider, f"{ctx.stage}/_proposed"
+        item_id = ("item_id", ctx.types["item_id"])
+        given, carried = given_columns(ctx.columns), decider.carried(ctx.n_classes)
+        decided = decided_fields(decider, ctx.label_type, ctx.columns, ctx.n_classes)
+        log = log_schema(ctx.types["item_id"], ctx.label_type)
+        needed = decider.needs(config, ctx.columns)
+        beliefs = (
+            [] if ctx.beliefs is None else [*ctx.beliefs.reads(ctx.columns), *ctx.beliefs.files]
+        )
+        first = list(dict.fromkeys(["item_id", "item_hash", *given, *needed, *beliefs]))
+        narrow = ["item_hash", scratch]
+        evidence = [name for name in ("label_score", *EVIDENCE_FLAGS) if name in needed]
+        outputs = {scratch: Output(schema=pa.schema(PROPOSED), rows="some", ipc=True)}
+        if carried:
+            schema = pa.schema([("carried_" + name, kind) for name, kind in carried])
+            outputs[f"{ctx.stage}/_carried"] = Output(schema=schema, ipc=True)
+        return [
+            reviews.match(decider.clean),
+            *decider.before(ctx),
+            Map(name="propose", reads=first, writes=outputs, apply=self.propose),
+            Reduce(name="gate", reads=[*given, scratch], summarize=self.tally, finish=self.judge),
+            *self._changes(narrow).steps(),
+            *self._looks(narrow).steps(),
+            Map(
+                name="settle",
+                reads=[
+                    *("item_id", "item_hash", *given, *evidence, scratch),
+                    *("carried_" + name for name, _ in carried),
+                ],
+                writes={
+                    ctx.stage: Output(schema=pa.schema([item_id, *decided])),
+                    LOG_FOLDER: Output(schema=log, rows="some"),
+                },
+                apply=self.settle,
+            ),
+            Reduce(name="outcome", reads=narrow, summarize=self.count, finish=self.report),
+        ]
+
+    # -- proposals and gate ------------------------------------------------------------------------
+
+    def propose(self, frame: Frame, ctx: Context) -> Tables:
+        """Write what is proposed for a shard, and what reviewers said of the same slots."""
+        found = self.decider.propose(frame, ctx)
+        proposals, truth = reviews.bring_in(found.proposals, self.decider.clean, frame, ctx)
+        pairs = zip((*proposals, truth), PROPOSED, strict=True)
+        arrays = [pa.array(x, kind) for x, (_, kind) in pairs]
+        tables = {f"{ctx.stage}/_proposed": pa.table(arrays, schema=pa.schema(PROPOSED))}
+        if found.carried:
+            names = ["carried_" + name for name, _ in self.decider.carried(ctx.n_classes)]
+            tables[f"{ctx.stage}/_carried"] = pa.table(list(found.carried), names=names)
+        return tables
+
+    def tally(self, frame: Frame, ctx: Context) -> Arrays:
+        """Count what every rule proposes, expects and, where people looked, achieves."""
+        proposals, truth = read_proposed(frame, ctx)
+        n_rules = len(self.decider.rules(ctx))
+        return gate.tally(proposals, truth, given_sets(frame, ctx), n_rules)
+
+    def judge(self, summary: Arrays, ctx: Context) -> Arrays:
+        """Judge every rule that changes labels; see `gate.judge_rules`."""
+        decider, limits = self.decider, self.decider.limits(ctx.config)
+        rules = decider.rules(ctx)
+        verdict = decider.judge
+        return gate.judge_rules(summary, rules, limits, decider.allowance, verdict, ctx)
+
+    # -- limits ------------------------------------------------------------------------------------
+
+    def _changes(self, reads: Sequence[str]) -> SurestFirst:
+        """Return the selection of the surest changes (group 0) and drops (group 1)."""
+
+        def quotas(ctx: Context) -> np.ndarray:
+            found, limits = ctx.own("gate"), self.decider.limits(ctx.config)
+            n_labels, n_items = int(found["sizes"].sum()), int(found["n"])
+            return np.array(
+                [room(limits.max_change_share, n_labels), room(limits.max_drop_share, n_items)]
+            )
+
+        def elements(frame: Frame, ctx: Context) -> Elements:
+            return self._competing(frame, ctx, *self._free(frame, ctx))[0]
+
+        return SurestFirst(name="limit", reads=reads, quotas=quotas, elements=elements, n_groups=2)
+
+    def _looks(self, reads: Sequence[str]) -> SurestFirst:
+        """Return the selection of the items that somebody can look at."""
+
+        def quotas(ctx: Context) -> np.ndarray:
+            return np.array([self.decider.limits(ctx.config).max_review])
+
+        def elements(frame: Frame, ctx: Context) -> Elements:
+            return self._waiting(frame, ctx, *self._within_shares(frame, ctx))[0]
+
+        return SurestFirst(name="budget", reads=reads, quotas=quotas, elements=elements, n_groups=1)
+
+    def _free(self, frame: Frame, ctx: Context) -> tuple[Proposals, np.ndarray]:
+        """Return what is proposed after reviews, and what gate and class sizes hold back."""
+        found = lo.with_reviews(*read_proposed(frame, ctx))
+        judged = ctx.own("gate")
+        return found, lo.hold(found, shipping=judged["ships"], small=judged["small_classes"])
+
+    def _competing(
+        self, frame: Frame, ctx: Context, found: Proposals, held: np.ndarray
+    ) -> tuple[Elements, np.ndarray]:
+        """Return what competes for the room under the limits, and where it stands."""
+        changes, drops = lo.competing(found, held)
+        at = np.flatnonzero(changes | drops)
+        hashes = frame.array("item_hash")[found.row[at]]
+        is_class = found.slot[at] != lo.WHOLE
+        hashes = np.where(is_class, cell_hash(hashes, found.slot[at]), hashes)
+        keys = doubt_keys(lo.doubt(found)[at])
+        return Elements(drops[at].astype(np.int64), keys, hashes), at
+
+    def _within_shares(self, frame: Frame, ctx: Context) -> tuple[Proposals, np.ndarray]:
+        """Return what is proposed, and what is held back by all limits but the budget."""
+        found, held = self._free(frame, ctx)
+        elements, at = self._competing(frame, ctx, found, held)
+        over = ~self._changes(()).is_taken(elements, ctx)
+        why = np.where(elements.group == 1, lo.Held.MAX_DROP, lo.Held.MAX_CHANGE)
+        held[at[over]] = why[over]
+        return found, held
+
+    def _waiting(
+        self, frame: Frame, ctx: Context, found: Proposals, held: np.ndarray
+    ) -> tuple[Elements, np.ndarray, np.ndarray]:
+        """Return the items that compete for being looked at, where they stand, and their slots."""
+        rules = self.decider.rules(ctx)
+        pool = lo.for_review(found, held, rules)
+        doubt = lo.item_doubt(found, pool, rules, frame.n)
+        at = np.flatnonzero(np.isfinite(doubt))
+        group = np.zeros(len(at), np.int64)
+        return Elements(group, doubt_keys(doubt[at]), frame.array("item_hash")[at]), at, pool
+
+    def settled(self, frame: Frame, ctx: Context) -> tuple[Proposals, np.ndarray]:
+        """Return what is done to a shard's slots within all limits, and why not more."""
+        found, held = self._within_shares(frame, ctx)
+        elements, at, pool = self._waiting(frame, ctx, found, held)
+        in_budget = np.zeros(frame.n, bool)
+        in_budget[at] = self._looks(()).is_taken(elements, ctx)
+        return lo.settle(found, held, pool, in_budget)
+
+    # -- decisions ---------------------------------------------------------------------------------
+
+    def settle(self, frame: Frame, ctx: Context) -> Tables:
+        """Write decisions and their log."""
+        decider, rules = self.decider, self.decider.rules(ctx)
+        final, held = self.settled(frame, ctx)
+        items = lo.outcome(final, frame.n)
+        texts, of_item = lo.reasons(final, held, items, rules)
+        names = pa.array([rule.name for rule in rules])
+        first = lo.of_first(final.rule, items, fill=lo.NO_ISSUE)
+        columns = {
+            "item_id": frame["item_id"],
+            "decision": pa.array(lo.DECISIONS[items.decision]),
+            **decider.clean.apply(given_sets(frame, ctx), final, items, ctx),
+            "rule": names.take(pa.array(first)),
+            "reason": pa.array(texts, pa.string()).take(pa.array(of_item)),
+            "confidence": pa.array(items.confidence, pa.float32(), from_pandas=True),
+            "weight": pa.array(items.weight.astype(np.float32)),
+            **{name: frame["carried_" + name] for name, _ in decider.carried(ctx.n_classes)},
+        }
+        return {
+            ctx.stage: pa.table(columns),
+            LOG_FOLDER: self._log(frame, ctx, final, names),
+        }
+
+    def _log(self, frame: Frame, ctx: Context, final: Proposals, names: pa.Array) -> pa.Table:
+        """Return one row for every slot that is not simply kept."""
+        rows = np.flatnonzero(final.rule != lo.NO_ISSUE)
+        model, final = (
+            Proposals(*(column[rows] for column in part))
+            for part in (read_proposed(frame, ctx)[0], final)
+        )
+        at, is_class = pa.array(final.row), final.slot != lo.WHOLE
+        is_aside = np.isin(final.action, (lo.Action.DROP, lo.Action.REVIEW))
+        after = np.where(final.is_change, final.after, final.before)
+        # Where nothing is known, what was found is what speaks for the proposal.
+        believed = np.where(~(model.p_after <= model.p_before), model.after, model.before)
+        evidence: dict[str, pa.Array] = {
+            "p_given": pa.array(model.p_before, pa.float32(), from_pandas=True),
+            "p_believed": pa.array(model.p_after, pa.float32(), from_pandas=True),
+            "believed": ctx.labels(believed),
+            "label_score": pa.nulls(len(rows), pa.float32()),
+        }
+        if "label_score" in frame.reads:
+            evidence["label_score"] = frame["label_score"].take(at).cast(pa.float32())
+        for name in EVIDENCE_FLAGS:
+            if name in frame.reads:
+                evidence[name] = frame[name].take(at)
+        if is_class.any() and "is_label_issue" in evidence:
+            # Of a class it is asked whether that class was flagged.
+            evidence["is_label_issue"] = pa.array(model.rule != lo.NO_ISSUE)
+        return log_rows(
+            item_id=frame["item_id"].take(at),
+            label_id=pa.array(final.slot, pa.int32(), mask=~is_class),
+            before=ctx.labels(final.before),
+            after=ctx.labels(np.where(is_aside, -1, after)),
+            action=lo.WORDS[final.action],
+            p_correct=pa.array(lo.p_right(final), pa.float32(), from_pandas=True),
+            rule=names.take(pa.array(final.rule)),
+            evidence=evidence,
+            actor=np.where(final.rule == lo.REVIEWED, "reviewer", f"stage {ctx.stage}"),
+            run=ctx.run_key,
+        )
+
+    def count(self, frame: Frame, ctx: Context) -> Arrays:
+        """Count what was done by which rule, and what beliefs expect of it."""
+        model, truth = read_proposed(frame, ctx)
+        final, held = self.settled(frame, ctx)
+        items, n_rules = lo.outcome(final, frame.n), len(self.decider.rules(ctx))
+        return gate.count(model, final, held, items, truth, n_rules, ctx.n_classes)
+
+    def report(self, summary: Arrays, ctx: Context) -> Arrays:
+        """Return the gate's table and what came of it; see `gate.report`."""
+        found = gate.report(summary, ctx.own("gate"), self.decider.allowance)
+        return {**found, **self.decider.notes(ctx)}
+
+
+def read_proposed(frame: Frame, ctx: Context) -> tuple[Proposals, np.ndarray]:
+    """Return what the model proposes for a shard, and what reviewers said of the same slots."""
+    table = frame.file(f"{ctx.stage}/_proposed").combine_chunks()
+    found: Mapping[str, np.ndarray] = {
+        name: numpy_of(column.chunk(0) if column.num_chunks else pa.array([], kind), name)
+        for (name, kind), column in zip(PROPOSED, table.columns, strict=True)
+    }
+    wide = {name: found[name].astype(np.int64) for name in ("row", "slot", "before", "after")}
+    return Proposals(**{**{n: found[n] for n in Proposals._fields}, **wide}), found["truth"]

@@ -1,0 +1,234 @@
+"""What each rule proposes, whether its changes are made, and what came of it."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from labelops.belief import UNIT
+from labelops.decisions import (
+    NOBODY,
+    WHOLE,
+    WORDS,
+    Action,
+    Decision,
+    Held,
+    Outcome,
+    Proposals,
+    Rule,
+    small_classes,
+)
+from labelops.gate import Evidence, Interval, Verdict, expected_count, judge, variance
+from labelops.multilabel.labels import LabelSets, n_yes
+from pipelines.decisions.limits import Limits
+from pipelines.stage import Arrays, Context
+
+# R rules, K classes
+
+MEASURED = ("reviewed", "fixed", "broken")
+
+
+class Allowance(NamedTuple):
+    """For beliefs that are wrong together.
+
+    Attributes
+    ----------
+    gain : so much less than expected a rule may gain per change.
+    share : so many more or fewer changes may be right, as a share.
+    """
+
+    gain: float
+    share: float
+
+
+Judge = Callable[[Evidence, int, Limits, Allowance, Context], tuple[Evidence, Verdict]]
+"""Says whether the changes of a rule, by its position, are made; and what is known of them."""
+
+
+def by_reviews(
+    evidence: Evidence, rule: int, limits: Limits, allowance: Allowance, ctx: Context
+) -> tuple[Evidence, Verdict]:
+    """Judge by reviewed items, or else by what beliefs promise; see `labelops.gate.judge`."""
+    must = limits.must_be_measured
+    return evidence, judge(evidence, must_be_measured=must, allowance=allowance.gain)
+
+
+NOT_JUDGED = Verdict(True, Interval(0.0, -1.0, 1.0), False, "")
+"""Of rules that change nothing."""
+
+
+def sum_by(rule: np.ndarray, values: np.ndarray, n_rules: int) -> np.ndarray:
+    """Sum probabilities in integers of 2⁻³², so that sums of shards add up exactly."""
+    total = np.zeros(n_rules, np.int64)
+    np.add.at(total, rule, np.rint(np.nan_to_num(values) * UNIT).astype(np.int64))
+    return total
+
+
+def tally(model: Proposals, truth: np.ndarray, given: LabelSets, n_rules: int) -> Arrays:
+    """Count what every rule proposes, expects and, where people looked, achieves.
+
+    Parameters
+    ----------
+    model
+        What the model proposes for a shard.
+    truth
+        As for `labelops.decisions.with_reviews`.
+    given
+        What was said of the shard's items.
+    n_rules
+        R.
+    """
+    free, changes = truth == NOBODY, model.is_change
+    seen, before = ~free & changes, np.maximum(model.before, -1)
+
+    def count(where: np.ndarray) -> np.ndarray:
+        return np.bincount(model.rule[where], minlength=n_rules)
+
+    def add(values: np.ndarray) -> np.ndarray:
+        return sum_by(model.rule[free], values[free], n_rules)
+
+    return {
+        "n": np.array(given.n_items),
+        "n_reviewed": np.array(len(np.unique(model.row[~free]))),
+        "proposed": count(free),
+        "unknown": count(free & np.isnan(model.p_after)),
+        "fixed_sum": add(model.p_after),
+        "broken_sum": add(model.p_before),
+        "variance_sum": add(variance(model.p_after, model.p_before)),
+        "reviewed": count(seen),
+        "fixed": count(seen & (model.after == truth) & (before != truth)),
+        "broken": count(seen & (model.after != truth) & (before == truth)),
+        "sizes": n_yes(given),
+        "leaving": np.bincount(model.before[free & model.leaves], minlength=given.n_classes),
+    }
+
+
+def judge_rules(
+    summary: Arrays,
+    rules: Sequence[Rule],
+    limits: Limits,
+    allowance: Allowance,
+    verdict: Judge,
+    ctx: Context,
+) -> Arrays:
+    """Judge every rule that changes labels.
+
+    Returns
+    -------
+    One value a rule: `rules` (names), `texts` (what they mean), `changes_labels`, `proposed`,
+    `expected_fixed`, `expected_broken` (NaN where beliefs are not known), `reviewed`, `fixed`,
+    `broken`, `gain`, `gain_low`, `gain_high` (per change), `is_measured`, `ships`, `verdict` (in
+    words); and `n`, `n_reviewed` (items of which a proposal was reviewed), `sizes` and
+    `small_classes` (K,).
+    """
+    expected = {
+        what: np.where(summary["unknown"] > 0, np.nan, summary[f"{what}_sum"] / UNIT)
+        for what in ("fixed", "broken")
+    }
+    known: list[Evidence] = []
+    found: list[Verdict] = []
+    for r, rule in enumerate(rules):
+        evidence = Evidence(
+            proposed=int(summary["proposed"][r]),
+            expected_fixed=float(expected["fixed"][r]),
+            expected_broken=float(expected["broken"][r]),
+            variance=int(summary["variance_sum"][r]) / UNIT,
+            reviewed=int(summary["reviewed"][r]),
+            fixed=int(summary["fixed"][r]),
+            broken=int(summary["broken"][r]),
+        )
+        both = verdict(evidence, r, limits, allowance, ctx) if rule.changes else None
+        known.append(both[0] if both else evidence)
+        found.append(both[1] if both else NOT_JUDGED)
+    return {
+        **{name: summary[name] for name in ("n", "n_reviewed", "sizes", "proposed")},
+        "rules": np.array([rule.name for rule in rules]),
+        "texts": np.array([rule.text for rule in rules]),
+        "changes_labels": np.array([rule.changes for rule in rules]),
+        "expected_fixed": expected["fixed"],
+        "expected_broken": expected["broken"],
+        **{name: np.array([getattr(e, name) for e in known]) for name in MEASURED},
+        "gain": np.array([v.gain.value for v in found]),
+        "gain_low": np.array([v.gain.low for v in found]),
+        "gain_high": np.array([v.gain.high for v in found]),
+        "is_measured": np.array([v.is_measured for v in found]),
+        "ships": np.array([v.ships for v in found]),
+        "verdict": np.array([v.why for v in found]),
+        "small_classes": small_classes(
+            summary["sizes"], summary["leaving"], min_class_size=limits.min_class_size
+        ),
+    }
+
+
+def count(
+    model: Proposals,
+    final: Proposals,
+    held: np.ndarray,
+    items: Outcome,
+    truth: np.ndarray,
+    n_rules: int,
+    n_classes: int,
+) -> Arrays:
+    """Count what was done by which rule, and what beliefs expect of it."""
+    done = np.zeros((n_rules, len(Action)), np.int64)
+    np.add.at(done, (final.rule, final.action), 1)
+    stopped = np.zeros((n_rules, len(Held)), np.int64)
+    np.add.at(stopped, (final.rule, held), 1)
+    # Of items that wait nothing ships; a reviewer's change needs no expectation.
+    shipped = final.is_change & (items.decision[final.row] == Decision.RELABEL)
+    expected = shipped & (truth == NOBODY)
+    rule, p_after, p_before = (
+        column[expected] for column in (final.rule, final.p_after, final.p_before)
+    )
+    whole = model.slot == WHOLE
+    return {
+        "done": done,
+        "held": stopped,
+        "shipped": np.bincount(final.rule[shipped], minlength=n_rules),
+        "unknown": np.bincount(rule[np.isnan(p_after)], minlength=n_rules),
+        "fixed": sum_by(rule, p_after, n_rules),
+        "fixed_variance": sum_by(rule, p_after * (1 - p_after), n_rules),
+        "broken": sum_by(rule, p_before, n_rules),
+        "broken_variance": sum_by(rule, p_before * (1 - p_before), n_rules),
+        "added": _by_class(final.after[shipped], n_classes),
+        "removed": _by_class(final.before[shipped], n_classes),
+        "n_whole": np.array(int(whole.sum())),
+        "doubt": np.rint((1 - model.p_before[whole]) * UNIT).astype(np.int64).sum(),
+    }
+
+
+def _by_class(class_id: np.ndarray, n_classes: int) -> np.ndarray:
+    return np.bincount(class_id[class_id >= 0], minlength=n_classes)
+
+
+def report(summary: Arrays, judged: Arrays, allowance: Allowance) -> Arrays:
+    """Return the gate's table and what came of it.
+
+    Returns
+    -------
+    What `judge_rules` returns, and per rule: `done` (slots, a column for each of `actions`), `held`
+    (a column for each of `held_reasons`), `shipped`, `shipped_expected_fixed`,
+    `shipped_expected_broken`; over all rules `total_fixed`, `total_broken` with `_low` and `_high`,
+    expected of what was shipped; by class `added` and `removed`; `doubted`, how many given labels
+    are wrong if beliefs are right, where every label is decided about.
+    """
+    n_shipped = int(summary["shipped"][judged["changes_labels"]].sum())
+    is_unknown = summary["unknown"] > 0
+    found: Arrays = {}
+    for what in ("fixed", "broken"):
+        total = int(summary[what].sum()) / UNIT
+        spread = int(summary[f"{what}_variance"].sum()) / UNIT
+        interval = expected_count(total, spread, n_shipped, allowance=allowance.share)
+        for end, value in zip(("", "_low", "_high"), interval, strict=True):
+            found[f"total_{what}{end}"] = np.array(np.nan if is_unknown.any() else value)
+        found[f"shipped_expected_{what}"] = np.where(is_unknown, np.nan, summary[what] / UNIT)
+    if summary["n_whole"]:
+        found["doubted"] = np.array(int(summary["doubt"]) / UNIT)
+    kept = ("done", "held", "shipped", "added", "removed")
+    return {
+        **found,
+        **judged,
+        **{name: summary[name] for name in kept},
+        "actions": WORDS,
+        "held_reasons": np.array([held.name.lower() for held in Held]),
+    }

@@ -1,0 +1,224 @@
+"""Lists of labels: several classes an item, what is ruled out, and what nobody looked for.
+
+Stage `source` leaves `given_ids` (classes said to be present) and, where not all others are ruled
+out, `given_not_ids`.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from labelops.decisions import Action, Outcome, Proposals
+from labelops.multilabel.labels import LabelSets, from_flat, n_no, n_yes, owners, with_changes
+from pipelines.errors import DataError
+from pipelines.frame import Frame
+from pipelines.labels.classes import (
+    check_absent,
+    check_label_type,
+    classes_of,
+    distinct,
+    known_labels,
+    merge_labels,
+    out_of_range,
+    plain,
+)
+from pipelines.labels.columns import GIVEN, RULED_OUT, flat, lists_of
+from pipelines.stage import Arrays, Context
+
+LISTS = ("labels", "labels_negative")
+"""Columns of the source: classes said to be present, and said not to be."""
+
+
+def list_columns(columns: Collection[str]) -> list[str]:
+    """Return which columns with lists of labels a data set has."""
+    return [name for name in LISTS if name in columns]
+
+
+def has_unknown(ctx: Context) -> bool:
+    """Return whether classes may be neither present nor ruled out."""
+    return "labels_negative" in ctx.columns or ctx.data.absent_labels == "unknown"
+
+
+def check_list_types(ctx: Context) -> None:
+    """Refuse columns that are no lists of labels, or lists of two kinds.
+
+    Raises
+    ------
+    DataError
+        If they are something else.
+    """
+    kinds: dict[str, bool] = {}
+    for name in list_columns(ctx.columns):
+        kind = ctx.types[name]
+        is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+        if not is_list and not pa.types.is_fixed_size_list(kind):
+            raise DataError(
+                f"source: column {name!r} must hold lists of integers or strings, got {kind}. A "
+                "single class an item goes into 'label'"
+            )
+        if not pa.types.is_null(kind.value_type):  # lists that are all empty
+            check_label_type(kind.value_type, name)
+            kinds[name] = pa.types.is_string(plain(pa.array([], kind.value_type)).type)
+    if len(set(kinds.values())) > 1:
+        raise DataError(
+            "source: columns 'labels' and 'labels_negative' must hold the same kind of labels, got "
+            f"{ctx.types['labels']} and {ctx.types['labels_negative']}. Convert one of them"
+        )
+
+
+class _Cells(NamedTuple):
+    """Labels in the lists of one column: whose they are, which class, and what they were."""
+
+    row: np.ndarray
+    class_id: np.ndarray
+    label: pa.Array
+
+
+def _cells(frame: Frame, name: str, known: np.ndarray) -> _Cells:
+    values, start = flat(frame[name])
+    if pa.types.is_null(values.type):
+        values = values.cast(pa.string() if known.dtype.kind == "U" else pa.int64())
+    labels = plain(values, name)
+    return _Cells(owners(start), classes_of(labels, known).astype(np.int64), labels)
+
+
+def read_lists(frame: Frame, ctx: Context) -> LabelSets:
+    """Return the given classes of those rows of a shard that can be used; reject the others."""
+    names, known = known_labels(ctx)
+    n_classes = names.size
+    parts = [_cells(frame, name, known) for name in list_columns(ctx.columns)]
+    frame.reject(np.flatnonzero(frame["labels"].is_null()), "no labels: labels is null")
+    for name, cells in zip(LISTS, parts, strict=False):
+        null = cells.label.is_null().to_numpy(zero_copy_only=False)
+        frame.reject(cells.row[null], f"no label: {name} has a null among its labels")
+        for at in np.flatnonzero((cells.class_id < 0) & ~null).tolist():
+            frame.reject([cells.row[at]], out_of_range(cells.label[at].as_py(), names))
+    if len(parts) == 2:
+        key = [cells.row * n_classes + cells.class_id for cells in parts]
+        both = np.isin(key[0], key[1]) & (parts[0].class_id >= 0)
+        for at in np.flatnonzero(both).tolist():
+            label = parts[0].label[at].as_py()
+            frame.reject(
+                [parts[0].row[at]],
+                f"contradiction: {label!r} is in labels and in labels_negative",
+            )
+    elif has_unknown(ctx):
+        parts.append(_Cells(*(np.empty(0, np.int64),) * 2, pa.array([], pa.int64())))
+    kept = frame.kept()
+    columns: list[np.ndarray] = []
+    for cells in parts:
+        mine = np.isin(cells.row, kept)
+        row = np.searchsorted(kept, cells.row[mine])
+        columns += [cells.class_id[mine], np.searchsorted(row, np.arange(len(kept) + 1))]
+    return from_flat(*columns, n_classes=n_classes)
+
+
+def is_multi_label(columns: Collection[str]) -> bool:
+    """Return whether items have lists of labels."""
+    return GIVEN in columns
+
+
+def given_columns(columns: Collection[str]) -> list[str]:
+    """Return the columns with given classes: one, or with three states two."""
+    return [name for name in (GIVEN, RULED_OUT) if name in columns]
+
+
+def sets_in(table: pa.Table, n_classes: int) -> LabelSets:
+    """Return the given classes of a table that has the columns for them."""
+    parts: list[np.ndarray] = []
+    for name in given_columns(table.column_names):
+        values, start = flat(table.column(name))
+        parts += [values.to_numpy(zero_copy_only=False), start]
+    return from_flat(*parts, n_classes=n_classes)
+
+
+def clean_columns(clean: LabelSets, is_known: np.ndarray, ctx: Context) -> dict[str, pa.Array]:
+    """Return clean lists in the type of the source's labels; null where nothing is settled."""
+    parts = {"labels_clean": (clean.ids, clean.start)}
+    if clean.negative_ids is not None and clean.negative_start is not None:
+        parts["labels_negative_clean"] = (clean.negative_ids, clean.negative_start)
+    return {
+        name: pa.ListArray.from_arrays(
+            pa.array(start, pa.int32()), ctx.labels(ids.astype(np.int64)), mask=pa.array(~is_known)
+        )
+        for name, (ids, start) in parts.items()
+    }
+
+
+class Lists:
+    """Several classes an item."""
+
+    name: str = "labels"
+    source: tuple[str, ...] = LISTS
+    given: tuple[str, ...] = (GIVEN, RULED_OUT)
+    clean: tuple[str, ...] = ("labels_clean", "labels_negative_clean")
+
+    def given_types(self, ctx: Context) -> dict[str, pa.DataType]:
+        """Return the columns that stage `source` leaves; see `LabelSpace`."""
+        check_list_types(ctx)
+        names = [GIVEN, *([RULED_OUT] if has_unknown(ctx) else [])]
+        # How many classes there are is not known yet.
+        return dict.fromkeys(names, pa.list_(pa.uint32()))
+
+    def distinct(self, frame: Frame, ctx: Context) -> Arrays:
+        """Return the distinct labels in a shard's lists, sorted."""
+        found: Arrays = {}
+        for name in list_columns(ctx.columns):
+            values, _ = flat(frame[name])
+            if not pa.types.is_null(values.type):
+                part = distinct(plain(values, name))
+                found = merge_labels(found, part) if found else part
+        return found or {"numbers": np.empty(0, np.int64)}
+
+    def read(self, frame: Frame, ctx: Context) -> Mapping[str, pa.Array]:
+        """Return the columns with given classes of the rows that can be used."""
+        labels = read_lists(frame, ctx)
+        found = {GIVEN: lists_of(labels.ids.astype(np.uint32), labels.start)}
+        if labels.negative_ids is not None and labels.negative_start is not None:
+            ids = labels.negative_ids.astype(np.uint32)
+            found[RULED_OUT] = lists_of(ids, labels.negative_start)
+        return found
+
+    def count(self, frame: Frame, ctx: Context) -> Arrays:
+        """Count the items that were said to have, and not to have, each class."""
+        table = frame.table(given_columns(frame.reads))
+        labels = sets_in(table, known_labels(ctx)[0].size)
+        return {"n_items": np.array(frame.n), "n_given": n_yes(labels), "n_ruled_out": n_no(labels)}
+
+    def check(self, summary: Arrays, ctx: Context) -> Arrays:
+        """Refuse data without any label, and classes that nobody has unless they are allowed."""
+        if not summary["n_given"].any():
+            raise DataError(
+                "source: items with labels were expected, all lists in 'labels' are empty. Was the "
+                "wrong column mapped to it?"
+            )
+        check_absent(summary["n_given"], ctx)
+        return summary
+
+    def sets(self, frame: Frame, ctx: Context) -> LabelSets:
+        """Return the given classes of a shard's items."""
+        return sets_in(frame.table(given_columns(frame.reads)), ctx.n_classes)
+
+    def clean_fields(
+        self, label: pa.DataType, columns: Collection[str]
+    ) -> list[tuple[str, pa.DataType]]:
+        """Return the columns with clean lists."""
+        names = self.clean if RULED_OUT in columns else self.clean[:1]
+        return [(name, pa.list_(label)) for name in names]
+
+    def apply(
+        self, given: LabelSets, final: Proposals, items: Outcome, ctx: Context
+    ) -> dict[str, pa.Array]:
+        """Return the columns with clean lists; null for items that are set aside."""
+        told = np.flatnonzero(final.is_change)
+        is_added = final.action[told] == Action.ADD
+        clean = with_changes(given, final.row[told], final.slot[told], is_added)
+        found = clean_columns(clean, ~items.is_aside, ctx)
+        # One label says nothing of other classes; there is no list of them to go on with.
+        wanted = {name for name, _ in self.clean_fields(ctx.label_type, ctx.columns)}
+        return {name: column for name, column in found.items() if name in wanted}
+
+
+SPACE = Lists()

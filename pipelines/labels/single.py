@@ -1,0 +1,91 @@
+"""One label an item."""
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from labelops.decisions import Outcome, Proposals
+from labelops.multilabel.labels import LabelSets, from_flat
+from pipelines.errors import DataError
+from pipelines.frame import Frame
+from pipelines.labels import classes
+from pipelines.stage import Arrays, Context
+
+
+class Single:
+    """One class an item."""
+
+    name: str = "label"
+    source: tuple[str, ...] = ("label",)
+    given: tuple[str, ...] = ("given",)
+    clean: tuple[str, ...] = ("label_clean",)
+
+    def given_types(self, ctx: Context) -> dict[str, pa.DataType]:
+        """Return the column that stage `source` leaves; see `LabelSpace`."""
+        classes.check_label_type(ctx.label_type)
+        return {"given": pa.int32()}
+
+    def distinct(self, frame: Frame, ctx: Context) -> Arrays:
+        """Return the distinct labels of a shard, sorted."""
+        return classes.distinct(classes.plain(frame["label"]))
+
+    def read(self, frame: Frame, ctx: Context) -> Mapping[str, pa.Array]:
+        """Return the given classes of the rows that can be used; reject the others."""
+        labels = classes.plain(frame["label"])
+        names, known = classes.known_labels(ctx)
+        given = classes.classes_of(labels, known)
+        frame.reject(np.flatnonzero(labels.is_null()), "no label: label is null")
+        if ctx.own("values")["is_named"] and pa.types.is_integer(labels.type):
+            # Hugging Face's test sets are written so.
+            unlabelled = np.flatnonzero(pc.equal(labels, classes.UNLABELLED).fill_null(False))
+            frame.reject(unlabelled, f"no label: label is {classes.UNLABELLED}")
+        for row in np.flatnonzero(given < 0).tolist():
+            frame.reject([row], classes.out_of_range(labels[row].as_py(), names))
+        return {"given": pa.array(given[frame.kept()], pa.int32())}
+
+    def count(self, frame: Frame, ctx: Context) -> Arrays:
+        """Count the items of each class."""
+        n_classes = ctx.own("values")["names"].size
+        return {"n_given": np.bincount(frame.array("given"), minlength=n_classes).astype(np.int64)}
+
+    def check(self, summary: Arrays, ctx: Context) -> Arrays:
+        """Refuse data of fewer than two classes, and classes that nobody has unless allowed."""
+        counts = summary["n_given"]
+        present = np.flatnonzero(counts)
+        if present.size < 2:
+            only = ctx.own("values")["names"].tolist()[int(present[0])] if present.size else "none"
+            raise DataError(
+                "source: items of at least two classes were expected, got one class only "
+                f"({only!r}). Was the data set filtered, or the wrong column mapped to 'label'?"
+            )
+        classes.check_absent(counts, ctx)
+        return summary
+
+    def sets(self, frame: Frame, ctx: Context) -> LabelSets:
+        """Return the given classes of a shard's items.
+
+        One label says what an item has, and nothing of what it has not: all else is unknown.
+        """
+        one, none = np.arange(frame.n + 1), np.zeros(frame.n + 1, np.int64)
+        given = frame.array("given").astype(np.int64)
+        return from_flat(given, one, given[:0], none, n_classes=ctx.n_classes)
+
+    def clean_fields(
+        self, label: pa.DataType, columns: Collection[str]
+    ) -> list[tuple[str, pa.DataType]]:
+        """Return the column with clean labels."""
+        return [("label_clean", label)]
+
+    def apply(
+        self, given: LabelSets, final: Proposals, items: Outcome, ctx: Context
+    ) -> dict[str, pa.Array]:
+        """Return the column with clean labels; null for items that are set aside."""
+        label = given.ids.astype(np.int64)
+        told = final.is_change
+        label[final.row[told]] = final.after[told]
+        return {"label_clean": ctx.labels(np.where(items.is_aside, -1, label))}
+
+
+SPACE = Single()

@@ -1,0 +1,191 @@
+"""Steps that find cuts: exactly so many elements of each group, over all shards.
+
+What `labelops.confident.selection` says about one set of elements is done here over shards: each
+pass is a reduction, and a pass that is no longer needed is left out.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from labelops.confident import selection as sel
+from labelops.confident.keys import order_keys
+from labelops.confident.selection import Elements, Selection
+from pipelines.frame import Frame
+from pipelines.stage import Arrays, Context, Reduce, join_summaries
+
+Count = Callable[[Frame, Context, Selection, int], np.ndarray]
+"""Counts a shard's open elements by their next digit, of so many bits; see `sel.count`."""
+
+Collect = Callable[[Frame, Context, Selection], Elements]
+"""Returns a shard's open elements."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passes:
+    """Narrowing passes, and a last one that sorts what is left.
+
+    Attributes
+    ----------
+    name : of the steps: ``<name>-00``, …, ``<name>-last``.
+    reads : what they read.
+    start : what is known before them.
+    count, collect : what a pass does with a shard.
+    n_groups, key_bits : groups there can be, and bits of their keys; these bound the passes.
+    most : so many open elements are collected instead of counted once more; None for
+        `sel.COLLECT`.
+    """
+
+    name: str
+    reads: Sequence[str]
+    start: Callable[[Context], Selection]
+    count: Count
+    collect: Collect
+    n_groups: int
+    key_bits: int
+    most: int | None = None
+
+    @property
+    def _turns(self) -> int:
+        return sel.max_passes(self.n_groups, self.key_bits)
+
+    def _is_wide(self, selection: Selection) -> bool:
+        return selection.total_open > (sel.COLLECT if self.most is None else self.most)
+
+    def steps(self) -> list[Reduce]:
+        """Return the steps."""
+        turns = [
+            Reduce(
+                name=self._turn(turn),
+                reads=self.reads,
+                summarize=partial(self._count, turn),
+                finish=partial(self._narrow, turn),
+                when=partial(self._is_needed, turn),
+            )
+            for turn in range(self._turns)
+        ]
+        last = Reduce(
+            name=f"{self.name}-last",
+            reads=self.reads,
+            summarize=self._collect,
+            merge=join_summaries,
+            finish=self._settle,
+            when=lambda ctx: self._before(self._turns, ctx).total_open > 0,
+        )
+        return [*turns, last]
+
+    def found(self, ctx: Context) -> Selection:
+        """Return the finished selection."""
+        narrowed = self._before(self._turns, ctx)
+        return stored(ctx.own(f"{self.name}-last")) if narrowed.total_open else narrowed
+
+    def _turn(self, turn: int) -> str:
+        return f"{self.name}-{turn:02d}"
+
+    def _before(self, turn: int, ctx: Context) -> Selection:
+        """Return the selection before a pass, or where narrowing ended earlier."""
+        selection = self.start(ctx)
+        for earlier in range(turn):
+            if not self._is_wide(selection):
+                break
+            selection = stored(ctx.own(self._turn(earlier)))
+        return selection
+
+    def _is_needed(self, turn: int, ctx: Context) -> bool:
+        return self._is_wide(self._before(turn, ctx))
+
+    def _count(self, turn: int, frame: Frame, ctx: Context) -> Arrays:
+        selection = self._before(turn, ctx)
+        return {"counts": self.count(frame, ctx, selection, _bits(selection))}
+
+    def _narrow(self, turn: int, summary: Arrays, ctx: Context) -> Arrays:
+        selection = self._before(turn, ctx)
+        return sel.narrow(selection, _bits(selection), summary["counts"])._asdict()
+
+    def _collect(self, frame: Frame, ctx: Context) -> Arrays:
+        return self.collect(frame, ctx, self._before(self._turns, ctx))._asdict()
+
+    def _settle(self, summary: Arrays, ctx: Context) -> Arrays:
+        return sel.settle(self._before(self._turns, ctx), Elements(**summary))._asdict()
+
+
+def _bits(selection: Selection) -> int:
+    return sel.n_bits(len(selection.open_slots))
+
+
+def stored(result: Mapping[str, np.ndarray]) -> Selection:
+    """Return the selection that a result holds."""
+    return Selection(**{name: result[name] for name in Selection._fields})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurestFirst:
+    """The least doubtful of each group, as many as its quota says.
+
+    Attributes
+    ----------
+    name : of the first step, and of those of `Passes`.
+    reads : what they read.
+    quotas : how many to take of each group, int64, shape (groups,).
+    elements : those of a shard, with keys from `doubt_keys`.
+    n_groups : as many.
+    """
+
+    name: str
+    reads: Sequence[str]
+    quotas: Callable[[Context], np.ndarray]
+    elements: Callable[[Frame, Context], Elements]
+    n_groups: int
+
+    def steps(self) -> list[Reduce]:
+        """Return the steps."""
+        first = Reduce(
+            name=self.name,
+            reads=self.reads,
+            summarize=self._count_first,
+            finish=self._narrow_first,
+            when=lambda ctx: bool(self.quotas(ctx).any()),
+        )
+        return [first, *self._passes.steps()]
+
+    def is_taken(self, elements: Elements, ctx: Context) -> np.ndarray:
+        """Return which elements are within their quota; bool."""
+        return sel.is_taken(self._passes.found(ctx), elements)
+
+    @property
+    def _passes(self) -> Passes:
+        return Passes(
+            name=self.name,
+            reads=self.reads,
+            start=self._after_first,
+            count=lambda frame, ctx, known, bits: sel.count(known, bits, self.elements(frame, ctx)),
+            collect=lambda frame, ctx, known: sel.collect(known, self.elements(frame, ctx)),
+            n_groups=self.n_groups,
+            key_bits=32,
+        )
+
+    @property
+    def _edges(self) -> np.ndarray:
+        return sel.whole_range(np.dtype(np.float32), sel.n_bits(self.n_groups))
+
+    def _start(self, ctx: Context) -> Selection:
+        return sel.start(self.quotas(ctx), self._edges)
+
+    def _after_first(self, ctx: Context) -> Selection:
+        start = self._start(ctx)
+        return stored(ctx.own(self.name)) if len(start.groups) else start
+
+    def _count_first(self, frame: Frame, ctx: Context) -> Arrays:
+        found = sel.count_first(self._start(ctx), self._edges, self.elements(frame, ctx))
+        return {"counts": found}
+
+    def _narrow_first(self, summary: Arrays, ctx: Context) -> Arrays:
+        found, _ = sel.narrow_first(self._start(ctx), self._edges, summary["counts"])
+        return found._asdict()
+
+
+def doubt_keys(doubt: np.ndarray) -> np.ndarray:
+    """Return keys by which the least doubtful come first, in single precision; NaN comes last."""
+    return order_keys(np.nan_to_num(doubt, nan=1.0).astype(np.float32))

@@ -1,0 +1,307 @@
+"""Oracles: each decision by hand, and slow loops over slots and items."""
+
+import numpy as np
+import pytest
+
+from labelops.decisions import (
+    ABSENT,
+    COMMON,
+    DECISIONS,
+    NO_ISSUE,
+    NOBODY,
+    REVIEWED,
+    UNSAID,
+    WHOLE,
+    Action,
+    Held,
+    Proposals,
+    Rule,
+    cells,
+    competing,
+    doubt,
+    for_review,
+    hold,
+    item_doubt,
+    outcome,
+    p_right,
+    reason,
+    reasons,
+    settle,
+    small_classes,
+    with_reviews,
+)
+
+K = 4
+UNSURE, CHANGE, OTHER_CHANGE, COPY, CERTAIN = range(2, 7)
+RULES = (
+    *COMMON,
+    Rule("unsure", "in doubt"),
+    Rule("change-0.9", "sure", changes=True),
+    Rule("change-0.99", "surer", changes=True),
+    Rule("copy", "a copy", is_worth_a_look=False),
+    Rule("conflict", "contradicts", is_certain=True),
+)
+KEEP, RELABEL, DROP, REVIEW, ABSTAIN, SOFTEN, ADD, REMOVE = Action
+
+
+def whole(action, rule, *, before=None, after=None, p_after=0.9, p_before=0.1):
+    n = len(action)
+    return Proposals(
+        row=np.arange(n),
+        slot=np.full(n, WHOLE),
+        before=np.full(n, 3) if before is None else np.array(before),
+        after=np.zeros(n, np.int64) if after is None else np.array(after),
+        action=np.array(action, np.uint8),
+        rule=np.array(rule, np.uint8),
+        p_after=np.full(n, p_after),
+        p_before=np.full(n, p_before),
+        p_next=np.full(n, p_before),
+    )
+
+
+def random_cells(seed: int, n: int = 60, *, unknown: bool = False):
+    """Return proposals about single classes of 20 items, each cell once."""
+    rng = np.random.default_rng(seed)
+    key = np.sort(rng.choice(20 * K, n, replace=False))
+    is_given, p = rng.random(n) < 0.5, rng.random(n) ** 0.3
+    if unknown:
+        p[rng.random(n) < 0.2] = np.nan
+    sure = np.nan_to_num(p) >= 0.9
+    action = np.where(sure, np.where(is_given, REMOVE, ADD), np.where(p > 0.5, REVIEW, KEEP))
+    return cells(key // K, key % K, is_given, action, np.where(sure, CHANGE, UNSURE), p)
+
+
+# -- reviews ---------------------------------------------------------------------------------------
+
+
+def test_reviews__of_whole_labels_keep_or_relabel_with_certainty():
+    found = with_reviews(
+        whole([DROP] * 3, [UNSURE] * 3, before=[2, 2, 2]), np.array([NOBODY, 2, 1])
+    )
+    assert [Action(a) for a in found.action] == [DROP, KEEP, RELABEL]
+    assert found.rule.tolist() == [UNSURE, REVIEWED, REVIEWED]
+    assert found.after.tolist() == [0, 2, 1]
+    assert found.p_after.tolist() == [0.9, 1, 1]
+    assert found.p_before.tolist() == [0.1, 1, 0]
+    assert found.p_next.tolist() == [0.1, 0, 0]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_reviews__of_classes_settle_them_whatever_was_proposed(seed):
+    found = random_cells(seed)
+    rng = np.random.default_rng([seed, 1])
+    truth = np.where(rng.random(60) < 0.5, found.slot, ABSENT)
+    truth[rng.random(60) < 0.3] = NOBODY
+    after = with_reviews(found, truth)
+    for i, said in enumerate(truth.tolist()):
+        if said == NOBODY:
+            assert all(column[i] == old[i] for column, old in zip(after, found, strict=True))
+            continue
+        given = found.before[i] >= 0
+        expected = KEEP if (said >= 0) == given else REMOVE if given else ADD
+        assert (after.action[i], after.rule[i]) == (expected, REVIEWED)
+        assert (after.p_after[i], after.p_before[i]) == (expected != KEEP, expected == KEEP)
+        assert after.p_next[i] == after.p_before[i]
+
+
+def test_reviews__that_rule_out_what_nobody_said_change_nothing():
+    one = random_cells(0, n=1)._replace(before=np.array([UNSAID]), slot=np.array([2]))
+    found = with_reviews(one, np.array([ABSENT]))
+    assert found.action.tolist() == [KEEP]
+    assert with_reviews(one, np.array([2])).action.tolist() == [ADD]
+
+
+# -- limits ----------------------------------------------------------------------------------------
+
+
+def test_hold__gate_and_small_classes_stop_what_leaves_a_class_and_nothing_else():
+    found = whole(
+        [RELABEL, RELABEL, DROP, REVIEW, KEEP, RELABEL],
+        [CHANGE, OTHER_CHANGE, UNSURE, UNSURE, NO_ISSUE, REVIEWED],
+        before=[0, 0, 1, 1, 1, 1],
+    )
+    ships = np.array([rule.name != "change-0.99" for rule in RULES])
+    held = hold(found, shipping=ships, small=np.array([False, True, False, False]))
+    assert held.tolist() == [Held.NO, Held.GATE, Held.CLASS_SIZE, Held.NO, Held.NO, Held.NO]
+    changes, drops = competing(found, held)
+    assert np.flatnonzero(changes).tolist() == [0]
+    assert not drops.any()
+
+
+def test_hold__a_small_class_may_gain_but_not_lose():
+    is_given = np.array([False, True, True])
+    found = cells(
+        np.arange(3), np.array([0, 0, 1]), is_given, np.where(is_given, REMOVE, ADD),
+        np.full(3, CHANGE), np.full(3, 0.97),
+    )  # fmt: skip
+    every = np.ones(len(RULES), bool)
+    held = hold(found, shipping=every, small=np.array([True, False, False, False]))
+    assert held.tolist() == [Held.NO, Held.CLASS_SIZE, Held.NO]
+
+
+def test_hold__nothing_of_one_class_goes_out_of_range():
+    found = cells(
+        np.zeros(1, int), np.zeros(1, int), np.array([False]), np.array([ADD]), np.array([CHANGE]),
+        np.ones(1),
+    )._replace(before=np.array([UNSAID]))  # fmt: skip
+    held = hold(found, shipping=np.ones(len(RULES), bool), small=np.array([True]))
+    assert held.tolist() == [Held.NO]
+
+
+def test_doubt__is_that_of_what_would_be_done():
+    found = whole([RELABEL, DROP, REVIEW], [CHANGE, UNSURE, UNSURE], p_after=0.75, p_before=0.125)
+    assert doubt(found).tolist() == [0.25, 0.125, 0.125]
+
+
+def test_item_doubt__is_that_of_the_most_suspicious_slot_in_the_pool():
+    row, p = np.array([0, 0, 2, 2, 3]), np.array([0.6, 0.8, 0.9, 0.7, np.nan])
+    rule = np.array([UNSURE] * 4 + [CERTAIN])
+    found = cells(row, np.arange(5), np.zeros(5, bool), np.full(5, REVIEW), rule, p)
+    pool = np.array([True, True, False, True, True])
+    got = item_doubt(found, pool, RULES, 5)
+    np.testing.assert_allclose(got, [0.2, np.inf, 0.3, 0, np.inf])
+    unknown = item_doubt(found._replace(rule=np.full(5, UNSURE)), pool, RULES, 5)
+    assert unknown[3] == 1
+
+
+@pytest.mark.parametrize("leaving", [0, 41, 45])
+def test_small_classes__counts_what_would_stay(leaving):
+    small = small_classes(np.array([50]), np.array([leaving]), min_class_size=10)
+    assert small.tolist() == [50 - leaving < 10]
+
+
+# -- what is done, and what becomes of items -------------------------------------------------------
+
+
+def test_settle__what_is_held_back_is_looked_at_or_kept_with_less_weight():
+    found = whole(
+        [RELABEL, RELABEL, REVIEW, DROP, DROP, KEEP, ABSTAIN],
+        [CHANGE, CHANGE, UNSURE, UNSURE, COPY, NO_ISSUE, UNSURE],
+    )
+    held = np.array([Held.NO, Held.GATE, Held.NO, Held.MAX_DROP, Held.MAX_DROP, 0, 0], np.uint8)
+    pool = for_review(found, held, RULES)
+    final, why = settle(found, held, pool, np.array([0, 1, 0, 0, 0, 0, 0], bool))
+    assert [Action(a) for a in final.action] == [
+        *(RELABEL, REVIEW, SOFTEN, SOFTEN, KEEP, KEEP, ABSTAIN),
+    ]
+    assert why.tolist() == [0, Held.GATE, Held.MAX_REVIEW, Held.MAX_DROP, Held.MAX_DROP, 0, 0]
+    items = outcome(final, 7)
+    assert DECISIONS[items.decision].tolist() == [
+        *("relabel", "review", "keep", "keep", "keep", "keep", "abstain"),
+    ]
+    np.testing.assert_allclose(items.confidence, [0.9, *[0.1] * 6])
+    # Believed to be 0 with 0.9, and 3 with 0.1: only the changed label leads.
+    np.testing.assert_allclose(items.weight, [0.8, 0, 0, 0, 0, 0, 0], atol=1e-9)
+
+
+def test_weight__of_a_kept_label_is_its_lead_over_all_others():
+    found = whole([KEEP, KEEP], [NO_ISSUE] * 2, before=[0, 3], after=[0, 0], p_before=0.7)
+    found = found._replace(p_after=np.array([0.7, 0.8]), p_next=np.array([0.2, 0.7]))
+    np.testing.assert_allclose(outcome(found, 2).weight, [0.5, 0.0])
+
+
+def one_by_one(found, held, chosen, n_items):
+    """Settle and judge items in plain loops."""
+    rows = {i: np.flatnonzero(found.row == i).tolist() for i in range(n_items)}
+    done, items = {}, {}
+    for i, mine in rows.items():
+        pool = [m for m in mine if found.action[m] == REVIEW or held[m] != Held.NO]
+        waits = bool(pool) and bool(chosen[i])
+        for m in mine:
+            done[m] = Action(found.action[m])
+            if m in pool:
+                done[m] = REVIEW if waits else SOFTEN
+        changed = [m for m in mine if done[m] in (ADD, REMOVE)]
+        confidence, weight = 1.0, 1.0
+        for m in mine:
+            p = found.p_after[m] if m in changed and not waits else 1 - found.p_after[m]
+            if np.isnan(p) and m in changed and not waits:
+                confidence, weight = np.nan, 1.0
+                break
+            if not np.isnan(p):
+                confidence = min(confidence, p)
+                weight = min(weight, max(2 * p - 1, 0))
+        items[i] = (waits, changed, confidence, 0.0 if waits else weight)
+    return done, items
+
+
+@pytest.mark.parametrize(("seed", "unknown"), [(seed, seed % 2 == 1) for seed in range(12)])
+def test_settle_and_outcome__follow_from_the_slots_of_an_item(seed, unknown):
+    found = random_cells(seed, unknown=unknown)
+    rng = np.random.default_rng([seed, 1])
+    held = np.where((found.action == ADD) & (rng.random(60) < 0.3), Held.MAX_CHANGE, Held.NO)
+    held, chosen = held.astype(np.uint8), rng.random(20) < 0.5
+    final, why = settle(found, held, for_review(found, held, RULES), chosen)
+    items = outcome(final, 20)
+    done, expected = one_by_one(found, held, chosen, 20)
+    assert [Action(a) for a in final.action] == [done[m] for m in range(60)]
+    softened = (final.action == SOFTEN) & (held == Held.NO)
+    assert why.tolist() == np.where(softened, Held.MAX_REVIEW, held).tolist()
+    for i, (waits, changed, confidence, weight) in expected.items():
+        mine = np.flatnonzero(found.row == i)
+        word = "review" if waits else "relabel" if changed else "keep"
+        assert DECISIONS[items.decision[i]] == word
+        assert items.n_added[i] + items.n_removed[i] == len(changed)
+        assert items.n_doubted[i] == len(mine) - len(changed)
+        np.testing.assert_allclose(items.confidence[i], confidence)
+        np.testing.assert_allclose(items.weight[i], weight, atol=1e-9)
+        sure = np.nan_to_num(found.p_after, nan=-1)
+        assert items.first[i] == max(changed or mine.tolist(), key=lambda m: sure[m], default=-1)
+
+
+def test_p_right__claims_nothing_of_what_nobody_said():
+    found = random_cells(1)._replace(before=np.full(60, UNSAID))
+    kept = ~found.is_change
+    assert np.isnan(p_right(found)[kept]).all()
+    assert p_right(found)[~kept].tolist() == found.p_after[~kept].tolist()
+    assert (outcome(found._replace(action=np.zeros(60, np.uint8)), 20).confidence == 1).all()
+
+
+def test_no_proposal__keeps_everything_with_full_weight():
+    items = outcome(random_cells(0, n=0), 2)
+    assert items.confidence.tolist() == items.weight.tolist() == [1.0, 1.0]
+    assert items.first.tolist() == [-1, -1]
+    texts, of_item = reasons(random_cells(0, n=0), np.empty(0, np.uint8), items, RULES)
+    assert [texts[i] for i in of_item] == ["no issue found"] * 2
+    nothing = outcome(random_cells(0, n=0), 0)
+    assert reasons(random_cells(0, n=0), np.empty(0, np.uint8), nothing, RULES)[0] == []
+
+
+def test_outcome__does_not_depend_on_the_order_of_slots_within_an_item():
+    found = random_cells(3)
+    order = np.lexsort((np.random.default_rng(0).random(60), found.row))
+    straight, turned = outcome(found, 20), outcome(Proposals(*(x[order] for x in found)), 20)
+    for name in ("decision", "n_added", "n_removed", "n_doubted", "confidence", "weight"):
+        assert np.array_equal(getattr(straight, name), getattr(turned, name))
+
+
+# -- words -----------------------------------------------------------------------------------------
+
+
+def test_reason__says_what_was_held_back_and_why():
+    said = reason(RULES[UNSURE], Held.MAX_REVIEW, SOFTEN)
+    assert said == ("in doubt; not reviewed: max_review is reached; label kept with a lower weight")
+    assert reason(RULES[UNSURE], Held.NO, REVIEW, removed=1) == (
+        "1 label removed; set aside for review"
+    )
+
+
+def test_reasons__are_those_of_every_item_worded_once():
+    found = random_cells(5)
+    held = np.where(found.action == ADD, Held.GATE, Held.NO).astype(np.uint8)
+    final, why = settle(found, held, for_review(found, held, RULES), np.arange(20) % 2 == 0)
+    items = outcome(final, 20)
+    texts, of_item = reasons(final, why, items, RULES)
+    assert len(set(texts)) == len(texts)
+    for i in range(20):
+        first = items.first[i]
+        waits = DECISIONS[items.decision[i]] == "review"
+        expected = reason(
+            RULES[final.rule[first]] if first >= 0 else RULES[NO_ISSUE],
+            Held(why[first]) if first >= 0 else Held.NO,
+            REVIEW if waits else KEEP,
+            added=items.n_added[i],
+            removed=items.n_removed[i],
+            doubted=items.n_doubted[i],
+        )
+        assert texts[of_item[i]] == expected
