@@ -164,13 +164,15 @@ def summary(report: "Report") -> str:
             "classes that were not given.",
             "",
         ]
-    if report.evaluation is not None and report.evaluation.measures:
-        lines += ["| against a reference | | |", "|---|---|---:|"]
-        lines += [
-            f"| {literal(one.of)} | {literal(one.name)} | {one.value.value:.3f} |"
-            for one in report.evaluation.measures
-        ]
-        lines.append("")
+    for section in report.sections:
+        for table in section.tables:
+            lines += [f"| {literal(section.title)} | | |", "|---|---|---:|"]
+            lines += [
+                f"| {literal(band)} | {literal(row.name)} | {literal(row.values[0])} |"
+                for band, rows in table.bands
+                for row in rows[:MOST_ROWS]
+            ]
+            lines.append("")
     if report.bags is not None:
         bags = report.bags
         lines += [

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from labelops.decisions import COMMON, NO_ISSUE, WHOLE, Action, Proposals, Rule, bands
+from labelops.decisions import COMMON, NO_ISSUE, Action, Proposals, Rule, bands, labels
 
 
 class Policy(NamedTuple):
@@ -100,13 +100,10 @@ def propose(
     >>> [Action(a).name for a in found.action], [rules(0.9)[r].name for r in found.rule]
     (['RELABEL', 'REVIEW'], ['relabel-0.95', 'issue-unsure'])
     """
-    rows = np.arange(len(given))
-    new = belief.argmax(axis=1) if len(given) else np.zeros(0, np.int64)
-    p_new, p_given = belief[rows, new], belief[rows, given]
-    others = belief.copy()
-    others[rows, new] = 0.0
     action = np.full(len(given), Action.KEEP, np.uint8)
     rule = np.full(len(given), NO_ISSUE, np.uint8)
+    found = labels(belief, given, action, rule)
+    new, p_new, p_given = found.after, found.p_after, found.p_before
 
     def put(where: np.ndarray, what: Action, why: int) -> None:
         action[where], rule[where] = what, why
@@ -130,14 +127,4 @@ def propose(
         put(suspect & is_outlier, Action.REVIEW, ON_OUTLIER)
     elif policy.label_issue != Action.KEEP:
         put(is_issue, policy.label_issue, ISSUE)
-    return Proposals(
-        row=rows,
-        slot=np.full(len(given), WHOLE),
-        before=given.astype(np.int64),
-        after=new,
-        action=action,
-        rule=rule,
-        p_after=p_new,
-        p_before=p_given,
-        p_next=others.max(axis=1),
-    )
+    return found._replace(action=action, rule=rule)

@@ -155,6 +155,43 @@ class Proposals(NamedTuple):
         return np.asarray(_LEAVES[self.action] & (self.before >= 0))
 
 
+def labels(
+    belief: np.ndarray, given: np.ndarray, action: np.ndarray, rule: np.ndarray
+) -> Proposals:
+    """Return proposals about the whole labels of N items, from what is believed of each.
+
+    Parameters
+    ----------
+    belief
+        Probability of each answer, shape (N, C).
+    given
+        Columns of the given answers in it, shape (N,).
+    action, rule
+        What is proposed, shape (N,); `after` is the most believed answer.
+
+    Examples
+    --------
+    >>> found = labels(np.array([[0.25, 0.75]]), np.array([0]), np.array([1]), np.array([2]))
+    >>> found.after.tolist(), found.p_after.tolist(), found.p_next.tolist()
+    ([1], [0.75], [0.25])
+    """
+    row = np.arange(len(given))
+    after = belief.argmax(axis=1) if len(given) else np.zeros(0, np.int64)
+    others = belief.copy()
+    others[row, after] = 0.0
+    return Proposals(
+        row=row,
+        slot=np.full(len(given), WHOLE),
+        before=given.astype(np.int64),
+        after=after,
+        action=action.astype(np.uint8),
+        rule=rule.astype(np.uint8),
+        p_after=belief[row, after],
+        p_before=belief[row, given],
+        p_next=others.max(axis=1),
+    )
+
+
 def cells(
     row: np.ndarray,
     class_id: np.ndarray,

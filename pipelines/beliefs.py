@@ -20,11 +20,11 @@ from labelops.belief import (
 )
 from labelops.confident.estimates import unpack_matrix
 from labelops.sparse_noise import SparseNoise, sound, sound_sparse_noise
-from labelops.top_belief import TopBelief, all_classes, believe_top, candidates
+from labelops.top_belief import all_classes, believe_top, candidates
 from labelops.top_rows import Probs, TopRows
 from pipelines.frame import Frame
 from pipelines.predictions import prediction_columns, predictions_of
-from pipelines.stage import Arrays, Beliefs, Context, Reduce, Step
+from pipelines.stage import Arrays, Beliefs, Blocks, Context, Reduce, Step
 
 SAMPLE_ITEMS, SAMPLE_CELLS = 50_000, 5_000_000
 """Temperature is fitted on so many items, or probabilities: those with the smallest hashes."""
@@ -94,9 +94,7 @@ TOTALS = "bag_probs"
 """Column of stage `proportions`: the same beliefs, with the totals of bags brought in."""
 
 
-def _of_predictions(
-    frame: Frame, ctx: Context, k: int, certain: np.ndarray
-) -> Iterator[tuple[slice, TopBelief]]:
+def _of_predictions(frame: Frame, ctx: Context, k: int, certain: np.ndarray) -> Blocks:
     probs, given = predictions_of(frame, ctx), frame.array("given")
     of_block = _listed if isinstance(probs, TopRows) else _whole
     yield from of_block(probs, given, ctx, k, certain)
@@ -107,9 +105,7 @@ def _slices(n: int, step: int) -> Iterator[slice]:
     return (slice(start, min(start + step, n)) for start in range(0, max(n, 1), step))
 
 
-def _whole(
-    probs: Probs, given: np.ndarray, ctx: Context, k: int, certain: np.ndarray
-) -> Iterator[tuple[slice, TopBelief]]:
+def _whole(probs: Probs, given: np.ndarray, ctx: Context, k: int, certain: np.ndarray) -> Blocks:
     noise, temperature = noise_of(ctx), float(ctx.own("temperature")["temperature"])
     for rows in _slices(len(given), block_rows(ctx.n_classes)):
         block = probs[rows]
@@ -117,9 +113,7 @@ def _whole(
         yield rows, all_classes(believe(block, given[rows], noise, temperature))
 
 
-def _listed(
-    probs: Probs, given: np.ndarray, ctx: Context, k: int, certain: np.ndarray
-) -> Iterator[tuple[slice, TopBelief]]:
+def _listed(probs: Probs, given: np.ndarray, ctx: Context, k: int, certain: np.ndarray) -> Blocks:
     """Yield the same, where only the probable classes of each item are listed."""
     assert isinstance(probs, TopRows)
     noise, temperature = sparse_noise_of(ctx), float(ctx.own("temperature")["temperature"])
@@ -132,9 +126,7 @@ def _listed(
         yield rows, believe_top(block, mine, noise, temperature, ids)
 
 
-def _of_totals(
-    frame: Frame, ctx: Context, k: int, certain: np.ndarray
-) -> Iterator[tuple[slice, TopBelief]]:
+def _of_totals(frame: Frame, ctx: Context, k: int, certain: np.ndarray) -> Blocks:
     totals = frame.array(TOTALS)
     for rows in _slices(frame.n, block_rows(ctx.n_classes)):
         belief = totals[rows].astype(np.float64)

@@ -6,7 +6,7 @@ itself: pandas and polars take every file of a folder for Parquet, and refuse th
 3.1, polars 2.1; `datasets` and DuckDB do not mind).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -14,10 +14,13 @@ from labelops import __version__
 from labelops.multilabel.beliefs import expected_errors
 from pipelines.bags.findings import bags_folder
 from pipelines.decisions.counts import counts_of, deciding_stage, has_product
+from pipelines.decisions.product import carried_columns
+from pipelines.labels.space import clean_space
 from pipelines.map_evidence import COMPLETE, KNOWN, POSITIVES, REFERENCE
 from pipelines.report.bags import bags
 from pipelines.report.limits import Limits
 from pipelines.report.model import Bags
+from pipelines.report.sections import sections
 from pipelines.report.text import literal, times
 from pipelines.stage import Arrays
 from pipelines.state import Run
@@ -26,46 +29,26 @@ CARD_FILE = "README.md"
 
 PARTS = {"default": "dataset", "set_aside": "set_aside"}
 
-COLUMNS = """\
-| column | meaning |
-|---|---|
-| `shard` | the file of the source that the item is from |
-| `label_clean` | the label to train on, in the type of `label`; null in `set_aside/` |
-| `decision` | keep, relabel, abstain (in `dataset/`); drop, review (in `set_aside/`) |
-| `reason` | why, in words |
-| `confidence` | probability that `label_clean` is right; in `set_aside/`, that the given label is |
-| `weight` | weight in training: by how much the label is believed more than any other class |
+SOFT_COLUMNS = """\
 | `topk_ids`, `topk_probs`, `tail_prob` | soft label: the most probable classes and the given one, \
 their probabilities, and the probability of all others together, to be spread evenly over them |
 
 Class ids are positions in the class names, which the file footers hold (`labelops.soft_labels`)."""
 
-LIST_COLUMNS = """\
-| column | meaning |
-|---|---|
-| `shard` | the file of the source that the item is from |
-| `labels_clean` | the labels to train on, in the type of those in `labels`; null in `set_aside/` |
-| `labels_negative_clean` | classes ruled out, where the source has such lists |
-| `decision` | keep, relabel (in `dataset/`); review (in `set_aside/`) |
-| `reason` | why, in words |
-| `confidence` | probability that the least sure of the flagged labels is right as it now stands; \
-in `set_aside/`, as given; 1 where none was flagged |
-| `weight` | weight in training: twice the confidence less one, never below 0 |"""
 
-
-MAP_COLUMNS = """\
-| column | meaning |
-|---|---|
-| `shard` | the file of the source that the item is from |
-| `labels_clean` | the labels to train on, a list: the given ones and those added, in their type; \
-null in `set_aside/` |
-| `labels_negative_clean` | classes ruled out, where the source has such lists |
-| `decision` | keep, relabel (in `dataset/`); review (in `set_aside/`) |
-| `reason` | why, in words |
-| `confidence` | probability that the least sure label that was decided about is right as it now \
-stands; 1 where there is none, null where a label was added and it is not known |
-| `weight` | weight in training: twice the confidence less one, never below 0; 1 where it is not \
-known |"""
+def _columns(columns: Collection[str]) -> str:
+    """Return what the columns of the product mean that the source does not have."""
+    space = clean_space(columns)
+    assert space is not None
+    return "\n".join(
+        [
+            "| column | meaning |",
+            "|---|---|",
+            "| `shard` | the file of the source that the item is from |",
+            space.meaning,
+            *([SOFT_COLUMNS] if carried_columns(columns) else []),
+        ]
+    )
 
 
 def write_card(run: Run) -> str | None:
@@ -78,8 +61,7 @@ def write_card(run: Run) -> str | None:
     counts, stage = counts_of(run), deciding_stage(run)
     assert stage is not None
     context = run.context(stage, run.layout())
-    columns = {"decide": COLUMNS, "decide_labels": LIST_COLUMNS, "decide_maps": MAP_COLUMNS}[stage]
-    sections = [
+    lines = [
         *_header(counts),
         "# Cleaned labels",
         "",
@@ -92,6 +74,12 @@ def write_card(run: Run) -> str | None:
         *_estimated(run),
         *_done(counts),
         *totals_said(bags(run, Limits())),
+        *(
+            line
+            for section in sections(run, Limits())
+            if section.card
+            for line in ("", section.card)
+        ),
         *_undone(run),
         *_noticed(run),
         "",
@@ -101,7 +89,7 @@ def write_card(run: Run) -> str | None:
         "",
         "## Columns besides those of the source",
         "",
-        columns,
+        _columns(frozenset(run.layout().types(""))),
         "",
         "## Undo",
         "",
@@ -110,7 +98,7 @@ def write_card(run: Run) -> str | None:
         "To share the product, publish this file with `dataset/` and `set_aside/`.",
         "",
     ]
-    run.store.write_atomic(CARD_FILE, "\n".join(sections).encode())
+    run.store.write_atomic(CARD_FILE, "\n".join(lines).encode())
     return f"{run.uri.rstrip('/')}/{CARD_FILE}"
 
 
@@ -266,6 +254,11 @@ def _header(counts: Mapping[str, int]) -> list[str]:
         if counts[folder]:
             lines += [f"- config_name: {name}", f"  data_files: {folder}/part-*.parquet"]
     return [*lines, "---", ""]
+
+
+def _said(run: Run) -> list[str]:
+    """Return what single stages have to say."""
+    return [line for found in sections(run, Limits()) if found.card for line in ("", found.card)]
 
 
 def _done(counts: Mapping[str, int]) -> list[str]:

@@ -5,15 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 import pyarrow as pa
 
 from pipelines.errors import DataError, LabelopsError
-from pipelines.registry import STAGES, load_stage
-from pipelines.source import KNOWN_COLUMNS, Source
+from pipelines.registry import SPACES, STAGES, load_stage
+from pipelines.source import Source, known_columns
 from pipelines.wording import nearest, several
 
 NAMED = 20
 """So many columns of the source are named in a message."""
-
-GIVEN_FROM = {"given": "label", "given_ids": "labels", "given_not_ids": "labels_negative"}
-"""What stage `source` makes of columns of the contract."""
 
 HOLDS = {
     "item_id": "a unique id, text or whole number",
@@ -41,6 +38,18 @@ ALSO_CALLED = {
     "pred_probs": ("probs", "probabilities", "predictions", "proba", "scores"),
 }
 """What people call columns of the contract."""
+
+
+def given_from() -> dict[str, str]:
+    """Return which column of the source each column is made of that stage `source` leaves."""
+    from pipelines.labels.space import load_space
+
+    spaces = [load_space(name) for name in SPACES]
+    return {
+        given: source
+        for space in spaces
+        for source, given in zip(space.source, space.given, strict=True)
+    }
 
 
 class NoColumnError(DataError):
@@ -101,15 +110,16 @@ def missing(
     """
     who = f"stage {stage!r}"
     is_listed = any(name.split("@")[0] == "source" for name in earlier)
-    from_source = [name for name in columns if name in (*GIVEN_FROM, "item_id", "item_hash")]
+    made_of = given_from()
+    from_source = [name for name in columns if name in (*made_of, "item_id", "item_hash")]
     if from_source and not is_listed:
         return DataError(
             f"{who}: stage 'source' was expected before it, which reads ids and labels; listed "
             f"before it: {several(list(earlier), NAMED) or 'nothing'}. List 'source' first"
         )
-    given = [GIVEN_FROM[name] for name in columns if name in GIVEN_FROM]
+    given = [made_of[name] for name in columns if name in made_of]
     # Stages write columns of the contract, too, beside others: then it is the stage that lacks.
-    if given or all(name in KNOWN_COLUMNS for name in columns):
+    if given or all(name in known_columns() for name in columns):
         return _of_the_source(who, (given or list(columns))[0], source, there)
     return _of_a_stage(who, stage, columns, there, earlier)
 

@@ -21,7 +21,7 @@ from pipelines.errors import RecipeError
 from pipelines.files import RECIPE_BYTES, open_named
 from pipelines.folders import check_listed
 from pipelines.registry import STAGES, load_stage
-from pipelines.source import KNOWN_COLUMNS
+from pipelines.source import known_columns
 from pipelines.wording import did_you_mean, is_unicode, shown, why
 
 FOLDER = Path(__file__).with_name("recipes")
@@ -73,11 +73,11 @@ class Data(BaseModel, frozen=True, extra="forbid"):
     @classmethod
     def _check_columns(cls, columns: dict[str, str]) -> dict[str, str]:
         for ours in columns:
-            if ours not in KNOWN_COLUMNS and not UNUSED.fullmatch(ours):
+            if ours not in known_columns() and not UNUSED.fullmatch(ours):
                 raise ValueError(
                     f"a column of the data contract was expected before '=', got {shown(ours)}"
-                    f"{did_you_mean(ours, KNOWN_COLUMNS)} Known: {list(KNOWN_COLUMNS)}; 'unused' "
-                    "hides a column"
+                    f"{did_you_mean(ours, known_columns())} Known: {list(known_columns())}; "
+                    "'unused' hides a column"
                 )
         return columns
 

@@ -1,9 +1,19 @@
-"""The stages there are: one line each, imported only when used."""
+"""Stages, kinds of labels and parts of the report: one line each, imported only when used."""
 
 import importlib
+from typing import TYPE_CHECKING
 
 from pipelines.errors import RecipeError
 from pipelines.stage import Stage
+
+if TYPE_CHECKING:
+    from pipelines.report.sections import Part
+
+SPACES = {
+    "label": "pipelines.labels.single:SPACE",
+    "labels": "pipelines.labels.lists:SPACE",
+}
+"""Kinds of given labels, by the column of the source that announces each."""
 
 STAGES = {
     "source": "pipelines.stages.source:STAGE",
@@ -19,6 +29,21 @@ STAGES = {
     "evaluate": "pipelines.stages.evaluate:STAGE",
     "dataset": "pipelines.stages.dataset:STAGE",
 }
+
+PARTS = {
+    "evaluate": "pipelines.report.parts.evaluation:part",
+}
+"""What the report says of single stages in words and tables, by the stage."""
+
+
+def load_part(stage: str) -> "Part | None":
+    """Import what the report says of a stage; None where it says nothing of its own."""
+    name = PARTS.get(stage.split("@")[0])
+    if name is None:
+        return None
+    module, _, attribute = name.partition(":")
+    part: Part = getattr(importlib.import_module(module), attribute)
+    return part
 
 
 def load_stage(name: str) -> Stage:

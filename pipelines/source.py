@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from pipelines import address
 from pipelines.errors import DataError, LabelopsError, StorageTrouble
+from pipelines.registry import SPACES
 from pipelines.storage import attached, footers, forms, listing
 from pipelines.storage.content import (
     Content,
@@ -47,6 +48,12 @@ KNOWN_COLUMNS = (
     "tail_prob",
 )
 """The data contract's columns; others are carried through to the product and not read."""
+
+
+def known_columns() -> tuple[str, ...]:
+    """Return the columns of the data contract, with those that announce kinds of labels."""
+    return tuple(dict.fromkeys([*KNOWN_COLUMNS, *SPACES]))
+
 
 SOFT_LABELS = ("topk_ids", "topk_probs", "tail_prob")
 """Columns that hold predictions in a source, and beliefs in a product."""
@@ -436,7 +443,7 @@ def _map_columns(schema: pa.Schema, mapping: Mapping[str, str], uri: str) -> dic
                 f"source: column {theirs!r} was expected (the recipe reads it as {ours!r}), got "
                 f"{schema.names}, in {uri}. Correct data.columns in the recipe"
             )
-    found = {name: name for name in KNOWN_COLUMNS if name in schema.names}
+    found = {name: name for name in known_columns() if name in schema.names}
     if _is_product(schema):
         found = {name: name for name in found if name not in SOFT_LABELS}
     taken = set(mapping.values())

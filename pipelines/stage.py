@@ -79,6 +79,12 @@ class Context:
     contexts: Callable[[str], "Context"] = field(repr=False)
 
     @property
+    def asked(self) -> "Beliefs":
+        """The beliefs that the stage asks for."""
+        assert self.beliefs is not None, f"stage {self.stage!r} asks for none"
+        return self.beliefs
+
+    @property
     def n_classes(self) -> int:
         """Number of classes."""
         return len(self.classes)
@@ -231,9 +237,11 @@ class Cells(NamedTuple):
     kind: np.ndarray
 
 
-def _no_blocks(
-    frame: "Frame", ctx: Context, k: int, certain: np.ndarray
-) -> Iterator[tuple[slice, "TopBelief"]]:
+Blocks = Iterator[tuple[slice, "TopBelief"]]
+"""Beliefs in the labels of some rows of a shard, one block after the other."""
+
+
+def _no_blocks(frame: "Frame", ctx: Context, k: int, certain: np.ndarray) -> Blocks:
     raise NotImplementedError
 
 
@@ -262,9 +270,7 @@ class Beliefs:
     reads: Callable[[frozenset[str]], Sequence[str]]
     files: tuple[str, ...] = ()
     steps: Callable[[Context], Sequence[Step]] = lambda ctx: ()
-    blocks: Callable[["Frame", Context, int, np.ndarray], Iterator[tuple[slice, "TopBelief"]]] = (
-        _no_blocks
-    )
+    blocks: Callable[["Frame", Context, int, np.ndarray], Blocks] = _no_blocks
     cells: Callable[["Frame", Context], Cells] = _no_cells
     temperature: Callable[[Context], float] = lambda ctx: 1.0
 

@@ -19,7 +19,7 @@ from pipelines.files import MODEL_BYTES, open_named
 from pipelines.layout import Layer, Layout, pack_schema, unpack_schema
 from pipelines.recent import Recent
 from pipelines.recipe import Recipe, files_of, parse_recipe
-from pipelines.registry import load_stage
+from pipelines.registry import SPACES, load_stage
 from pipelines.results import ArtifactCache, ResultCache, ResultFile
 from pipelines.seal import SealError, dump_sealed, load_sealed
 from pipelines.source import Source, SourceShard
@@ -231,10 +231,12 @@ def _parse(manifest: bytes) -> dict[str, Any]:
 
 def label_type(types: Mapping[str, pa.DataType]) -> pa.DataType:
     """Return the type of the source's labels, single or in lists; null where there are none."""
-    if "labels" in types and "label" not in types:
-        kind = types["labels"]
-        return getattr(kind, "value_type", kind)
-    return types.get("label", pa.null())
+    name = next((name for name in SPACES if name in types), None)
+    if name is None:
+        return pa.null()
+    from pipelines.labels.space import load_space
+
+    return load_space(name).label_type(types[name])
 
 
 def readable(recipe: Recipe, source: Source) -> frozenset[str]:

@@ -55,13 +55,14 @@ class Decider:
 
     Attributes
     ----------
-    name, version, doc, config : of the stage.
+    name, doc, config, version : of the stage.
     clean : the kind of label that it writes.
-    needs : columns that it reads, given the settings and the columns there are.
     propose : what it proposes for a shard.
     rules : every rule, `labelops.decisions.COMMON` first.
     limits : how far it may go.
     allowance : see `gate.Allowance`.
+    needs : columns that it reads besides beliefs and given labels, given the settings and the
+        columns there are.
     judge : whether a rule's changes are made.
     before : steps that come first.
     carried : names and types of `Proposed.carried`, for some number of classes.
@@ -72,15 +73,15 @@ class Decider:
     """
 
     name: str
-    version: int
     doc: str
     config: type[BaseModel]
     clean: LabelSpace
-    needs: Callable[[Any, frozenset[str]], Sequence[str]]
     propose: Callable[[Frame, Context], Proposed]
     rules: Callable[[Context], Sequence[Rule]]
     limits: Callable[[Any], Limits]
-    allowance: gate.Allowance
+    version: int = 1
+    allowance: gate.Allowance = gate.ALLOWANCES
+    needs: Callable[[Any, frozenset[str]], Sequence[str]] = lambda config, columns: ()
     judge: gate.Judge = gate.by_reviews
     before: Callable[[Context], Sequence[Step]] = lambda ctx: ()
     carried: Callable[[int], Fields] = lambda n_classes: ()
@@ -162,7 +163,7 @@ class Engine:
             schema = pa.schema([("carried_" + name, kind) for name, kind in carried])
             outputs[f"{ctx.stage}/_carried"] = Output(schema=schema, ipc=True)
         return [
-            reviews.match(decider.clean),
+            *([reviews.match(decider.clean)] if decider.limits(config).reviewed else []),
             *decider.before(ctx),
             Map(name="propose", reads=first, writes=outputs, apply=self.propose),
             Reduce(name="gate", reads=[*given, scratch], summarize=self.tally, finish=self.judge),
@@ -188,12 +189,15 @@ class Engine:
     def propose(self, frame: Frame, ctx: Context) -> Tables:
         """Write what is proposed for a shard, and what reviewers said of the same slots."""
         found = self.decider.propose(frame, ctx)
-        proposals, truth = reviews.bring_in(found.proposals, self.decider.clean, frame, ctx)
+        decider, proposals = self.decider, found.proposals
+        truth = np.full(len(proposals.row), lo.NOBODY)
+        if decider.limits(ctx.config).reviewed:
+            proposals, truth = reviews.bring_in(proposals, decider.clean, frame, ctx)
         pairs = zip((*proposals, truth), PROPOSED, strict=True)
         arrays = [pa.array(x, kind) for x, (_, kind) in pairs]
         tables = {f"{ctx.stage}/_proposed": pa.table(arrays, schema=pa.schema(PROPOSED))}
         if found.carried:
-            names = ["carried_" + name for name, _ in self.decider.carried(ctx.n_classes)]
+            names = ["carried_" + name for name, _ in decider.carried(ctx.n_classes)]
             tables[f"{ctx.stage}/_carried"] = pa.table(list(found.carried), names=names)
         return tables
 

@@ -18,7 +18,7 @@ from labelops.decisions import (
     Rule,
     small_classes,
 )
-from labelops.gate import Evidence, Interval, Verdict, expected_count, judge, variance
+from labelops.gate import ALLOWANCE, Evidence, Interval, Verdict, expected_count, judge, variance
 from labelops.multilabel.labels import LabelSets, n_yes
 from pipelines.decisions.limits import Limits
 from pipelines.stage import Arrays, Context
@@ -39,6 +39,10 @@ class Allowance(NamedTuple):
 
     gain: float
     share: float
+
+
+ALLOWANCES = Allowance(ALLOWANCE, ALLOWANCE)
+"""Those of beliefs in whole labels, see `labelops.gate.ALLOWANCE`."""
 
 
 Judge = Callable[[Evidence, int, Limits, Allowance, Context], tuple[Evidence, Verdict]]

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from labelops.decisions import DECISIONS, WHOLE, WORDS, Action, Outcome, Proposals, outcome
 from labelops.multilabel.labels import owners
 from pipelines.labels.columns import flat, lists_of
+from pipelines.labels.space import announced
 
 LOG_FOLDER = "decisions"
 
@@ -196,7 +197,8 @@ def derive(
     Parameters
     ----------
     source
-        `item_id` and `label`; or `labels`, perhaps with `labels_negative`. Any number of items.
+        `item_id` and the column with given labels: `label`; or `labels`, perhaps with
+        `labels_negative`. Any number of items.
     log
         Rows in the order they were written; those of other items are ignored.
     leave_out_rules, leave_out_items
@@ -231,16 +233,18 @@ def derive(
     done = Proposals(row[at], slot[at], *(nothing,) * 2, action, *(nothing,) * 4)
     items = outcome(done, len(ids))
     found = {"item_id": source["item_id"], "decision": pa.array(DECISIONS[items.decision])}
-    if "label" in source.column_names and (slot == WHOLE).all():
-        label, told = source["label"].combine_chunks(), at[done.is_change]
+    space = announced(source.column_names)
+    assert space is not None, f"a column with labels was expected, got {source.column_names}"
+    if space.name != "labels" and (slot == WHOLE).all():
+        label, told = source[space.name].combine_chunks(), at[done.is_change]
         change = np.full(len(ids), -1)
         change[row[told]] = told
         mine = pa.array(change, mask=(change < 0) | items.is_aside)
         after = log["after"].combine_chunks().take(mine).cast(label.type)
         is_kept = pa.array(items.is_aside | (change >= 0))
-        return pa.table({**found, "label_clean": pc.if_else(is_kept, after, label)})
-    if "labels" not in source.column_names:
-        one = source["label"].combine_chunks()
+        return pa.table({**found, space.clean[0]: pc.if_else(is_kept, after, label)})
+    if space.name != "labels":
+        one = source[space.name].combine_chunks()
         source = source.append_column("labels", lists_of(one, np.arange(len(one) + 1)))
     for name, joins in (("labels", Action.ADD), ("labels_negative", Action.REMOVE)):
         if name in source.column_names:

@@ -22,7 +22,10 @@ def match(space: LabelSpace) -> Reduce:
 
 
 def reviewed_classes(frame: Frame, ctx: Context) -> np.ndarray:
-    """Return the class that a reviewer gave each item, of which each has one; −1 without one."""
+    """Return the class that a reviewer gave each item, of which each has one; −1 without one.
+
+    Its settings must have `reviewed`, which may be None.
+    """
     found = np.full(frame.n, -1, np.int64)
     if ctx.config.reviewed is not None:
         known, said = reference_sets(SETTING, frame["item_id"], ctx, wanted=ONE)
@@ -47,8 +50,6 @@ def bring_in(
     Proposals, ordered by item and slot; and the truth of each, as for
     `labelops.decisions.with_reviews`.
     """
-    if ctx.config.reviewed is None:
-        return proposals, np.full(len(proposals.row), NOBODY)
     if _wanted(space) == ONE:
         truth = reviewed_classes(frame, ctx)
         return proposals, np.where(truth < 0, NOBODY, truth)[proposals.row]

@@ -147,6 +147,19 @@ def clean_columns(clean: LabelSets, is_known: np.ndarray, ctx: Context) -> dict[
     }
 
 
+MEANING = """\
+| `labels_clean` | the labels to train on, a list: the given ones that stay and those added, in \
+their type; null in `set_aside/` |
+| `labels_negative_clean` | classes ruled out, where the source has such lists |
+| `decision` | keep, relabel (in `dataset/`); review (in `set_aside/`) |
+| `reason` | why, in words |
+| `confidence` | probability that the least sure label that was decided about is right as it now \
+stands; in `set_aside/`, as given; 1 where there is none, null where a label was added and it is \
+not known |
+| `weight` | weight in training: twice the confidence less one, never below 0; 1 where it is not \
+known |"""
+
+
 class Lists:
     """Several classes an item."""
 
@@ -154,6 +167,11 @@ class Lists:
     source: tuple[str, ...] = LISTS
     given: tuple[str, ...] = (GIVEN, RULED_OUT)
     clean: tuple[str, ...] = ("labels_clean", "labels_negative_clean")
+    meaning: str = MEANING
+
+    def label_type(self, kind: pa.DataType) -> pa.DataType:
+        """Return the type of the lists' elements."""
+        return getattr(kind, "value_type", kind)
 
     def given_types(self, ctx: Context) -> dict[str, pa.DataType]:
         """Return the columns that stage `source` leaves; see `LabelSpace`."""

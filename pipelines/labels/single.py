@@ -13,42 +13,63 @@ from pipelines.frame import Frame
 from pipelines.labels import classes
 from pipelines.stage import Arrays, Context
 
+MEANING = """\
+| `{clean}` | the label to train on, in the type of `{name}`; null in `set_aside/` |
+| `decision` | keep, relabel, abstain (in `dataset/`); drop, review (in `set_aside/`) |
+| `reason` | why, in words |
+| `confidence` | probability that `{clean}` is right; in `set_aside/`, that the given label is |
+| `weight` | weight in training: by how much the label is believed more than any other class |"""
+
 
 class Single:
-    """One class an item."""
+    """One class an item.
 
-    name: str = "label"
-    source: tuple[str, ...] = ("label",)
-    given: tuple[str, ...] = ("given",)
-    clean: tuple[str, ...] = ("label_clean",)
+    Parameters
+    ----------
+    name
+        Column of the source.
+    given, clean
+        Columns that stage `source` and a product have of it.
+    """
+
+    def __init__(self, name: str, given: str, clean: str) -> None:
+        self.name = name
+        self.source: tuple[str, ...] = (name,)
+        self.given: tuple[str, ...] = (given,)
+        self.clean: tuple[str, ...] = (clean,)
+        self.meaning = MEANING.format(name=name, clean=clean)
+
+    def label_type(self, kind: pa.DataType) -> pa.DataType:
+        """Return the type of the column."""
+        return kind
 
     def given_types(self, ctx: Context) -> dict[str, pa.DataType]:
         """Return the column that stage `source` leaves; see `LabelSpace`."""
-        classes.check_label_type(ctx.label_type)
-        return {"given": pa.int32()}
+        classes.check_label_type(ctx.label_type, self.name)
+        return {self.given[0]: pa.int32()}
 
     def distinct(self, frame: Frame, ctx: Context) -> Arrays:
         """Return the distinct labels of a shard, sorted."""
-        return classes.distinct(classes.plain(frame["label"]))
+        return classes.distinct(classes.plain(frame[self.name], self.name))
 
     def read(self, frame: Frame, ctx: Context) -> Mapping[str, pa.Array]:
         """Return the given classes of the rows that can be used; reject the others."""
-        labels = classes.plain(frame["label"])
+        labels = classes.plain(frame[self.name], self.name)
         names, known = classes.known_labels(ctx)
         given = classes.classes_of(labels, known)
-        frame.reject(np.flatnonzero(labels.is_null()), "no label: label is null")
+        frame.reject(np.flatnonzero(labels.is_null()), f"no label: {self.name} is null")
         if ctx.own("values")["is_named"] and pa.types.is_integer(labels.type):
             # Hugging Face's test sets are written so.
             unlabelled = np.flatnonzero(pc.equal(labels, classes.UNLABELLED).fill_null(False))
-            frame.reject(unlabelled, f"no label: label is {classes.UNLABELLED}")
+            frame.reject(unlabelled, f"no label: {self.name} is {classes.UNLABELLED}")
         for row in np.flatnonzero(given < 0).tolist():
             frame.reject([row], classes.out_of_range(labels[row].as_py(), names))
-        return {"given": pa.array(given[frame.kept()], pa.int32())}
+        return {self.given[0]: pa.array(given[frame.kept()], pa.int32())}
 
     def count(self, frame: Frame, ctx: Context) -> Arrays:
         """Count the items of each class."""
-        n_classes = ctx.own("values")["names"].size
-        return {"n_given": np.bincount(frame.array("given"), minlength=n_classes).astype(np.int64)}
+        given, n_classes = frame.array(self.given[0]), ctx.own("values")["names"].size
+        return {"n_given": np.bincount(given, minlength=n_classes).astype(np.int64)}
 
     def check(self, summary: Arrays, ctx: Context) -> Arrays:
         """Refuse data of fewer than two classes, and classes that nobody has unless allowed."""
@@ -58,7 +79,8 @@ class Single:
             only = ctx.own("values")["names"].tolist()[int(present[0])] if present.size else "none"
             raise DataError(
                 "source: items of at least two classes were expected, got one class only "
-                f"({only!r}). Was the data set filtered, or the wrong column mapped to 'label'?"
+                f"({only!r}). Was the data set filtered, or the wrong column mapped to "
+                f"{self.name!r}?"
             )
         classes.check_absent(counts, ctx)
         return summary
@@ -69,14 +91,14 @@ class Single:
         One label says what an item has, and nothing of what it has not: all else is unknown.
         """
         one, none = np.arange(frame.n + 1), np.zeros(frame.n + 1, np.int64)
-        given = frame.array("given").astype(np.int64)
+        given = frame.array(self.given[0]).astype(np.int64)
         return from_flat(given, one, given[:0], none, n_classes=ctx.n_classes)
 
     def clean_fields(
         self, label: pa.DataType, columns: Collection[str]
     ) -> list[tuple[str, pa.DataType]]:
         """Return the column with clean labels."""
-        return [("label_clean", label)]
+        return [(self.clean[0], label)]
 
     def apply(
         self, given: LabelSets, final: Proposals, items: Outcome, ctx: Context
@@ -85,7 +107,7 @@ class Single:
         label = given.ids.astype(np.int64)
         told = final.is_change
         label[final.row[told]] = final.after[told]
-        return {"label_clean": ctx.labels(np.where(items.is_aside, -1, label))}
+        return {self.clean[0]: ctx.labels(np.where(items.is_aside, -1, label))}
 
 
-SPACE = Single()
+SPACE = Single("label", "given", "label_clean")

@@ -10,6 +10,7 @@ from labelops.decisions import Outcome, Proposals
 from labelops.multilabel.labels import LabelSets
 from pipelines.errors import DataError
 from pipelines.frame import Frame
+from pipelines.registry import SPACES
 from pipelines.stage import Arrays, Context
 
 
@@ -22,12 +23,19 @@ class LabelSpace(Protocol):
     source : all columns of the source that it reads.
     given : columns that stage `source` leaves of them, as class ids.
     clean : columns of a product that hold what became of them.
+    meaning : rows of a table in Markdown, column and meaning, of the clean columns and of what else
+        depends on the kind of label.
     """
 
     name: str
     source: tuple[str, ...]
     given: tuple[str, ...]
     clean: tuple[str, ...]
+    meaning: str
+
+    def label_type(self, kind: pa.DataType) -> pa.DataType:
+        """Return the type of single labels, where the announcing column has some type."""
+        ...
 
     def given_types(self, ctx: Context) -> dict[str, pa.DataType]:
         """Return the columns that stage `source` leaves on this data.
@@ -76,13 +84,6 @@ class LabelSpace(Protocol):
     ) -> dict[str, pa.Array]:
         """Return the clean columns, in the type of the source's labels."""
         ...
-
-
-SPACES = {
-    "label": "pipelines.labels.single:SPACE",
-    "labels": "pipelines.labels.lists:SPACE",
-}
-"""By the column of the source that announces it."""
 
 
 def load_space(name: str) -> LabelSpace:

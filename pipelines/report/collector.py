@@ -15,8 +15,9 @@ from pipelines.report.bags import bags, class_names
 from pipelines.report.label_lists import ListsPart
 from pipelines.report.limits import Limits
 from pipelines.report.look import Looker
-from pipelines.report.results import Gate, calibration, estimates, evaluation, gate
+from pipelines.report.results import Gate, calibration, estimates, gate
 from pipelines.report.scan import Chosen, Members, Names, Place, choose, members, places
+from pipelines.report.sections import sections
 from pipelines.report.select import Rows
 from pipelines.results import load_result, result_name
 from pipelines.stage import Arrays
@@ -121,7 +122,9 @@ class Collector:
             bags=bags(self.run, limits),
             lists=lists.lists(chosen),
             maps=lists.maps(chosen),
-            evaluation=evaluation(self.find),
+            sections=sections(self.run, limits),
+            is_decided="keep" in self.counts,
+            changed=gated.changed,
             quarantine=quarantine(self.run, limits),
             timings=facts.timings,
             facts=facts.facts,

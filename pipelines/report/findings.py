@@ -1,9 +1,8 @@
 """What to look at first, in order of what it is likely to cost."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from pipelines.report.model import Bags, Report
+from pipelines.report.model import Bags, Finding, Report
 from pipelines.report.text import clean, count, decimal, percent, plural, times
 
 NAME = 60
@@ -16,15 +15,6 @@ UNSETTLED = 0.1
 """Nats that another step may gain: less does not move what is believed by what can be seen."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing worth a person's time, and where on the page it is."""
-
-    title: str
-    detail: str
-    anchor: str
-
-
 def findings(report: Report, most: int = 6) -> tuple[Finding, ...]:
     """Findings of a report, most important first."""
     return tuple(_all(report))[:most]
@@ -35,6 +25,8 @@ def _all(report: Report) -> Iterator[Finding]:
     yield from _bags(report)
     yield from _lists(report)
     yield from _maps(report)
+    for section in report.sections:
+        yield from section.findings
     yield from _confusion(report)
     yield from _worst_class(report)
     yield from _review(report)

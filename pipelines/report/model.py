@@ -504,22 +504,49 @@ class LabelMapsFound:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """A measure of labels or predictions on items whose classes people settled."""
+class Row:
+    """One row of a table."""
 
-    of: str
     name: str
-    meaning: str
-    value: Estimate
+    values: tuple[str, ...]
+    """Numbers as people read them; the first counts most."""
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
-    """How right labels and predictions are, against a reference."""
+class Table:
+    """Rows of a section, in bands that have a name each; one without a name is all there is."""
 
-    items: int
-    cells: int
-    measures: tuple[Measured, ...]
+    caption: str
+    head: tuple[str, ...]
+    bands: tuple[tuple[str, tuple[Row, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing worth a person's time, and where on the page it is."""
+
+    title: str
+    detail: str
+    anchor: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """What a stage says in words and tables: on the page, in the data card and as artifacts."""
+
+    name: str
+    """Anchor on the page: letters and dashes."""
+    title: str
+    intro: str
+    short: str = ""
+    """Title in the contents, where another one."""
+    tables: tuple[Table, ...] = ()
+    headline: str = ""
+    """Heads the page of a run about nothing else."""
+    findings: tuple[Finding, ...] = ()
+    card: str = ""
+    """A paragraph of the data card, in Markdown; names from the data must be escaped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -605,7 +632,12 @@ class Report:
     bags: Bags | None = None
     lists: LabelLists | None = None
     maps: LabelMapsFound | None = None
-    evaluation: Evaluation | None = None
+    sections: tuple[Section, ...] = ()
+    """What single stages say."""
+    is_decided: bool = False
+    """Whether it was decided what becomes of every item."""
+    changed: int = 0
+    """Changed labels: one an item, or any number where items have several."""
     quarantine: tuple[QuarantineReason, ...] = ()
     timings: tuple[StageTiming, ...] = ()
     facts: tuple[Fact, ...] = ()
@@ -613,21 +645,3 @@ class Report:
     notes: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
     """What was left out, guessed or merged."""
-
-    @property
-    def is_decided(self) -> bool:
-        """Whether it was decided what becomes of every item."""
-        return (
-            self.changes is not None
-            or (self.lists is not None and self.lists.added is not None)
-            or (self.maps is not None and self.maps.added is not None)
-        )
-
-    @property
-    def n_changed(self) -> int:
-        """Changed labels: one an item, or any number where items have several."""
-        if self.lists is None and self.maps is not None and self.maps.added is not None:
-            return self.maps.added
-        if self.lists is None:
-            return self.ledger.relabelled
-        return (self.lists.added or 0) + (self.lists.removed or 0)

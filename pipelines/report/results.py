@@ -160,6 +160,7 @@ class Gate:
     doubted: float | None = None
     fixed: model.Estimate | None = None
     broken: model.Estimate | None = None
+    changed: int = 0
 
 
 def gate(found: Arrays, held_back: Mapping[str, str]) -> Gate:
@@ -178,6 +179,7 @@ def gate(found: Arrays, held_back: Mapping[str, str]) -> Gate:
         doubted=float(found["doubted"]) if "doubted" in found else None,
         fixed=_expected(found["shipped_expected_fixed"].sum()),
         broken=_expected(found["shipped_expected_broken"].sum()),
+        changed=int(found["shipped"].sum()),
     )
 
 
@@ -203,45 +205,3 @@ def _rule(found: Arrays, r: int, held_back: Mapping[str, str]) -> model.Rule:
 
 def _expected(value: float) -> model.Estimate | None:
     return None if np.isnan(value) else model.Estimate(float(value))
-
-
-OF = (
-    ("given", "labels as given"),
-    ("clean", "labels as cleaned"),
-    ("model", "model’s sets"),
-    ("maps", "label maps’ sets"),
-)
-OF_SETS = (
-    ("micro_f1", "Micro-F1", "over all known classes of all items together"),
-    ("micro_f1_gain", "… more than as given", "difference of micro-F1, on the same draws"),
-    ("macro_f1", "Macro-F1", "mean over classes"),
-    ("subset_accuracy", "Whole sets right", "items of which every known class is right"),
-    ("real_accuracy", "ReaL accuracy", "items whose label is among the true ones"),
-)
-OF_SCORES = (
-    ("mean_average_precision", "Mean average precision", "mean over classes"),
-    ("real_accuracy", "ReaL accuracy", "items whose highest class is among the true ones"),
-    ("multilabel_accuracy", "Multi-label accuracy", "of k true classes among the k highest"),
-    ("exact_set_accuracy", "Exact sets", "items whose k highest classes are the k true ones"),
-)
-"""Measures of stage `evaluate`: name in the result, name and meaning for people."""
-
-
-def evaluation(find: Find) -> model.Evaluation | None:
-    """Read how right labels and predictions are, against a reference."""
-    found = find("evaluate", "n_known_cells")
-    if found is None:
-        return None
-    listed = [
-        (of, f"{kind}_{key}", name, meaning) for kind, of in OF for key, name, meaning in OF_SETS
-    ]
-    listed += [("model’s probabilities", key, name, meaning) for key, name, meaning in OF_SCORES]
-    return model.Evaluation(
-        items=int(found["n_items"]),
-        cells=int(found["n_known_cells"]),
-        measures=tuple(
-            model.Measured(of=of, name=name, meaning=meaning, value=model.Estimate(*found[key]))
-            for of, key, name, meaning in listed
-            if key in found and np.isfinite(found[key]).all()
-        ),
-    )

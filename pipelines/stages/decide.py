@@ -12,11 +12,9 @@ from pydantic import BaseModel, Field
 
 from labelops.decide import Policy, propose, rules
 from labelops.decisions import Action, Proposals
-from labelops.gate import ALLOWANCE
 from labelops.soft import SoftLabels, id_type
 from labelops.top_belief import in_classes, soften, with_certainty
 from pipelines.decisions.engine import Decider, Proposed, deciding_stage
-from pipelines.decisions.gate import Allowance
 from pipelines.decisions.limits import Limits
 from pipelines.decisions.reviews import reviewed_classes
 from pipelines.frame import Frame
@@ -123,7 +121,6 @@ def soft_fields(n_classes: int) -> list[tuple[str, pa.DataType]]:
 
 def propose_shard(frame: Frame, ctx: Context) -> Proposed:
     """Propose an action for every item, and write down its belief as a soft label."""
-    assert ctx.beliefs is not None
     flags = {
         "is_issue": _flag(frame, "is_label_issue"),
         "is_conflict": _flag(frame, "is_duplicate_conflict"),
@@ -137,7 +134,7 @@ def propose_shard(frame: Frame, ctx: Context) -> Proposed:
     )
     reviewed = reviewed_classes(frame, ctx)
     found, soft = [], []
-    for rows, belief in ctx.beliefs.blocks(frame, ctx, k, reviewed):
+    for rows, belief in ctx.asked.blocks(frame, ctx, k, reviewed):
         mine = given[rows]
         here = {name: flag[rows] for name, flag in flags.items()}
         proposed = propose(belief.belief, belief.column_of(mine), policy=policy, **here)
@@ -189,8 +186,7 @@ def _is_copy(frame: Frame) -> np.ndarray:
 def notes(ctx: Context) -> Arrays:
     """Return how soft labels were made."""
     found = {"top_k": np.array(min(ctx.config.top_k, ctx.n_classes))}
-    assert ctx.beliefs is not None
-    return {**found, "temperature": np.array(ctx.beliefs.temperature(ctx))}
+    return {**found, "temperature": np.array(ctx.asked.temperature(ctx))}
 
 
 STAGE = deciding_stage(
@@ -204,8 +200,7 @@ STAGE = deciding_stage(
         propose=propose_shard,
         rules=lambda ctx: rules(ctx.config.relabel_confidence),
         limits=limits,
-        allowance=Allowance(gain=ALLOWANCE, share=ALLOWANCE),
-        before=lambda ctx: ctx.beliefs.steps(ctx) if ctx.beliefs else (),
+        before=lambda ctx: ctx.asked.steps(ctx),
         carried=soft_fields,
         notes=notes,
         asks="label",

@@ -88,8 +88,7 @@ def policy_of(config: Config) -> LabelPolicy:
 
 def propose_shard(frame: Frame, ctx: Context) -> Proposed:
     """Propose an action for every cell of which something is believed."""
-    assert ctx.beliefs is not None
-    found = ctx.beliefs.cells(frame, ctx)
+    found = ctx.asked.cells(frame, ctx)
     action, rule = propose(found.p, found.is_given, policy=policy_of(ctx.config))
     return Proposed(cells(found.row, found.class_id, found.is_given, action, rule, found.p))
 

@@ -99,8 +99,7 @@ def rules(ctx: Context) -> tuple[Rule, ...]:
 
 def propose_shard(frame: Frame, ctx: Context) -> Proposed:
     """Propose an action for every class on which maps and labels do not plainly agree."""
-    assert ctx.beliefs is not None
-    found = ctx.beliefs.cells(frame, ctx)
+    found = ctx.asked.cells(frame, ctx)
     is_no, is_new = found.kind == CONTRADICTED, found.kind == SEEN
     rule = np.full(len(found.row), UNSEEN)
     action = np.full(len(found.row), Action.KEEP)

@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+import pipelines.registry
 import pipelines.run
-from pipelines.recipe import Recipe, load_recipe
+from pipelines.recipe import Recipe, load_recipe, parse_recipe
 from pipelines.state import Run, load_run
 from tests.datasets import blobs, even, tagged, vectors, write_shards
 from tests.pipelines.localized import COLOURS, PLAIN, colour_net, save_program, single_labelled
@@ -40,7 +41,7 @@ class DataSet:
 
     Attributes
     ----------
-    recipe, settings : name of a recipe, and settings beside its own.
+    recipe, settings : name of a recipe, or the recipe itself; and settings beside its own.
     active : stages at work.
     items : makes the items.
     tables : writes small tables (totals, references) into a folder; settings that name them.
@@ -56,6 +57,8 @@ class DataSet:
         """Return the recipe; small tables go into the folder."""
         folder.mkdir(parents=True, exist_ok=True)
         settings = ["data.max_bad_share=0.05", *self.settings, *self.tables(folder)]
+        if "=" in self.recipe:
+            return parse_recipe(self.recipe, name="test", overrides=settings)
         return load_recipe(self.recipe, overrides=settings)
 
     def run(self, folder: Path, sizes: Sequence[int], workers: int | None = None) -> Run:
@@ -149,6 +152,18 @@ def program_and_truth(folder: Path) -> list[str]:
     return [*settings, *reference_of(source["item_id"], lists, folder)]
 
 
+def moods() -> pa.Table:
+    """Return items with a kind of label that only the tests know."""
+    return blobs(N).rename_columns({"label": "mood"})
+
+
+REGISTERED = (
+    (pipelines.registry.STAGES, {"poll": "tests.moods:POLL", "decide_moods": "tests.moods:DECIDE"}),
+    (pipelines.registry.SPACES, {"mood": "tests.moods:SPACE"}),
+    (pipelines.registry.PARTS, {"decide_moods": "tests.moods:part"}),
+)
+"""The lines of the registries for that kind of label."""
+
 DATA_SETS = {
     "features": DataSet(
         recipe="audit",
@@ -190,6 +205,11 @@ DATA_SETS = {
         items=lambda: single_labelled()[0],
         settings=["infer.embedder=pixels"],
         tables=program_and_truth,
+    ),
+    "moods": DataSet(
+        recipe='stages = ["source", "poll", "decide_moods", "dataset"]',
+        active=("source", "poll", "decide_moods", "dataset"),
+        items=moods,
     ),
 }
 

@@ -58,7 +58,8 @@ def folders(run: Run, stage: str) -> set[str]:
 
 def test_every_stage_file__is_registered_under_its_name() -> None:
     here = {path.stem for path in (Path(pipelines.run.__file__).parent / "stages").glob("*.py")}
-    assert here - {"__init__"} == set(STAGES)
+    ours = {name for name, where in STAGES.items() if where.startswith("pipelines.")}
+    assert here - {"__init__"} == ours
     assert {name: load_stage(name).name for name in STAGES} == {name: name for name in STAGES}
 
 

@@ -352,7 +352,7 @@ def test_report__shows_the_gate_and_the_changed_lists(whole: Run, measured: Run)
     for run, known in ((whole, False), (measured, True)):
         report, gate = collect(run.uri), outcome(run)
         assert report.maps is not None
-        assert report.maps.added == report.n_changed == gate["added"].sum()
+        assert report.maps.added == report.changed == gate["added"].sum()
         assert report.ledger.relabelled == report.maps.n_edited == counts_of(run)["relabel"]
         edit = report.maps.edits[0]
         row = by_item(run)[int(edit.item.item_id)]

@@ -10,7 +10,7 @@ import pytest
 import tomli_w
 
 from pipelines.errors import DataError, RecipeError
-from pipelines.needs import GIVEN_FROM, HOLDS
+from pipelines.needs import HOLDS, given_from
 from pipelines.recipe import parse_recipe, recipe_names
 from pipelines.registry import STAGES
 from pipelines.source import KNOWN_COLUMNS, open_source
@@ -210,7 +210,7 @@ def said(folder: Path, stages: str) -> str:
 
 def test_words__are_of_the_contract() -> None:
     assert set(HOLDS) <= set(KNOWN_COLUMNS)
-    assert set(GIVEN_FROM.values()) <= set(HOLDS)
+    assert set(given_from().values()) <= set(HOLDS)
 
 
 # -- data.columns ----------------------------------------------------------------------------------
