@@ -1,9 +1,12 @@
 """Whose folder is whose: in a run every folder belongs to one stage, or to the run itself."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from pipelines.errors import RecipeError, RunError
-from pipelines.stage import Stage, Step
+
+if TYPE_CHECKING:
+    from pipelines.stage import Stage, Step
 
 OF_THE_RUN = ("quarantine", "_manifests")
 """Folders that the driver writes, whatever the stages."""

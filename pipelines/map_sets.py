@@ -16,9 +16,9 @@ from labelops.label_peaks import binary_peaks, peaks
 from labelops.multilabel.cutoffs import sets_from
 from labelops.multilabel.labels import owners
 from labelops.soft import id_type
-from pipelines.decisions.ledger import log_rows
 from pipelines.frame import Frame
 from pipelines.labels.columns import RULED_OUT, ids_type, lists_of
+from pipelines.labels.log import log_rows
 from pipelines.labels.space import given_columns, given_sets
 from pipelines.map_columns import COLUMNS, MapFacts, maps_of
 from pipelines.map_evidence import REFERENCE, is_calibrated, known, probability_of

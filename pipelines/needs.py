@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 import pyarrow as pa
 
 from pipelines.errors import DataError, LabelopsError
-from pipelines.registry import SPACES, STAGES, load_stage
-from pipelines.source import Source, known_columns
+from pipelines.registry import STAGES, load_space, load_stage
+from pipelines.source import Source
+from pipelines.storage.contract import SPACES, known_columns
 from pipelines.wording import nearest, several
 
 NAMED = 20
@@ -42,8 +43,6 @@ ALSO_CALLED = {
 
 def given_from() -> dict[str, str]:
     """Return which column of the source each column is made of that stage `source` leaves."""
-    from pipelines.labels.space import load_space
-
     spaces = [load_space(name) for name in SPACES]
     return {
         given: source

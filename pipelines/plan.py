@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from pipelines.errors import RunError
 from pipelines.recipe import Recipe
-from pipelines.run import check_apart
 from pipelines.source import Source, open_source
 from pipelines.state import RUN_FILE, Entry, Run, load_run, readable
+from pipelines.storage.apart import check_apart
 from pipelines.store import open_store
 
 

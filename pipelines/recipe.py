@@ -21,7 +21,7 @@ from pipelines.errors import RecipeError
 from pipelines.files import RECIPE_BYTES, open_named
 from pipelines.folders import check_listed
 from pipelines.registry import STAGES, load_stage
-from pipelines.source import known_columns
+from pipelines.storage.contract import known_columns
 from pipelines.wording import did_you_mean, is_unicode, shown, why
 
 FOLDER = Path(__file__).with_name("recipes")

@@ -4,16 +4,12 @@ import importlib
 from typing import TYPE_CHECKING
 
 from pipelines.errors import RecipeError
-from pipelines.stage import Stage
+from pipelines.storage.contract import SPACES
 
 if TYPE_CHECKING:
+    from pipelines.labels.space import LabelSpace
     from pipelines.report.sections import Part
-
-SPACES = {
-    "label": "pipelines.labels.single:SPACE",
-    "labels": "pipelines.labels.lists:SPACE",
-}
-"""Kinds of given labels, by the column of the source that announces each."""
+    from pipelines.stage import Stage
 
 STAGES = {
     "source": "pipelines.stages.source:STAGE",
@@ -36,6 +32,13 @@ PARTS = {
 """What the report says of single stages in words and tables, by the stage."""
 
 
+def load_space(name: str) -> "LabelSpace":
+    """Import a kind of label, by the column that announces it."""
+    module, _, attribute = SPACES[name].partition(":")
+    space: LabelSpace = getattr(importlib.import_module(module), attribute)
+    return space
+
+
 def load_part(stage: str) -> "Part | None":
     """Import what the report says of a stage; None where it says nothing of its own."""
     name = PARTS.get(stage.split("@")[0])
@@ -46,7 +49,7 @@ def load_part(stage: str) -> "Part | None":
     return part
 
 
-def load_stage(name: str) -> Stage:
+def load_stage(name: str) -> "Stage":
     """Import the stage that a recipe lists as ``name`` or ``name@2``.
 
     Raises

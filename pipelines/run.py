@@ -1,7 +1,6 @@
 """The driver: a recipe on a data set, stage by stage, resumable at every shard."""
 
 import errno
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,8 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from labelops.decisions import DECISIONS
-from pipelines.address import check_secrets, is_inside, join, normalize
+from pipelines.address import check_secrets, join
 from pipelines.commit import (
     Record,
     check_record,
@@ -21,9 +19,8 @@ from pipelines.commit import (
     verify,
     withdraw,
 )
-from pipelines.decisions.counts import PRODUCT, counts_of
+from pipelines.decisions.counts import PRODUCT, conserve
 from pipelines.errors import (
-    AddressError,
     CorruptShardError,
     OtherCodeError,
     RunError,
@@ -62,7 +59,8 @@ from pipelines.state import (
     make_manifest,
     manifest_name,
 )
-from pipelines.store import LocalStore, is_local
+from pipelines.storage.apart import check_apart
+from pipelines.store import LocalStore
 from pipelines.work import Task, do_fit, do_map, do_reduce, forget_files, forget_jobs, lend
 
 if TYPE_CHECKING:
@@ -148,41 +146,6 @@ def open_run(recipe: Recipe, *, data: str, out: str, listen: Listener = silent) 
     keep_recipe(run)
     read_timings(run.store)
     return run
-
-
-def check_apart(data: str, out: str) -> None:
-    """Check that a run can be written where it shall be without touching its source.
-
-    Raises
-    ------
-    AddressError
-        If one lies in the other, however they are spelled, or a file is where a folder was meant.
-    """
-    out = normalize(out, "--out")
-    if is_inside(out, data):
-        raise AddressError(
-            f"run: an --out apart from the data was expected, got {out}, which lies in the source "
-            f"{normalize(data)}. The source is never written to, and all that lies in it is read; "
-            "choose another folder"
-        )
-    if is_inside(data, out):
-        raise AddressError(
-            f"run: an --out apart from the data was expected, got {out}, in which the "
-            "source lies. The source is never written to; choose another folder"
-        )
-    if is_local(out):
-        path = out
-        while not os.path.lexists(path) and path != "/":
-            path = os.path.dirname(path)
-        if not os.path.isdir(path):
-            raise _no_folder(path)
-
-
-def _no_folder(path: str) -> AddressError:
-    return AddressError(
-        f"run: a folder, or a name for a new one, was expected for --out, got {path}, which is a "
-        "file or a link that leads nowhere. Choose another name"
-    )
 
 
 def data_of(run: Run) -> str:
@@ -712,12 +675,3 @@ def report_again(out: str, *, listen: Listener = silent) -> str:
             if manifest is not None:
                 check_stage(run, entry.name, manifest)
         return finish(run, listen=listen)
-
-
-def conserve(run: Run) -> dict[str, int]:
-    """Count where every item of the source went; see `pipelines.decisions.counts`."""
-    counts = counts_of(run)
-    always = ("source", "quarantined")
-    written = {"written": counts["dataset"] + counts["set_aside"]} if "dataset" in counts else {}
-    known = {name: counts[name] for name in DECISIONS.tolist() if counts.get(name)}
-    return {**{name: counts[name] for name in always}, **known, **written}

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 
 from pipelines import address
 from pipelines.errors import DataError, LabelopsError, StorageTrouble
-from pipelines.registry import SPACES
 from pipelines.storage import attached, footers, forms, listing
 from pipelines.storage.content import (
     Content,
@@ -24,36 +23,10 @@ from pipelines.storage.content import (
     read_content,
     tag_of,
 )
+from pipelines.storage.contract import known_columns
 from pipelines.storage.footers import FooterError
 from pipelines.storage.listing import Found, some
 from pipelines.store import ObjectStore, Store, open_store
-
-KNOWN_COLUMNS = (
-    "item_id",
-    "image",
-    "features",
-    "text",
-    "label",
-    "labels",
-    "labels_negative",
-    "candidates",
-    "positive",
-    "bag_id",
-    "annotations",
-    "score_mean",
-    "score_std",
-    "pred_probs",
-    "topk_ids",
-    "topk_probs",
-    "tail_prob",
-)
-"""The data contract's columns; others are carried through to the product and not read."""
-
-
-def known_columns() -> tuple[str, ...]:
-    """Return the columns of the data contract, with those that announce kinds of labels."""
-    return tuple(dict.fromkeys([*KNOWN_COLUMNS, *SPACES]))
-
 
 SOFT_LABELS = ("topk_ids", "topk_probs", "tail_prob")
 """Columns that hold predictions in a source, and beliefs in a product."""

@@ -19,11 +19,12 @@ from pipelines.files import MODEL_BYTES, open_named
 from pipelines.layout import Layer, Layout, pack_schema, unpack_schema
 from pipelines.recent import Recent
 from pipelines.recipe import Recipe, files_of, parse_recipe
-from pipelines.registry import SPACES, load_stage
+from pipelines.registry import load_space, load_stage
 from pipelines.results import ArtifactCache, ResultCache, ResultFile
 from pipelines.seal import SealError, dump_sealed, load_sealed
 from pipelines.source import Source, SourceShard
 from pipelines.stage import Context, Fit, Map, Stage, Step
+from pipelines.storage.contract import SPACES
 from pipelines.store import Store, open_store
 from pipelines.wording import why
 
@@ -234,8 +235,6 @@ def label_type(types: Mapping[str, pa.DataType]) -> pa.DataType:
     name = next((name for name in SPACES if name in types), None)
     if name is None:
         return pa.null()
-    from pipelines.labels.space import load_space
-
     return load_space(name).label_type(types[name])
 
 

@@ -3,12 +3,15 @@
 import itertools
 import unicodedata
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipelines.errors import DataError
-from pipelines.stage import Arrays
 from pipelines.wording import is_unicode, shown
+
+if TYPE_CHECKING:
+    from pipelines.stage import Arrays
 
 LONGEST = 1000
 """Names of classes are no longer: such a label is a text, not a class."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from pipelines.card import CARD_FILE
 from pipelines.commit import check_record, load_record, record_name
+from pipelines.decisions.counts import conserve
 from pipelines.errors import CorruptShardError, LabelopsError, LinkError, RunError
 from pipelines.intact import (
     Damage,
@@ -25,7 +26,6 @@ from pipelines.layout import BLOCKS_FILE
 from pipelines.lock import locked
 from pipelines.report import REPORT_FILE
 from pipelines.results import check_result, done_name, result_name
-from pipelines.run import conserve
 from pipelines.seal import JSON, PAGE, Form, check_seal, load_sealed
 from pipelines.state import (
     FILES_FILE,

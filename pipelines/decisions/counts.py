@@ -87,3 +87,12 @@ def _decided(run: Run) -> tuple[dict[str, int], int]:
         is_less = is_proposed & (decided["weight"].to_numpy() < 1)
         softened += int((is_less & (decision == Decision.KEEP)).sum())
     return dict(zip(DECISIONS.tolist(), counts.tolist(), strict=True)), softened
+
+
+def conserve(run: Run) -> dict[str, int]:
+    """Count where every item of the source went; see `counts_of`."""
+    counts = counts_of(run)
+    always = ("source", "quarantined")
+    written = {"written": counts["dataset"] + counts["set_aside"]} if "dataset" in counts else {}
+    known = {name: counts[name] for name in DECISIONS.tolist() if counts.get(name)}
+    return {**{name: counts[name] for name in always}, **known, **written}

@@ -18,9 +18,10 @@ from labelops.confident.selection import Elements
 from labelops.decisions import Proposals, Rule
 from labelops.multilabel.sampling import cell_hash
 from pipelines.decisions import gate, reviews
-from pipelines.decisions.ledger import EVIDENCE_FLAGS, LOG_FOLDER, log_rows, log_schema
+from pipelines.decisions.ledger import LOG_FOLDER
 from pipelines.decisions.limits import Limits, room
 from pipelines.frame import Frame, numpy_of
+from pipelines.labels.log import EVIDENCE_FLAGS, log_rows, log_schema
 from pipelines.labels.space import LabelSpace, given_columns, given_sets
 from pipelines.selection.passes import SurestFirst, doubt_keys
 from pipelines.stage import Arrays, Context, Map, Output, Reduce, Stage, Step, Tables

@@ -19,9 +19,9 @@ from pipelines.labels.space import (
     clean_space,
     given_columns,
     given_sets,
-    load_space,
     space_of,
 )
+from pipelines.registry import load_space
 from pipelines.stage import Context
 
 WHY = ("decision", "reason", "confidence", "weight")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipelines.errors import LabelopsError, RecipeError
 from pipelines.images import Limits
+from pipelines.inference.inputs import input_column
 from pipelines.inference.train import weights_file
 from pipelines.models import file_key, load_weights, once
 from pipelines.programs import unusable
@@ -152,10 +153,9 @@ def _load_program(ctx: Context, path: str) -> "nn.Module":
 def _of_infer(infer: Context) -> "list[nn.Module]":
     from labelops.nn import architecture
     from labelops.nn.program_maps import ProgramMaps
-    from pipelines.stages.infer import input_column
 
     config = infer.config
-    if (column := input_column(config, infer.columns)) != "image":
+    if (column := input_column(config.use, infer.columns)) != "image":
         raise ValueError(
             f"models that stage 'infer' made from pictures were expected, it used {column!r}. Set "
             "infer.use = 'image', or name a classifier of your own as localize.classifier"

@@ -1,6 +1,5 @@
 """What a kind of label is, and which kinds there are."""
 
-import importlib
 from collections.abc import Collection, Mapping
 from typing import Protocol
 
@@ -10,8 +9,9 @@ from labelops.decisions import Outcome, Proposals
 from labelops.multilabel.labels import LabelSets
 from pipelines.errors import DataError
 from pipelines.frame import Frame
-from pipelines.registry import SPACES
+from pipelines.registry import load_space
 from pipelines.stage import Arrays, Context
+from pipelines.storage.contract import SPACES
 
 
 class LabelSpace(Protocol):
@@ -84,13 +84,6 @@ class LabelSpace(Protocol):
     ) -> dict[str, pa.Array]:
         """Return the clean columns, in the type of the source's labels."""
         ...
-
-
-def load_space(name: str) -> LabelSpace:
-    """Import a kind of label."""
-    module, _, attribute = SPACES[name].partition(":")
-    space: LabelSpace = getattr(importlib.import_module(module), attribute)
-    return space
 
 
 def announced(columns: Collection[str]) -> LabelSpace | None:

@@ -27,14 +27,11 @@ from pipelines.inference import (
     train,
 )
 from pipelines.inference.folds import folds_step
+from pipelines.inference.inputs import input_column
 from pipelines.labels.lists import given_columns, is_multi_label
-from pipelines.needs import NoColumnError
 from pipelines.predictions import LISTED, listed_fields
 from pipelines.stage import Context, Fit, Map, Output, Reduce, Stage, Step, join_summaries
 from pipelines.vectors import width_of
-
-INPUTS = ("pred_probs", "topk_probs", "features", "image")
-"""In the order of preference: the more has been done already, the less is left to do."""
 
 GROUP_BYTES = 64 * 2**20
 """Aim for a row group of vectors."""
@@ -165,28 +162,10 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         return Limits(max_bytes=self.max_image_bytes, max_pixels=self.max_image_pixels)
 
 
-def input_column(config: Config, columns: frozenset[str]) -> str:
-    """Return the column that is predicted from.
-
-    Raises
-    ------
-    NoColumnError
-        If the data has none of them.
-    """
-    if config.use != "auto":
-        return config.use
-    # One class an item is what lists of probable classes are of.
-    usable = columns - {"topk_probs"} if is_multi_label(columns) else columns
-    found = next((name for name in INPUTS if name in usable), None)
-    if found is None:
-        raise NoColumnError(INPUTS)
-    return found
-
-
 def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
     """Return the columns needed."""
     given = given_columns(columns) or ["given"]
-    column = input_column(config, columns)
+    column = input_column(config.use, columns)
     inputs = listed.source_columns(columns) if column == "topk_probs" else [column]
     return ["item_id", "item_hash", *given, *inputs]
 
@@ -194,7 +173,7 @@ def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
 def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
     """Return the columns of the sidecar."""
     p_given = [] if is_multi_label(columns) else ["p_given"]
-    column = input_column(config, columns)
+    column = input_column(config.use, columns)
     if column == "pred_probs":
         return ["item_id", *p_given]
     if column == "topk_probs":
@@ -210,7 +189,7 @@ def files(config: Config) -> Sequence[str]:
 
 def steps(config: Config, ctx: Context) -> Sequence[Step]:
     """Return the steps of the way that settings and data call for."""
-    column = input_column(config, ctx.columns)
+    column = input_column(config.use, ctx.columns)
     try:
         if column == "pred_probs":
             return _ready_steps(ctx)

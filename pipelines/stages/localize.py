@@ -17,13 +17,13 @@ import pyarrow as pa
 from pydantic import BaseModel, Field, model_validator
 
 from labelops import label_maps
-from pipelines.decisions.ledger import log_schema
 from pipelines.errors import DataError
 from pipelines.frame import Frame
 from pipelines.images import Limits, check_type
 from pipelines.inference.embed import pictures, prepare_whole
 from pipelines.inference.score_maps import INFER, grid_of, open_models, view_of
 from pipelines.labels.columns import GIVEN
+from pipelines.labels.log import log_schema
 from pipelines.labels.reference import match_reference
 from pipelines.labels.space import given_columns
 from pipelines.map_columns import COLUMNS, METADATA, MapFacts, columns_of, map_fields

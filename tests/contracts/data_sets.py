@@ -12,6 +12,7 @@ import pipelines.registry
 import pipelines.run
 from pipelines.recipe import Recipe, load_recipe, parse_recipe
 from pipelines.state import Run, load_run
+from pipelines.storage.contract import SPACES
 from tests.datasets import blobs, even, tagged, vectors, write_shards
 from tests.pipelines.localized import COLOURS, PLAIN, colour_net, save_program, single_labelled
 
@@ -159,7 +160,7 @@ def moods() -> pa.Table:
 
 REGISTERED = (
     (pipelines.registry.STAGES, {"poll": "tests.moods:POLL", "decide_moods": "tests.moods:DECIDE"}),
-    (pipelines.registry.SPACES, {"mood": "tests.moods:SPACE"}),
+    (SPACES, {"mood": "tests.moods:SPACE"}),
     (pipelines.registry.PARTS, {"decide_moods": "tests.moods:part"}),
 )
 """The lines of the registries for that kind of label."""

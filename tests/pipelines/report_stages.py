@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from labelops.hashing import hash_strings
-from pipelines.decisions.ledger import log_rows, log_schema
 from pipelines.frame import Frame
+from pipelines.labels.log import log_rows, log_schema
 from pipelines.stage import Arrays, Context, Map, Output, Reduce, Stage, Step
 
 N_CLASSES = 4

@@ -13,8 +13,9 @@ from pipelines.errors import DataError, RecipeError
 from pipelines.needs import HOLDS, given_from
 from pipelines.recipe import parse_recipe, recipe_names
 from pipelines.registry import STAGES
-from pipelines.source import KNOWN_COLUMNS, open_source
+from pipelines.source import open_source
 from pipelines.state import Run
+from pipelines.storage.contract import KNOWN_COLUMNS
 from tests.datasets import vectors, write_shards
 
 N = 12

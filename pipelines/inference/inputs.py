@@ -1,0 +1,32 @@
+"""From which column items are predicted."""
+
+from pipelines.labels.lists import is_multi_label
+from pipelines.needs import NoColumnError
+
+INPUTS = ("pred_probs", "topk_probs", "features", "image")
+"""In the order of preference: the more has been done already, the less is left to do."""
+
+
+def input_column(use: str, columns: frozenset[str]) -> str:
+    """Return the column that is predicted from.
+
+    Parameters
+    ----------
+    use
+        Which one, or "auto".
+    columns
+        Those there are.
+
+    Raises
+    ------
+    NoColumnError
+        If the data has none of them.
+    """
+    if use != "auto":
+        return use
+    # One class an item is what lists of probable classes are of.
+    usable = columns - {"topk_probs"} if is_multi_label(columns) else columns
+    found = next((name for name in INPUTS if name in usable), None)
+    if found is None:
+        raise NoColumnError(INPUTS)
+    return found
