@@ -183,7 +183,7 @@ def read(folder: Path, tiny: Path, work: Path, filter_by: str) -> Outcome:
 
 def stage(folder: Path, tiny: Path, work: Path, filter_by: str) -> Outcome:
     import pipelines.run
-    from pipelines.graph import ThreadWorkers
+    from pipelines.core.graph import ThreadWorkers
     from pipelines.recipe import parse_recipe
 
     recipe = parse_recipe(RECIPE.format(filter_by=filter_by), name="benchmark")
@@ -207,7 +207,7 @@ def stage(folder: Path, tiny: Path, work: Path, filter_by: str) -> Outcome:
 def prepare(folder: Path, tiny: Path, work: Path, filter_by: str) -> Outcome:
     """Run the stages before `confident`, in a process whose memory nobody measures."""
     import pipelines.run
-    from pipelines.graph import ThreadWorkers
+    from pipelines.core.graph import ThreadWorkers
     from pipelines.recipe import parse_recipe
 
     recipe = parse_recipe(RECIPE.format(filter_by=filter_by), name="benchmark")

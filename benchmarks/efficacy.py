@@ -33,10 +33,10 @@ from sklearn.metrics import average_precision_score
 from students import STUDENTS, Lesson, accuracy, hard, inputs
 
 from labelops.soft import SoftLabels, smooth
+from pipelines.core.results import load_result
+from pipelines.core.state import load_run
 from pipelines.recipe import load_recipe
-from pipelines.results import load_result
 from pipelines.run import run
-from pipelines.state import load_run
 
 SHARDS = 8
 BANDS = (0.5, 0.8, 0.9, 0.95, 0.99)

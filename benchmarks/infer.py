@@ -35,8 +35,8 @@ from labelops.nn import architecture
 from labelops.nn.device import autocast, pick_device
 from labelops.nn.forward import Forward
 from labelops.nn.transform import IMAGENET_MEAN, IMAGENET_STD, Normalised
-from pipelines.images import Limits
 from pipelines.inference.embed import prepare
+from pipelines.media.images import Limits
 from pipelines.recipe import parse_recipe
 from pipelines.run import Event
 

@@ -41,7 +41,7 @@ def counted_server() -> tuple[Any, Counter[str]]:
 
 def write_source(uri: str, shards: int, rows: int) -> None:
     """Write items with ready probabilities, in small shards."""
-    from pipelines.store import ObjectStore
+    from pipelines.storage.store import ObjectStore
 
     rng = np.random.default_rng(0)
     store = ObjectStore(uri)

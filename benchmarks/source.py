@@ -58,13 +58,14 @@ def make_pictures(folder: Path, n: int) -> None:
 
 def without_verification() -> None:
     """Take the verification out of this process."""
-    import pipelines.frame
     import pipelines.run
-    import pipelines.source
-    from pipelines.store import open_store
+    from pipelines.storage import frame, source
+    from pipelines.storage.content import Content
+    from pipelines.storage.store import open_store
 
-    pipelines.source.read_content = lambda file: pipelines.source.Content(0, np.empty(0, np.uint64))
-    pipelines.frame.open_foreign = lambda ref, size=0: open_store(ref.uri).open_read(ref.name)
+    nothing = Content(0, np.empty(0, np.uint64))
+    source.read_content = lambda file: nothing
+    frame.open_foreign = lambda ref, size=0: open_store(ref.uri).open_read(ref.name)
     pipelines.run.check_unchanged = lambda run: None
 
 

@@ -177,8 +177,8 @@ def _check_usage(settings: list[str] | None, workers: int | None, cluster: str |
             param_hint="--workers",
         )
     if cluster is not None:
+        from pipelines.core.graph import check_address
         from pipelines.errors import RunError
-        from pipelines.graph import check_address
 
         try:
             check_address(cluster)
@@ -188,8 +188,8 @@ def _check_usage(settings: list[str] | None, workers: int | None, cluster: str |
 
 
 def _check_addresses(addresses: dict[str, str]) -> None:
-    from pipelines.address import normalize
     from pipelines.errors import AddressError
+    from pipelines.storage.address import normalize
 
     for option, address in addresses.items():
         try:
@@ -201,8 +201,8 @@ def _check_addresses(addresses: dict[str, str]) -> None:
 
 def _refuse_secrets(arguments: list[str]) -> None:
     """Refuse passwords anywhere on the command line, before anything can repeat them."""
-    from pipelines.address import check_secrets
     from pipelines.errors import AddressError
+    from pipelines.storage.address import check_secrets
 
     before = ""
     for argument in arguments:

@@ -28,7 +28,7 @@ REMEDIES = {
 
 def say(text: str) -> None:
     """Print a line for people; what cannot be printed is shown as an escape, no secret at all."""
-    from pipelines.address import redact
+    from pipelines.storage.address import redact
 
     text = redact(text)
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
@@ -75,7 +75,7 @@ def _of_the_system(err: OSError) -> str:
 def _report_bug(text: str, err: Exception) -> NoReturn:
     import traceback
 
-    from pipelines.address import redact
+    from pipelines.storage.address import redact
 
     print(redact("".join(traceback.format_exception(err))), end="", file=sys.stderr)
     _leave(

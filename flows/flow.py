@@ -34,13 +34,13 @@ from prefect.tasks import Task
 
 from flows.artifacts import artifact_key, bag_table, class_table, issue_table, summary
 from flows.progress import Lines, both
-from pipelines.address import check_secrets
+from pipelines.core.graph import open_workers
+from pipelines.core.lock import locked
+from pipelines.core.state import load_run
 from pipelines.errors import LabelopsError
-from pipelines.graph import open_workers
-from pipelines.lock import locked
 from pipelines.recipe import load_recipe
 from pipelines.run import Event, Listener, finish, open_run, run_stage, silent
-from pipelines.state import load_run
+from pipelines.storage.address import check_secrets
 
 if TYPE_CHECKING:
     from pipelines.report.model import Report

@@ -16,8 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.address import redact
 from pipelines.errors import RunError
+from pipelines.storage.address import redact
 
 if TYPE_CHECKING:
     import urllib.request

@@ -18,8 +18,8 @@ from flows.server import (
     quiet,
 )
 from flows.stopping import heed
-from pipelines.address import check_secrets, join
 from pipelines.errors import RunError
+from pipelines.storage.address import check_secrets, join
 
 
 def start(
@@ -87,8 +87,8 @@ def again(
     prefect: bool | None = None,
 ) -> str:
     """Go on with the run in a folder, from what that folder says alone; see `start`."""
+    from pipelines.core.state import RECIPE_FILE, keep_recipe, load_run
     from pipelines.run import data_of
-    from pipelines.state import RECIPE_FILE, keep_recipe, load_run
 
     run = load_run(folder)
     # The run may have been stopped before it had written it; `run.json` holds it, too.

@@ -6,12 +6,12 @@ Contents are not read, so shards whose size and footer did not change are taken 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pipelines.core.state import RUN_FILE, Entry, Run, load_run, readable
 from pipelines.errors import RunError
 from pipelines.recipe import Recipe
-from pipelines.source import Source, open_source
-from pipelines.state import RUN_FILE, Entry, Run, load_run, readable
 from pipelines.storage.apart import check_apart
-from pipelines.store import open_store
+from pipelines.storage.source import Source, open_source
+from pipelines.storage.store import open_store
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from pipelines.address import check_secrets, normalize
 from pipelines.errors import RecipeError
-from pipelines.files import RECIPE_BYTES, open_named
-from pipelines.folders import check_listed
 from pipelines.registry import STAGES, load_stage
+from pipelines.storage.address import check_secrets, normalize
 from pipelines.storage.contract import known_columns
-from pipelines.wording import did_you_mean, is_unicode, shown, why
+from pipelines.storage.files import RECIPE_BYTES, open_named
+from pipelines.storage.folders import check_listed
+from pipelines.storage.wording import did_you_mean, is_unicode, shown, why
 
 FOLDER = Path(__file__).with_name("recipes")
 """Recipes that come with the project and go by name."""

@@ -7,9 +7,9 @@ from pipelines.errors import RecipeError
 from pipelines.storage.contract import SPACES
 
 if TYPE_CHECKING:
+    from pipelines.core.stage import Stage
     from pipelines.labels.space import LabelSpace
     from pipelines.report.sections import Part
-    from pipelines.stage import Stage
 
 STAGES = {
     "source": "pipelines.stages.source:STAGE",
@@ -59,7 +59,7 @@ def load_stage(name: str) -> "Stage":
     """
     base = name.split("@")[0]
     if base not in STAGES:
-        from pipelines.wording import did_you_mean, shown
+        from pipelines.storage.wording import did_you_mean, shown
 
         raise RecipeError(
             f"recipe: a registered stage was expected, got {shown(name)}"

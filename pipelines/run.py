@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pipelines.address import check_secrets, join
-from pipelines.commit import (
+from pipelines.core.commit import (
     Record,
     check_record,
     hash_file,
@@ -19,23 +18,13 @@ from pipelines.commit import (
     verify,
     withdraw,
 )
-from pipelines.decisions.counts import PRODUCT, conserve
-from pipelines.errors import (
-    CorruptShardError,
-    OtherCodeError,
-    RunError,
-    StorageTrouble,
-)
-from pipelines.folders import check_writes
-from pipelines.frame import BLOCKS_FILE, verify_foreign
-from pipelines.graph import Workers, open_workers
-from pipelines.identity import code, differences
-from pipelines.intact import check_stage, files_of_stage, read_timings, shard_files
-from pipelines.layout import SOURCE, Layer, Layout
-from pipelines.lock import epoch_of, locked
-from pipelines.recipe import Recipe
-from pipelines.rejects import check_rejects
-from pipelines.results import (
+from pipelines.core.graph import Workers, open_workers
+from pipelines.core.identity import code, differences
+from pipelines.core.intact import check_stage, files_of_stage, read_timings, shard_files
+from pipelines.core.layout import SOURCE, Layer, Layout
+from pipelines.core.lock import epoch_of, locked
+from pipelines.core.rejects import check_rejects
+from pipelines.core.results import (
     ResultFile,
     artifact_name,
     check_result,
@@ -43,10 +32,8 @@ from pipelines.results import (
     result_name,
     save_result,
 )
-from pipelines.seal import SealError, dump_sealed, load_sealed
-from pipelines.source import READERS, open_source
-from pipelines.stage import Arrays, Context, Fit, Map, Reduce, Step
-from pipelines.state import (
+from pipelines.core.stage import Arrays, Context, Fit, Map, Reduce, Step
+from pipelines.core.state import (
     FILES_FILE,
     RECIPE_FILE,
     RUN_FILE,
@@ -59,9 +46,22 @@ from pipelines.state import (
     make_manifest,
     manifest_name,
 )
+from pipelines.core.work import Task, do_fit, do_map, do_reduce, forget_files, forget_jobs, lend
+from pipelines.decisions.counts import PRODUCT, conserve
+from pipelines.errors import (
+    CorruptShardError,
+    OtherCodeError,
+    RunError,
+    StorageTrouble,
+)
+from pipelines.recipe import Recipe
+from pipelines.storage.address import check_secrets, join
 from pipelines.storage.apart import check_apart
-from pipelines.store import LocalStore
-from pipelines.work import Task, do_fit, do_map, do_reduce, forget_files, forget_jobs, lend
+from pipelines.storage.folders import check_writes
+from pipelines.storage.frame import BLOCKS_FILE, verify_foreign
+from pipelines.storage.seal import SealError, dump_sealed, load_sealed
+from pipelines.storage.source import READERS, open_source
+from pipelines.storage.store import LocalStore
 
 if TYPE_CHECKING:
     from pipelines.report.model import Report
@@ -625,8 +625,8 @@ def finish(run: Run, *, listen: Listener = silent, show: Show | None = None) -> 
     run.store.write_atomic(SUMMARY_FILE, dump_sealed(conserve(run)))
     if not run.store.exists(TIMINGS_FILE):
         run.store.write_atomic(TIMINGS_FILE, dump_sealed({}))
-    from pipelines.card import CARD_FILE, write_card
     from pipelines.report import collect, save
+    from pipelines.report.card import CARD_FILE, write_card
 
     write_card(run)
     listen(Event(kind="stage", stage="report"))

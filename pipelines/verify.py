@@ -9,11 +9,8 @@ import errno
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pipelines.card import CARD_FILE
-from pipelines.commit import check_record, load_record, record_name
-from pipelines.decisions.counts import conserve
-from pipelines.errors import CorruptShardError, LabelopsError, LinkError, RunError
-from pipelines.intact import (
+from pipelines.core.commit import check_record, load_record, record_name
+from pipelines.core.intact import (
     Damage,
     Wanted,
     compare,
@@ -22,12 +19,10 @@ from pipelines.intact import (
     stage_damage,
     wanted,
 )
-from pipelines.layout import BLOCKS_FILE
-from pipelines.lock import locked
-from pipelines.report import REPORT_FILE
-from pipelines.results import check_result, done_name, result_name
-from pipelines.seal import JSON, PAGE, Form, check_seal, load_sealed
-from pipelines.state import (
+from pipelines.core.layout import BLOCKS_FILE
+from pipelines.core.lock import locked
+from pipelines.core.results import check_result, done_name, result_name
+from pipelines.core.state import (
     FILES_FILE,
     RECIPE_FILE,
     RUN_FILE,
@@ -37,7 +32,12 @@ from pipelines.state import (
     load_run,
     manifest_name,
 )
-from pipelines.store import Store, open_store
+from pipelines.decisions.counts import conserve
+from pipelines.errors import CorruptShardError, LabelopsError, LinkError, RunError
+from pipelines.report import REPORT_FILE
+from pipelines.report.card import CARD_FILE
+from pipelines.storage.seal import JSON, PAGE, Form, check_seal, load_sealed
+from pipelines.storage.store import Store, open_store
 
 SHOWN = 20
 """So many damaged files are named; the others are counted."""

@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
-from pipelines.beliefs import OF_PREDICTIONS
-from pipelines.frame import Frame
-from pipelines.stage import Arrays, Context, Map, Output, Reduce, Stage, Step
+from pipelines.core.stage import Arrays, Context, Map, Output, Reduce, Stage, Step
+from pipelines.labels.beliefs import OF_PREDICTIONS
+from pipelines.storage.frame import Frame
 
 SCHEMA = [("is_label_issue", pa.bool_()), ("label_score", pa.float32())]
 

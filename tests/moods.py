@@ -6,12 +6,12 @@ from pydantic import BaseModel
 
 from labelops import decisions as lo
 from labelops.top_belief import all_classes
+from pipelines.core.stage import Beliefs, Blocks, Context, Map, Output, Stage, Tables
 from pipelines.decisions.engine import Decider, Proposed, deciding_stage
 from pipelines.decisions.limits import Limits
-from pipelines.frame import Frame
 from pipelines.labels.single import Single
 from pipelines.report.model import Row, Section, Table
-from pipelines.stage import Beliefs, Blocks, Context, Map, Output, Stage, Tables
+from pipelines.storage.frame import Frame
 
 SPACE = Single("mood", "given_mood", "mood_clean")
 RULES = (*lo.COMMON, lo.Rule("unsure", "few agree"), lo.Rule("sure", "most agree", changes=True))

@@ -34,8 +34,8 @@ ONLY_IN = {
     "numba": ("labelops/fast/",),
     # Of the mathematics, only what runs on threads may ask how many cores there are.
     "os": ("labelops/nn/", "pipelines/", "flows/"),
-    "dask": ("pipelines/graph.py", "pipelines/cluster.py"),
-    "distributed": ("pipelines/cluster.py",),
+    "dask": ("pipelines/core/graph.py", "pipelines/core/cluster.py"),
+    "distributed": ("pipelines/core/cluster.py",),
     "prefect": ("flows/",),
 }
 
@@ -100,14 +100,53 @@ def circle_in(imports: Mapping[str, set[str]]) -> list[str]:
     return sorted(left)
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_imports__go_in_no_circle(package: str) -> None:
+def imports_of(package: str) -> dict[str, set[str]]:
+    """Return which modules of a package each of them imports."""
     trees = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
         for path in modules(package)
     }
-    imports = {name: set(imported_modules(parsed(path), trees)) for name, path in trees.items()}
-    assert circle_in(imports) == []
+    return {name: set(imported_modules(parsed(path), trees)) for name, path in trees.items()}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports__go_in_no_circle(package: str) -> None:
+    assert circle_in(imports_of(package)) == []
+
+
+ROOMS = {
+    **{"errors": 0, "storage": 1, "registry": 2, "recipe": 3, "core": 4},
+    **{"media": 5, "labels": 5, "maps": 6, "bags": 6, "inference": 6},
+    **{"selection": 7, "decisions": 8, "stages": 9, "report": 10},
+    **{"run": 11, "plan": 12, "verify": 12},
+}
+"""Inside `pipelines/` imports go from higher rooms to lower ones, and within a room."""
+
+
+def upwards(imports: Mapping[str, set[str]]) -> list[str]:
+    """Return imports of a room that is not below."""
+    found = []
+    for module, others in imports.items():
+        for other in others:
+            a, b = (name.split(".")[1] for name in (module, other))
+            if a != b and ROOMS[a] <= ROOMS[b]:
+                found.append(f"{module} imports {other}")
+    return found
+
+
+def test_rooms__of_pipelines_import_downwards_only() -> None:
+    imports = imports_of("pipelines")
+    imports.pop("pipelines")
+    assert {name.split(".")[1] for name in imports} == set(ROOMS)
+    assert upwards(imports) == []
+    assert len([name for name in ROOMS if (ROOT / "pipelines" / f"{name}.py").is_file()]) <= 6
+
+
+def test_rooms__an_import_upwards_is_seen() -> None:
+    assert upwards({"pipelines.core.work": {"pipelines.labels.space"}}) == [
+        "pipelines.core.work imports pipelines.labels.space"
+    ]
+    assert upwards({"pipelines.maps.sets": {"pipelines.bags.totals"}}) != []
 
 
 def test_circle__is_seen() -> None:
@@ -121,7 +160,7 @@ def test_circle__is_seen() -> None:
     ("package", "path", "source"),
     [
         ("labelops", "labelops/checks.py", "import prefect"),
-        ("labelops", "labelops/checks.py", "from pipelines.store import Store"),
+        ("labelops", "labelops/checks.py", "from pipelines.storage.store import Store"),
         ("labelops", "labelops/checks.py", "def f():\n    import torch.nn"),
         ("labelops", "labelops/checks.py", "from os import path"),
         ("pipelines", "pipelines/run.py", "from flows.cli import main"),

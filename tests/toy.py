@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
-from pipelines.canonical import Items
-from pipelines.frame import Frame
-from pipelines.stage import Arrays, Context, Fit, Map, Output, Reduce, Stage, Step
+from pipelines.core.stage import Arrays, Context, Fit, Map, Output, Reduce, Stage, Step
+from pipelines.storage.canonical import Items
+from pipelines.storage.frame import Frame
 
 REJECT_EVERY = 50
 

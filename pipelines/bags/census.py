@@ -6,9 +6,9 @@ import pyarrow.compute as pc
 
 from labelops.proportions.counts import share_spread
 from pipelines.bags.table import BagTable, check_once, ids_of, open_table, same_ids, some
+from pipelines.core.stage import Arrays, Context
 from pipelines.errors import DataError
-from pipelines.frame import Frame
-from pipelines.stage import Arrays, Context
+from pipelines.storage.frame import Frame
 
 # B bags, K classes
 

@@ -5,7 +5,7 @@ import pyarrow as pa
 
 from labelops.overdispersion import dispersion, widened_p_values
 from labelops.proportions.tail import count_tails, false_discovery_rates
-from pipelines.stage import Arrays, Context
+from pipelines.core.stage import Arrays, Context
 
 # N items, B bags, K classes
 

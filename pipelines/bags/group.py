@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.bags.census import bags_of
-from pipelines.canonical import Items
-from pipelines.spill import new_array
-from pipelines.stage import Arrays
-from pipelines.vectors import vectors_of
+from pipelines.core.stage import Arrays
+from pipelines.storage.canonical import Items
+from pipelines.storage.spill import new_array
+from pipelines.storage.vectors import vectors_of
 
 # N items, M of them in bags with totals, B bags, D features, K classes
 

@@ -25,9 +25,9 @@ from pipelines.bags.group import (
     save_keys,
     standardised,
 )
-from pipelines.canonical import Items
-from pipelines.spill import new_array
-from pipelines.stage import Arrays, Context
+from pipelines.core.stage import Arrays, Context
+from pipelines.storage.canonical import Items
+from pipelines.storage.spill import new_array
 
 # N items, M of them in bags, B bags, K classes, V dimensions of the embedding
 

@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 
 from labelops.proportions.counts import Rounded, round_class_counts
 from pipelines.errors import DataError
-from pipelines.small_tables import Named, read_named, require
-from pipelines.wording import shown
+from pipelines.storage.tables import Named, read_named, require
+from pipelines.storage.wording import shown
 
 MOST = 10**15
 """More items than this no bag has; of larger numbers doubles do not hold every one."""

@@ -15,11 +15,11 @@ from labelops.simplex import bad_rows, what_is_wrong
 from pipelines.bags.census import CENSUS
 from pipelines.bags.findings import LEVEL, bag_losses, judge_bags
 from pipelines.bags.group import Grouped, group, save_canonical, save_keys
-from pipelines.beliefs import block_rows, noise_of
-from pipelines.canonical import Items
-from pipelines.frame import Frame
-from pipelines.stage import Arrays, Context
-from pipelines.vectors import vectors_of
+from pipelines.core.stage import Arrays, Context
+from pipelines.labels.beliefs import block_rows, noise_of
+from pipelines.storage.canonical import Items
+from pipelines.storage.frame import Frame
+from pipelines.storage.vectors import vectors_of
 
 # N items, M of them in bags, B bags, K classes
 

@@ -5,10 +5,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from labelops.decisions import COMMON, DECISIONS, NO_ISSUE, Decision
+from pipelines.core.reader import frames
+from pipelines.core.state import Run
 from pipelines.decisions.product import leaves_out, narrow, with_left_out
 from pipelines.errors import RunError
-from pipelines.reader import frames
-from pipelines.state import Run
 
 PRODUCT = "dataset"
 

@@ -17,14 +17,14 @@ from labelops import decisions as lo
 from labelops.confident.selection import Elements
 from labelops.decisions import Proposals, Rule
 from labelops.multilabel.sampling import cell_hash
+from pipelines.core.stage import Arrays, Context, Map, Output, Reduce, Stage, Step, Tables
 from pipelines.decisions import gate, reviews
 from pipelines.decisions.ledger import LOG_FOLDER
 from pipelines.decisions.limits import Limits, room
-from pipelines.frame import Frame, numpy_of
 from pipelines.labels.log import EVIDENCE_FLAGS, log_rows, log_schema
 from pipelines.labels.space import LabelSpace, given_columns, given_sets
 from pipelines.selection.passes import SurestFirst, doubt_keys
-from pipelines.stage import Arrays, Context, Map, Output, Reduce, Stage, Step, Tables
+from pipelines.storage.frame import Frame, numpy_of
 
 Fields = Sequence[tuple[str, pa.DataType]]
 
@@ -68,7 +68,7 @@ class Decider:
     before : steps that come first.
     carried : names and types of `Proposed.carried`, for some number of classes.
     notes : further arrays of the result.
-    asks : the kind of beliefs that it reads, see `pipelines.stage.Beliefs`.
+    asks : the kind of beliefs that it reads, see `pipelines.core.stage.Beliefs`.
     of_any : whether items may have any kind of given label, and not only that which it writes.
     skip : of the stage.
     """
@@ -230,7 +230,14 @@ class Engine:
         def elements(frame: Frame, ctx: Context) -> Elements:
             return self._competing(frame, ctx, *self._free(frame, ctx))[0]
 
-        return SurestFirst(name="limit", reads=reads, quotas=quotas, elements=elements, n_groups=2)
+        return SurestFirst(
+            name="limit",
+            reads=reads,
+            quotas=quotas,
+            elements=elements,
+            n_groups=2,
+            at_most=lambda ctx: int(ctx.own("gate")["proposed"].sum()),
+        )
 
     def _looks(self, reads: Sequence[str]) -> SurestFirst:
         """Return the selection of the items that somebody can look at."""
@@ -241,7 +248,14 @@ class Engine:
         def elements(frame: Frame, ctx: Context) -> Elements:
             return self._waiting(frame, ctx, *self._within_shares(frame, ctx))[0]
 
-        return SurestFirst(name="budget", reads=reads, quotas=quotas, elements=elements, n_groups=1)
+        return SurestFirst(
+            name="budget",
+            reads=reads,
+            quotas=quotas,
+            elements=elements,
+            n_groups=1,
+            at_most=lambda ctx: ctx.n_items,
+        )
 
     def _free(self, frame: Frame, ctx: Context) -> tuple[Proposals, np.ndarray]:
         """Return what is proposed after reviews, and what gate and class sizes hold back."""

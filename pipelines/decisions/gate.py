@@ -20,8 +20,8 @@ from labelops.decisions import (
 )
 from labelops.gate import ALLOWANCE, Evidence, Interval, Verdict, expected_count, judge, variance
 from labelops.multilabel.labels import LabelSets, n_yes
+from pipelines.core.stage import Arrays, Context
 from pipelines.decisions.limits import Limits
-from pipelines.stage import Arrays, Context
 
 # R rules, K classes
 

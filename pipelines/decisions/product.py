@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from labelops.decisions import COMMON, DECISIONS, WHOLE, outcome, reasons
+from pipelines.core.stage import Context
 from pipelines.decisions.ledger import LOG_FOLDER, last_rows, left_out, replay, slots
-from pipelines.frame import Frame
 from pipelines.labels.space import (
     LabelSpace,
     clean_space,
@@ -22,7 +22,7 @@ from pipelines.labels.space import (
     space_of,
 )
 from pipelines.registry import load_space
-from pipelines.stage import Context
+from pipelines.storage.frame import Frame
 
 WHY = ("decision", "reason", "confidence", "weight")
 

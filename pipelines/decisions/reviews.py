@@ -4,10 +4,10 @@ import numpy as np
 
 from labelops.decisions import ABSENT, NO_ISSUE, NOBODY, WHOLE, Action, Proposals, cells
 from labelops.multilabel.labels import owners
-from pipelines.frame import Frame
+from pipelines.core.stage import Context, Reduce
 from pipelines.labels.reference import ONE, TRUE, match_reference, reference_sets
 from pipelines.labels.space import LabelSpace, given_sets
-from pipelines.stage import Context, Reduce
+from pipelines.storage.frame import Frame
 
 SETTING = "reviewed"
 

@@ -6,9 +6,9 @@ import pyarrow as pa
 from labelops import calibration
 from labelops.temperature import apply_temperature, fit_temperature
 from labelops.top_rows import Probs, TopRows
-from pipelines.frame import Frame
-from pipelines.stage import Arrays, Context
-from pipelines.vectors import list_array, vectors_of
+from pipelines.core.stage import Arrays, Context
+from pipelines.storage.frame import Frame
+from pipelines.storage.vectors import list_array, vectors_of
 
 SAMPLE_CELLS = 1 << 23
 """Items × classes of the sample stay about below it: 32 MiB, however many classes there are."""

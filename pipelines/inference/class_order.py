@@ -5,10 +5,10 @@ from functools import partial
 import numpy as np
 
 from labelops.class_order import likelier_order
+from pipelines.core.stage import Arrays, Context, Reduce, join_summaries
 from pipelines.errors import DataError
 from pipelines.inference.calibrate import folder, summarize
 from pipelines.labels.classes import NAMED
-from pipelines.stage import Arrays, Context, Reduce, join_summaries
 
 
 def order_step(ctx: Context, *, what: str = "columns of pred_probs") -> Reduce:

@@ -8,11 +8,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import pyarrow as pa
 
-from pipelines.frame import Frame
-from pipelines.images import BadImageError, Limits, decode, encoded
+from pipelines.core.stage import Context, Tables
 from pipelines.inference.embedders import open_embedder
-from pipelines.stage import Context, Tables
-from pipelines.vectors import list_array, vectors_of
+from pipelines.media.images import BadImageError, Limits, decode, encoded
+from pipelines.storage.frame import Frame
+from pipelines.storage.vectors import list_array, vectors_of
 
 DECODE_ROWS = 64
 MAX_DECODERS = 8

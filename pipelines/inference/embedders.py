@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import LabelopsError, RecipeError
-from pipelines.models import file_key, load_weights, once
-from pipelines.programs import unusable
+from pipelines.media.models import file_key, load_weights, once
+from pipelines.media.programs import unusable
 
 if TYPE_CHECKING:
     from labelops.nn.forward import Forward
@@ -69,7 +69,7 @@ def _open(config: Any) -> "Forward":
         model: Any = Pixels()
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     elif config.is_program:
-        from pipelines.programs import load_program
+        from pipelines.media.programs import load_program
 
         model = load_program(config.embedder, device)
     else:

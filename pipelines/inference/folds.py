@@ -3,8 +3,8 @@
 import numpy as np
 
 from labelops import folds
-from pipelines.frame import Frame
-from pipelines.stage import Arrays, Context, Reduce
+from pipelines.core.stage import Arrays, Context, Reduce
+from pipelines.storage.frame import Frame
 
 
 def folds_step() -> Reduce:

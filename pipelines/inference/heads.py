@@ -5,12 +5,12 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from pipelines.canonical import Items
-from pipelines.frame import Frame
+from pipelines.core.stage import Arrays, Context, Tables
 from pipelines.inference.calibrate import folder, sample_table
 from pipelines.inference.folds import fold_of_items
-from pipelines.stage import Arrays, Context, Tables
-from pipelines.vectors import even_tables, list_array, vectors_of
+from pipelines.storage.canonical import Items
+from pipelines.storage.frame import Frame
+from pipelines.storage.vectors import even_tables, list_array, vectors_of
 
 CHUNK_BYTES = 32 * 2**20
 

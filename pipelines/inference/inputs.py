@@ -1,7 +1,7 @@
 """From which column items are predicted."""
 
+from pipelines.core.needs import NoColumnError
 from pipelines.labels.lists import is_multi_label
-from pipelines.needs import NoColumnError
 
 INPUTS = ("pred_probs", "topk_probs", "features", "image")
 """In the order of preference: the more has been done already, the less is left to do."""

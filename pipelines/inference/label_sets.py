@@ -13,14 +13,14 @@ from labelops import folds
 from labelops.multilabel import calibration as cal
 from labelops.multilabel.labels import LabelSets, owners, states, take_rows
 from labelops.multilabel.opinion import model_log_odds
-from pipelines.canonical import Items
-from pipelines.frame import Frame
+from pipelines.core.stage import Arrays, Context, Reduce, Tables, join_summaries
 from pipelines.inference.calibrate import folder, sampled
 from pipelines.inference.heads import CHUNK_BYTES, chunk_rows
 from pipelines.labels.lists import sets_in
 from pipelines.labels.space import given_sets
-from pipelines.stage import Arrays, Context, Reduce, Tables, join_summaries
-from pipelines.vectors import even_tables, list_array, vectors_of
+from pipelines.storage.canonical import Items
+from pipelines.storage.frame import Frame
+from pipelines.storage.vectors import even_tables, list_array, vectors_of
 
 SAMPLE_CELLS = 1 << 20
 """Every cell is a binary answer; so many tell a slope and a shift to three digits."""

@@ -1,6 +1,6 @@
 """The user's own predictions where only the most probable classes are listed: checked, one form.
 
-What comes out is what later stages read (`pipelines.predictions`): the classes of an item in
+What comes out is what later stages read (`pipelines.labels.predictions`): the classes of an item in
 ascending order with their probabilities, and what each of the others has.
 """
 
@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from labelops.top_rows import TopRows, largest_of, no_rows, spread
+from pipelines.core.stage import Arrays, Context
 from pipelines.errors import DataError
-from pipelines.frame import Frame
 from pipelines.inference.calibrate import folder, sample_table
-from pipelines.predictions import LISTED, LISTED_ROWS, listed_of, prediction_arrays
-from pipelines.stage import Arrays, Context
+from pipelines.labels.predictions import LISTED, LISTED_ROWS, listed_of, prediction_arrays
+from pipelines.storage.frame import Frame
 
 IDS, PROBS, TAIL = "topk_ids", "topk_probs", "tail_prob"
 

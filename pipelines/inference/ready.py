@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 
 from labelops.simplex import what_is_wrong
-from pipelines.frame import Frame
+from pipelines.core.stage import Context
 from pipelines.inference.calibrate import folder, sample_table
-from pipelines.stage import Context
-from pipelines.vectors import vectors_of
+from pipelines.storage.frame import Frame
+from pipelines.storage.vectors import vectors_of
 
 CHUNK_BYTES = 32 * 2**20
 

@@ -6,14 +6,14 @@ Of stage `infer` every item is looked at by the models of its fold, which were n
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pipelines.core.stage import Context
 from pipelines.errors import LabelopsError, RecipeError
-from pipelines.images import Limits
 from pipelines.inference.inputs import input_column
 from pipelines.inference.train import weights_file
-from pipelines.models import file_key, load_weights, once
-from pipelines.programs import unusable
-from pipelines.stage import Context
-from pipelines.wording import why
+from pipelines.media.images import Limits
+from pipelines.media.models import file_key, load_weights, once
+from pipelines.media.programs import unusable
+from pipelines.storage.wording import why
 
 if TYPE_CHECKING:
     from torch import nn
@@ -145,7 +145,7 @@ def _own(ctx: Context) -> "list[nn.Module]":
 
 def _load_program(ctx: Context, path: str) -> "nn.Module":
     from labelops.nn.device import pick_device
-    from pipelines.programs import load_program
+    from pipelines.media.programs import load_program
 
     return load_program(path, pick_device(ctx.config.device))
 

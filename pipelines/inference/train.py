@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.canonical import Items
-from pipelines.frame import Frame
+from pipelines.core.stage import Arrays, Context, Tables
 from pipelines.inference.folds import fold_of_items
 from pipelines.inference.heads import predictions
-from pipelines.models import file_key, load_weights, once
-from pipelines.spill import new_array
-from pipelines.stage import Arrays, Context, Tables
-from pipelines.vectors import even_tables, list_array, vectors_of
+from pipelines.media.models import file_key, load_weights, once
+from pipelines.storage.canonical import Items
+from pipelines.storage.frame import Frame
+from pipelines.storage.spill import new_array
+from pipelines.storage.vectors import even_tables, list_array, vectors_of
 
 if TYPE_CHECKING:
     from labelops.nn.classifier import Classifier

@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines import texts
+from pipelines.core.stage import Arrays, Context
 from pipelines.errors import DataError
-from pipelines.stage import Arrays, Context
+from pipelines.storage import texts
 from pipelines.storage.forms import convert, is_bytes, is_number, is_text
-from pipelines.wording import several, shown
+from pipelines.storage.wording import several, shown
 
 NAMED = 8
 """So many offenders are named in a message."""

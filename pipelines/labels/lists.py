@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from labelops.decisions import Action, Outcome, Proposals
 from labelops.multilabel.labels import LabelSets, from_flat, n_no, n_yes, owners, with_changes
+from pipelines.core.stage import Arrays, Context
 from pipelines.errors import DataError
-from pipelines.frame import Frame
 from pipelines.labels.classes import (
     check_absent,
     check_label_type,
@@ -25,7 +25,7 @@ from pipelines.labels.classes import (
     plain,
 )
 from pipelines.labels.columns import GIVEN, RULED_OUT, flat, lists_of
-from pipelines.stage import Arrays, Context
+from pipelines.storage.frame import Frame
 
 LISTS = ("labels", "labels_negative")
 """Columns of the source: classes said to be present, and said not to be."""

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from labelops.multilabel.labels import LabelSets, from_flat, owners
+from pipelines.core.matching import match_step
+from pipelines.core.stage import Context, Reduce
 from pipelines.labels.classes import some
 from pipelines.labels.columns import GIVEN, flat
-from pipelines.matching import match_step
-from pipelines.small_tables import Named, as_text, check_ids, read_named, require
-from pipelines.stage import Context, Reduce
-from pipelines.wording import did_you_mean, shown
+from pipelines.storage.tables import Named, as_text, check_ids, read_named, require
+from pipelines.storage.wording import did_you_mean, shown
 
 ONE, TRUE, RULED_OUT = "true_label", "true_labels", "true_labels_negative"
 SEPARATOR = ";"

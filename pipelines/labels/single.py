@@ -8,10 +8,10 @@ import pyarrow.compute as pc
 
 from labelops.decisions import Outcome, Proposals
 from labelops.multilabel.labels import LabelSets, from_flat
+from pipelines.core.stage import Arrays, Context
 from pipelines.errors import DataError
-from pipelines.frame import Frame
 from pipelines.labels import classes
-from pipelines.stage import Arrays, Context
+from pipelines.storage.frame import Frame
 
 MEANING = """\
 | `{clean}` | the label to train on, in the type of `{name}`; null in `set_aside/` |

@@ -7,11 +7,11 @@ import pyarrow as pa
 
 from labelops.decisions import Outcome, Proposals
 from labelops.multilabel.labels import LabelSets
+from pipelines.core.stage import Arrays, Context
 from pipelines.errors import DataError
-from pipelines.frame import Frame
 from pipelines.registry import load_space
-from pipelines.stage import Arrays, Context
 from pipelines.storage.contract import SPACES
+from pipelines.storage.frame import Frame
 
 
 class LabelSpace(Protocol):

@@ -25,8 +25,8 @@ def collect(run_folder: str, limits: Limits | None = None) -> "Report":
     limits
         How much is shown.
     """
+    from pipelines.core.state import load_run
     from pipelines.report.collector import Collector
-    from pipelines.state import load_run
 
     return Collector(load_run(run_folder), limits or Limits()).report()
 
@@ -49,8 +49,8 @@ def write_report(run_folder: str, limits: Limits | None = None) -> str:
 def save(report: "Report", run_folder: str, limits: Limits | None = None) -> str:
     """Write the page of what was collected, whole or not at all; returns its URI."""
     from pipelines.report.render import render
-    from pipelines.seal import PAGE, make_seal
-    from pipelines.store import open_store
+    from pipelines.storage.seal import PAGE, make_seal
+    from pipelines.storage.store import open_store
 
     store = open_store(run_folder)
     page = render(report, limits).encode("utf-8")

@@ -9,12 +9,12 @@ from typing import Any
 import pyarrow.parquet as pq
 
 import labelops
+from pipelines.core.intact import read_timings
+from pipelines.core.state import Run
 from pipelines.decisions.counts import PRODUCT, deciding_stage, has_product
-from pipelines.intact import read_timings
 from pipelines.report import model
 from pipelines.report.limits import Limits
 from pipelines.report.text import plural
-from pipelines.state import Run
 
 PACKAGES = ("numpy", "scipy", "pyarrow", "torch", "torchvision", "faiss-cpu", "dask", "prefect")
 """Packages whose version may change an answer, or is asked for when one is reported."""

@@ -9,12 +9,12 @@ import pyarrow.compute as pc
 from labelops.proportions.counts import ROUNDING
 from pipelines.bags.census import CENSUS
 from pipelines.bags.findings import LEVEL, ranked
-from pipelines.reader import frames
+from pipelines.core.reader import frames
+from pipelines.core.results import load_result, result_name
+from pipelines.core.stage import Arrays
+from pipelines.core.state import Run
 from pipelines.report import model
 from pipelines.report.limits import Limits
-from pipelines.results import load_result, result_name
-from pipelines.stage import Arrays
-from pipelines.state import Run
 
 STEPS = ("learn", "constrain")
 """Of which stage `proportions` does one."""

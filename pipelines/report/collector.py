@@ -8,6 +8,9 @@ from functools import cached_property
 import numpy as np
 
 from labelops.decisions import HELD_TEXT, Held
+from pipelines.core.results import load_result, result_name
+from pipelines.core.stage import Arrays
+from pipelines.core.state import Run
 from pipelines.decisions.counts import counts_of, deciding_stage
 from pipelines.report import model
 from pipelines.report.about import about, quarantine
@@ -19,9 +22,6 @@ from pipelines.report.results import Gate, calibration, estimates, gate
 from pipelines.report.scan import Chosen, Members, Names, Place, choose, members, places
 from pipelines.report.sections import sections
 from pipelines.report.select import Rows
-from pipelines.results import load_result, result_name
-from pipelines.stage import Arrays
-from pipelines.state import Run
 
 
 @dataclass

@@ -9,18 +9,18 @@ import numpy as np
 import pyarrow as pa
 
 from labelops.multilabel.beliefs import expected_errors
-from pipelines.frame import Frame
+from pipelines.core.reader import frames
+from pipelines.core.stage import Arrays
+from pipelines.core.state import Run
 from pipelines.labels.columns import flat
-from pipelines.map_columns import MapFacts
-from pipelines.reader import frames
+from pipelines.maps.columns import MapFacts
 from pipelines.report import model
 from pipelines.report.limits import Limits
 from pipelines.report.look import Looker
 from pipelines.report.overlays import overlay
 from pipelines.report.scan import Chosen, Names, Place, places
 from pipelines.report.select import Rows, Smallest
-from pipelines.stage import Arrays
-from pipelines.state import Run
+from pipelines.storage.frame import Frame
 
 Result = Callable[[str, str], Arrays | None]
 """Result of a step of a stage (by kind), or None."""

@@ -10,15 +10,15 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
-from pipelines.frame import ColumnRef, FileRef, Frame, in_form, open_parquet
-from pipelines.layout import SOURCE
-from pipelines.reader import frames
+from pipelines.core.layout import SOURCE
+from pipelines.core.reader import frames
+from pipelines.core.state import Run
 from pipelines.report.limits import Limits
 from pipelines.report.model import Item, Picture
 from pipelines.report.scan import NARROW, Names, Place
 from pipelines.report.thumbnails import thumbnail
-from pipelines.state import Run
 from pipelines.storage.forms import PICTURES, is_bytes
+from pipelines.storage.frame import ColumnRef, FileRef, Frame, in_form, open_parquet
 
 LISTS = ("given_ids", "labels_clean", "map_ids", "map_scores", "map_rest")
 """Columns of lists that are looked up for chosen items only."""

@@ -9,7 +9,7 @@ from scipy.special import logit
 from labelops.label_maps import LabelMaps
 from labelops.label_peaks import binary_cell_probs, cell_probs, class_map
 from labelops.soft import id_type
-from pipelines.map_columns import COLUMNS, MapFacts
+from pipelines.maps.columns import COLUMNS, MapFacts
 from pipelines.report.model import Overlay, Patch
 
 LEVELS = np.array([-3.0, -2.0, -1.0, 0.0])

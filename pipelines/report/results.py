@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from labelops.confident.estimates import unpack_matrix
+from pipelines.core.stage import Arrays
 from pipelines.report import confusion, model
 from pipelines.report.limits import Limits
-from pipelines.stage import Arrays
 
 # K classes, B bins, R rules
 

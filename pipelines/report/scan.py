@@ -12,14 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.core.reader import frames
+from pipelines.core.state import Run
 from pipelines.decisions.counts import PRODUCT, has_product
 from pipelines.decisions.product import narrow, with_left_out
-from pipelines.frame import Frame, numpy_of
 from pipelines.labels.classes import plain
-from pipelines.reader import frames
 from pipelines.report.limits import Limits, worst_per_class
 from pipelines.report.select import Groups, Rows, Smallest, Tally, count_pairs
-from pipelines.state import Run
+from pipelines.storage.frame import Frame, numpy_of
 
 NARROW = (
     "item_hash",

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
+from pipelines.core.stage import Context
+from pipelines.core.state import Run
 from pipelines.registry import load_part
 from pipelines.report.limits import Limits
 from pipelines.report.model import Section
-from pipelines.stage import Context
-from pipelines.state import Run
 
 Part = Callable[[Context, Limits], Section | None]
 """Reads the results of a finished stage, from its context; None where there is nothing to say."""

@@ -13,8 +13,8 @@ import numpy as np
 from labelops.confident import selection as sel
 from labelops.confident.keys import order_keys
 from labelops.confident.selection import Elements, Selection
-from pipelines.frame import Frame
-from pipelines.stage import Arrays, Context, Reduce, join_summaries
+from pipelines.core.stage import Arrays, Context, Reduce, add_summaries, join_summaries
+from pipelines.storage.frame import Frame
 
 Count = Callable[[Frame, Context, Selection, int], np.ndarray]
 """Counts a shard's open elements by their next digit, of so many bits; see `sel.count`."""
@@ -131,6 +131,7 @@ class SurestFirst:
     quotas : how many to take of each group, int64, shape (groups,).
     elements : those of a shard, with keys from `doubt_keys`.
     n_groups : as many.
+    at_most : as many elements as there can be; few are collected at once.
     """
 
     name: str
@@ -138,14 +139,16 @@ class SurestFirst:
     quotas: Callable[[Context], np.ndarray]
     elements: Callable[[Frame, Context], Elements]
     n_groups: int
+    at_most: Callable[[Context], int]
 
     def steps(self) -> list[Reduce]:
         """Return the steps."""
         first = Reduce(
             name=self.name,
             reads=self.reads,
-            summarize=self._count_first,
-            finish=self._narrow_first,
+            summarize=self._first,
+            merge=self._merge,
+            finish=self._finish,
             when=lambda ctx: bool(self.quotas(ctx).any()),
         )
         return [first, *self._passes.steps()]
@@ -177,13 +180,24 @@ class SurestFirst:
         start = self._start(ctx)
         return stored(ctx.own(self.name)) if len(start.groups) else start
 
-    def _count_first(self, frame: Frame, ctx: Context) -> Arrays:
-        found = sel.count_first(self._start(ctx), self._edges, self.elements(frame, ctx))
-        return {"counts": found}
+    def _first(self, frame: Frame, ctx: Context) -> Arrays:
+        elements = self.elements(frame, ctx)
+        if self.at_most(ctx) <= sel.COLLECT:
+            return elements._asdict()
+        return {"counts": sel.count_first(self._start(ctx), self._edges, elements)}
 
-    def _narrow_first(self, summary: Arrays, ctx: Context) -> Arrays:
-        found, _ = sel.narrow_first(self._start(ctx), self._edges, summary["counts"])
-        return found._asdict()
+    @staticmethod
+    def _merge(a: Arrays, b: Arrays) -> Arrays:
+        return add_summaries(a, b) if "counts" in a else join_summaries(a, b)
+
+    def _finish(self, summary: Arrays, ctx: Context) -> Arrays:
+        start, edges = self._start(ctx), self._edges
+        if "counts" in summary:
+            return sel.narrow_first(start, edges, summary["counts"])[0]._asdict()
+        elements = Elements(**summary)
+        counts = sel.count_first(start, edges, elements)
+        narrowed, _ = sel.narrow_first(start, edges, counts)
+        return sel.settle(narrowed, sel.collect(narrowed, elements))._asdict()
 
 
 def doubt_keys(doubt: np.ndarray) -> np.ndarray:

@@ -30,19 +30,25 @@ from labelops.confident.scan import Scan
 from labelops.confident.scores import Score, margin_score
 from labelops.confident.top_scan import scan_top, top_scores
 from labelops.top_rows import TopRows, no_rows
-from pipelines.beliefs import OF_PREDICTIONS
-from pipelines.cuts import cut_steps, taken
-from pipelines.frame import Frame
-from pipelines.kept_rows import clear_lead, deep_folder, rows_folder, rows_schema, rows_table
-from pipelines.predictions import (
+from pipelines.core.stage import Arrays, Context, Map, Output, Reduce, Stage, Step, Tables
+from pipelines.labels.beliefs import OF_PREDICTIONS
+from pipelines.labels.predictions import (
     blocks_of,
     dtype_of,
     is_listed,
     prediction_blocks,
     prediction_columns,
 )
-from pipelines.ranking import rank_steps, ranks_of
-from pipelines.stage import Arrays, Context, Map, Output, Reduce, Stage, Step, Tables
+from pipelines.selection.kept_rows import (
+    clear_lead,
+    deep_folder,
+    rows_folder,
+    rows_schema,
+    rows_table,
+)
+from pipelines.selection.pairs import cut_steps, taken
+from pipelines.selection.ranking import rank_steps, ranks_of
+from pipelines.storage.frame import Frame
 
 SELECTING = BY_PAIRS | BY_CLASSES | BY_LOWEST
 

@@ -13,6 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, Field
 
+from pipelines.core.layout import SOURCE
+from pipelines.core.matching import match_step
+from pipelines.core.stage import Context, Map, Output, Stage, Step
 from pipelines.decisions.ledger import LOG_FOLDER
 from pipelines.decisions.product import (
     added,
@@ -23,11 +26,8 @@ from pipelines.decisions.product import (
     with_left_out,
 )
 from pipelines.errors import RecipeError
-from pipelines.frame import Frame
-from pipelines.layout import SOURCE
-from pipelines.matching import match_step
-from pipelines.stage import Context, Map, Output, Stage, Step
 from pipelines.storage.forms import restore_table, working_schema
+from pipelines.storage.frame import Frame
 
 ASIDE = "set_aside"
 

@@ -14,12 +14,12 @@ from labelops.decide import Policy, propose, rules
 from labelops.decisions import Action, Proposals
 from labelops.soft import SoftLabels, id_type
 from labelops.top_belief import in_classes, soften, with_certainty
+from pipelines.core.stage import Arrays, Context
 from pipelines.decisions.engine import Decider, Proposed, deciding_stage
 from pipelines.decisions.limits import Limits
 from pipelines.decisions.reviews import reviewed_classes
-from pipelines.frame import Frame
 from pipelines.labels.single import SPACE
-from pipelines.stage import Arrays, Context
+from pipelines.storage.frame import Frame
 
 Other = Literal["keep", "review", "drop", "soften", "abstain"]
 

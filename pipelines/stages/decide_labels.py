@@ -11,12 +11,12 @@ from pydantic import BaseModel, Field
 
 from labelops.decisions import cells
 from labelops.multilabel.decide import ALLOWANCE, LabelPolicy, propose, rules
+from pipelines.core.stage import Context
 from pipelines.decisions.engine import Decider, Proposed, deciding_stage
 from pipelines.decisions.gate import Allowance
 from pipelines.decisions.limits import Limits
-from pipelines.frame import Frame
 from pipelines.labels.lists import SPACE
-from pipelines.stage import Context
+from pipelines.storage.frame import Frame
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):

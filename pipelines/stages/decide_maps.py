@@ -12,15 +12,15 @@ from pydantic import BaseModel, Field, field_validator
 
 from labelops.decisions import BANDS, COMMON, UNSAID, Action, Rule, bands, cells
 from labelops.gate import Evidence, Interval, Verdict, measured_gain
+from pipelines.core.stage import Arrays, Context
 from pipelines.decisions.engine import Decider, Proposed, deciding_stage
 from pipelines.decisions.gate import Allowance
 from pipelines.decisions.limits import Limits
-from pipelines.frame import Frame
 from pipelines.labels.lists import SPACE, has_unknown
 from pipelines.labels.space import given_columns
-from pipelines.map_evidence import COMPLETE, POSITIVES, is_calibrated, known
-from pipelines.map_sets import CONTRADICTED, SEEN
-from pipelines.stage import Arrays, Context
+from pipelines.maps.evidence import COMPLETE, POSITIVES, is_calibrated, known
+from pipelines.maps.sets import CONTRADICTED, SEEN
+from pipelines.storage.frame import Frame
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):

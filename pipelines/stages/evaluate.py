@@ -22,11 +22,11 @@ from labelops.multilabel.evaluate import (
 )
 from labelops.multilabel.labels import UNKNOWN, LabelSets, from_flat, from_states, owners, states
 from labelops.multilabel.resampling import Measure, average, draws, measure
-from pipelines.frame import Frame
+from pipelines.core.stage import Arrays, Context, Map, Output, Reduce, Stage, Step, join_summaries
 from pipelines.labels.columns import GIVEN, flat
 from pipelines.labels.reference import match_reference, n_rows, reference_sets
 from pipelines.labels.space import given_columns, given_sets
-from pipelines.stage import Arrays, Context, Map, Output, Reduce, Stage, Step, join_summaries
+from pipelines.storage.frame import Frame
 
 SETS = ("given", "clean", "model", "maps")
 """Sets of classes that can be compared; which of them there are depends on the earlier stages."""

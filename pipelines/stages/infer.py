@@ -13,8 +13,8 @@ from typing import Literal, Self
 import pyarrow as pa
 from pydantic import BaseModel, Field, model_validator
 
+from pipelines.core.stage import Context, Fit, Map, Output, Reduce, Stage, Step, join_summaries
 from pipelines.errors import DataError, RecipeError
-from pipelines.images import Limits, check_type
 from pipelines.inference import (
     calibrate,
     class_order,
@@ -29,9 +29,9 @@ from pipelines.inference import (
 from pipelines.inference.folds import folds_step
 from pipelines.inference.inputs import input_column
 from pipelines.labels.lists import given_columns, is_multi_label
-from pipelines.predictions import LISTED, listed_fields
-from pipelines.stage import Context, Fit, Map, Output, Reduce, Stage, Step, join_summaries
-from pipelines.vectors import width_of
+from pipelines.labels.predictions import LISTED, listed_fields
+from pipelines.media.images import Limits, check_type
+from pipelines.storage.vectors import width_of
 
 GROUP_BYTES = 64 * 2**20
 """Aim for a row group of vectors."""

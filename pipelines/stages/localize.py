@@ -17,25 +17,25 @@ import pyarrow as pa
 from pydantic import BaseModel, Field, model_validator
 
 from labelops import label_maps
+from pipelines.core.stage import Context, Map, Output, Reduce, Stage, Step, Tables, join_summaries
 from pipelines.errors import DataError
-from pipelines.frame import Frame
-from pipelines.images import Limits, check_type
 from pipelines.inference.embed import pictures, prepare_whole
 from pipelines.inference.score_maps import INFER, grid_of, open_models, view_of
 from pipelines.labels.columns import GIVEN
 from pipelines.labels.log import log_schema
 from pipelines.labels.reference import match_reference
 from pipelines.labels.space import given_columns
-from pipelines.map_columns import COLUMNS, METADATA, MapFacts, columns_of, map_fields
-from pipelines.map_evidence import (
+from pipelines.maps.columns import COLUMNS, METADATA, MapFacts, columns_of, map_fields
+from pipelines.maps.evidence import (
     collect_evidence,
     evidence_folder,
     evidence_in,
     evidence_schema,
     find_cutoffs,
 )
-from pipelines.map_sets import BELIEFS, LOG_FOLDER, PEAKS, count_sets, find_sets, set_fields
-from pipelines.stage import Context, Map, Output, Reduce, Stage, Step, Tables, join_summaries
+from pipelines.maps.sets import BELIEFS, LOG_FOLDER, PEAKS, count_sets, find_sets, set_fields
+from pipelines.media.images import Limits, check_type
+from pipelines.storage.frame import Frame
 
 PIXEL_BYTES, SCORE_BYTES = 128 * 2**20, 64 * 2**20
 """Pictures, and scores of all classes in all cells, that are held at a time."""

@@ -19,13 +19,7 @@ from labelops.multilabel.labels import owners
 from labelops.multilabel.rules import is_flagged
 from labelops.multilabel.sampling import AGREED, shares_of
 from labelops.multilabel.scores import RowScore
-from pipelines import label_cells as lc
-from pipelines.frame import Frame
-from pipelines.label_cuts import cut_steps, found_rules
-from pipelines.labels.columns import GIVEN, flat, ids_type, lists_of
-from pipelines.labels.lists import given_columns
-from pipelines.ranking import rank_steps, ranks_of
-from pipelines.stage import (
+from pipelines.core.stage import (
     Arrays,
     Beliefs,
     Cells,
@@ -38,6 +32,12 @@ from pipelines.stage import (
     Tables,
     join_summaries,
 )
+from pipelines.labels import cells as lc
+from pipelines.labels.columns import GIVEN, flat, ids_type, lists_of
+from pipelines.labels.lists import given_columns
+from pipelines.selection.cells import cut_steps, found_rules
+from pipelines.selection.ranking import rank_steps, ranks_of
+from pipelines.storage.frame import Frame
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):

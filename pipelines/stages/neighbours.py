@@ -33,10 +33,10 @@ from labelops.neighbours import (
     outlier_scores,
     with_copies,
 )
-from pipelines.canonical import Items
-from pipelines.frame import Frame
-from pipelines.spill import new_array
-from pipelines.stage import Arrays, Context, Fit, Map, Output, Stage, Step
+from pipelines.core.stage import Arrays, Context, Fit, Map, Output, Stage, Step
+from pipelines.storage.canonical import Items
+from pipelines.storage.frame import Frame
+from pipelines.storage.spill import new_array
 
 BLOCK_ROWS = 8192
 

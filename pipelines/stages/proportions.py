@@ -30,11 +30,11 @@ from pipelines.bags.census import (
 )
 from pipelines.bags.findings import bags_folder, bags_schema, bags_table
 from pipelines.bags.group import lists_of
-from pipelines.beliefs import OF_TOTALS, temperature_steps
+from pipelines.core.stage import Context, Fit, Map, Output, Reduce, Stage, Step
 from pipelines.errors import DataError, RecipeError
-from pipelines.frame import Frame
-from pipelines.stage import Context, Fit, Map, Output, Reduce, Stage, Step
-from pipelines.vectors import width_of
+from pipelines.labels.beliefs import OF_TOTALS, temperature_steps
+from pipelines.storage.frame import Frame
+from pipelines.storage.vectors import width_of
 
 CONSTRAIN = "constrain"
 

@@ -8,14 +8,14 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from labelops.hashing import hash_integers, hash_strings
-from pipelines.canonical import Items
+from pipelines.core.stage import Arrays, Context, Fit, Map, Output, Reduce, Stage, Step
 from pipelines.errors import DataError
-from pipelines.frame import Frame
 from pipelines.labels import classes
 from pipelines.labels.classes import NAMED, some
 from pipelines.labels.space import announced
-from pipelines.stage import Arrays, Context, Fit, Map, Output, Reduce, Stage, Step
-from pipelines.wording import shown
+from pipelines.storage.canonical import Items
+from pipelines.storage.frame import Frame
+from pipelines.storage.wording import shown
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):

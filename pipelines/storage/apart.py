@@ -2,9 +2,9 @@
 
 import os
 
-from pipelines.address import is_inside, normalize
 from pipelines.errors import AddressError
-from pipelines.store import is_local
+from pipelines.storage.address import is_inside, normalize
+from pipelines.storage.store import is_local
 
 
 def check_apart(data: str, out: str) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import xxhash
 
 from pipelines.storage.content import ChangedError
-from pipelines.store import Store
+from pipelines.storage.store import Store
 
 MAX_BYTES = 256 * 2**20
 """Longer files are not read: no encoded picture has so many bytes."""

@@ -16,7 +16,7 @@ import pyarrow as pa
 import xxhash
 from typing_extensions import override
 
-from pipelines.store import HELD_BYTES, ObjectStore, Store
+from pipelines.storage.store import HELD_BYTES, ObjectStore, Store
 
 BLOCK_BYTES = 1 << 16
 """Columns are read in pieces of their own size; whole blocks around them cost little more."""

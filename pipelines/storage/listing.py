@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipelines.errors import DataError
-from pipelines.store import LocalStore, ObjectStore, Store
+from pipelines.storage.store import LocalStore, ObjectStore, Store
 
 ENDINGS = (".parquet", ".parq", ".pq")
 

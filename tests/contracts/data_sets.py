@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 
 import pipelines.registry
 import pipelines.run
+from pipelines.core.state import Run, load_run
 from pipelines.recipe import Recipe, load_recipe, parse_recipe
-from pipelines.state import Run, load_run
 from pipelines.storage.contract import SPACES
 from tests.datasets import blobs, even, tagged, vectors, write_shards
 from tests.pipelines.localized import COLOURS, PLAIN, colour_net, save_program, single_labelled

@@ -20,9 +20,9 @@ def one_item(table: pa.Table) -> pa.Table:
 
 def one_class(table: pa.Table) -> pa.Table:
     """Return the items with the same label each."""
-    if "label" in table.column_names:
-        same = pa.array([table["label"][0].as_py()] * len(table))
-        return table.set_column(table.column_names.index("label"), "label", same)
+    for name in {"label", "mood"} & set(table.column_names):
+        same = pa.array([table[name][0].as_py()] * len(table))
+        return table.set_column(table.column_names.index(name), name, same)
     if "labels" in table.column_names:
         at, lists = table.column_names.index("labels"), table["labels"]
         one = next(found for found in lists.to_pylist() if found)[:1]
@@ -33,13 +33,14 @@ def one_class(table: pa.Table) -> pa.Table:
 CLASSES = {
     "features": [f"class {k}" for k in range(4)],
     "pred_probs": [f"class {k}" for k in range(4)],
+    "moods": [f"class {k}" for k in range(4)],
     "lists": [f"class {k}" for k in range(5)],
 }
 """The classes are named where the items that are left do not have them all."""
 
 ONE_CLASS = "items of at least two classes were expected, got one class only"
 REFUSED = {
-    **{(name, f): ONE_CLASS for name in ("features", "pred_probs", "pictures")
+    **{(name, f): ONE_CLASS for name in ("features", "pred_probs", "pictures", "moods")
        for f in (one_item, one_class)},
     ("bags", one_item): "n of the table must be the number of items in the data",
 }  # fmt: skip

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 import pipelines.run
-from pipelines.commit import Record, ShardWriter
+from pipelines.core.commit import Record, ShardWriter
+from pipelines.core.work import Task, do_fit, do_map, do_reduce
 from pipelines.recipe import Recipe
-from pipelines.work import Task, do_fit, do_map, do_reduce
 from tests.contracts.data_sets import DATA_SETS, PAIRS, cuts
 
 POINTS = ("opened", "written", "flushed", "hashed", "recorded", "renaming", "renamed")

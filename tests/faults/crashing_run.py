@@ -10,9 +10,9 @@ from functools import partial
 
 import pipelines.registry
 import pipelines.run
-from pipelines.commit import Record
+from pipelines.core.commit import Record
+from pipelines.core.work import Task, do_map
 from pipelines.recipe import parse_recipe
-from pipelines.work import Task, do_map
 from tests.toy import RECIPE
 
 

@@ -66,13 +66,20 @@ def digests(run: Path) -> dict[str, str]:
 
 
 def files_of(run: Path, *, lost: bool = False) -> list[Path]:
-    """Return the files of a run that anything depends on; if one will be lost, save `run.json`.
+    """Return the files of a run that anything depends on; if one will be lost, save two kinds.
 
-    Without that a folder is no run any more, which is said plainly.
+    Without `run.json` a folder is no run any more, which is said plainly. A result without its note
+    is what a process leaves that was killed between the two; whoever goes on writes it.
     """
     found = (path.relative_to(run) for path in sorted(run.rglob("*")) if path.is_file())
     apart = {".lock", *(["run.json"] if lost else [])}
-    return [path for path in found if path.name not in apart and not path.name.startswith(".tmp-")]
+    return [
+        path
+        for path in found
+        if path.name not in apart
+        and not path.name.startswith(".tmp-")
+        and not (lost and path.parent.name == "_done")
+    ]
 
 
 def flip(path: Path, rng: np.random.Generator) -> None:

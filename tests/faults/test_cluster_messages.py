@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from distributed.security import Security
 
-import pipelines.cluster
+import pipelines.core.cluster
+from pipelines.core.graph import check_address, open_workers
 from pipelines.errors import RunError
-from pipelines.graph import check_address, open_workers
 from tests.faults.chores import wait_long
 from tests.faults.schedulers import scheduler, worker
 
@@ -61,7 +61,7 @@ def test_host_that_is_not_known__is_said_with_the_address() -> None:
 def test_no_worker_ever__is_said_after_the_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipelines.cluster, "WORKERS_S", 2.0)
+    monkeypatch.setattr(pipelines.core.cluster, "WORKERS_S", 2.0)
     began = time.monotonic()
     with (
         scheduler(tmp_path) as (address, _),
@@ -80,7 +80,7 @@ def test_all_workers_gone_while_the_scheduler_stays__is_said_after_the_deadline(
         worker(address) as only,
         open_workers(cluster=address) as pool,
     ):
-        monkeypatch.setattr(pipelines.cluster, "WORKERS_S", 3.0)
+        monkeypatch.setattr(pipelines.core.cluster, "WORKERS_S", 3.0)
         threading.Timer(1.0, only.send_signal, [signal.SIGKILL]).start()
         began = time.monotonic()
         with pytest.raises(RunError, match=r"there has been none for 3 s\. Finished shards"):

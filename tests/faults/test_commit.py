@@ -17,16 +17,16 @@ import pytest
 
 import pipelines.registry
 import pipelines.run
-from pipelines.commit import commit_shard, load_record, record_name
+from pipelines.core.commit import commit_shard, load_record, record_name
+from pipelines.core.lock import locked
+from pipelines.core.reader import frames
+from pipelines.core.results import check_result, save_result
+from pipelines.core.stage import Map, Output
+from pipelines.core.state import load_run
 from pipelines.errors import CorruptShardError, LockedError, RunError
-from pipelines.frame import Frame
-from pipelines.lock import locked
-from pipelines.reader import frames
 from pipelines.recipe import parse_recipe
-from pipelines.results import check_result, save_result
-from pipelines.stage import Map, Output
-from pipelines.state import load_run
-from pipelines.store import LocalStore
+from pipelines.storage.frame import Frame
+from pipelines.storage.store import LocalStore
 from pipelines.verify import verify_run
 from tests.datasets import blobs, even, write_shards
 from tests.toy import RECIPE
@@ -293,8 +293,8 @@ def test_second_run_in_the_folder__is_refused_at_once(tmp_path: Path) -> None:
 
 def test_holder_killed__lock_is_free(tmp_path: Path) -> None:
     code = (
-        "import os, signal, sys\nfrom pipelines.lock import locked\n"
-        "from pipelines.store import LocalStore\n"
+        "import os, signal, sys\nfrom pipelines.core.lock import locked\n"
+        "from pipelines.storage.store import LocalStore\n"
         "with locked(LocalStore(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, timeout=60)

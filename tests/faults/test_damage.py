@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import pipelines.reader
+import pipelines.core.reader
 import pipelines.run
+from pipelines.core.lock import locked
+from pipelines.core.state import load_run
 from pipelines.errors import CorruptShardError, LabelopsError, LockedError, RunError
-from pipelines.lock import locked
 from pipelines.recipe import load_recipe
-from pipelines.seal import dump_sealed, load_sealed
-from pipelines.state import load_run
-from pipelines.store import LocalStore
+from pipelines.storage.seal import dump_sealed, load_sealed
+from pipelines.storage.store import LocalStore
 from pipelines.verify import verify_run
 from tests.faults import damage
 
@@ -279,7 +279,7 @@ def test_damaged_source__is_said_to_be_the_source(runs: Runs, tmp_path: Path) ->
     content = bytearray(path.read_bytes())
     content[: len(content) // 2] = bytes(len(content) // 2)
     path.write_bytes(content)
-    _, frame, _ = pipelines.reader.frames(run, ["features"], before="neighbours")
+    _, frame, _ = pipelines.core.reader.frames(run, ["features"], before="neighbours")
     with pytest.raises(LabelopsError) as refused:
         frame.table(["features"])
     assert "part-00001.parquet" in str(refused.value)

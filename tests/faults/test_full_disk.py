@@ -15,13 +15,13 @@ import pytest
 from typing_extensions import override
 
 import pipelines.run
-from pipelines.commit import ShardWriter, commit_shard
+from pipelines.core.commit import ShardWriter, commit_shard
+from pipelines.core.stage import Map, Output
 from pipelines.errors import RunError
-from pipelines.frame import Frame
 from pipelines.recipe import load_recipe, parse_recipe
-from pipelines.spill import new_array
-from pipelines.stage import Map, Output
-from pipelines.store import LocalStore, TempFile
+from pipelines.storage.frame import Frame
+from pipelines.storage.spill import new_array
+from pipelines.storage.store import LocalStore, TempFile
 from tests.datasets import blobs, vectors, write_shards
 
 N = 500

@@ -8,12 +8,12 @@ from pathlib import Path
 import distributed
 import pytest
 
-import pipelines.identity
+import pipelines.core.identity
+import pipelines.core.work
 import pipelines.run
-import pipelines.work
+from pipelines.core.graph import ThreadWorkers, open_workers
+from pipelines.core.identity import PACKAGES, code, differences, source_hash
 from pipelines.errors import OtherCodeError
-from pipelines.graph import ThreadWorkers, open_workers
-from pipelines.identity import PACKAGES, code, differences, source_hash
 from pipelines.recipe import parse_recipe
 from tests.datasets import blobs, write_shards
 from tests.faults.schedulers import ROOT, scheduler, worker
@@ -79,7 +79,7 @@ def test_worker_that_joins_late__is_refused_as_well(tmp_path: Path, copy: Path) 
             list(pool.map(time.sleep, [0.1] * 800))
 
 
-@pytest.mark.parametrize("missing", ["pipelines/identity.py", "pipelines/cluster.py"])
+@pytest.mark.parametrize("missing", ["pipelines/core/identity.py", "pipelines/core/cluster.py"])
 def test_worker_too_old_to_say_what_it_has__is_refused(
     tmp_path: Path, copy: Path, missing: str
 ) -> None:
@@ -116,16 +116,16 @@ def test_record_of_other_code__is_made_again_on_resume(
     out, straight = tmp_path / "run", tmp_path / "straight"
     pipelines.run.run(RECIPE, data=str(data), out=str(straight))
     done: list[int] = []
-    real = pipelines.work.do_map
+    real = pipelines.core.work.do_map
 
-    def stopping(task: pipelines.work.Task) -> pipelines.work.Record:
+    def stopping(task: pipelines.core.work.Task) -> pipelines.core.work.Record:
         if len(done) == 2:
             raise KeyboardInterrupt
         done.append(task.shard)
         return real(task)
 
     monkeypatch.setattr(pipelines.run, "do_map", stopping)
-    monkeypatch.setattr(pipelines.graph, "ThreadWorkers", lambda: ThreadWorkers(1))
+    monkeypatch.setattr(pipelines.core.graph, "ThreadWorkers", lambda: ThreadWorkers(1))
     with pytest.raises(KeyboardInterrupt):
         pipelines.run.run(RECIPE, data=str(data), out=str(out))
     first, second = commits(out)
@@ -138,7 +138,7 @@ def test_record_of_other_code__is_made_again_on_resume(
     first.write_text(json.dumps(record))
     again: list[int] = []
 
-    def counting(task: pipelines.work.Task) -> pipelines.work.Record:
+    def counting(task: pipelines.core.work.Task) -> pipelines.core.work.Record:
         again.append(task.shard)
         return real(task)
 
@@ -157,9 +157,9 @@ def test_shard_that_other_code_commits_first__stops_the_run_and_is_not_kept(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     data, out = write_shards(tmp_path / "data", blobs(60), [20, 40]), tmp_path / "run"
-    real = pipelines.work.do_map
+    real = pipelines.core.work.do_map
 
-    def foreign(task: pipelines.work.Task) -> pipelines.work.Record:
+    def foreign(task: pipelines.core.work.Task) -> pipelines.core.work.Record:
         return {**real(task), "code": "labelops=0.0.1"}
 
     monkeypatch.setattr(pipelines.run, "do_map", foreign)

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipelines.cluster import ClusterWorkers
-from pipelines.graph import open_workers
+from pipelines.core.cluster import ClusterWorkers
+from pipelines.core.graph import open_workers
 from tests.faults.chores import memory
 
 ROOT = Path(__file__).resolve().parents[2]

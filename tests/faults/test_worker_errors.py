@@ -8,10 +8,10 @@ import pytest
 
 import pipelines.registry
 import pipelines.run
-from pipelines.cluster import ClusterWorkers
+from pipelines.core.cluster import ClusterWorkers
+from pipelines.core.failure import MAX_TEXT, record
+from pipelines.core.graph import ThreadWorkers, open_workers
 from pipelines.errors import LabelopsError
-from pipelines.failure import MAX_TEXT, record
-from pipelines.graph import ThreadWorkers, open_workers
 from pipelines.recipe import parse_recipe
 from tests.datasets import blobs, write_shards
 from tests.faults.chores import ERRORS, Stubborn, fail, memory

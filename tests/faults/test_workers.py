@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.cluster import ClusterWorkers
+from pipelines.core.cluster import ClusterWorkers
+from pipelines.core.graph import ThreadWorkers, open_workers
 from pipelines.errors import RunError
-from pipelines.graph import ThreadWorkers, open_workers
 from tests.faults.chores import (
     broken_disk,
     die_once_at_nine,

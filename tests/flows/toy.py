@@ -16,9 +16,9 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from pipelines import registry
+from pipelines.core.stage import Context, Map, Output, Stage, Step
 from pipelines.errors import DataError
-from pipelines.frame import Frame
-from pipelines.stage import Context, Map, Output, Stage, Step
+from pipelines.storage.frame import Frame
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pyarrow.parquet.encryption as pe
 
 import pipelines.run
-import pipelines.source
+import pipelines.storage.source
 from pipelines.recipe import parse_recipe
-from pipelines.source import open_source
 from pipelines.storage import footers
+from pipelines.storage.source import open_source
 from tests.datasets import vectors
 from tests.fuzz.mutate import damaged
 

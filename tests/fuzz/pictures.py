@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from pipelines.errors import DataError
-from pipelines.images import BadImageError, Limits, decode
+from pipelines.media.images import BadImageError, Limits, decode
 from tests.fuzz.mutate import NUMBERS, damaged
 
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import pipelines.run
+from pipelines.core.state import Run, load_run
 from pipelines.recipe import load_recipe, parse_recipe
-from pipelines.state import Run, load_run
 from tests.datasets import even, vectors, write_shards
 
 QUICK = ("proportions.waves=0", "proportions.epochs=6", "proportions@2.epochs=6")

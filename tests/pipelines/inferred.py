@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 import pipelines.run
+from pipelines.core.state import Run, load_run
 from pipelines.recipe import parse_recipe
-from pipelines.state import Run, load_run
 from tests.datasets import write_shards
 
 CLASSES = ("bar", "blob", "cross")

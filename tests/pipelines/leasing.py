@@ -12,13 +12,13 @@ import sys
 import threading
 import time
 
-import pipelines.lock
+import pipelines.core.lock
 import pipelines.registry
 import pipelines.run
-from pipelines.commit import Record
+from pipelines.core.commit import Record
+from pipelines.core.work import Task, do_map
 from pipelines.errors import LockedError
 from pipelines.recipe import parse_recipe
-from pipelines.work import Task, do_map
 from tests.toy import RECIPE
 
 
@@ -33,7 +33,7 @@ def stop_until_woken() -> None:
 
 if __name__ == "__main__":
     data, out, lease_s, after = sys.argv[1:]
-    pipelines.lock.LEASE_S = float(lease_s)
+    pipelines.core.lock.LEASE_S = float(lease_s)
     pipelines.registry.STAGES["toy"] = "tests.toy:STAGE"
     pipelines.run.finish = lambda run, listen=None: "none"  # type: ignore[assignment]
 

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 import pipelines.run
+from pipelines.core.state import Run, load_run
 from pipelines.recipe import parse_recipe
-from pipelines.state import Run, load_run
 from tests.datasets import write_shards
 from tests.pipelines.inferred import png
 

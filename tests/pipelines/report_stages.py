@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from labelops.hashing import hash_strings
-from pipelines.frame import Frame
+from pipelines.core.stage import Arrays, Context, Map, Output, Reduce, Stage, Step
 from pipelines.labels.log import log_rows, log_schema
-from pipelines.stage import Arrays, Context, Map, Output, Reduce, Stage, Step
+from pipelines.storage.frame import Frame
 
 N_CLASSES = 4
 NAMES = tuple(f"class {'ABCD'[k]}" for k in range(N_CLASSES))

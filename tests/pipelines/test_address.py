@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 import pipelines.run
-from pipelines.address import check_secrets, is_inside, normalize, redact, secret_in
 from pipelines.errors import AddressError, DataError, StorageError
 from pipelines.plan import plan
 from pipelines.recipe import load_recipe, parse_recipe
-from pipelines.source import open_source
-from pipelines.store import ObjectStore, open_file, open_store
+from pipelines.storage.address import check_secrets, is_inside, normalize, redact, secret_in
+from pipelines.storage.source import open_source
+from pipelines.storage.store import ObjectStore, open_file, open_store
 from tests.datasets import blobs, even, write_shards
 
 HERE = os.getcwd()

@@ -8,18 +8,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import pipelines.cuts
-import pipelines.ranking
 import pipelines.run
+import pipelines.selection.pairs
+import pipelines.selection.ranking
 import pipelines.stages.confident
 from labelops.confident import selection as sel
 from labelops.confident.filters import Filter
 from labelops.confident.issues import estimate_noise
 from labelops.confident.scores import label_scores
 from labelops.hashing import hash_strings
+from pipelines.core.results import load_result
+from pipelines.core.state import load_run
 from pipelines.recipe import parse_recipe
-from pipelines.results import load_result
-from pipelines.state import load_run
 from tests.datasets import even, vectors, write_shards
 from tests.labelops.confident.data import cleanlab_flags, make
 
@@ -199,7 +199,7 @@ def short_of_rows(seed: int, *, misjudged: float) -> tuple[np.ndarray, np.ndarra
 def test_flags__are_exact_where_kept_rows_cannot_fill_a_quota(
     tmp_path: Path, misjudged: float, filter_by: str, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (pipelines.cuts, pipelines.stages.confident):
+    for module in (pipelines.selection.pairs, pipelines.stages.confident):
         monkeypatch.setattr(module, "clear_lead", lambda n_classes: 0.0)
     probs, given = short_of_rows(3, misjudged=misjudged)
     probs = probs.astype(dtype)
@@ -246,7 +246,7 @@ def test_ranks__do_not_depend_on_the_parts_in_which_they_are_counted(
     probs, given = saturated()
     table = table_of(probs, given)
     whole = sidecar(run(tmp_path / "whole", table, even(N, 3)))
-    monkeypatch.setattr(pipelines.ranking, "RANK_ITEMS", 50)
+    monkeypatch.setattr(pipelines.selection.ranking, "RANK_ITEMS", 50)
     out = run(tmp_path / "parts", table, even(N, 3))
     assert is_done(out, "rank-08")
     assert sidecar(out).equals(whole)

@@ -14,13 +14,13 @@ import pytest
 from PIL import Image
 
 import pipelines.run
-from pipelines.card import write_card
+from pipelines.core.state import Run, load_run
 from pipelines.decisions.ledger import derive
 from pipelines.decisions.product import added
 from pipelines.errors import LabelopsError
 from pipelines.recipe import parse_recipe
 from pipelines.registry import STAGES
-from pipelines.state import Run, load_run
+from pipelines.report.card import write_card
 from tests.datasets import even, vectors, write_shards
 
 N, NAMES = 330, ["cat", "dog", "cow"]

@@ -7,13 +7,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import pipelines.reader
+import pipelines.core.reader
 import pipelines.run
+from pipelines.core.state import Run, load_run
 from pipelines.decisions.ledger import derive
 from pipelines.errors import LabelopsError
 from pipelines.recipe import parse_recipe
 from pipelines.registry import STAGES
-from pipelines.state import Run, load_run
 from tests.datasets import even, vectors, write_shards
 
 N, K = 400, 4
@@ -59,7 +59,7 @@ def audit(folder: Path, data: pa.Table, sizes: list[int], settings: str = "") ->
 
 
 def sidecar(run: Run) -> pa.Table:
-    return pa.concat_tables([f.table(COLUMNS) for f in pipelines.reader.frames(run, COLUMNS)])
+    return pa.concat_tables([f.table(COLUMNS) for f in pipelines.core.reader.frames(run, COLUMNS)])
 
 
 def log_of(folder: Path) -> pa.Table:
@@ -135,7 +135,7 @@ def test_limits__the_surest_come_first_exactly_up_to_the_limit(tmp_path: Path) -
     shipped = np.flatnonzero(np.array(got["decision"].to_pylist()) == "relabel")
     assert len(shipped) == int(0.06 * N) < len(proposed)
     hashes = np.concatenate(
-        [f.array("item_hash") for f in pipelines.reader.frames(run, ["item_hash"])]
+        [f.array("item_hash") for f in pipelines.core.reader.frames(run, ["item_hash"])]
     )
     # Doubt is compared in single precision, as it is stored.
     doubt = (1 - everything["confidence"].to_numpy().astype(np.float64)).astype(np.float32)

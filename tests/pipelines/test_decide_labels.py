@@ -14,12 +14,12 @@ import pytest
 from datasets import load_dataset
 
 import pipelines.run
+from pipelines.core.state import Run, load_run
 from pipelines.decisions.counts import conserve
 from pipelines.decisions.ledger import derive
 from pipelines.errors import DataError, RecipeError
 from pipelines.recipe import load_recipe
 from pipelines.run import finish
-from pipelines.state import Run, load_run
 from tests.datasets import even, tagged, vectors, write_shards
 
 N, K = 400, 6

@@ -10,14 +10,14 @@ import pytest
 from scipy.special import expit
 
 import pipelines.run
+from pipelines.core.results import load_result
+from pipelines.core.stage import Arrays
+from pipelines.core.state import Run, load_run
 from pipelines.decisions.counts import conserve, counts_of
 from pipelines.decisions.ledger import derive
 from pipelines.errors import DataError, RecipeError
 from pipelines.recipe import load_recipe
 from pipelines.report import collect
-from pipelines.results import load_result
-from pipelines.stage import Arrays
-from pipelines.state import Run, load_run
 from tests.datasets import write_shards
 from tests.pipelines.inferred import png
 from tests.pipelines.localized import (

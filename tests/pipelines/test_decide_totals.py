@@ -14,10 +14,10 @@ from labelops.fast.cardinality import marginals
 from labelops.proportions.counts import hard_counts
 from pipelines.bags.findings import bag_losses
 from pipelines.bags.totals import contradicts
+from pipelines.core.results import load_result
+from pipelines.core.state import Run, load_run
 from pipelines.recipe import parse_recipe
 from pipelines.registry import STAGES
-from pipelines.results import load_result
-from pipelines.state import Run, load_run
 from tests.datasets import even, vectors, write_shards
 from tests.pipelines.bagged import rows_of
 

@@ -11,11 +11,11 @@ from sklearn.metrics import average_precision_score, f1_score
 
 import pipelines.run
 from labelops.multilabel.labels import UNKNOWN
+from pipelines.core.results import load_result
+from pipelines.core.state import Run, load_run
 from pipelines.errors import DataError
 from pipelines.recipe import parse_recipe
-from pipelines.results import load_result
 from pipelines.stages.evaluate import Config, skip
-from pipelines.state import Run, load_run
 from tests.datasets import even, tagged, vectors, write_shards
 
 N = 240

@@ -11,11 +11,11 @@ from datasets import ClassLabel, Dataset, Features, Value
 from datasets import Sequence as ListOf
 
 import pipelines.run
+from pipelines.core.state import Run, load_run
 from pipelines.errors import LabelopsError
 from pipelines.labels.columns import flat
 from pipelines.plan import plan
 from pipelines.recipe import parse_recipe
-from pipelines.state import Run, load_run
 from tests.datasets import even, vectors, write_shards
 
 RECIPE = 'stages = ["source"]\n[data]\nmax_bad_share = 1.0\n'

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from pipelines.images import BadImageError, Limits, check_type, decode, encoded
+from pipelines.media.images import BadImageError, Limits, check_type, decode, encoded
 
 LIMITS = Limits()
 ROOT = Path(__file__).resolve().parents[2]
@@ -147,7 +147,7 @@ def test_decode__bombs_are_refused_without_allocating_them() -> None:
         warnings.simplefilter("error")
         import numpy as np
         from PIL import Image
-        from pipelines.images import BadImageError, Limits, decode
+        from pipelines.media.images import BadImageError, Limits, decode
         from tests.memory import peak_kb
         import zlib, struct
 

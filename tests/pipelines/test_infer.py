@@ -17,12 +17,12 @@ from sklearn.metrics import log_loss
 
 from labelops.nn import architecture
 from labelops.nn.pixels import Pixels
+from pipelines.core.results import load_result
+from pipelines.core.state import Run
 from pipelines.errors import DataError, RecipeError, RunError
 from pipelines.inference import embed
-from pipelines.models import forget_models
-from pipelines.results import load_result
+from pipelines.media.models import forget_models
 from pipelines.stages.infer import Config
-from pipelines.state import Run
 from tests.datasets import blobs, even, vectors
 from tests.oracles import calibration as slow
 from tests.pipelines.inferred import (

@@ -12,9 +12,9 @@ from labelops.calibration import reliability
 from labelops.hashing import hash_strings
 from labelops.multilabel.labels import from_states
 from labelops.nn.binary_heads import Block, fit_binary_heads, predict
+from pipelines.core.state import Run, load_run
 from pipelines.errors import DataError, LabelopsError
 from pipelines.recipe import parse_recipe
-from pipelines.state import Run, load_run
 from tests.datasets import even, tagged, vectors, write_shards
 
 N, K = 200, 5

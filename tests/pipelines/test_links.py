@@ -11,10 +11,10 @@ import pytest
 
 import pipelines.registry
 import pipelines.run
+from pipelines.core.state import load_run
 from pipelines.errors import RunError
 from pipelines.recipe import parse_recipe
-from pipelines.state import load_run
-from pipelines.store import LocalStore
+from pipelines.storage.store import LocalStore
 from pipelines.verify import verify_run
 from tests.datasets import blobs, write_shards
 from tests.toy import RECIPE

@@ -8,19 +8,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import pipelines.cuts
 import pipelines.run
+import pipelines.selection.pairs
 import pipelines.stages.confident
 from labelops.confident import selection as sel
 from labelops.confident.filters import Filter
 from labelops.top_rows import TopRows, spread
+from pipelines.core.results import load_result
+from pipelines.core.state import load_run
 from pipelines.errors import DataError, LabelopsError
 from pipelines.inference.listed import read_rows
 from pipelines.recipe import parse_recipe
 from pipelines.report import collect
-from pipelines.results import load_result
-from pipelines.source import open_source
-from pipelines.state import load_run
+from pipelines.storage.source import open_source
 from tests.datasets import even, vectors, write_shards
 
 N, K = 400, 12
@@ -171,7 +171,7 @@ def test_cuts__are_the_same_however_they_are_found(
     for name, value in limits.items():
         monkeypatch.setattr(sel, name, value)
     if is_deep:
-        for module in (pipelines.cuts, pipelines.stages.confident):
+        for module in (pipelines.selection.pairs, pipelines.stages.confident):
             monkeypatch.setattr(module, "clear_lead", lambda n_classes: -0.2)
     found = read(run(tmp_path / "listed", listed, even(N, 5), settings), "confident")
     assert found.equals(wanted)

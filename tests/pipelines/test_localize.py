@@ -18,12 +18,12 @@ from labelops.nn import architecture
 from labelops.nn.label_pooling import pool_labels, to_batch
 from labelops.nn.localized import CropPolicy, LocalizedCrops
 from labelops.nn.score_maps import squash
+from pipelines.core.results import load_result
+from pipelines.core.state import Run
 from pipelines.errors import DataError, RecipeError
-from pipelines.images import Limits, decode
-from pipelines.map_columns import MapFacts, maps_of
-from pipelines.results import load_result
+from pipelines.maps.columns import MapFacts, maps_of
+from pipelines.media.images import Limits, decode
 from pipelines.stages.localize import Config, skip
-from pipelines.state import Run
 from tests.datasets import even
 from tests.pipelines.inferred import drawing, matrix, png, quarantine, sidecar
 from tests.pipelines.localized import (

@@ -13,15 +13,23 @@ from pathlib import Path
 import fsspec
 import pytest
 
-import pipelines.lock
+import pipelines.core.lock
 import pipelines.registry
 import pipelines.run
-from pipelines.commit import Record
+from pipelines.core.commit import Record
+from pipelines.core.lock import (
+    CLOCK_STEP_S,
+    Lease,
+    act_under,
+    claim,
+    epoch_name,
+    last_epoch,
+    locked,
+)
+from pipelines.core.work import Task
 from pipelines.errors import LinkError, LockedError, StorageError
-from pipelines.lock import CLOCK_STEP_S, Lease, act_under, claim, epoch_name, last_epoch, locked
 from pipelines.recipe import parse_recipe
-from pipelines.store import GUARDS, LocalStore, ObjectStore
-from pipelines.work import Task
+from pipelines.storage.store import GUARDS, LocalStore, ObjectStore
 from tests.datasets import blobs, even, write_shards
 from tests.pipelines.conftest import Requests
 from tests.toy import RECIPE
@@ -50,7 +58,7 @@ def race(uri: str, takers: int) -> list[int]:
         store = ObjectStore(uri)
         barrier.wait()
         try:
-            lease = pipelines.lock.take(store)
+            lease = pipelines.core.lock.take(store)
         except LockedError:
             tried.release()
             return
@@ -83,7 +91,9 @@ def test_takers_of_a_lease_that_ran_out__one_holds_it(
         store.write_atomic(epoch_name(dead), claim("of the dead"))
         # Whoever comes later finds the new holder alive, whoever comes now the dead one.
         monkeypatch.setattr(
-            pipelines.lock, "_age_s", lambda _, name, dead=dead: 1e6 * (name == epoch_name(dead))
+            pipelines.core.lock,
+            "_age_s",
+            lambda _, name, dead=dead: 1e6 * (name == epoch_name(dead)),
         )
         assert race(place, 2) == [dead + 1]
 
@@ -92,7 +102,7 @@ def test_lease__refuses_a_second_run_and_says_who_holds_it(place: str) -> None:
     store = ObjectStore(place)
     with locked(store):
         with pytest.raises(LockedError, match=f"in use by process {os.getpid()} on "):
-            pipelines.lock.take(ObjectStore(place))
+            pipelines.core.lock.take(ObjectStore(place))
         assert not [name for name in store.list(".lock-epochs") if "now" in name]
     with locked(store):
         assert last_epoch(store) == 2
@@ -105,11 +115,11 @@ def test_torn_epoch__is_held_by_somebody_until_it_runs_out(
 ) -> None:
     store = ObjectStore(place)
     store.write_atomic(epoch_name(1), torn)
-    store.write_atomic(f"{pipelines.lock.FOLDER}/stray.txt", b"")
+    store.write_atomic(f"{pipelines.core.lock.FOLDER}/stray.txt", b"")
     with pytest.raises(LockedError, match="in use by another process"):
-        pipelines.lock.take(store)
-    monkeypatch.setattr(pipelines.lock, "LEASE_S", -9.0)
-    pipelines.lock.take(store).release()
+        pipelines.core.lock.take(store)
+    monkeypatch.setattr(pipelines.core.lock, "LEASE_S", -9.0)
+    pipelines.core.lock.take(store).release()
     assert last_epoch(store) == 2
 
 
@@ -142,7 +152,7 @@ def test_clock_of_the_taker__does_not_count(place: str, monkeypatch: pytest.Monk
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 1e6)
     with pytest.raises(LockedError):
-        pipelines.lock.take(store)
+        pipelines.core.lock.take(store)
 
 
 @pytest.mark.parametrize("alive", [True, False])
@@ -150,21 +160,21 @@ def test_storage_without_times__is_watched_for_the_length_of_a_lease(
     bucket: str, monkeypatch: pytest.MonkeyPatch, alive: bool
 ) -> None:
     monkeypatch.setattr(ObjectStore, "written_s", lambda store, name: None)
-    monkeypatch.setattr(pipelines.lock, "LEASE_S", 0.8)
+    monkeypatch.setattr(pipelines.core.lock, "LEASE_S", 0.8)
     store = ObjectStore(f"{bucket}/watched-{alive}")
     store.create_if_absent(epoch_name(1), claim("of the dead"))
     if alive:
         lease = Lease(store, 1, "alive")
         with pytest.raises(LockedError):
-            pipelines.lock.take(store)
+            pipelines.core.lock.take(store)
         lease.release()
     else:
-        pipelines.lock.take(store).release()
+        pipelines.core.lock.take(store).release()
         assert last_epoch(store) == 2
 
 
 def test_failed_renewals__are_tried_again(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipelines.lock, "LEASE_S", 2.0)
+    monkeypatch.setattr(pipelines.core.lock, "LEASE_S", 2.0)
     real, failing = ObjectStore.write_atomic, threading.Event()
 
     def flaky(store: ObjectStore, name: str, data: bytes) -> None:
@@ -196,7 +206,7 @@ def test_failed_renewals__are_tried_again(place: str, monkeypatch: pytest.Monkey
 def test_whoever_was_overtaken__writes_nothing_by_any_verb_and_says_who_took_over(
     place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipelines.lock, "FRESH_S", 0.0)
+    monkeypatch.setattr(pipelines.core.lock, "FRESH_S", 0.0)
     store, worker = ObjectStore(place), ObjectStore(place)
     store.write_atomic("kept", b"1")
     taker = json.dumps({"pid": 77, "host": "elsewhere"}).encode()
@@ -236,7 +246,7 @@ def test_storage_that_replaces_what_is_there__is_refused(
 
     monkeypatch.setattr(ObjectStore, "create_if_absent", replace)
     with pytest.raises(StorageError, match="two runs could not be kept apart"):
-        pipelines.lock.take(ObjectStore(f"{bucket}/careless"))
+        pipelines.core.lock.take(ObjectStore(f"{bucket}/careless"))
 
 
 @pytest.mark.slow
@@ -246,7 +256,7 @@ def test_holder_that_slept_through_its_lease__commits_nothing_more_and_the_produ
 ) -> None:
     monkeypatch.setitem(pipelines.registry.STAGES, "toy", "tests.toy:STAGE")
     monkeypatch.setattr(pipelines.run, "finish", lambda run, listen=None: "none")
-    monkeypatch.setattr(pipelines.lock, "LEASE_S", 1.5)
+    monkeypatch.setattr(pipelines.core.lock, "LEASE_S", 1.5)
     data = write_shards(tmp_path / "src", blobs(), even(240, 6))
     recipe, out = parse_recipe(RECIPE, name="toy"), f"{bucket}/slept-{after}"
     pipelines.run.run(recipe, data=str(data), out=str(tmp_path / "whole"))

@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import pipelines.commit
-from pipelines.commit import ShardWriter
+import pipelines.core.commit
+from pipelines.core.commit import ShardWriter
+from pipelines.core.stage import Output
 from pipelines.errors import CorruptShardError
-from pipelines.frame import FileRef, read_columns
-from pipelines.stage import Output
-from pipelines.store import open_store
+from pipelines.storage.frame import FileRef, read_columns
+from pipelines.storage.store import open_store
 
 
 def written(folder: Path) -> FileRef:
@@ -39,7 +39,7 @@ def test_footer__longer_than_a_page_is_recognised(tmp_path: Path) -> None:
 def test_footer__too_long_to_be_kept_is_not_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipelines.commit, "TAIL_BYTES", 100_000)
+    monkeypatch.setattr(pipelines.core.commit, "TAIL_BYTES", 100_000)
     ref = written(tmp_path)
     assert ref.footer == ""
     assert read_columns(ref, ["column 3"]).num_rows == 1000

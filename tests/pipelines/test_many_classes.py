@@ -12,11 +12,11 @@ import pytest
 import pipelines.run
 from labelops.confident import sparse_joint
 from labelops.confident.estimates import unpack_matrix
+from pipelines.core.results import load_result
+from pipelines.core.state import load_run
 from pipelines.recipe import parse_recipe
 from pipelines.report import collect, write_report
 from pipelines.report.limits import Limits
-from pipelines.results import load_result
-from pipelines.state import load_run
 from tests.datasets import even, vectors, write_shards
 from tests.labelops.confident.data import cleanlab_flags, make
 

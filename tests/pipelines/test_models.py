@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipelines.errors import RecipeError
-from pipelines.models import forget_models, load_weights, once
-from pipelines.programs import MODEL, SAMPLE_INPUTS, WEIGHTS_CONFIG, load_program
+from pipelines.media.models import forget_models, load_weights, once
+from pipelines.media.programs import MODEL, SAMPLE_INPUTS, WEIGHTS_CONFIG, load_program
 
 CPU = torch.device("cpu")
 

@@ -8,17 +8,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import pipelines.label_cuts
 import pipelines.run
+import pipelines.selection.cells
 from labelops.confident import selection
 from labelops.confident.filters import Filter
 from labelops.hashing import hash_strings
 from labelops.multilabel.issues import find_label_issues
 from labelops.multilabel.labels import UNKNOWN, LabelSets, from_states
 from labelops.multilabel.scores import row_scores
+from pipelines.core.state import Run, load_run
 from pipelines.errors import DataError
 from pipelines.recipe import parse_recipe
-from pipelines.state import Run, load_run
 from tests.datasets import even, vectors, write_shards
 
 N, K = 90, 6
@@ -122,7 +122,7 @@ def test_flags__do_not_depend_on_how_cuts_are_found(tmp_path: Path, collect: int
     probs, table = made()
     data = write(tmp_path, probs, table)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipelines.label_cuts, "COLLECT", collect)
+        patch.setattr(pipelines.selection.cells, "COLLECT", collect)
         patch.setattr(selection, "CELLS", 64)
         found = run(data, tmp_path / "out")
         results = {p.name for p in (Path(found.uri) / "multilabel" / "_results").iterdir()}

@@ -9,13 +9,13 @@ import pyarrow as pa
 import pytest
 import tomli_w
 
+from pipelines.core.needs import HOLDS, given_from
+from pipelines.core.state import Run
 from pipelines.errors import DataError, RecipeError
-from pipelines.needs import HOLDS, given_from
 from pipelines.recipe import parse_recipe, recipe_names
 from pipelines.registry import STAGES
-from pipelines.source import open_source
-from pipelines.state import Run
 from pipelines.storage.contract import KNOWN_COLUMNS
+from pipelines.storage.source import open_source
 from tests.datasets import vectors, write_shards
 
 N = 12

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
-import pipelines.reader
+import pipelines.core.reader
 import pipelines.run
+from pipelines.core.state import Run, load_run
 from pipelines.recipe import parse_recipe
-from pipelines.state import Run, load_run
 from tests.datasets import even, vectors, write_shards
 
 COLUMNS = ["item_id", "nn_distance", "outlier_score", "is_outlier", "duplicate_set"]
@@ -50,7 +50,7 @@ def audit(folder: Path, data: pa.Table, sizes: list[int], settings: str = "") ->
 
 
 def sidecar(run: Run) -> pa.Table:
-    found = [frame.table(COLUMNS) for frame in pipelines.reader.frames(run, COLUMNS)]
+    found = [frame.table(COLUMNS) for frame in pipelines.core.reader.frames(run, COLUMNS)]
     return pa.concat_tables(found)
 
 
@@ -87,7 +87,7 @@ def test_duplicates__planted_sets_are_found_and_only_contradictions_are_conflict
     assert np.flatnonzero(got["is_duplicate_conflict"]).tolist() == [20, 60]
     run = load_run(str(tmp_path / "out"))
     hashes = np.concatenate(
-        [f.array("item_hash") for f in pipelines.reader.frames(run, ["item_hash"])]
+        [f.array("item_hash") for f in pipelines.core.reader.frames(run, ["item_hash"])]
     )
     assert sets[20] == min(hashes[20], hashes[60])
 

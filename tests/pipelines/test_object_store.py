@@ -10,18 +10,18 @@ import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-import pipelines.reader
+import pipelines.core.reader
 import pipelines.registry
 import pipelines.run
 from pipelines.bags.table import open_table
-from pipelines.commit import commit_shard, load_record, record_name, verify
+from pipelines.core.commit import commit_shard, load_record, record_name, verify
+from pipelines.core.stage import Map, Output
+from pipelines.core.state import load_run
 from pipelines.errors import DataError
-from pipelines.frame import Frame
 from pipelines.recipe import load_recipe, parse_recipe
-from pipelines.source import open_source
-from pipelines.stage import Map, Output
-from pipelines.state import load_run
-from pipelines.store import ObjectStore
+from pipelines.storage.frame import Frame
+from pipelines.storage.source import open_source
+from pipelines.storage.store import ObjectStore
 from tests.datasets import blobs, even, vectors, write_shards
 from tests.pipelines.conftest import Requests
 from tests.toy import RECIPE
@@ -51,7 +51,9 @@ def test_run_on_an_object_store__gives_the_files_of_a_local_run(
         assert store.read_bytes(name) == path.read_bytes(), name
     assert not [name for name in store.list("toy") if name.startswith(".tmp")]
     remote = load_run(f"{bucket}/out")
-    table = pa.concat_tables(f.table(["share"]) for f in pipelines.reader.frames(remote, ["share"]))
+    table = pa.concat_tables(
+        f.table(["share"]) for f in pipelines.core.reader.frames(remote, ["share"])
+    )
     local = pa.concat_tables(
         pq.read_table(path, columns=["share"]) for path in sorted((tmp_path / "out/toy").glob("p*"))
     )
@@ -142,7 +144,7 @@ def test_audit_of_eight_small_shards__asks_the_storage_seldom(
     lease = [request for request in requests if "/.lock-epochs" in request.path]
     kinds = requests.kinds() - Requests(lease).kinds()
     assert kinds["COPY"] == 0
-    assert kinds["HEAD"] <= 6 * 8
+    assert kinds["HEAD"] <= 7 * 8
     assert sum(kinds.values()) <= 70 * 8, kinds
 
 
@@ -151,7 +153,7 @@ def test_file_too_long_for_one_request__is_the_same_and_leaves_no_temporary(
 ) -> None:
     monkeypatch.setitem(pipelines.registry.STAGES, "toy", "tests.toy:STAGE")
     monkeypatch.setattr(pipelines.run, "finish", lambda run, listen=None: "none")
-    monkeypatch.setattr("pipelines.store.HELD_BYTES", 1000)
+    monkeypatch.setattr("pipelines.storage.store.HELD_BYTES", 1000)
     data = write_shards(tmp_path / "src", blobs(), even(240, 3))
     recipe = parse_recipe(RECIPE, name="toy")
     for out in (str(tmp_path / "out"), f"{bucket}/long", "memory://long"):

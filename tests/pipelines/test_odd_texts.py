@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pipelines.run
+from pipelines.core.state import load_run
 from pipelines.errors import DataError, LabelopsError
 from pipelines.labels.classes import distinct, merge_labels
 from pipelines.recipe import load_recipe, parse_recipe
-from pipelines.state import load_run
-from pipelines.texts import LONGEST, alike, pack, unpack
+from pipelines.storage.texts import LONGEST, alike, pack, unpack
 from tests.datasets import vectors, write_shards
 
 N = 40

@@ -17,13 +17,13 @@ import pyarrow.parquet as pq
 import pytest
 
 import pipelines.run
+from pipelines.core.matching import MATCHED
+from pipelines.core.results import load_result, result_name
+from pipelines.core.state import Run, load_run
 from pipelines.errors import DataError, LabelopsError
 from pipelines.labels.reference import ONE, reference_sets
-from pipelines.matching import MATCHED
 from pipelines.recipe import load_recipe
-from pipelines.results import load_result, result_name
 from pipelines.stages.decide import Config
-from pipelines.state import Run, load_run
 from tests.datasets import even, tagged, vectors, write_shards
 
 N = 60

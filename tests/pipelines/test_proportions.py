@@ -11,12 +11,12 @@ import pytest
 
 from labelops.proportions.tail import false_discovery_rates
 from pipelines.bags.table import open_table
+from pipelines.core.state import Run
 from pipelines.errors import DataError, LabelopsError, RecipeError
 from pipelines.plan import plan
 from pipelines.recipe import load_recipe
 from pipelines.report import collect
-from pipelines.state import Run
-from pipelines.store import open_file
+from pipelines.storage.store import open_file
 from tests.datasets import vectors, write_shards
 from tests.pipelines.bagged import (
     ONE_ROUND,

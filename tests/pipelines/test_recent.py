@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import pipelines.run
+from pipelines.core.graph import SMALL_ITEMS, ThreadWorkers, _is_small
 from pipelines.errors import RunError
-from pipelines.graph import SMALL_ITEMS, ThreadWorkers, _is_small
-from pipelines.recent import Recent
 from pipelines.recipe import parse_recipe
-from pipelines.source import open_source
+from pipelines.storage.recent import Recent
+from pipelines.storage.source import open_source
 
 
 def table(n: int, *names: str) -> pa.Table:

@@ -10,14 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.card import totals_said
+from pipelines.core.state import Run
 from pipelines.registry import STAGES
 from pipelines.report import charts, collect
 from pipelines.report import model as m
+from pipelines.report.card import totals_said
 from pipelines.report.findings import findings
 from pipelines.report.limits import Limits
 from pipelines.report.render import render
-from pipelines.state import Run
 from tests.datasets import vectors
 from tests.pipelines import test_report_render as pages
 from tests.pipelines.bagged import ONE_ROUND, WAVES, Planted, beliefs_of, found_in, learn, planted

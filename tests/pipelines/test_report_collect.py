@@ -14,7 +14,7 @@ from PIL import Image
 
 import pipelines.run
 from pipelines import registry
-from pipelines.graph import open_workers
+from pipelines.core.graph import open_workers
 from pipelines.recipe import Recipe, parse_recipe
 from pipelines.report import collect, write_report
 from pipelines.report.limits import Limits
@@ -337,8 +337,8 @@ def test_settings__are_those_of_the_recipe(report: Report) -> None:
 def test_source_rows__reads_only_the_row_groups_needed(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
-    from pipelines.frame import ColumnRef, FileRef
     from pipelines.report.look import source_rows
+    from pipelines.storage.frame import ColumnRef, FileRef
 
     path = tmp_path / "part.parquet"
     pq.write_table(pa.table({"x": np.arange(100)}), path, row_group_size=7, use_dictionary=False)

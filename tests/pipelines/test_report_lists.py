@@ -11,15 +11,15 @@ import pytest
 
 import pipelines.run
 from labelops.label_maps import sparsify_maps
-from pipelines.map_columns import MapFacts, columns_of
+from pipelines.core.results import load_result
+from pipelines.maps.columns import MapFacts, columns_of
 from pipelines.recipe import parse_recipe
 from pipelines.report import collect
 from pipelines.report.limits import Limits
 from pipelines.report.model import Patch, Report
 from pipelines.report.overlays import overlay
 from pipelines.report.render import render
-from pipelines.results import load_result
-from pipelines.store import open_store
+from pipelines.storage.store import open_store
 from tests.datasets import even, tagged, write_shards
 from tests.pipelines.inferred import png
 from tests.pipelines.listed_report import listed

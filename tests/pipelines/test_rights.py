@@ -12,7 +12,7 @@ import pytest
 import pipelines.registry
 import pipelines.run
 from pipelines.recipe import load_recipe, parse_recipe
-from pipelines.store import LocalStore
+from pipelines.storage.store import LocalStore
 from tests.datasets import blobs, even, write_shards
 from tests.toy import RECIPE
 
@@ -133,7 +133,7 @@ def test_folder_to_work_in__is_for_its_owner_alone_and_goes(tmp_path: Path) -> N
 
 @pytest.mark.usefixtures("umask")
 def test_lock__has_the_rights_of_other_files_and_is_empty_afterwards(tmp_path: Path) -> None:
-    from pipelines.lock import locked
+    from pipelines.core.lock import locked
 
     tmp_path.chmod(0o700)
     with locked(LocalStore(tmp_path)):

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.errors import CorruptShardError
-from pipelines.results import (
+from pipelines.core.results import (
     artifact_name,
     check_result,
     load_result,
     result_name,
     save_result,
 )
-from pipelines.seal import (
+from pipelines.errors import CorruptShardError
+from pipelines.storage.seal import (
     JSON,
     PAGE,
     Form,
@@ -26,7 +26,7 @@ from pipelines.seal import (
     load_sealed,
     make_seal,
 )
-from pipelines.store import LocalStore
+from pipelines.storage.store import LocalStore
 
 VALUES = [{}, {"a": 1}, {"b": {"c": [1, 2, {}]}, "a": "é \u2028"}, {"nested": {}}]
 

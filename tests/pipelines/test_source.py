@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import pipelines.run
+from pipelines.core.state import load_run
 from pipelines.errors import DataError, LabelopsError
 from pipelines.recipe import parse_recipe
-from pipelines.source import open_source
-from pipelines.state import load_run
+from pipelines.storage.source import open_source
 from tests.datasets import blobs, even, vectors, write_shards
 
 SOURCE_ONLY = 'stages = ["source"]\n'

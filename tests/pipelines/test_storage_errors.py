@@ -20,7 +20,7 @@ import pipelines.run
 from flows.ending import BUGS
 from pipelines.errors import LabelopsError, StorageTrouble
 from pipelines.recipe import parse_recipe
-from pipelines.store import ObjectStore
+from pipelines.storage.store import ObjectStore
 from tests.datasets import blobs, even, write_shards
 from tests.toy import RECIPE
 
@@ -129,7 +129,7 @@ def test_refusal_of_a_storage__is_said_with_place_and_remedy(
 ) -> None:
     status, code, message, said = ANSWERS[name]
     monkeypatch.setenv("AWS_ENDPOINT_URL", answering(status, code, message))
-    monkeypatch.setattr("pipelines.store.PATIENCE_S", 0.5)
+    monkeypatch.setattr("pipelines.storage.store.PATIENCE_S", 0.5)
     data = str(write_shards(tmp_path / "src", blobs(60), even(60, 2)))
     recipe = parse_recipe('stages = ["source"]', name="short")
     calls: dict[str, Callable[[], object]] = {
@@ -183,7 +183,7 @@ def test_storage_that_nobody_let_us_into_or_that_is_not_there__is_said_soon(
 def test_storage_that_is_silent__is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        monkeypatch.setattr("pipelines.store.READ_TIMEOUT_S", 2)
+        monkeypatch.setattr("pipelines.storage.store.READ_TIMEOUT_S", 2)
         store = ObjectStore("s3://box/run")
         began = time.monotonic()
         with pytest.raises(StorageTrouble, match="none came"):

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 import pipelines.run
 from labelops.nn.architecture import build
 from pipelines.errors import LabelopsError, RecipeError
-from pipelines.models import forget_models, load_weights
-from pipelines.programs import load_program
+from pipelines.media.models import forget_models, load_weights
+from pipelines.media.programs import load_program
 from pipelines.recipe import load_recipe
 from tests.datasets import write_shards
 from tests.pipelines.inferred import png

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.vectors import even_tables, list_array, vectors_of, width_of
+from pipelines.storage.vectors import even_tables, list_array, vectors_of, width_of
 
 
 @pytest.mark.parametrize("kind", [pa.float16(), pa.float32(), pa.float64(), pa.int64()])

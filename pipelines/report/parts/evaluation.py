@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from pipelines.core.stage import Context
 from pipelines.report.limits import Limits
 from pipelines.report.model import Row, Section, Table
 from pipelines.report.text import decimal, plural
-from pipelines.stage import Context
 
 OF = (
     ("given", "labels as given"),

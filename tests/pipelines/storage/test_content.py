@@ -12,11 +12,10 @@ import pytest
 import xxhash
 
 import pipelines.run
+from pipelines.core.state import load_run
 from pipelines.errors import LabelopsError, SourceChangedError
 from pipelines.recipe import parse_recipe
 from pipelines.run import open_run, run, run_stage
-from pipelines.source import open_source
-from pipelines.state import load_run
 from pipelines.storage.content import (
     BLOCK_BYTES,
     ChangedError,
@@ -25,6 +24,7 @@ from pipelines.storage.content import (
     hash_blocks,
     read_content,
 )
+from pipelines.storage.source import open_source
 from tests.datasets import blobs, even, write_shards
 
 RECIPE = 'stages = ["source", "infer", "confident", "decide", "dataset"]'

@@ -11,8 +11,8 @@ import pyarrow.parquet.encryption as pe
 import pytest
 
 from pipelines.errors import DataError
-from pipelines.source import open_source
 from pipelines.storage.footers import Footer, FooterError, decode, footer_of
+from pipelines.storage.source import open_source
 
 TABLE = pa.table({"item_id": [f"i{j}" for j in range(20)], "label": list(range(20))})
 

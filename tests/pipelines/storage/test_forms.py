@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.core.state import load_run
 from pipelines.errors import DataError, LabelopsError
 from pipelines.recipe import load_recipe, parse_recipe
 from pipelines.run import run
-from pipelines.source import open_source
-from pipelines.state import load_run
 from pipelines.storage import forms
+from pipelines.storage.source import open_source
 from tests.datasets import vectors
 
 N, K = 60, 3

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.errors import DataError
-from pipelines.source import Source, open_source
 from pipelines.storage.listing import split_of
+from pipelines.storage.source import Source, open_source
 
 
 def put(path: Path, first: int = 0, n: int = 2, **columns: list[object]) -> None:

@@ -1,0 +1,1 @@
+"""Stages, their steps, and how a run does them: nothing here knows what a label is."""

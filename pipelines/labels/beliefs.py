@@ -1,0 +1,152 @@
+"""Beliefs in the labels that annotators gave: their temperature, and what they are.
+
+`labelops.belief` on shards. Stage `confident` offers these beliefs; stage `proportions` brings the
+totals of bags into them, and offers what comes out.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import numpy as np
+from scipy import sparse
+
+from labelops.belief import (
+    COARSE,
+    Noise,
+    believe,
+    best_temperature,
+    fine_grid,
+    loss_through_noise,
+)
+from labelops.confident.estimates import unpack_matrix
+from labelops.sparse_noise import SparseNoise, sound, sound_sparse_noise
+from labelops.top_belief import all_classes, believe_top, candidates
+from labelops.top_rows import Probs, TopRows
+from pipelines.core.stage import Arrays, Beliefs, Blocks, Context, Reduce, Step
+from pipelines.labels.predictions import prediction_columns, predictions_of
+from pipelines.storage.frame import Frame
+
+SAMPLE_ITEMS, SAMPLE_CELLS = 50_000, 5_000_000
+"""Temperature is fitted on so many items, or probabilities: those with the smallest hashes."""
+
+BLOCK_CELLS = 1 << 20
+"""Beliefs are computed for so many probabilities at a time, to stay in the cache."""
+
+
+def temperature_steps(ctx: Context) -> Sequence[Step]:
+    """Return the steps that find the temperature; its result is that of step `temperature`."""
+    sampled = ["item_hash", "given", *prediction_columns(ctx.columns)]
+    return [
+        Reduce(name="coarse", reads=sampled, summarize=partial(losses, fine=False), finish=best),
+        Reduce(
+            name="temperature",
+            reads=sampled,
+            summarize=partial(losses, fine=True),
+            finish=partial(best, fine=True),
+        ),
+    ]
+
+
+def block_rows(n_classes: int) -> int:
+    """Return how many items to compute beliefs for at a time."""
+    return max(1, BLOCK_CELLS // max(n_classes, 1))
+
+
+def noise_of(ctx: Context) -> Noise:
+    """Return P(given | true) as stage `confident` estimated it."""
+    return sound(unpack_matrix(ctx.result("confident", "estimates"), "noise_matrix"))
+
+
+def sparse_noise_of(ctx: Context) -> SparseNoise:
+    """Return the same, as pairs of classes, however many there are."""
+    noise = unpack_matrix(ctx.result("confident", "estimates"), "noise_matrix")
+    return sound_sparse_noise(sparse.csr_array(noise))
+
+
+def losses(frame: Frame, ctx: Context, *, fine: bool) -> Arrays:
+    """Sum the loss through the noise at several temperatures, over the sample."""
+    grid = fine_grid(float(ctx.own("coarse")["temperature"])) if fine else COARSE
+    n_sample = min(SAMPLE_ITEMS, SAMPLE_CELLS // max(ctx.n_classes, 1))
+    share = min(1.0, n_sample / max(ctx.n_items, 1))
+    hashes = frame.array("item_hash")
+    chosen = np.flatnonzero((hashes >> np.uint64(32)) < np.uint64(round(share * 2**32)))
+    noise, given, probs = noise_of(ctx), frame.array("given"), predictions_of(frame, ctx)
+    total = np.zeros(len(grid), np.int64)
+    step = block_rows(ctx.n_classes)
+    for start in range(0, len(chosen), step):
+        rows = chosen[start : start + step]
+        sample = probs[rows]
+        whole = sample.dense() if isinstance(sample, TopRows) else sample
+        total += loss_through_noise(whole, given[rows], noise, grid)
+    return {"loss": total, "n": np.array(len(chosen))}
+
+
+def best(summary: Arrays, ctx: Context, *, fine: bool = False) -> Arrays:
+    """Return the temperature of least loss."""
+    grid = fine_grid(float(ctx.own("coarse")["temperature"])) if fine else COARSE
+    temperature = best_temperature(grid, summary["loss"]) if summary["n"] else 1.0
+    return {"temperature": np.array(temperature), "n": summary["n"]}
+
+
+# -- what is believed ------------------------------------------------------------------------------
+
+TOTALS = "bag_probs"
+"""Column of stage `proportions`: the same beliefs, with the totals of bags brought in."""
+
+
+def _of_predictions(frame: Frame, ctx: Context, k: int, certain: np.ndarray) -> Blocks:
+    probs, given = predictions_of(frame, ctx), frame.array("given")
+    of_block = _listed if isinstance(probs, TopRows) else _whole
+    yield from of_block(probs, given, ctx, k, certain)
+
+
+def _slices(n: int, step: int) -> Iterator[slice]:
+    """Yield slices of n rows; an empty one where there are none."""
+    return (slice(start, min(start + step, n)) for start in range(0, max(n, 1), step))
+
+
+def _whole(probs: Probs, given: np.ndarray, ctx: Context, k: int, certain: np.ndarray) -> Blocks:
+    noise, temperature = noise_of(ctx), float(ctx.own("temperature")["temperature"])
+    for rows in _slices(len(given), block_rows(ctx.n_classes)):
+        block = probs[rows]
+        assert isinstance(block, np.ndarray)
+        yield rows, all_classes(believe(block, given[rows], noise, temperature))
+
+
+def _listed(probs: Probs, given: np.ndarray, ctx: Context, k: int, certain: np.ndarray) -> Blocks:
+    """Yield the same, where only the probable classes of each item are listed."""
+    assert isinstance(probs, TopRows)
+    noise, temperature = sparse_noise_of(ctx), float(ctx.own("temperature")["temperature"])
+    n_listed = int(probs.n_listed.max(initial=0))
+    # Two more than are stored: the most believed class but one is wanted, too.
+    likeliest = noise.likeliest(k + 2 + n_listed)
+    for rows in _slices(len(given), block_rows(2 * n_listed + k + 4)):
+        block, mine = probs[rows], given[rows].astype(np.int64)
+        ids = candidates(block, mine, likeliest, certain[rows])
+        yield rows, believe_top(block, mine, noise, temperature, ids)
+
+
+def _of_totals(frame: Frame, ctx: Context, k: int, certain: np.ndarray) -> Blocks:
+    totals = frame.array(TOTALS)
+    for rows in _slices(frame.n, block_rows(ctx.n_classes)):
+        belief = totals[rows].astype(np.float64)
+        belief /= belief.sum(axis=1, keepdims=True)
+        yield rows, all_classes(belief)
+
+
+OF_PREDICTIONS = Beliefs(
+    kind="label",
+    reads=lambda columns: ["given", *prediction_columns(columns)],
+    steps=temperature_steps,
+    blocks=_of_predictions,
+    temperature=lambda ctx: float(ctx.own("temperature")["temperature"]),
+)
+"""What stage `confident` offers: predictions, sharpened through the noise that it estimates."""
+
+OF_TOTALS = Beliefs(
+    kind="label",
+    reads=lambda columns: [TOTALS],
+    blocks=_of_totals,
+    temperature=lambda ctx: float(ctx.result(ctx.beliefs_stage, "temperature")["temperature"]),
+)
+"""What stage `proportions` offers where items have labels."""

@@ -1,0 +1,1 @@
+"""Label maps: in columns, as evidence, as sets of classes."""

@@ -1,0 +1,193 @@
+"""From label maps to the classes of whole pictures, with a log of what is new and what is missed.
+
+The log has the form of that of decisions, and says what maps propose. Where it is known what some
+items do not have, "p_correct" of a class that was found and not given is a probability brought to
+what is known of those items (`pipelines.maps.evidence`); with a reference also that of a given one.
+Otherwise it is how sure the surest cell is: evidence, and no probability.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from labelops.label_peaks import binary_peaks, peaks
+from labelops.multilabel.cutoffs import sets_from
+from labelops.multilabel.labels import owners
+from labelops.soft import id_type
+from pipelines.core.stage import Arrays, Beliefs, Cells, Context, Tables
+from pipelines.labels.columns import RULED_OUT, ids_type, lists_of
+from pipelines.labels.log import log_rows
+from pipelines.labels.space import given_columns, given_sets
+from pipelines.maps.columns import COLUMNS, MapFacts, maps_of
+from pipelines.maps.evidence import REFERENCE, is_calibrated, known, probability_of
+from pipelines.storage.frame import Frame
+
+LOG_FOLDER = "map_decisions"
+"""Apart from `decisions/`, from which the product follows: a run may have both."""
+
+PEAKS = {"softmax": peaks, "logistic": binary_peaks}
+
+BLOCK_BYTES = 64 * 2**20
+
+RULES = (
+    ("map-seen", "add"),
+    ("map-agrees", "keep"),
+    ("map-unseen", "keep"),
+    ("map-contradicts", "review"),
+)
+SEEN, AGREES, UNSEEN, CONTRADICTED = range(4)
+"""Found though not given; given and found; given and not found; found though ruled out."""
+
+
+def set_fields(n_classes: int) -> list[tuple[str, pa.DataType]]:
+    """Return the columns of the classes found."""
+    return [
+        ("present_ids", ids_type(n_classes)),
+        ("present_probs", pa.list_(pa.float32())),
+        ("present_cells", pa.list_(pa.uint32())),
+    ]
+
+
+def find_sets(frame: Frame, ctx: Context, facts: MapFacts) -> Iterator[Tables]:
+    """Write the maps with the classes of the whole picture, the surest first, and the log."""
+    cutoffs, ids = ctx.own("cutoffs")["cutoff"], frame["item_id"]
+    labels = given_columns(ctx.columns)
+    none = np.empty(0, np.int64)
+    given, ruled_out = (
+        _cells(frame, ctx, ruled_out=no) if labels else none for no in (False, True)
+    )
+    most = max(64, BLOCK_BYTES // (8 * ctx.n_classes))
+    for start, table in frame.batches(COLUMNS, most):
+        sure, cell = PEAKS[facts.output](maps_of(table, facts))
+        # Compared as the cutoffs were chosen, in single precision.
+        single = sure.astype(np.float32)
+        is_present = sets_from(single, cutoffs) & (cell >= 0)
+        here = ids.slice(start, len(table))
+        columns = {name: table.column(name) for name in COLUMNS}
+        found = {
+            ctx.stage: pa.table({"item_id": here, **columns, **_lists(single, cell, is_present)})
+        }
+        if labels:
+            is_given, is_no = (
+                _table(cells, start, is_present.shape) for cells in (given, ruled_out)
+            )
+            found[LOG_FOLDER] = _log(here, single, is_present, is_given, is_no, ctx)
+        yield found
+
+
+def _lists(sure: np.ndarray, cell: np.ndarray, is_present: np.ndarray) -> Mapping[str, pa.Array]:
+    item, class_id = np.nonzero(is_present)
+    probs = sure[item, class_id]
+    order = np.lexsort((class_id, -probs, item))
+    item, class_id, probs = item[order], class_id[order], probs[order]
+    start = np.searchsorted(item, np.arange(len(sure) + 1))
+    cells = cell[item, class_id].astype(np.uint32)
+    return {
+        "present_ids": lists_of(class_id.astype(id_type(sure.shape[1])), start),
+        "present_probs": lists_of(probs, start),
+        "present_cells": lists_of(cells, start),
+    }
+
+
+def _cells(frame: Frame, ctx: Context, *, ruled_out: bool) -> np.ndarray:
+    """Return given or ruled out cells of a shard as item · K + class, ascending."""
+    sets = given_sets(frame, ctx)
+    ids, start = (sets.ids, sets.start)
+    if ruled_out:
+        # Where lists are complete, "not listed" is what the maps are asked about.
+        if RULED_OUT not in ctx.columns or sets.negative_ids is None:
+            return np.empty(0, np.int64)
+        ids, start = sets.negative_ids, np.asarray(sets.negative_start)
+    return np.asarray(owners(start) * ctx.n_classes + ids.astype(np.int64))
+
+
+def _table(cells: np.ndarray, start: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Return which cells of some rows are among those of the shard; bool, shape (n, K)."""
+    n, n_classes = shape
+    low, high = np.searchsorted(cells, [start * n_classes, (start + n) * n_classes])
+    table = np.zeros(n * n_classes, bool)
+    table[cells[low:high] - start * n_classes] = True
+    return table.reshape(shape)
+
+
+def _log(
+    item_id: pa.Array,
+    sure: np.ndarray,
+    is_present: np.ndarray,
+    is_given: np.ndarray,
+    is_ruled_out: np.ndarray,
+    ctx: Context,
+) -> pa.Table:
+    """Return one row for every class of a picture that is given or found."""
+    item, class_id = np.nonzero(is_present | is_given)
+    given, found = is_given[item, class_id], is_present[item, class_id]
+    new = np.where(is_ruled_out[item, class_id], CONTRADICTED, SEEN)
+    rule = np.where(given, np.where(found, AGREES, UNSEEN), new)
+    names, actions = (np.array(column) for column in zip(*RULES, strict=True))
+    action, peak = actions[rule], sure[item, class_id]
+    p = probability_of(peak, class_id, given, ctx.own("cutoffs"))
+
+    def labels(where: np.ndarray) -> pa.Array:
+        return ctx.labels(np.where(where, class_id, -1))
+
+    n = len(item)
+    return log_rows(
+        item_id=item_id.take(pa.array(item)),
+        label_id=class_id.astype(np.int32),
+        before=labels(given),
+        after=labels(action != "review"),
+        action=action,
+        p_correct=np.where(action == "review", 1 - p, p).astype(np.float32),
+        rule=names[rule],
+        evidence={
+            "p_given": pa.array(peak, mask=~given),
+            "p_believed": peak,
+            "believed": labels(found),
+            "label_score": pa.nulls(n, pa.float32()),
+        },
+        actor=np.full(n, f"stage {ctx.stage}"),
+        run=ctx.run_key,
+    )
+
+
+def believed_cells(frame: Frame, ctx: Context) -> Cells:
+    """Return classes on which maps and labels do not plainly agree, by item and class.
+
+    `kind` is a position in `RULES`.
+    """
+    log = frame.file(LOG_FOLDER)
+    names = pa.array([name for name, _ in RULES])
+    kind = pc.index_in(log["rule"], value_set=names).to_numpy().astype(np.int64)
+    at = np.flatnonzero(kind != AGREES)
+    row = pc.index_in(log["item_id"], value_set=frame["item_id"]).to_numpy()[at].astype(np.int64)
+    class_id = log["label_id"].to_numpy()[at].astype(np.int64)
+    is_given, peak = kind[at] == UNSEEN, log["evidence"].combine_chunks().field("p_believed")
+    p = np.full(len(at), np.nan)
+    if is_calibrated(ctx):
+        cutoffs = ctx.result(ctx.beliefs_stage, "cutoffs")
+        p = probability_of(peak.to_numpy(zero_copy_only=False)[at], class_id, is_given, cutoffs)
+        # A class that is not there has its own probability; of given ones only a reference tells.
+        p = np.where(is_given, 1 - p if known(ctx) == REFERENCE else np.nan, p)
+    return Cells(row, class_id, is_given, p.astype(np.float64), kind[at])
+
+
+BELIEFS = Beliefs(
+    kind="maps",
+    reads=lambda columns: ["item_id", "present_ids"],
+    files=(LOG_FOLDER,),
+    cells=believed_cells,
+)
+"""What stage `localize` offers."""
+
+
+def count_sets(frame: Frame, ctx: Context) -> Arrays:
+    """Count in how many pictures each class was found, and how many have how many classes."""
+    lists = frame["present_ids"]
+    ids = lists.flatten().to_numpy()
+    lengths = lists.value_lengths().to_numpy()
+    return {
+        "n_present": np.bincount(ids, minlength=ctx.n_classes).astype(np.int64),
+        "n_items_with": np.bincount(lengths, minlength=ctx.n_classes + 1).astype(np.int64),
+    }

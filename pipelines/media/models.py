@@ -1,0 +1,92 @@
+"""Model files: opened once a process, and never by running what is in a pickle."""
+
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.errors import RecipeError
+from pipelines.storage.wording import why
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_models: dict[tuple[object, ...], Any] = {}
+_lock = threading.Lock()
+
+
+def once(key: tuple[object, ...], load: Any) -> Any:
+    """Return what `load()` gives, called once a process for each key.
+
+    The two most recent are kept: a worker sees one stage at a time.
+    """
+    with _lock:
+        if key in _models:
+            return _models[key]
+        found = load()
+        while len(_models) >= 2:
+            del _models[next(iter(_models))]
+        _models[key] = found
+        return found
+
+
+def forget_models() -> None:
+    """Drop the models that this process holds."""
+    with _lock:
+        _models.clear()
+
+
+def file_key(path: str) -> tuple[str, int, int]:
+    """Return what tells a file from its successor of the same name."""
+    found = os.stat(path)
+    return (os.path.realpath(path), found.st_size, found.st_mtime_ns)
+
+
+def refuse_unsafe_loading() -> None:
+    """Stop where the environment tells torch to run pickles after all.
+
+    Raises
+    ------
+    RecipeError
+        If TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set.
+    """
+    name = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+    if os.environ.get(name, "0").lower() not in {"", "0", "false", "n", "no"}:
+        raise RecipeError(
+            f"infer: weights are loaded without running code, but {name}={os.environ[name]} in the "
+            "environment turns that off. Unset it"
+        )
+
+
+def load_weights(path: str) -> dict[str, "Tensor"]:
+    """Read a state dict: safetensors, or a torch file that holds tensors only.
+
+    Raises
+    ------
+    RecipeError
+        If the file cannot be read, or holds more than tensors.
+    """
+    refuse_unsafe_loading()
+    try:
+        if Path(path).suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        import torch
+
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as err:
+        raise RecipeError(
+            f"infer: a file with weights (safetensors, or a torch state dict of tensors only) was "
+            f"expected at {path}, got: {why(err)}. Save it with "
+            "safetensors.torch.save_file(model.state_dict(), path)"
+        ) from err
+    for outer in ("state_dict", "model"):
+        if isinstance(found, dict) and isinstance(found.get(outer), dict):
+            found = found[outer]
+    if not isinstance(found, dict) or not all(hasattr(v, "shape") for v in found.values()):
+        raise RecipeError(
+            f"infer: a state dict was expected in {path}, got {type(found).__name__}. Save "
+            "model.state_dict(), not the model"
+        )
+    return {str(key).removeprefix("module."): value for key, value in found.items()}

@@ -1,0 +1,66 @@
+"""Ranks of flagged items over all shards, part by part of their hashes, in bounded memory."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from labelops.confident import ranks
+from pipelines.core.stage import Arrays, Context, Reduce, join_summaries
+from pipelines.storage.frame import Frame
+
+RANK_ITEMS = 1 << 23
+"""Issues of so many items (10 MB where a tenth is flagged) are ranked at a time."""
+
+Flagged = Callable[[Frame, Context], tuple[np.ndarray, np.ndarray]]
+"""Which items of a shard are flagged (bool), and the scores of all of them (float32)."""
+
+
+def n_parts(ctx: Context) -> int:
+    """Return in how many parts items are ranked."""
+    return -(-max(ctx.n_items, 1) // RANK_ITEMS)
+
+
+def rank_steps(reads: Sequence[str], flagged: Flagged, ctx: Context) -> list[Reduce]:
+    """Return the steps that collect the places of flagged items; `item_hash` must be readable."""
+    return [
+        Reduce(
+            name=f"rank-{part:02d}",
+            reads=reads,
+            summarize=_summarize_part(part, flagged),
+            merge=join_summaries,
+            finish=sort_places,
+        )
+        for part in range(n_parts(ctx))
+    ]
+
+
+def _summarize_part(part: int, flagged: Flagged) -> Callable[[Frame, Context], Arrays]:
+    def places_of_part(frame: Frame, ctx: Context) -> Arrays:
+        """Return the places of a shard's issues whose hash falls into a part of all hashes."""
+        is_issue, score = flagged(frame, ctx)
+        hashes = frame.array("item_hash")
+        of_part = ranks.part_of(hashes, n_parts(ctx))
+        at = np.flatnonzero(is_issue & (of_part == part))
+        found = ranks.places(score[at], hashes[at])
+        return {name: found[name].copy() for name in ("key", "hash")}
+
+    return places_of_part
+
+
+def sort_places(summary: Arrays, ctx: Context) -> Arrays:
+    """Sort the issues of a part."""
+    found = np.empty(len(summary["key"]), ranks.ISSUE)
+    found["key"], found["hash"] = summary["key"], summary["hash"]
+    return ranks.know(found)._asdict()
+
+
+def ranks_of(is_issue: np.ndarray, score: np.ndarray, frame: Frame, ctx: Context) -> np.ndarray:
+    """Return the ranks of a shard's flagged items, from 1; 0 for the others."""
+    at = np.flatnonzero(is_issue)
+    own = ranks.places(score[at], frame.array("item_hash")[at])
+    rank = np.zeros(frame.n, np.int64)
+    rank[at] = 1
+    for part in range(n_parts(ctx)):
+        known = ranks.Known(**ctx.own(f"rank-{part:02d}"))
+        rank[at] += ranks.count_before(known, own, part=part, n_parts=n_parts(ctx))
+    return rank

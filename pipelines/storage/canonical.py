@@ -1,0 +1,122 @@
+"""All items in one order that does not depend on how the data was cut into shards.
+
+What cannot be summarised and merged (training, neighbour indices) reads items sorted by the hash of
+their id. The sort is external: rows are dealt to buckets by the leading bits of the hash while the
+shards stream by, and each bucket is sorted by itself, so memory holds one shard and one bucket.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
+
+from pipelines.storage.frame import numpy_of
+
+BUCKET_BYTES = 256 * 2**20
+"""Aim for a bucket in memory; the order of the items does not depend on it."""
+
+
+class Items:
+    """Items of all shards in canonical order, on disk; iterate as often as wanted.
+
+    Attributes
+    ----------
+    n : number of items.
+    schema : types of the columns; `item_hash` is always among them.
+    """
+
+    def __init__(self, folder: str, schema: pa.Schema, buckets: list[str], n: int) -> None:
+        self.folder = folder
+        self.schema = schema
+        self.n = n
+        self._buckets = buckets
+
+    def tables(self, rows: int) -> Iterator[pa.Table]:
+        """Yield tables of exactly `rows` items (the last may be shorter)."""
+        held: list[pa.Table] = []
+        n_held = 0
+        for bucket in self._buckets:
+            table = pa.ipc.open_file(pa.memory_map(bucket)).read_all()
+            start = 0
+            while n_held + table.num_rows - start >= rows:
+                piece = table.slice(start, rows - n_held)
+                start += piece.num_rows
+                yield pa.concat_tables([*held, piece]).combine_chunks()
+                held, n_held = [], 0
+            if start < table.num_rows:
+                held.append(table.slice(start))
+                n_held += table.num_rows - start
+        if n_held:
+            yield pa.concat_tables(held).combine_chunks()
+
+    def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray | pa.Array]]:
+        """Yield blocks of exactly `rows` items as arrays by column.
+
+        Numbers and fixed-size vectors come as read-only NumPy arrays, all else as Arrow arrays.
+        """
+        for table in self.tables(rows):
+            block: dict[str, np.ndarray | pa.Array] = {}
+            for name in table.column_names:
+                column = table.column(name)
+                values = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+                kind = values.type
+                is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+                is_plain = pa.types.is_fixed_size_list(kind) or is_number
+                block[name] = (
+                    values if values.null_count or not is_plain else numpy_of(values, name)
+                )
+            yield block
+
+    def column(self, name: str) -> np.ndarray:
+        """Return one column of all items; for narrow ones."""
+        parts = [np.asarray(block[name]) for block in self.blocks(1 << 20)]
+        if parts:
+            return np.concatenate(parts)
+        empty = pa.array([], self.schema.field(name).type)
+        return np.array(numpy_of(empty, name))
+
+
+def sort_items(tables: Iterable[pa.Table], schema: pa.Schema, folder: str, n_bytes: int) -> Items:
+    """Bring rows into the order of `item_hash`.
+
+    Parameters
+    ----------
+    tables
+        The shards' rows, in any order; read once.
+    schema
+        Their schema; has `item_hash` (uint64, unique).
+    folder
+        Empty local folder for the sorted rows.
+    n_bytes
+        About how many bytes there will be; decides the number of buckets.
+    """
+    bits = max(0, (max(n_bytes, 1) - 1) // BUCKET_BYTES).bit_length()
+    paths = [os.path.join(folder, f"bucket-{b:05d}.arrow") for b in range(1 << bits)]
+    writers = [pa.ipc.new_stream(path + ".unsorted", schema) for path in paths]
+    for table in tables:
+        table = table.select(schema.names).cast(schema)
+        if bits == 0:
+            writers[0].write_table(table)
+            continue
+        bucket = numpy_of(table.column("item_hash").combine_chunks(), "item_hash") >> np.uint64(
+            64 - bits
+        )
+        order = np.argsort(bucket, kind="stable")
+        bounds = np.searchsorted(bucket[order], np.arange((1 << bits) + 1))
+        table = table.take(pa.array(order))
+        for b in range(1 << bits):
+            if bounds[b + 1] > bounds[b]:
+                writers[b].write_table(table.slice(bounds[b], bounds[b + 1] - bounds[b]))
+    n = 0
+    for path, writer in zip(paths, writers, strict=True):
+        writer.close()
+        rows = pa.ipc.open_stream(pa.memory_map(path + ".unsorted")).read_all().combine_chunks()
+        hashes = rows.column("item_hash").to_numpy()
+        rows = rows.take(pa.array(np.argsort(hashes, kind="stable")))
+        with pa.ipc.new_file(path, schema) as out:
+            out.write_table(rows.combine_chunks())
+        os.unlink(path + ".unsorted")
+        n += rows.num_rows
+    return Items(folder, schema, paths, n)
