@@ -1,7 +1,7 @@
 """Bags from shards to beliefs: time, memory, growth, and what part of it messages take.
 
     python benchmarks/bags_end_to_end.py [--items 100000,1000000] [--bags 512,2048] [--folder DIR]
-        [--shards 16] [--epochs 60] [--waves 300] [--strength 1]
+        [--shards 16] [--epochs 60] [--fourier-features 300] [--strength 1]
 
 Items have 16 features, two classes and lie in bags drawn at random over all shards. A run is the
 recipe `proportions` with one round, in a process of its own: check, group, regression on totals,
@@ -37,7 +37,7 @@ PARTS = {
     "neighbours": ("labelops.nn.bag_rounds", "neighbour_edges"),
     "strength": ("labelops.nn.bag_class_rounds", "choose_class_strength"),
     "messages": ("labelops.nn.bag_class_rounds", "spread_beliefs"),
-    "training": ("labelops.nn.bags", "teach"),
+    "training": ("labelops.nn.bags", "fit"),
 }
 """Where the time of a part is taken."""
 
@@ -89,7 +89,7 @@ def force(strength: float) -> None:
     bag_class_rounds.choose_class_strength = forced
 
 
-def run_one(folder: Path, epochs: int, waves: int, strength: float | None) -> None:
+def run_one(folder: Path, epochs: int, fourier: int, strength: float | None) -> None:
     """Run the recipe and print what it took as JSON; for a process of its own."""
     import importlib
 
@@ -108,7 +108,7 @@ def run_one(folder: Path, epochs: int, waves: int, strength: float | None) -> No
         overrides=[
             f"proportions.bags={folder / 'bags.parquet'}",
             f"proportions.epochs={epochs}",
-            f"proportions.waves={waves}",
+            f"proportions.fourier_features={fourier}",
         ],
     )
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -139,7 +139,7 @@ def run_one(folder: Path, epochs: int, waves: int, strength: float | None) -> No
 
 def in_process(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     command = [sys.executable, __file__, "--one", str(folder), "--epochs", str(args.epochs)]
-    command += ["--waves", str(args.waves)]
+    command += ["--fourier-features", str(args.fourier_features)]
     if args.strength is not None:
         command += ["--strength", str(args.strength)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
@@ -155,13 +155,13 @@ def main() -> None:
     parser.add_argument("--bags", default="512,2048")
     parser.add_argument("--shards", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=60)
-    parser.add_argument("--waves", type=int, default=300)
+    parser.add_argument("--fourier-features", type=int, default=300)
     parser.add_argument("--strength", type=float)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        run_one(args.one, args.epochs, args.waves, args.strength)
+        run_one(args.one, args.epochs, args.fourier_features, args.strength)
         return
     if args.folder:
         args.folder.mkdir(parents=True, exist_ok=True)

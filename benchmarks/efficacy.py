@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from data import LabelSet, load_set, set_names, write_shards
 from sklearn.metrics import average_precision_score
-from students import STUDENTS, Lesson, accuracy, hard, inputs
+from students import STUDENTS, TrainingSet, accuracy, hard, inputs
 
 from labelops.soft import SoftLabels, smooth
 from pipelines.core.results import load_result
@@ -207,9 +207,9 @@ def belief_honesty(items: LabelSet, belief: np.ndarray) -> Figures:
 # -- students --------------------------------------------------------------------------------------
 
 
-def lessons(
+def training_sets(
     items: LabelSet, probs: np.ndarray, folder: Path, decided: pa.Table, belief: np.ndarray
-) -> dict[str, Lesson]:
+) -> dict[str, TrainingSet]:
     """Return what the students of every arm learn from."""
     from cleanlab.count import compute_confident_joint, estimate_latent
     from cleanlab.filter import find_label_issues
@@ -230,23 +230,23 @@ def lessons(
         "given": hard(every, items.given, k),
         "product": hard(rows, clean, k, weights),
         "product unweighted": hard(rows, clean, k),
-        "product soft": Lesson(rows, belief[rows], np.ones(len(rows), np.float32)),
-        "belief of all": Lesson(every, belief, np.ones(n, np.float32)),
+        "product soft": TrainingSet(rows, belief[rows], np.ones(len(rows), np.float32)),
+        "belief of all": TrainingSet(every, belief, np.ones(n, np.float32)),
         "cleanlab pruned": hard(kept, items.given[kept], k),
         "cleanlab weighted": hard(kept, items.given[kept], k, share[items.given[kept]]),
         "true": hard(every, items.true, k),
     }
 
 
-def teach(items: LabelSet, arms: dict[str, Lesson], seed: int) -> Figures:
+def train_students(items: LabelSet, arms: dict[str, TrainingSet], seed: int) -> Figures:
     """Train every student on every arm; return accuracies on the clean test set."""
     assert items.test_features is not None
     assert items.test_true is not None
     train, test = inputs(np.asarray(items.features), np.asarray(items.test_features))
     found: Figures = {}
     for name, student in STUDENTS.items():
-        for arm, lesson in arms.items():
-            model = student(train, lesson, seed)
+        for arm, data in arms.items():
+            model = student(train, data, seed)
             found[f"{name}: {arm}"] = accuracy(model, test, items.test_true)
     return found
 
@@ -270,8 +270,8 @@ def measure(
     found |= detection(items, probs, run_folder, belief)
     found |= decisions(items, decided) | belief_honesty(items, belief)
     if train and items.test_features is not None:
-        arms = lessons(items, probs, run_folder, decided, belief)
-        found |= teach(items, arms, seed)
+        arms = training_sets(items, probs, run_folder, decided, belief)
+        found |= train_students(items, arms, seed)
     shutil.rmtree(run_folder.parent)
     return found
 

@@ -161,11 +161,11 @@ def one_run(taught: str, seed: int) -> dict[tuple[str, str], float]:
     rng = np.random.default_rng(seed)
     pieces, classes = read_pieces()
     order = rng.permutation(len(pieces))
-    lesson, rest = order[:N_PIECES], order[N_PIECES:]
+    training_set, rest = order[:N_PIECES], order[N_PIECES:]
     if taught == "pieces":
-        net = train(pieces[lesson][:, None], classes[lesson], EPOCHS[taught], seed)
+        net = train(pieces[training_set][:, None], classes[training_set], EPOCHS[taught], seed)
     else:
-        shown = make_mosaics(pieces[lesson], classes[lesson], N_TAUGHT, rng)
+        shown = make_mosaics(pieces[training_set], classes[training_set], N_TAUGHT, rng)
         net = train(shown.images, shown.given, EPOCHS[taught], seed)
     half = len(rest) // 2
     evidence = make_mosaics(pieces[rest[:half]], classes[rest[:half]], N_MOSAICS, rng)

@@ -53,7 +53,7 @@ sys.path.insert(0, str(ROOT))
 
 from labelops.fast import multilabel as fast  # noqa: E402
 from labelops.multilabel import opinion as op  # noqa: E402
-from labelops.multilabel.beliefs import Signs, learn, p_turned  # noqa: E402
+from labelops.multilabel.beliefs import Features, learn, p_label_error  # noqa: E402
 from labelops.multilabel.cells import Cells  # noqa: E402
 from labelops.multilabel.cooccurrence import summarize  # noqa: E402
 from labelops.multilabel.estimates import Estimates  # noqa: E402
@@ -179,9 +179,11 @@ def ours(
         opinion = op.fit_opinion(learned[:, :used], sample.is_given, sample_odds, weight)
         belief = op.believe(values[:, :used], cells.is_given, odds, opinion)
         believed[name] = belief.reshape(given.shape)
-    signs = Signs(cells.class_id, cells.is_given, values[:, 0], values[:, 1])
+    features = Features(cells.class_id, cells.is_given, values[:, 0], values[:, 1])
     by_class = pairs.n_yes / np.maximum(pairs.n_no, 1)
-    turned = p_turned(signs, learn(signs, np.ones(len(odds)), by_class)).reshape(given.shape)
+    turned = p_label_error(features, learn(features, np.ones(len(odds)), by_class)).reshape(
+        given.shape
+    )
     believed["careful"] = np.where(given, 1 - turned, turned)
     return believed, opinion, found, flags
 

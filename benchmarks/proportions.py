@@ -7,10 +7,10 @@
 FOLDER holds `tabular/adult.tsv.gz`, `tabular/bank_marketing.csv.gz` and, for `fashion`, the idx
 files of Fashion-MNIST in `fashion-mnist/`. A seed draws the test items (a fifth) and the order of
 the others, which are cut into bags of equal size. All networks have the same layers and trainer
-(`BagTraining`), and all are stopped by held-out bags: by their counts or, where a lesson has soft
-labels, by these; no label of an item decides anything but the supervised network and the figures
-that are printed. RESULTS.json keeps what is
-done: the same command again does what is missing. `--table` prints only.
+(`BagTraining`), and all are stopped by held-out bags: by their counts or, where an objective has
+soft labels, by these; no label of an item decides anything but the supervised network and the
+figures that are printed. RESULTS.json keeps what is done: the same command again does what is
+missing. `--table` prints only.
 
 With --repair, instead: a fifth of all labels flipped, the totals of bags known and true.
 """
@@ -31,7 +31,7 @@ from tables import TABLES, Table
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from labelops.fast.cardinality import marginals
-from labelops.nn.bag_lessons import OwnBeliefs, Proportions, SoftLabels, Unbiased
+from labelops.nn.bag_objectives import OwnBeliefs, Proportions, SoftLabels, Unbiased
 from labelops.nn.bag_regression import bag_log_odds
 from labelops.nn.bag_rounds import (
     begin,
@@ -41,7 +41,7 @@ from labelops.nn.bag_rounds import (
     play_round,
     strengthened,
 )
-from labelops.nn.bags import BagNet, BagTraining, Lesson, embed, teach
+from labelops.nn.bags import BagNet, BagTraining, Objective, embed, fit
 from labelops.proportions.cardinality import sigmoid
 from labelops.proportions.counts import hard_counts
 from labelops.proportions.decode import top_of_bags
@@ -113,39 +113,39 @@ def two(beliefs: np.ndarray) -> np.ndarray:
     return np.stack([1 - beliefs, beliefs], axis=1)
 
 
-def taught(task: Task, lesson: Lesson, *, begin: BagNet | None = None) -> Answer:
-    net = teach(
-        task.x, task.start, task.counts, lesson, training=TRAINING, seed=task.seed, begin=begin
+def fitted(task: Task, objective: Objective, *, begin: BagNet | None = None) -> Answer:
+    net = fit(
+        task.x, task.start, task.counts, objective, training=TRAINING, seed=task.seed, begin=begin
     )
     beliefs = counted(task, net_log_odds(net, task.x))
     return Answer(net_log_odds(net, task.test_x), beliefs, {"held_out_loss": net.loss})
 
 
 def supervised(task: Task) -> Answer:
-    return taught(task, SoftLabels(np.eye(2)[task.y], task.start, task.counts))
+    return fitted(task, SoftLabels(np.eye(2)[task.y], task.start, task.counts))
 
 
 def dllp(task: Task) -> Answer:
-    return taught(task, Proportions(task.start, task.counts))
+    return fitted(task, Proportions(task.start, task.counts))
 
 
 def easy_llp(task: Task) -> Answer:
-    return taught(task, Unbiased(task.start, task.counts))
+    return fitted(task, Unbiased(task.start, task.counts))
 
 
 def llp_em(task: Task) -> Answer:
-    return taught(task, OwnBeliefs(lambda z: two(counted(task, z[:, 1] - z[:, 0]))))
+    return fitted(task, OwnBeliefs(lambda z: two(counted(task, z[:, 1] - z[:, 0]))))
 
 
 def transported(task: Task) -> Answer:
     """Two stages, as published: the shares of bags, then from there transported pseudo-labels."""
     shares = Proportions(task.start, task.counts)
-    first = teach(task.x, task.start, task.counts, shares, training=TRAINING, seed=task.seed)
+    first = fit(task.x, task.start, task.counts, shares, training=TRAINING, seed=task.seed)
 
     def labels(z: np.ndarray) -> np.ndarray:
         return transport(z, task.start, task.counts, regulariser=0.2).beliefs
 
-    return taught(task, OwnBeliefs(labels), begin=first.net)
+    return fitted(task, OwnBeliefs(labels), begin=first.net)
 
 
 def published(task: Task) -> Answer:
@@ -163,9 +163,9 @@ def published(task: Task) -> Answer:
             n_threads=1,
         )
         if step == 0:
-            vectors = embed(found.taught.net, task.x)
+            vectors = embed(found.fitted.net, task.x)
             edges = neighbour_edges(vectors, flat_limit=FLAT_LIMIT, n_threads=1)
-    return Answer(net_log_odds(found.taught, task.test_x), found.beliefs, {"open": found.n_open})
+    return Answer(net_log_odds(found.fitted, task.test_x), found.beliefs, {"open": found.n_open})
 
 
 def labelops_rounds(task: Task) -> dict[str, Answer]:
@@ -176,9 +176,11 @@ def labelops_rounds(task: Task) -> dict[str, Answer]:
             bag_log_odds(first.model, task.test_x), counted(task, first.log_odds), {}
         )
     }
-    edges, log_odds, blind = task.edges(), first.log_odds, first.blind
+    edges, log_odds, held_logits = task.edges(), first.log_odds, first.held_logits
     for step in (1, 2):
-        strength = choose_strength(blind, task.start, task.k, edges, first.held_out, n_threads=1)
+        strength = choose_strength(
+            held_logits, task.start, task.k, edges, first.held_out, n_threads=1
+        )
         found = play_round(
             task.x,
             log_odds,
@@ -189,13 +191,13 @@ def labelops_rounds(task: Task) -> dict[str, Answer]:
             seed=task.seed,
             n_threads=1,
         )
-        note = {"strength": strength, "open": found.n_open, "held_out_loss": found.taught.loss}
-        test = net_log_odds(found.taught, task.test_x)
+        note = {"strength": strength, "open": found.n_open, "held_out_loss": found.fitted.loss}
+        test = net_log_odds(found.fitted, task.test_x)
         answers[f"labelops, {step} round{'s' * (step > 1)}"] = Answer(test, found.beliefs, note)
         if step == 1:
-            vectors = embed(found.taught.net, task.x)
+            vectors = embed(found.fitted.net, task.x)
             edges = neighbour_edges(vectors, flat_limit=FLAT_LIMIT, n_threads=1)
-            log_odds = (first.log_odds + net_log_odds(found.taught, task.x)) / 2
+            log_odds = (first.log_odds + net_log_odds(found.fitted, task.x)) / 2
     return answers
 
 
@@ -246,8 +248,8 @@ def noisy_log_odds(task: Task, given: np.ndarray) -> np.ndarray:
         start = np.arange(0, len(inside) + 1, size)
         k = np.add.reduceat(given[inside], start[:-1])
         counts = np.stack([size - k, k], axis=1)
-        lesson = SoftLabels(np.eye(2)[given[inside]], start, counts)
-        net = teach(task.x[inside], start, counts, lesson, training=TRAINING, seed=task.seed + f)
+        objective = SoftLabels(np.eye(2)[given[inside]], start, counts)
+        net = fit(task.x[inside], start, counts, objective, training=TRAINING, seed=task.seed + f)
         p = sigmoid(net_log_odds(net, task.x[fold == f]))
         true = np.clip((p - NOISE) / (1 - 2 * NOISE), 1e-3, 1 - 1e-3)
         log_odds[fold == f] = np.log(true) - np.log1p(-true)

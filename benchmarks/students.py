@@ -22,7 +22,7 @@ RIDGE = 1e-3
 """Per item and coefficient of standardised features, in the linear student."""
 
 
-class Lesson(NamedTuple):
+class TrainingSet(NamedTuple):
     """What a student is trained on.
 
     Attributes
@@ -37,11 +37,13 @@ class Lesson(NamedTuple):
     weights: np.ndarray
 
 
-def hard(rows: np.ndarray, labels: np.ndarray, n_classes: int, weights: object = 1.0) -> Lesson:
-    """Return a lesson of one class an item."""
+def hard(
+    rows: np.ndarray, labels: np.ndarray, n_classes: int, weights: object = 1.0
+) -> TrainingSet:
+    """Return a training set of one class an item."""
     targets = np.zeros((len(rows), n_classes), np.float32)
     targets[np.arange(len(rows)), labels] = 1
-    return Lesson(rows, targets, np.broadcast_to(np.float32(weights), len(rows)))
+    return TrainingSet(rows, targets, np.broadcast_to(np.float32(weights), len(rows)))
 
 
 def inputs(train: np.ndarray, test: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
@@ -61,9 +63,9 @@ def inputs(train: np.ndarray, test: np.ndarray) -> tuple[torch.Tensor, torch.Ten
     return torch.from_numpy(x @ turn), torch.from_numpy(scaled(test) @ turn)
 
 
-def linear(x: torch.Tensor, lesson: Lesson, seed: int) -> nn.Module:
+def linear(x: torch.Tensor, data: TrainingSet, seed: int) -> nn.Module:
     """Fit multinomial logistic regression from zero; convex, so the seed plays no part."""
-    inputs, targets, weights = _tensors(x, lesson)
+    inputs, targets, weights = _tensors(x, data)
     model = nn.Linear(x.shape[1], targets.shape[1])
     nn.init.zeros_(model.weight)
     nn.init.zeros_(model.bias)
@@ -81,10 +83,10 @@ def linear(x: torch.Tensor, lesson: Lesson, seed: int) -> nn.Module:
     return model
 
 
-def network(x: torch.Tensor, lesson: Lesson, seed: int) -> nn.Module:
+def network(x: torch.Tensor, data: TrainingSet, seed: int) -> nn.Module:
     """Train a network with one hidden layer by AdamW with a cosine schedule."""
     torch.manual_seed(seed)
-    inputs, targets, weights = _tensors(x, lesson)
+    inputs, targets, weights = _tensors(x, data)
     model = nn.Sequential(
         nn.Linear(x.shape[1], HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, targets.shape[1])
     )
@@ -114,10 +116,14 @@ def accuracy(model: nn.Module, x: torch.Tensor, true: np.ndarray) -> float:
         return float((model(x).argmax(dim=1).numpy() == true).mean())
 
 
-def _tensors(x: torch.Tensor, lesson: Lesson) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    rows = torch.from_numpy(np.asarray(lesson.rows, np.int64))
-    weights = torch.from_numpy(np.array(lesson.weights, np.float32))
-    return x[rows], torch.from_numpy(np.array(lesson.targets, np.float32)), weights / weights.mean()
+def _tensors(x: torch.Tensor, data: TrainingSet) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    rows = torch.from_numpy(np.asarray(data.rows, np.int64))
+    weights = torch.from_numpy(np.array(data.weights, np.float32))
+    return (
+        x[rows],
+        torch.from_numpy(np.array(data.targets, np.float32)),
+        weights / weights.mean(),
+    )
 
 
 def _loss(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

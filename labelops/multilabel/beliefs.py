@@ -18,7 +18,7 @@ from labelops.multilabel.scaling import Scaling, fit_scaling, scaled
 NO_NOISE = (1e-6, 1e-6)
 
 
-class Signs(NamedTuple):
+class Features(NamedTuple):
     """What is known of cells.
 
     Attributes
@@ -76,12 +76,12 @@ class Learned(NamedTuple):
         )
 
 
-def learn(signs: Signs, weight: np.ndarray, odds: np.ndarray) -> Learned:
+def learn(features: Features, weight: np.ndarray, odds: np.ndarray) -> Learned:
     """Learn from a sample of cells what to believe of all.
 
     Parameters
     ----------
-    signs
+    features
         Of the sample.
     weight
         How many cells each one stands for, shape (M,).
@@ -93,32 +93,32 @@ def learn(signs: Signs, weight: np.ndarray, odds: np.ndarray) -> Learned:
     O(M) an iteration. The same cells in the same order give the same bits.
     """
     scaling = fit_scaling(
-        signs.log_odds, signs.is_given, signs.class_id, weight, n_classes=len(odds)
+        features.log_odds, features.is_given, features.class_id, weight, n_classes=len(odds)
     )
-    values, of_cell = _values(signs, scaling), odds[signs.class_id]
-    said = signs.is_given, of_cell, weight
+    values, of_cell = _values(features, scaling), odds[features.class_id]
+    said = features.is_given, of_cell, weight
     sound = fit_opinion(values, *said, limits=NO_NOISE)
     limits = noise_limits(sound.bias + values @ sound.weight, *said)
     return Learned(scaling, fit_opinion(values, *said, limits=limits), odds, limits)
 
 
-def _values(signs: Signs, scaling: Scaling) -> np.ndarray:
-    log_odds = scaled(signs.log_odds, signs.class_id, scaling)
-    return np.stack([log_odds, signs.evidence], axis=1)
+def _values(features: Features, scaling: Scaling) -> np.ndarray:
+    log_odds = scaled(features.log_odds, features.class_id, scaling)
+    return np.stack([log_odds, features.evidence], axis=1)
 
 
-def p_turned(signs: Signs, learned: Learned) -> np.ndarray:
+def p_label_error(features: Features, learned: Learned) -> np.ndarray:
     """Return the probability that a cell is not as given; float64, shape (M,).
 
     Of a given class that it is wrong; of one that was ruled out that it is missing.
     """
     present = believe(
-        _values(signs, learned.scaling),
-        signs.is_given,
-        learned.odds[signs.class_id],
+        _values(features, learned.scaling),
+        features.is_given,
+        learned.odds[features.class_id],
         learned.opinion,
     )
-    return np.asarray(np.where(signs.is_given, 1 - present, present))
+    return np.asarray(np.where(features.is_given, 1 - present, present))
 
 
 def expected_errors(n_given: int, *, wrong: float, missing: float) -> tuple[float, float]:

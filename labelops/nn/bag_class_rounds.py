@@ -85,7 +85,7 @@ def spread_beliefs(
 
 
 def choose_class_strength(
-    blind: np.ndarray,
+    held_logits: np.ndarray,
     start: np.ndarray,
     counts: np.ndarray,
     edges: Edges,
@@ -97,7 +97,7 @@ def choose_class_strength(
 
     Parameters
     ----------
-    blind
+    held_logits
         Logits of items that have not seen the counts of held-out bags, shape (N, K).
     start, counts
         Bags and their class counts; those of held-out bags are used to compare only.
@@ -111,7 +111,7 @@ def choose_class_strength(
     if not len(edges.first):
         return 0.0
     n_classes = counts.shape[1]
-    probs, chosen = softmax(blind), []
+    probs, chosen = softmax(held_logits), []
     for k in [1] if n_classes == 2 else range(n_classes):
         p = np.clip(probs[:, k], 1e-12, 1 - 1e-12)
         log_odds = np.log(p) - np.log1p(-p)

@@ -23,7 +23,7 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
-from labelops.nn.bag_waves import Basis
+from labelops.nn.bag_fourier import Basis
 from labelops.nn.threads import one_thread
 from labelops.proportions.likelihood import CountFit, count_curvature, count_fit
 
@@ -105,8 +105,8 @@ class BagCounts:
 
     def precision(self, prior: tuple[float, float]) -> np.ndarray:
         """Return that of the prior of each coefficient, for variances of linear and smooth ones."""
-        waves = self.basis.waves
-        return 1 / np.repeat([*prior, BIAS_VARIANCE], [waves.n_linear, waves.n_smooth, 1])
+        fourier = self.basis.fourier
+        return 1 / np.repeat([*prior, BIAS_VARIANCE], [fourier.n_linear, fourier.n_smooth, 1])
 
     def maximise(
         self,
@@ -120,7 +120,7 @@ class BagCounts:
         Parameters
         ----------
         prior
-            Variances of the coefficients of features and of waves.
+            Variances of the coefficients of features and of Fourier features.
         begin
             Optimum under another prior or of other bags, to begin with; by default, the share of
             all bags for every item.

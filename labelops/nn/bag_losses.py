@@ -1,4 +1,4 @@
-"""Losses for networks that are taught by the class counts of bags.
+"""Losses for networks that are fitted to the class counts of bags.
 
 A batch holds whole bags. `bag` says to which of the batch's bags an item belongs, `shares` what
 part of each bag each class has.

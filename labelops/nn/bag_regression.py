@@ -1,26 +1,27 @@
 """Regression on totals: a smooth model of single items, learned from the counts of their bags.
 
 Few large bags say little, and what they say fits many models; a network that follows them follows
-their noise. Here the log-odds of an item are linear in its features and in random waves of them (a
-Gaussian process with a linear and a smooth part), with a Gaussian prior on all coefficients; how
-strong the prior is, and how long the waves are, is what makes the counts most probable on average
-over the prior (evidence). So all bags teach, none has to be held out, and there is nothing to tune.
-Once a model is found, features are stretched by how steep it is along them and it is fitted again,
-if that makes the counts more probable: idle features are then out of the way.
+their noise. Here the log-odds of an item are linear in its features and in random Fourier features
+of them (a Gaussian process with a linear and a smooth part), with a Gaussian prior on all
+coefficients; how strong the prior is, and how wide the kernel is, is what makes the counts most
+probable on average over the prior (evidence). So all bags count, none has to be held out, and there
+is nothing to tune. Once a model is found, features are scaled by how steep it is along them
+(automatic relevance determination) and it is fitted again, if that makes the counts more probable:
+idle features are then out of the way.
 """
 
-# N items, B bags, D features, W waves, C = D + 2 W + 1 coefficients
+# N items, B bags, D features, W frequencies, C = D + 2 W + 1 coefficients
 
 from typing import NamedTuple
 
 import numpy as np
 
 from labelops.nn.bag_evidence import BagCounts, Optimum
-from labelops.nn.bag_waves import Basis, Waves, mean_slopes, new_waves
+from labelops.nn.bag_fourier import Basis, FourierFeatures, draw_fourier, mean_slopes
 from labelops.nn.bags import whole_bags
 
 WIDTHS = (0.5, 1.0, 2.0)
-"""Lengths of the waves tried, in root mean squared distances of two items."""
+"""Widths of the kernel that are tried, in root mean squared distances of two items."""
 
 STEP = 3.0
 """Prior variances are tried in steps of this factor."""
@@ -38,15 +39,15 @@ COARSE_ITEMS = 20_000
 """Where there are more than twice as many items, it is begun with bags of about so many."""
 
 LOOK_GAIN = 5.0
-"""Evidence, in nats, by which stretched features must be better, beside `FITTED_GAIN` a feature."""
+"""Evidence, in nats, by which scaled features must be better, beside `FITTED_GAIN` a feature."""
 
 FITTED_GAIN = 0.5
-"""What a fitted number that means nothing gains on average; the stretch has one a feature."""
+"""What a fitted number that means nothing gains on average; relevance has one a feature."""
 
 RELEVANCE_ITEMS = 8192
 
-LEAST_STRETCH = 0.1
-"""Share of the squared stretch that all features have alike."""
+LEAST_RELEVANCE = 0.1
+"""Share of the squared relevance that all features have alike."""
 
 
 class BagModel(NamedTuple):
@@ -54,16 +55,16 @@ class BagModel(NamedTuple):
 
     Attributes
     ----------
-    waves : the basis.
+    fourier : the basis.
     weight : of the basis, float64, shape (D + 2 W,).
     bias : log-odds of the mean item.
-    width : length of the waves that was chosen, in root mean squared distances.
+    width : width of the kernel that was chosen, in root mean squared distances.
     prior : variances that were chosen of linear and of smooth log-odds, per unit of variance.
     log_evidence : of the counts under that prior (Laplace's approximation).
     left : nats that another step would have gained: next to none, or it has not converged.
     """
 
-    waves: Waves
+    fourier: FourierFeatures
     weight: np.ndarray
     bias: float
     width: float
@@ -77,7 +78,7 @@ def fit_bag_model(
     start: np.ndarray,
     positives: np.ndarray,
     *,
-    n_waves: int = 300,
+    n_fourier: int = 300,
     seed: int,
 ) -> BagModel:
     """Learn a model of single items from the counts of positives in bags.
@@ -90,10 +91,10 @@ def fit_bag_model(
         Bag b has the items start[b] … start[b + 1] − 1, int64, shape (B + 1,); no bag is empty.
     positives
         0 ≤ k ≤ n, shape (B,).
-    n_waves
+    n_fourier
         W; 0 for a linear model.
     seed
-        For the waves.
+        For the Fourier features.
 
     Raises
     ------
@@ -111,7 +112,7 @@ def fit_bag_model(
     References
     ----------
     Radhakrishnan, Beaglehole, Pandit, Belkin: Mechanism for feature learning in neural networks and
-    backpropagation-free machine learning models. Science 383, 2024 (the stretch, here of single
+    backpropagation-free machine learning models. Science 383, 2024 (relevance, here of single
     features).
     Rasmussen, Williams: Gaussian processes for machine learning. 2006, sections 3.4 and 5.4.
     Law, Sutherland, Sejdinovic, Flaxman: Bayesian approaches to distribution regression. AISTATS
@@ -120,17 +121,17 @@ def fit_bag_model(
     Examples
     --------
     >>> x = np.array([[-1.0], [-1.0], [-1.0], [1.0], [1.0], [1.0]] * 40)
-    >>> model = fit_bag_model(x, np.arange(0, 241, 3), np.array([0, 3] * 40), n_waves=8, seed=0)
+    >>> model = fit_bag_model(x, np.arange(0, 241, 3), np.array([0, 3] * 40), n_fourier=8, seed=0)
     >>> bool(bag_log_odds(model, np.array([[1.0]]))[0] > 2)
     True
     """
     x = np.ascontiguousarray(features, np.float32)
     begin, k = _checked(x, start, positives)
-    model = _best_width(x, begin, k, np.ones(x.shape[1]), n_waves=n_waves, seed=seed)
+    model = _best_width(x, begin, k, np.ones(x.shape[1]), n_fourier=n_fourier, seed=seed)
     # Fewer bags than features cannot tell how much each of these matters.
-    if n_waves and len(k) > x.shape[1]:
-        stretch = _relevance(model, x[:RELEVANCE_ITEMS])
-        again = _best_width(x, begin, k, stretch, n_waves=n_waves, seed=seed)
+    if n_fourier and len(k) > x.shape[1]:
+        relevance = _relevance(model, x[:RELEVANCE_ITEMS])
+        again = _best_width(x, begin, k, relevance, n_fourier=n_fourier, seed=seed)
         if again.log_evidence > model.log_evidence + LOOK_GAIN + FITTED_GAIN * x.shape[1]:
             model = again
     return model
@@ -140,25 +141,25 @@ def _best_width(
     x: np.ndarray,
     start: np.ndarray,
     k: np.ndarray,
-    stretch: np.ndarray,
+    relevance: np.ndarray,
     *,
-    n_waves: int,
+    n_fourier: int,
     seed: int,
 ) -> BagModel:
     chosen: BagModel | None = None
-    for width in WIDTHS if n_waves else WIDTHS[:1]:
-        waves = new_waves(x, width=width, n_waves=n_waves, seed=seed, stretch=stretch)
-        counts = BagCounts(Basis(waves, x), start, k)
+    for width in WIDTHS if n_fourier else WIDTHS[:1]:
+        fourier = draw_fourier(x, width=width, n_fourier=n_fourier, seed=seed, relevance=relevance)
+        counts = BagCounts(Basis(fourier, x), start, k)
         near = FIRST_PRIOR if chosen is None else chosen.prior
-        prior, found = _best_prior(counts, near, with_waves=n_waves > 0)
+        prior, found = _best_prior(counts, near, with_fourier=n_fourier > 0)
         if chosen is None or found.log_evidence > chosen.log_evidence:
-            chosen = _model(waves, width, prior, found)
+            chosen = _model(fourier, width, prior, found)
     assert chosen is not None
     return chosen
 
 
 def _best_prior(
-    counts: BagCounts, near: tuple[float, float], *, with_waves: bool
+    counts: BagCounts, near: tuple[float, float], *, with_fourier: bool
 ) -> tuple[tuple[float, float], Optimum]:
     """Climb the evidence in steps of a factor, one variance at a time."""
     here, found = near, counts.maximise(FIRST_PRIOR)
@@ -166,7 +167,7 @@ def _best_prior(
         found = counts.maximise(here, found)
     seen = {here}
     moves = [(STEP, 1.0), (1 / STEP, 1.0)]
-    moves += [(1.0, STEP), (1.0, 1 / STEP)] if with_waves else []
+    moves += [(1.0, STEP), (1.0, 1 / STEP)] if with_fourier else []
     is_moving = True
     while is_moving:
         is_moving = False
@@ -182,18 +183,20 @@ def _best_prior(
     return here, found
 
 
-def _model(waves: Waves, width: float, prior: tuple[float, float], found: Optimum) -> BagModel:
+def _model(
+    fourier: FourierFeatures, width: float, prior: tuple[float, float], found: Optimum
+) -> BagModel:
     weight, bias = found.coefficients[:-1], float(found.coefficients[-1])
-    return BagModel(waves, weight, bias, width, prior, found.log_evidence, found.left)
+    return BagModel(fourier, weight, bias, width, prior, found.log_evidence, found.left)
 
 
 def _relevance(model: BagModel, x: np.ndarray) -> np.ndarray:
-    """Return how much log-odds follow each feature, with a stretch of 1 for all as its scale."""
-    square = mean_slopes(model.waves, model.weight, x) ** 2
-    # A stretch of 1 for all would leave the summed variance as it is; so does this one.
+    """Return how much log-odds follow each feature, with a relevance of 1 for all as its scale."""
+    square = mean_slopes(model.fourier, model.weight, x) ** 2
+    # A relevance of 1 for all would leave the summed variance as it is; so does this one.
     variance = x.var(axis=0, dtype=np.float64)
     square *= variance.sum() / max(float((square * variance).sum()), 1e-300)
-    return np.asarray(np.sqrt((1 - LEAST_STRETCH) * square + LEAST_STRETCH))
+    return np.asarray(np.sqrt((1 - LEAST_RELEVANCE) * square + LEAST_RELEVANCE))
 
 
 def refit_bag_model(
@@ -204,7 +207,7 @@ def refit_bag_model(
     Parameters
     ----------
     model
-        From `fit_bag_model`: its waves and prior are kept.
+        From `fit_bag_model`: its Fourier features and prior are kept.
     features, start, positives
         As there.
     """
@@ -215,10 +218,10 @@ def refit_bag_model(
     if len(few) < len(k):
         items = whole_bags(few, begin).items.numpy()
         cut = np.concatenate([[0], np.cumsum(np.diff(begin)[few])])
-        first = BagCounts(Basis(model.waves, x[items]), cut, k[few]).maximise(model.prior)
+        first = BagCounts(Basis(model.fourier, x[items]), cut, k[few]).maximise(model.prior)
         first = first._replace(beyond=first.beyond * (len(x) / len(items)))
-    found = BagCounts(Basis(model.waves, x), begin, k).maximise(model.prior, first)
-    return _model(model.waves, model.width, model.prior, found)
+    found = BagCounts(Basis(model.fourier, x), begin, k).maximise(model.prior, first)
+    return _model(model.fourier, model.width, model.prior, found)
 
 
 def _few_bags(start: np.ndarray) -> np.ndarray:
@@ -245,7 +248,7 @@ def bag_log_odds(model: BagModel, features: np.ndarray) -> np.ndarray:
         Prepared as those it was fitted to, shape (N, D).
     """
     x = np.asarray(features)
-    return Basis(model.waves, x).times(np.append(model.weight, model.bias))
+    return Basis(model.fourier, x).times(np.append(model.weight, model.bias))
 
 
 def _checked(

@@ -1,14 +1,14 @@
 """Learning from counts of bags, in rounds: what items say, neighbours and counts, a network.
 
 A round takes log-odds of single items, lets neighbours and counts have their say (belief
-propagation), and teaches a network the beliefs. Its embedding and log-odds begin the next round.
+propagation), and fits a network to the beliefs. Its embedding and log-odds begin the next round.
 
 The first log-odds are those of `labelops.nn.bag_regression`. Without any, as published, neighbours
 and counts alone have to break the symmetry between classes: on tables with large bags they did not
 (`benchmarks/proportions.py`). How much neighbours may say is decided by the counts of held-out
-bags, which the log-odds and the propagation have not seen; if these predict the counts best with
-no say of neighbours at all, they get none. In the first round neighbours are found by features,
-which know of no count. In a later one they are found in an embedding that was taught beliefs which
+bags, which the log-odds and the propagation have not seen; if these predict the counts best with no
+say of neighbours at all, they get none. In the first round neighbours are found by features, which
+know of no count. In a later one they are found in an embedding that was fitted to beliefs which
 agree with all counts, those of held-out bags too: there the choice favours neighbours.
 """
 
@@ -22,9 +22,9 @@ import numpy as np
 from labelops.fast.cardinality import marginals
 from labelops.fast.neighbours import find_neighbours
 from labelops.fast.propagate import propagate
-from labelops.nn.bag_lessons import SoftLabels
+from labelops.nn.bag_objectives import SoftLabels
 from labelops.nn.bag_regression import BagModel, bag_log_odds, fit_bag_model, refit_bag_model
-from labelops.nn.bags import BagTraining, Taught, hold_out, logits_of, teach, whole_bags
+from labelops.nn.bags import BagTraining, Fitted, fit, hold_out, logits_of, whole_bags
 from labelops.proportions.counts import Counts, free_counts, hard_counts
 from labelops.proportions.edges import (
     Edges,
@@ -53,13 +53,13 @@ class Start(NamedTuple):
     ----------
     model : fitted to all bags.
     log_odds : of all items under it, shape (N,).
-    blind : of all items under the same model fitted without the held-out bags, shape (N,).
+    held_logits : of all items under the same model fitted without the held-out bags, shape (N,).
     held_out : those bags, int64.
     """
 
     model: BagModel
     log_odds: np.ndarray
-    blind: np.ndarray
+    held_logits: np.ndarray
     held_out: np.ndarray
 
 
@@ -71,13 +71,13 @@ class Round(NamedTuple):
     beliefs : P(y_i = 1), float64, shape (N,); those of a bag sum to its count.
     log_odds : q, before the count had its say, shape (N,).
     n_open : components of bags whose messages did not settle.
-    taught : the network that was taught the beliefs.
+    fitted : the network that was fitted to the beliefs.
     """
 
     beliefs: np.ndarray
     log_odds: np.ndarray
     n_open: int
-    taught: Taught
+    fitted: Fitted
 
 
 def begin(
@@ -86,27 +86,27 @@ def begin(
     positives: np.ndarray,
     *,
     held_out: float = 0.15,
-    n_waves: int = 300,
+    n_fourier: int = 300,
     seed: int,
 ) -> Start:
     """Fit the regression on totals, to all bags and to all but some.
 
     Parameters
     ----------
-    features, start, positives, n_waves
+    features, start, positives, n_fourier
         As for `labelops.nn.bag_regression.fit_bag_model`.
     held_out
         Share of the bags that are left out once.
     seed
-        For the waves and the choice of held-out bags.
+        For the Fourier features and the choice of held-out bags.
     """
-    model = fit_bag_model(features, start, positives, n_waves=n_waves, seed=seed)
+    model = fit_bag_model(features, start, positives, n_fourier=n_fourier, seed=seed)
     held = hold_out(len(start) - 1, share=held_out, seed=seed)
     rest = np.setdiff1d(np.arange(len(start) - 1), held)
     items = whole_bags(rest, start).items.numpy()
     cut = np.concatenate([[0], np.cumsum(np.diff(start)[rest])])
-    blind = refit_bag_model(model, features[items], cut, positives[rest])
-    return Start(model, bag_log_odds(model, features), bag_log_odds(blind, features), held)
+    held_logits = refit_bag_model(model, features[items], cut, positives[rest])
+    return Start(model, bag_log_odds(model, features), bag_log_odds(held_logits, features), held)
 
 
 def neighbour_edges(
@@ -140,7 +140,7 @@ def strengthened(edges: Edges, strength: float) -> Edges:
 
 
 def choose_strength(
-    blind: np.ndarray,
+    held_logits: np.ndarray,
     start: np.ndarray,
     positives: np.ndarray,
     edges: Edges,
@@ -153,13 +153,13 @@ def choose_strength(
 
     Parameters
     ----------
-    blind
+    held_logits
         Log-odds of items that have not seen the counts of held-out bags, shape (N,).
     start, positives
         Bags and their counts; those of held-out bags are used to compare only.
     edges
-        Of strength 1. Between neighbours by an embedding that was taught all counts they have seen
-        those of held-out bags, and the choice favours them.
+        Of strength 1. Between neighbours by an embedding that was fitted to all counts they have
+        seen those of held-out bags, and the choice favours them.
     held_out
         Bags, shape (M,).
     strengths
@@ -181,7 +181,7 @@ def choose_strength(
     chosen = float(strengths[0])
     for strength in strengths:
         found = propagate(
-            blind,
+            held_logits,
             start,
             open_counts,
             strengthened(edges, strength),
@@ -211,7 +211,7 @@ def play_round(
     bag_weight: float = BAG_WEIGHT,
     n_threads: int = 2,
 ) -> Round:
-    """Bring neighbours and counts into log-odds, and teach a network what comes out.
+    """Bring neighbours and counts into log-odds, and fit a network to what comes out.
 
     Parameters
     ----------
@@ -224,9 +224,9 @@ def play_round(
     edges
         With the strength they are to have.
     training, seed
-        As for `teach`.
+        As for `fit`.
     bag_weight
-        λ of `labelops.nn.bag_lessons.SoftLabels`.
+        λ of `labelops.nn.bag_objectives.SoftLabels`.
     n_threads
         For the propagation; does not change the answer.
     """
@@ -240,13 +240,13 @@ def play_round(
     )
     targets = np.stack([1 - found.beliefs, found.beliefs], axis=1)
     counts = np.stack([np.diff(start) - positives, positives], axis=1)
-    lesson = SoftLabels(targets, start, counts, bag_weight=bag_weight)
-    taught = teach(features, start, counts, lesson, training=training, seed=seed)
+    objective = SoftLabels(targets, start, counts, bag_weight=bag_weight)
+    fitted = fit(features, start, counts, objective, training=training, seed=seed)
     n_open = int((~found.convergence.converged).sum())
-    return Round(found.beliefs, found.log_odds, n_open, taught)
+    return Round(found.beliefs, found.log_odds, n_open, fitted)
 
 
-def net_log_odds(taught: Taught, features: np.ndarray) -> np.ndarray:
+def net_log_odds(fitted: Fitted, features: np.ndarray) -> np.ndarray:
     """Return the log-odds of class 1 against class 0, shape (N,)."""
-    logits = logits_of(taught.net, features)
+    logits = logits_of(fitted.net, features)
     return np.asarray(logits[:, 1] - logits[:, 0])

@@ -17,8 +17,8 @@ from labelops.proportions.logits import as_logits, softmax
 # N items, M of them in bags, B bags, K classes
 
 PRIOR_ITEMS, PRIOR_BAGS = 20_000, 24
-"""How strong the prior is and how long the waves are is decided on so many items, in no fewer bags:
-that takes a hundred fits, the coefficients themselves one."""
+"""How strong the prior is and how wide the kernel is, is decided on so many items, in no fewer
+bags: that takes a hundred fits, the coefficients themselves one."""
 
 FOLDS = 5
 """Bags are judged by models that were fitted to four fifths of them."""
@@ -31,7 +31,7 @@ class StartModel:
     Attributes
     ----------
     logits : by the model of all bags, log-probabilities up to a constant, float64, shape (N, K).
-    blind : by that without the held-out bags, shape (N, K).
+    held_logits : by that without the held-out bags, shape (N, K).
     judging : probabilities by a model without the item's own bag, shape (M, K).
     held_out : bags, int64, ascending.
     n_fitted : bags that the model was fitted to.
@@ -40,7 +40,7 @@ class StartModel:
     """
 
     logits: np.ndarray
-    blind: np.ndarray
+    held_logits: np.ndarray
     judging: np.ndarray
     held_out: np.ndarray
     n_fitted: int
@@ -54,7 +54,7 @@ def fit_start(
     counts: np.ndarray,
     *,
     most_items: int,
-    n_waves: int,
+    n_fourier: int,
     seed: int,
 ) -> StartModel:
     """Fit the regression on totals: one for two classes, each class against the rest for more.
@@ -67,13 +67,13 @@ def fit_start(
         Bags of the first M items, and their counts of classes, shape (B, K).
     most_items
         About how many items to fit to at most, in bags drawn at random.
-    n_waves, seed
+    n_fourier, seed
         As for `labelops.nn.bag_regression.fit_bag_model`.
 
     Notes
     -----
-    Folds are fitted with the prior and the waves of the whole, so a bag's count has had its say in
-    two or three numbers that all bags share, and in no other.
+    Folds are fitted with the prior and the Fourier features of the whole, so a bag's count has had
+    its say in two or three numbers that all bags share, and in no other.
     """
     n_bags, n_classes = counts.shape
     held = hold_out(n_bags, share=BagTraining().held_out, seed=seed)
@@ -83,19 +83,21 @@ def fit_start(
     looked_at = [1] if n_classes == 2 else list(range(n_classes))
     ends = start[-1]
     plain = np.empty((len(features), len(looked_at)))
-    blind, judging = np.empty_like(plain), np.empty((ends, len(looked_at)))
+    held_logits, judging = np.empty_like(plain), np.empty((ends, len(looked_at)))
     evidence = left = 0.0
     bag_of_item = np.repeat(np.arange(n_bags), np.diff(start))
     for column, k in enumerate(looked_at):
         problem = _Problem(features, start, counts[:, k])
-        model = problem.fit(deciding, n_waves=n_waves, seed=seed)
+        model = problem.fit(deciding, n_fourier=n_fourier, seed=seed)
         if len(deciding) < len(chosen):
             model = problem.refit(model, chosen)
         evidence += model.log_evidence
         left = max(left, model.left)
         plain[:, column] = problem.log_odds(model)
         without = np.setdiff1d(chosen, held)
-        blind[:, column] = problem.log_odds(problem.refit(model, without)) if len(without) else 0.0
+        held_logits[:, column] = (
+            problem.log_odds(problem.refit(model, without)) if len(without) else 0.0
+        )
         # Bags that were not drawn have never been seen.
         judging[:, column] = plain[:ends, column]
         for f in np.unique(fold[chosen]):
@@ -107,7 +109,7 @@ def fit_start(
                 judging[rows, column] = plain[:ends][rows, column]
     return StartModel(
         as_logits(plain),
-        as_logits(blind),
+        as_logits(held_logits),
         softmax(as_logits(judging)),
         held,
         len(chosen),
@@ -127,9 +129,9 @@ class _Problem:
         cut = np.concatenate([[0], np.cumsum(np.diff(self.start)[bags])])
         return np.asarray(self.features[items]), cut
 
-    def fit(self, bags: np.ndarray, *, n_waves: int, seed: int) -> BagModel:
+    def fit(self, bags: np.ndarray, *, n_fourier: int, seed: int) -> BagModel:
         x, cut = self._rows(bags)
-        return fit_bag_model(x, cut, self.positives[bags], n_waves=n_waves, seed=seed)
+        return fit_bag_model(x, cut, self.positives[bags], n_fourier=n_fourier, seed=seed)
 
     def refit(self, model: BagModel, bags: np.ndarray) -> BagModel:
         x, cut = self._rows(bags)

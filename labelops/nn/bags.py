@@ -1,8 +1,8 @@
 """One small network and one trainer for every way to learn from the class counts of bags.
 
-Ways differ in the `Lesson` only. Batches hold whole bags; what is kept in the end are the weights
-of the epoch that did best on held-out bags: on their counts or, if the lesson has a soft label for
-every item, on these. No label of an item is asked for.
+Ways differ in the `Objective` only. Batches hold whole bags; what is kept in the end are the
+weights of the epoch that did best on held-out bags: on their counts or, if the objective has a soft
+label for every item, on these. No label of an item is asked for.
 """
 
 # N items, B bags, D features, K classes
@@ -22,7 +22,7 @@ from labelops.nn.threads import one_thread
 
 @dataclass(frozen=True, kw_only=True)
 class BagTraining:
-    """How to train; the same for all lessons.
+    """How to train; the same for all objectives.
 
     Attributes
     ----------
@@ -58,10 +58,10 @@ class Batch(NamedTuple):
     bags: Tensor
 
 
-class Lesson:
-    """What a network is taught: a loss for a batch, after what a look at its logits may change."""
+class Objective:
+    """What a network is fitted to: a loss for a batch, after an E-step on its logits."""
 
-    def look(self, logits: Callable[[], np.ndarray]) -> None:
+    def e_step(self, logits: Callable[[], np.ndarray]) -> None:
         """Prepare an epoch; `logits()` gives the present ones of all items, (N, K)."""
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
@@ -93,7 +93,7 @@ class BagNet(nn.Module):
         return logits
 
 
-class Taught(NamedTuple):
+class Fitted(NamedTuple):
     """A network and how it came about.
 
     Attributes
@@ -123,17 +123,17 @@ def hold_out(n_bags: int, *, share: float, seed: int) -> np.ndarray:
     return np.sort(rng.permutation(n_bags)[:n])
 
 
-def teach(
+def fit(
     features: np.ndarray,
     start: np.ndarray,
     counts: np.ndarray,
-    lesson: Lesson,
+    objective: Objective,
     *,
     training: BagTraining,
     seed: int,
     begin: BagNet | None = None,
-) -> Taught:
-    """Train a network on a lesson.
+) -> Fitted:
+    """Train a network on an objective.
 
     Parameters
     ----------
@@ -142,10 +142,10 @@ def teach(
     start
         Bag b has the items start[b] … start[b + 1] − 1, int64, shape (B + 1,).
     counts
-        Items of each class in each bag, shape (B, K); rows sum to the size of the bag. The lesson
-        decides what is taught; counts of held-out bags only say when to stop.
-    lesson
-        One of `labelops.nn.bag_lessons`.
+        Items of each class in each bag, shape (B, K); rows sum to the size of the bag. The
+        objective decides what is fitted; counts of held-out bags only say when to stop.
+    objective
+        One of `labelops.nn.bag_objectives`.
     training
         How.
     seed
@@ -177,19 +177,19 @@ def teach(
     best = _Best(np.inf, np.nan, -1, {})
     with one_thread():
         for epoch in range(training.epochs):
-            lesson.look(lambda: logits_of(net, features))
+            objective.e_step(lambda: logits_of(net, features))
             for bags in _batches(rng.permutation(rest), start, training.batch_rows):
                 batch = whole_bags(bags, start)
-                loss = lesson.loss(net(x[batch.items]), batch)
+                loss = objective.loss(net(x[batch.items]), batch)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
             on_counts, value = np.nan, -float(epoch)
             if len(held):
-                on_counts, value = _held_out(net, x, share, whole_bags(held, start), lesson)
+                on_counts, value = _held_out(net, x, share, whole_bags(held, start), objective)
             if not np.isfinite(value):
                 raise ValueError(
-                    f"teach: predictions must stay finite; with learning_rate "
+                    f"fit: predictions must stay finite; with learning_rate "
                     f"{training.learning_rate} they did not after epoch {epoch}. Lower it"
                 )
             if value < best.value:
@@ -198,7 +198,7 @@ def teach(
             if epoch - best.epoch >= training.patience:
                 break
     net.load_state_dict(best.state)
-    return Taught(net.eval(), best.loss, best.epoch, held)
+    return Fitted(net.eval(), best.loss, best.epoch, held)
 
 
 class _Best(NamedTuple):
@@ -248,7 +248,7 @@ def _prepared(features: np.ndarray, start: np.ndarray, counts: np.ndarray) -> tu
     total = counts.sum(axis=1)
     if len(counts) != len(sizes) or (np.abs(total - sizes) > 1e-6).any() or (sizes < 1).any():
         raise ValueError(
-            f"teach: counts of each of {len(sizes)} bags must add up to its size, one or more; "
+            f"fit: counts of each of {len(sizes)} bags must add up to its size, one or more; "
             f"got counts of {len(counts)} bags that add up to {total[:5].tolist()} … for sizes "
             f"{sizes[:5].tolist()} …"
         )
@@ -265,11 +265,11 @@ def _batches(bags: np.ndarray, start: np.ndarray, batch_rows: int) -> list[np.nd
 
 
 def _held_out(
-    net: BagNet, x: Tensor, share: Tensor, held: Batch, lesson: Lesson
+    net: BagNet, x: Tensor, share: Tensor, held: Batch, objective: Objective
 ) -> tuple[float, float]:
     """Return the loss of held-out counts, and what epochs are compared by."""
     with torch.no_grad():
         logits = torch.cat([net(x[rows]) for rows in torch.split(held.items, 16_384)]).double()
         divergence = bag_divergence(logits, held.bag, share[held.bags].double())
         loss = (divergence * torch.bincount(held.bag)).mean()
-        return float(loss), float(lesson.judge(logits, held, loss))
+        return float(loss), float(objective.judge(logits, held, loss))

@@ -32,7 +32,7 @@ from pipelines.storage.spill import new_array
 # N items, M of them in bags, B bags, K classes, V dimensions of the embedding
 
 if TYPE_CHECKING:
-    from labelops.nn.bags import BagTraining, Taught
+    from labelops.nn.bags import BagTraining, Fitted
 
 LEARN = "learn"
 """Name of the step."""
@@ -40,7 +40,7 @@ LEARN = "learn"
 FIRST = "proportions"
 """The round that counts bags and judges them."""
 
-CARRIED = ("bag_logits", "bag_blind", "bag_embedding")
+CARRIED = ("bag_logits", "bag_held_logits", "bag_embedding")
 """Columns by which a round tells the next what it found."""
 
 JUDGED = ("expected", "std", "p_value", "q_value", "dispersion")
@@ -75,14 +75,14 @@ class Begun(NamedTuple):
 
     Attributes
     ----------
-    logits, blind : of items; the latter have not seen the counts of held-out bags, shape (N, K).
+    logits, held_logits : of items; the latter did not see the counts of held-out bags; (N, K).
     vectors : in which to look for neighbours, shape (N, ·).
     held_out : those bags.
     result : what the first round says of its start and of the bags.
     """
 
     logits: np.ndarray
-    blind: np.ndarray
+    held_logits: np.ndarray
     vectors: np.ndarray
     held_out: np.ndarray
     result: Arrays
@@ -99,22 +99,22 @@ def learn(items: Items, ctx: Context, folder: str) -> Arrays:
         return _nothing_to_learn(census, grouped, features, folder)
     begun = _begin(items, ctx, census, grouped, features)
     spread = _spread(begun, counts, grouped, ctx)
-    taught = _teach(features, start, counts, spread.beliefs, ctx)
-    logits = _net_logits(taught, features.values)
+    fitted = _fit(features, start, counts, spread.beliefs, ctx)
+    logits = _net_logits(fitted, features.values)
     beliefs = softmax(logits)
     beliefs[: grouped.n_in_bags] = spread.beliefs
     save_canonical(folder, "beliefs", beliefs, grouped)
     save_canonical(folder, "bag_logits", (begun.logits + normalised(logits)) / 2, grouped)
-    save_canonical(folder, "bag_blind", begun.blind, grouped)
-    _save_embedding(folder, taught, features.values, grouped)
+    save_canonical(folder, "bag_held_logits", begun.held_logits, grouped)
+    _save_embedding(folder, fitted, features.values, grouped)
     return {
         **begun.result,
         "held_out": begun.held_out,
         "n_without_vector": np.array(features.n_missing),
         "strength": np.array(spread.strength),
         "n_edges": np.array(spread.n_edges),
-        "loss_network": np.array(taught.loss),
-        "epoch": np.array(taught.epoch),
+        "loss_network": np.array(fitted.loss),
+        "epoch": np.array(fitted.epoch),
         **spread.convergence,
     }
 
@@ -136,12 +136,12 @@ def _begin(
     counts, start = census["counts"], grouped.start
     if ctx.stage != FIRST:
         before = ctx.result(previous(ctx.stage), LEARN)
-        logits, blind, vectors = (
+        logits, held_logits, vectors = (
             regrouped(items, name, grouped).astype(np.float64 if name != CARRIED[2] else np.float32)
             for name in CARRIED
         )
         kept = {name: before[name] for name in (*JUDGED, *STARTED)}
-        return Begun(logits, blind, vectors, before["held_out"].copy(), kept)
+        return Begun(logits, held_logits, vectors, before["held_out"].copy(), kept)
     from labelops.nn.bag_start import fit_start
 
     model = fit_start(
@@ -149,11 +149,11 @@ def _begin(
         start,
         counts,
         most_items=ctx.config.start_items,
-        n_waves=ctx.config.waves,
+        n_fourier=ctx.config.fourier_features,
         seed=ctx.config.seed,
     )
     held, inside = model.held_out, slice(grouped.n_in_bags)
-    loss = bag_losses(softmax(model.blind[inside]), start, counts)[held]
+    loss = bag_losses(softmax(model.held_logits[inside]), start, counts)[held]
     result = {
         **judge_bags(model.judging, start, counts),
         "loss_start": np.array(loss.mean() if len(held) else np.nan),
@@ -164,7 +164,7 @@ def _begin(
         "log_evidence": np.array(model.log_evidence),
         "left": np.array(model.left),
     }
-    return Begun(model.logits, model.blind, features.values, held, result)
+    return Begun(model.logits, model.held_logits, features.values, held, result)
 
 
 STARTED = ("loss_start", "loss_constant", "n_fitted", "log_evidence", "left")
@@ -195,7 +195,7 @@ def _spread(begun: Begun, counts: np.ndarray, grouped: Grouped, ctx: Context) ->
     edges = _edges(begun.vectors, grouped, ctx, n_threads)
     inside, start = slice(grouped.n_in_bags), grouped.start
     strength = choose_class_strength(
-        begun.blind[inside], start, counts, edges, begun.held_out, n_threads=n_threads
+        begun.held_logits[inside], start, counts, edges, begun.held_out, n_threads=n_threads
     )
     found = spread_beliefs(
         begun.logits[inside],
@@ -240,32 +240,32 @@ def _edges(vectors: np.ndarray, grouped: Grouped, ctx: Context, n_threads: int) 
     return Edges(first[order], second[order], found.weight[order])
 
 
-def _teach(
+def _fit(
     features: Features, start: np.ndarray, counts: np.ndarray, beliefs: np.ndarray, ctx: Context
-) -> "Taught":
-    from labelops.nn.bag_lessons import SoftLabels
+) -> "Fitted":
+    from labelops.nn.bag_objectives import SoftLabels
     from labelops.nn.bag_rounds import BAG_WEIGHT
-    from labelops.nn.bags import teach
+    from labelops.nn.bags import fit
 
-    lesson = SoftLabels(beliefs, start, counts, bag_weight=BAG_WEIGHT)
+    objective = SoftLabels(beliefs, start, counts, bag_weight=BAG_WEIGHT)
     inside = features.values[: start[-1]]
-    return teach(inside, start, counts, lesson, training=training_of(ctx), seed=ctx.config.seed)
+    return fit(inside, start, counts, objective, training=training_of(ctx), seed=ctx.config.seed)
 
 
-def _net_logits(taught: "Taught", features: np.ndarray) -> np.ndarray:
+def _net_logits(fitted: "Fitted", features: np.ndarray) -> np.ndarray:
     from labelops.nn.bags import logits_of
 
-    return logits_of(taught.net, features)
+    return logits_of(fitted.net, features)
 
 
-def _save_embedding(folder: str, taught: "Taught", features: np.ndarray, grouped: Grouped) -> None:
+def _save_embedding(folder: str, fitted: "Fitted", features: np.ndarray, grouped: Grouped) -> None:
     from labelops.nn.bags import embed
 
     path = os.path.join(folder, "bag_embedding.npy")
     out = new_array(path, np.float32, (len(features), EMBEDDING))
     for first in range(0, len(features), BLOCK_ROWS):
         rows = slice(first, first + BLOCK_ROWS)
-        out[rows] = embed(taught.net, np.asarray(features[grouped.place[rows]]))
+        out[rows] = embed(fitted.net, np.asarray(features[grouped.place[rows]]))
     out.flush()
 
 
@@ -279,7 +279,11 @@ def _nothing_to_learn(census: Arrays, grouped: Grouped, features: Features, fold
     share = census["share"] / census["share"].sum()
     beliefs = np.tile(share, (n, 1))
     logits = np.log(np.maximum(beliefs, 1e-12))
-    for name, values in (("beliefs", beliefs), ("bag_logits", logits), ("bag_blind", logits)):
+    for name, values in (
+        ("beliefs", beliefs),
+        ("bag_logits", logits),
+        ("bag_held_logits", logits),
+    ):
         save_canonical(folder, name, values, grouped)
     save_canonical(folder, "bag_embedding", np.zeros((n, EMBEDDING), np.float32), grouped)
     loss = np.array(np.nan)

@@ -28,6 +28,9 @@ from pipelines.storage.source import Source, SourceShard
 from pipelines.storage.store import Store, open_store
 from pipelines.storage.wording import why
 
+FORMAT = 2
+"""Raised whenever folders of runs made before cannot be gone on with, nor told of in a report."""
+
 RUN_FILE = "run.json"
 RECIPE_FILE = "recipe.toml"
 SUMMARY_FILE = "summary.json"
@@ -213,6 +216,7 @@ class Run:
         """Return the run's identity, as `run.json` holds it."""
         return {
             "labelops": labelops.__version__,
+            "format": FORMAT,
             "key": self.key,
             "recipe": self.recipe.to_toml(),
             "source": {
@@ -447,7 +451,7 @@ def read_facts(store: Store) -> dict[str, Any]:
     CorruptShardError
         If it is damaged.
     RunError
-        If it was written before there were seals.
+        If it was written before there were seals, or in another format.
     """
     try:
         data = store.read_bytes(RUN_FILE)
@@ -457,7 +461,7 @@ def read_facts(store: Store) -> dict[str, Any]:
             "with: labelops run audit --data … --out …"
         ) from err
     try:
-        return load_sealed(data, "recipe", "source", "stages")
+        facts = load_sealed(data, "recipe", "source", "stages")
     except SealError as err:
         if _is_unsealed(data):
             raise RunError(
@@ -469,6 +473,15 @@ def read_facts(store: Store) -> dict[str, Any]:
             f"it, or delete it and start the same run over what is there: labelops run "
             f"{store.uri}/{RECIPE_FILE} --data … --out {store.uri}"
         ) from err
+    made = facts.get("format", 1)
+    if made != FORMAT:
+        raise RunError(
+            f"run: a run folder of format {FORMAT} was expected, got format {made} in {store.uri}, "
+            f"made by {'an earlier' if made < FORMAT else 'a later'} version of labelops. Its "
+            "tables can be read as they are; to go on with it, or to make its report again, use "
+            "that version, or start a new run in a new folder"
+        )
+    return facts
 
 
 def _is_unsealed(data: bytes) -> bool:

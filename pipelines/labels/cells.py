@@ -13,7 +13,7 @@ from scipy import sparse
 
 from labelops.confident import thresholds as conf
 from labelops.multilabel import cooccurrence as co
-from labelops.multilabel.beliefs import Signs
+from labelops.multilabel.beliefs import Features
 from labelops.multilabel.cells import Cells, Counts, add_counts, no_counts, state_bounds
 from labelops.multilabel.labels import LabelSets, take_rows
 from labelops.multilabel.opinion import model_log_odds
@@ -169,7 +169,7 @@ def scan(frame: Frame, ctx: Context) -> Iterator[Tables]:
         }
 
 
-def read_cells(frame: Frame, ctx: Context) -> tuple[Cells, Signs]:
+def read_cells(frame: Frame, ctx: Context) -> tuple[Cells, Features]:
     """Return a shard's disagreeing cells, and what is known of each."""
     table = frame.file(cells_folder(ctx))
     found = {
@@ -180,4 +180,4 @@ def read_cells(frame: Frame, ctx: Context) -> tuple[Cells, Signs]:
     }
     class_id, is_given = found["class_id"].astype(np.int64), found["is_given"].astype(bool)
     cells = Cells(found["row"].astype(np.int64), class_id, is_given, found["p"])
-    return cells, Signs(class_id, is_given, model_log_odds(found["p"]), found["evidence"])
+    return cells, Features(class_id, is_given, model_log_odds(found["p"]), found["evidence"])

@@ -45,7 +45,7 @@ def set_fields(n_classes: int) -> list[tuple[str, pa.DataType]]:
     """Return the columns of the classes found."""
     return [
         ("present_ids", ids_type(n_classes)),
-        ("present_probs", pa.list_(pa.float32())),
+        ("present_scores", pa.list_(pa.float32())),
         ("present_cells", pa.list_(pa.uint32())),
     ]
 
@@ -86,7 +86,7 @@ def _lists(sure: np.ndarray, cell: np.ndarray, is_present: np.ndarray) -> Mappin
     cells = cell[item, class_id].astype(np.uint32)
     return {
         "present_ids": lists_of(class_id.astype(id_type(sure.shape[1])), start),
-        "present_probs": lists_of(probs, start),
+        "present_scores": lists_of(probs, start),
         "present_cells": lists_of(cells, start),
     }
 

@@ -110,7 +110,7 @@ BELIEFS = """\
 probabilities, and that of all others together, to be spread evenly over them |
 | `bag_residual` | by how much the total of the item's bag was rounded; null for items without a \
 total |
-| `bag_logits`, `bag_blind`, `bag_embedding` | what a next round begins with: logits, logits \
+| `bag_logits`, `bag_held_logits`, `bag_embedding` | what a next round begins with: logits, logits \
 without held-out bags, last layer of the network |"""
 
 

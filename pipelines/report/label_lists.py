@@ -79,7 +79,7 @@ class ListsPart:
         columns = [name for name in columns if not name.startswith("found")]
         if self.has_maps:
             given = [name for name in ("given_ids", "given") if name in self.looker.types]
-            columns += ["present_ids", "present_probs", *given]
+            columns += ["present_ids", "present_scores", *given]
         for frame in frames(self.run, ["item_hash", *columns]):
             for kind in kinds:
                 self._choose(frame, kind, chosen[kind])
@@ -95,8 +95,8 @@ class ListsPart:
         return self.limits.worst_classes
 
     def _choose(self, frame: Frame, kind: str, listed: Listed) -> None:
-        names = ("present_ids", "present_probs") if kind == "found" else None
-        ids, scores = names or (f"{kind}_ids", f"{kind}_scores")
+        names = ("present_ids", "present_scores") if kind == "found" else None
+        ids, scores = names or (f"{kind}_ids", f"{kind}_probs")
         if frame.n == 0:
             return
         row, class_id = _cells(frame, ids)

@@ -130,7 +130,7 @@ def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
 
 def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
     """Return the columns of the sidecar."""
-    return ["item_id", *COLUMNS, "present_ids", "present_probs", "present_cells"]
+    return ["item_id", *COLUMNS, "present_ids", "present_scores", "present_cells"]
 
 
 def files(config: Config) -> Sequence[str]:

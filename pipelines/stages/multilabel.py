@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from labelops.confident import thresholds as conf
 from labelops.confident.filters import BY_CLASSES, BY_PAIRS, Filter, Settings
-from labelops.multilabel.beliefs import Learned, Signs, learn, p_turned
+from labelops.multilabel.beliefs import Features, Learned, learn, p_label_error
 from labelops.multilabel.estimates import estimate, rate_intervals
 from labelops.multilabel.labels import owners
 from labelops.multilabel.rules import is_flagged
@@ -105,9 +105,9 @@ def _columns(n_classes: int) -> list[tuple[str, pa.DataType]]:
     ids, scores = ids_type(n_classes), pa.list_(pa.float32())
     return [
         ("missing_ids", ids),
-        ("missing_scores", scores),
+        ("missing_probs", scores),
         ("wrong_ids", ids),
-        ("wrong_scores", scores),
+        ("wrong_probs", scores),
         ("is_label_issue", pa.bool_()),
         ("label_score", pa.float32()),
         ("rank", pa.int64()),
@@ -218,14 +218,14 @@ def learn_beliefs(summary: Arrays, ctx: Context) -> Arrays:
     total = np.array([n_yes, n_contradicted, n_no - n_contradicted])
     drawn = np.bincount(cells["kind"], minlength=AGREED + 1)
     weight = (total / np.maximum(drawn, 1))[cells["kind"]]
-    signs = Signs(
+    features = Features(
         cells["class_id"].astype(np.int64),
         cells["is_given"].astype(bool),
         cells["log_odds"],
         cells["evidence"],
     )
     odds = counted["n_given"][:, 1] / np.maximum(counted["n_given"][:, 0], 1)
-    return {**learn(signs, weight, odds).arrays(), "n_cells": drawn.astype(np.int64)}
+    return {**learn(features, weight, odds).arrays(), "n_cells": drawn.astype(np.int64)}
 
 
 def flagged(frame: Frame, ctx: Context) -> tuple[np.ndarray, np.ndarray]:
@@ -240,10 +240,10 @@ def flagged(frame: Frame, ctx: Context) -> tuple[np.ndarray, np.ndarray]:
 def write_flags(frame: Frame, ctx: Context) -> Tables:
     """Write a shard's verdicts."""
     is_issue, score = flagged(frame, ctx)
-    cells, signs = lc.read_cells(frame, ctx)
+    cells, features = lc.read_cells(frame, ctx)
     chosen = np.flatnonzero(is_flagged(found_rules(ctx), cells, frame.array("item_hash")))
-    cells, signs = cells.choose(chosen), Signs(*(column[chosen] for column in signs))
-    believed = p_turned(signs, Learned.of(ctx.own("beliefs"))).astype(np.float32)
+    cells, features = cells.choose(chosen), Features(*(column[chosen] for column in features))
+    believed = p_label_error(features, Learned.of(ctx.own("beliefs"))).astype(np.float32)
     arrays: list[pa.Array] = [frame["item_id"]]
     for kind in (~cells.is_given, cells.is_given):
         row, class_id, p = cells.row[kind], cells.class_id[kind], believed[kind]
@@ -261,7 +261,7 @@ def flagged_cells(frame: Frame, ctx: Context) -> Cells:
     parts = []
     for is_given, kind in enumerate(("missing", "wrong")):
         ids, start = flat(frame[f"{kind}_ids"])
-        scores, _ = flat(frame[f"{kind}_scores"])
+        scores, _ = flat(frame[f"{kind}_probs"])
         class_id = ids.to_numpy(zero_copy_only=False).astype(np.int64)
         p = scores.to_numpy(zero_copy_only=False).astype(np.float64)
         given = np.full(len(class_id), bool(is_given))
@@ -281,7 +281,7 @@ STAGE = Stage(
     writes=writes,
     beliefs=Beliefs(
         kind="classes",
-        reads=lambda columns: ["missing_ids", "missing_scores", "wrong_ids", "wrong_scores"],
+        reads=lambda columns: ["missing_ids", "missing_probs", "wrong_ids", "wrong_probs"],
         cells=flagged_cells,
     ),
 )

@@ -95,11 +95,13 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         description="The first model is fitted to bags with about so many items at most, drawn at "
         "random; its time grows with them, its memory does not.",
     )
-    waves: int = Field(
+    fourier_features: int = Field(
         default=300, ge=0, le=4096, description="Its smooth part; 0 for a linear model."
     )
     epochs: int = Field(default=60, ge=1, description="Most passes of the network over the items.")
-    seed: int = Field(default=0, ge=0, description="For waves, weights and held-out bags.")
+    seed: int = Field(
+        default=0, ge=0, description="For Fourier features, weights and held-out bags."
+    )
     top_k: int = Field(default=5, ge=1, description="Classes stored in a soft label.")
 
 
@@ -155,7 +157,7 @@ def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
     return ["item_id", *SOFT, "bag_residual", *more]
 
 
-OF_THE_FIRST = ("bags", "unlisted", "scaling", "start_items", "waves", "seed")
+OF_THE_FIRST = ("bags", "unlisted", "scaling", "start_items", "fourier_features", "seed")
 """Settings that later rounds share: these know the bags and the model from the first round."""
 
 

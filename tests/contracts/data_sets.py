@@ -197,7 +197,11 @@ DATA_SETS = {
         recipe="proportions",
         active=("source", "proportions", "proportions@2"),
         items=lambda: features().drop_columns(["label"]),
-        settings=["proportions.epochs=3", "proportions@2.epochs=3", "proportions.waves=10"],
+        settings=[
+            "proportions.epochs=3",
+            "proportions@2.epochs=3",
+            "proportions.fourier_features=10",
+        ],
         tables=positives_of_bags,
     ),
     "pictures": DataSet(

@@ -300,6 +300,20 @@ def test_run_of_an_older_version__is_told_from_a_damaged_one(
         assert not isinstance(old.value, CorruptShardError)
 
 
+def test_run_of_another_format__is_refused_with_what_to_do(
+    runs: Runs, copy: Callable[[str], Path]
+) -> None:
+    out = copy("finished")
+    facts = load_sealed((out / "run.json").read_bytes())
+    del facts["format"]
+    (out / "run.json").write_bytes(dump_sealed(facts))
+    wanted = r"got format 1 in .*, made by an earlier version of labelops\. .* in a new folder"
+    for act in (verify_run, pipelines.run.resume, pipelines.run.report_again):
+        with pytest.raises(RunError, match=wanted) as old:
+            act(str(out))
+        assert not isinstance(old.value, CorruptShardError)
+
+
 def test_verify_while_a_run_is_at_work__is_refused(runs: Runs, copy: Callable[[str], Path]) -> None:
     out = copy("finished")
     with locked(LocalStore(out)), pytest.raises(LockedError, match="is in use by"):

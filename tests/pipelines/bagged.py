@@ -13,10 +13,10 @@ from pipelines.core.state import Run, load_run
 from pipelines.recipe import load_recipe, parse_recipe
 from tests.datasets import even, vectors, write_shards
 
-QUICK = ("proportions.waves=0", "proportions.epochs=6", "proportions@2.epochs=6")
-"""Without waves there are but a handful of priors to try."""
+QUICK = ("proportions.fourier_features=0", "proportions.epochs=6", "proportions@2.epochs=6")
+"""Without Fourier features there are but a handful of priors to try."""
 
-WAVES = "proportions.waves=10"
+FOURIER = "proportions.fourier_features=10"
 
 
 class Planted(NamedTuple):

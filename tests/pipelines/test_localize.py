@@ -58,7 +58,7 @@ def test_localize__one_label_becomes_all_contents_and_their_places(whole: Run) -
     for i in range(60):
         row = found.slice(i, 1).to_pylist()[0]
         assert sorted(row["present_ids"]) == np.unique(classes[i]).tolist()
-        assert row["present_probs"] == sorted(row["present_probs"], reverse=True)
+        assert row["present_scores"] == sorted(row["present_scores"], reverse=True)
         for class_id, cell in zip(row["present_ids"], row["present_cells"], strict=True):
             y, x = divmod(cell, 4)
             assert classes[i, y // 2, x // 2] == class_id

@@ -154,15 +154,13 @@ def test_lists__are_ordered_by_score_and_scores_are_probabilities(tmp_path: Path
     probs, table = made()
     rows = sidecar(run(write(tmp_path, probs, table), tmp_path / "out"))
     for kind in ("missing", "wrong"):
-        lists = zip(
-            rows[f"{kind}_ids"].to_pylist(), rows[f"{kind}_scores"].to_pylist(), strict=True
-        )
+        lists = zip(rows[f"{kind}_ids"].to_pylist(), rows[f"{kind}_probs"].to_pylist(), strict=True)
         for ids, scores in lists:
             keys = [(-score, class_id) for class_id, score in zip(ids, scores, strict=True)]
             assert keys == sorted(keys)
             assert all(0 <= score <= 1 for score in scores)
     assert rows.schema.field("missing_ids").type == pa.list_(pa.uint16())
-    assert rows.schema.field("wrong_scores").type == pa.list_(pa.float32())
+    assert rows.schema.field("wrong_probs").type == pa.list_(pa.float32())
 
 
 def test_estimates__are_those_found_in_memory_with_intervals_around_the_rates(

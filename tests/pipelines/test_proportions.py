@@ -19,8 +19,8 @@ from pipelines.report import collect
 from pipelines.storage.store import open_file
 from tests.datasets import vectors, write_shards
 from tests.pipelines.bagged import (
+    FOURIER,
     ONE_ROUND,
-    WAVES,
     Planted,
     beliefs_of,
     found_in,
@@ -44,7 +44,7 @@ def two() -> Planted:
 
 @pytest.fixture(scope="module")
 def learned(two: Planted, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return learn(tmp_path_factory.mktemp("learned"), two.items, two.bags, WAVES)
+    return learn(tmp_path_factory.mktemp("learned"), two.items, two.bags, FOURIER)
 
 
 # -- learning --------------------------------------------------------------------------------------
@@ -80,7 +80,7 @@ def test_beliefs__of_three_classes_add_up_to_all_totals_and_find_them(tmp_path: 
 def test_second_round__reads_what_the_first_one_left(learned: Run) -> None:
     first, second = (rows_of(learned, stage) for stage in ("proportions", "proportions@2"))
     assert first.column_names == second.column_names
-    assert first["bag_blind"].equals(second["bag_blind"])
+    assert first["bag_held_logits"].equals(second["bag_held_logits"])
     assert not first["bag_logits"].equals(second["bag_logits"])
     assert "census" not in {p.stem for p in (Path(learned.uri) / "proportions@2").rglob("*.npz")}
 

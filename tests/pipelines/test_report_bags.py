@@ -20,7 +20,7 @@ from pipelines.report.limits import Limits
 from pipelines.report.render import render
 from tests.datasets import vectors
 from tests.pipelines import test_report_render as pages
-from tests.pipelines.bagged import ONE_ROUND, WAVES, Planted, beliefs_of, found_in, learn, planted
+from tests.pipelines.bagged import FOURIER, ONE_ROUND, Planted, beliefs_of, found_in, learn, planted
 from tests.pipelines.bagged_report import audited, bagged, of_bags
 from tests.pipelines.test_report_render import Page
 
@@ -46,7 +46,7 @@ def two() -> Planted:
 
 @pytest.fixture(scope="module")
 def learned(two: Planted, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return learn(tmp_path_factory.mktemp("learned"), two.items, two.bags, WAVES)
+    return learn(tmp_path_factory.mktemp("learned"), two.items, two.bags, FOURIER)
 
 
 def page_of(run: Run) -> str:
@@ -166,7 +166,7 @@ def test_plot__has_every_bag_once_and_marks_the_improbable() -> None:
     [
         ("less", "Shares differ far less than by chance, as if bags had been filled to have"),
         ("chance", "The spread is about what chance gives: from one such bag little can be"),
-        ("more", "Bags differ by more than chance: such totals teach most."),
+        ("more", "Bags differ by more than chance: such totals say most."),
     ],
 )
 def test_spread__is_put_into_words(spread: str, text: str) -> None:
@@ -365,7 +365,7 @@ def test_noise__that_happens_to_tell_held_out_totals_is_doubted(
     items = pa.table({"item_id": np.arange(600), "bag_id": bag, "features": features})
     positives = rng.integers(0, 11, 60)
     bags = pa.table({"bag_id": np.arange(60), "n": [10] * 60, "positives": positives})
-    run = learn(tmp_path, items, bags, WAVES, recipe=ONE_ROUND)
+    run = learn(tmp_path, items, bags, FOURIER, recipe=ONE_ROUND)
     found = collect(run.uri).bags
     assert found is not None
     assert not found.is_clear

@@ -90,7 +90,7 @@ def test_collect__shows_the_surest_of_each_class(known: str, kind: str) -> None:
     for group in report.lists.suspects:
         k = int(group.name.removeprefix("class "))
         p_of = {
-            item: row[f"{kind}_scores"][row[f"{kind}_ids"].index(k)]
+            item: row[f"{kind}_probs"][row[f"{kind}_ids"].index(k)]
             for item, row in found.items()
             if k in row[f"{kind}_ids"]
         }

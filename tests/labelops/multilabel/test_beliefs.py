@@ -6,7 +6,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from labelops.hashing import hash_integers
-from labelops.multilabel.beliefs import Learned, Signs, learn, p_turned
+from labelops.multilabel.beliefs import Features, Learned, learn, p_label_error
 from labelops.multilabel.cells import Cells, ReadableEngine
 from labelops.multilabel.labels import UNKNOWN, from_states, label_sets, states, with_changes
 from labelops.multilabel.opinion import noise_limits
@@ -100,23 +100,23 @@ def test_limits__without_any_label_say_nothing_is_surely_sound() -> None:
 # -- planted noise ---------------------------------------------------------------------------------
 
 
-def planted(hidden: float, wrong: float, seed: int = 0) -> tuple[Signs, np.ndarray, np.ndarray]:
-    """Return signs of cells that a good model knows, spoiled at known rates, and the truth."""
+def planted(hidden: float, wrong: float, seed: int = 0) -> tuple[Features, np.ndarray, np.ndarray]:
+    """Return features of cells that a good model knows, spoiled at known rates, and the truth."""
     rng = np.random.default_rng(seed)
     class_id = rng.integers(0, K, 8000)
     log_odds = rng.normal(-1, 4, 8000)
     true = rng.random(8000) < expit(log_odds)
     given = np.where(true, rng.random(8000) >= hidden, rng.random(8000) < wrong)
-    signs = Signs(class_id, given, np.clip(log_odds, -16, 16), np.zeros(8000))
+    features = Features(class_id, given, np.clip(log_odds, -16, 16), np.zeros(8000))
     n_yes = np.bincount(class_id[given], minlength=K)
     odds = n_yes / (np.bincount(class_id, minlength=K) - n_yes)
-    return signs, true, odds
+    return features, true, odds
 
 
 @pytest.mark.parametrize("hidden", [0.0, 0.1, 0.4])
 def test_learn__finds_the_share_that_was_hidden(hidden: float) -> None:
-    signs, _, odds = planted(hidden, 0.0)
-    found = learn(signs, np.ones(8000), odds)
+    features, _, odds = planted(hidden, 0.0)
+    found = learn(features, np.ones(8000), odds)
     assert abs(found.opinion.missing - hidden) < 0.04
     assert found.opinion.wrong < 0.02
     assert found.opinion.missing <= found.limits[0] + 1e-9
@@ -124,9 +124,9 @@ def test_learn__finds_the_share_that_was_hidden(hidden: float) -> None:
 
 @pytest.mark.parametrize("hidden", [0.1, 0.4])
 def test_turned__is_right_as_often_as_promised(hidden: float) -> None:
-    signs, true, odds = planted(hidden, 0.02)
-    p = p_turned(signs, learn(signs, np.ones(8000), odds))
-    is_wrong = true != signs.is_given
+    features, true, odds = planted(hidden, 0.02)
+    p = p_label_error(features, learn(features, np.ones(8000), odds))
+    is_wrong = true != features.is_given
     for low in (0.5, 0.8):
         at = p >= low
         assert at.sum() > 30
@@ -136,18 +136,18 @@ def test_turned__is_right_as_often_as_promised(hidden: float) -> None:
 
 
 def test_learned__survives_being_stored() -> None:
-    signs, _, odds = planted(0.2, 0.02)
-    found = learn(signs, np.ones(8000), odds)
+    features, _, odds = planted(0.2, 0.02)
+    found = learn(features, np.ones(8000), odds)
     again = Learned.of(found.arrays())
-    assert np.array_equal(p_turned(signs, again), p_turned(signs, found))
+    assert np.array_equal(p_label_error(features, again), p_label_error(features, found))
 
 
 def test_learn__from_nothing_believes_what_is_given() -> None:
     empty = np.empty(0)
-    signs = Signs(empty.astype(np.int64), empty.astype(bool), empty, empty)
-    found = learn(signs, empty, np.zeros(K))
-    cell = Signs(np.array([0, 1]), np.array([False, True]), np.array([3.0, -3.0]), np.zeros(2))
-    assert (p_turned(cell, found) < 0.01).all()
+    features = Features(empty.astype(np.int64), empty.astype(bool), empty, empty)
+    found = learn(features, empty, np.zeros(K))
+    cell = Features(np.array([0, 1]), np.array([False, True]), np.array([3.0, -3.0]), np.zeros(2))
+    assert (p_label_error(cell, found) < 0.01).all()
 
 
 # -- sampling --------------------------------------------------------------------------------------

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from labelops.nn.bag_class_rounds import choose_class_strength, spread_beliefs
-from labelops.nn.bag_lessons import SoftLabels
+from labelops.nn.bag_objectives import SoftLabels
 from labelops.nn.bag_rounds import choose_strength, neighbour_edges, strengthened
 from labelops.nn.bag_start import fit_start
-from labelops.nn.bags import BagTraining, logits_of, teach
+from labelops.nn.bags import BagTraining, fit, logits_of
 from labelops.proportions.edges import no_edges
 from tests.oracles.bag_classes import listed_classes
 
@@ -27,17 +27,19 @@ def clusters(n_bags=60, size=8, *, n_classes=3, seed=0):
 
 def test_rounds__find_planted_clusters_of_three_classes_from_counts_alone():
     x, y, start, counts = clusters(n_bags=100)
-    first = fit_start(x, start, counts, most_items=10_000, n_waves=20, seed=0)
+    first = fit_start(x, start, counts, most_items=10_000, n_fourier=20, seed=0)
     edges = neighbour_edges(x, n_threads=1)
-    strength = choose_class_strength(first.blind, start, counts, edges, first.held_out, n_threads=1)
+    strength = choose_class_strength(
+        first.held_logits, start, counts, edges, first.held_out, n_threads=1
+    )
     assert strength > 0
     found = spread_beliefs(first.logits, start, counts, strengthened(edges, strength))
     np.testing.assert_allclose(np.add.reduceat(found.beliefs, start[:-1]), counts, atol=1e-8)
     assert (found.beliefs.argmax(axis=1) == y).mean() > 0.97
-    taught = teach(
+    fitted = fit(
         x, start, counts, SoftLabels(found.beliefs, start, counts), training=TRAINING, seed=0
     )
-    assert (logits_of(taught.net, x).argmax(axis=1) == y).mean() > 0.85
+    assert (logits_of(fitted.net, x).argmax(axis=1) == y).mean() > 0.85
 
 
 def test_strength__of_noise_is_none():
@@ -50,25 +52,25 @@ def test_strength__of_noise_is_none():
 
 def test_strength__without_edges_is_none():
     x, _, start, counts = clusters(n_bags=4)
-    blind = np.zeros((len(x), 3))
-    assert choose_class_strength(blind, start, counts, no_edges(), np.array([0])) == 0
+    held_logits = np.zeros((len(x), 3))
+    assert choose_class_strength(held_logits, start, counts, no_edges(), np.array([0])) == 0
 
 
 def test_strength__of_two_classes_is_that_of_the_second():
     x, _, start, counts = clusters(n_classes=2)
     edges, held = neighbour_edges(x, n_threads=1), np.arange(0, 60, 6)
-    blind = np.random.default_rng(0).normal(size=(len(x), 2))
-    got = choose_class_strength(blind, start, counts, edges, held, n_threads=1)
-    log_odds = blind[:, 1] - blind[:, 0]
+    held_logits = np.random.default_rng(0).normal(size=(len(x), 2))
+    got = choose_class_strength(held_logits, start, counts, edges, held, n_threads=1)
+    log_odds = held_logits[:, 1] - held_logits[:, 0]
     assert got == choose_strength(log_odds, start, counts[:, 1], edges, held, n_threads=1)
 
 
 def test_strength__does_not_depend_on_the_order_of_classes():
     x, _, start, counts = clusters()
     edges, held = neighbour_edges(x, n_threads=1), np.arange(0, 60, 6)
-    blind = np.random.default_rng(0).normal(size=(len(x), 3))
+    held_logits = np.random.default_rng(0).normal(size=(len(x), 3))
     got = [
-        choose_class_strength(blind[:, o], start, counts[:, o], edges, held, n_threads=1)
+        choose_class_strength(held_logits[:, o], start, counts[:, o], edges, held, n_threads=1)
         for o in ([0, 1, 2], [2, 0, 1])
     ]
     assert got[0] == got[1]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from labelops.nn import bag_waves
+from labelops.nn import bag_fourier
 from labelops.nn.bag_evidence import LEFT, BagCounts
-from labelops.nn.bag_waves import Basis, basis, new_waves
+from labelops.nn.bag_fourier import Basis, basis, draw_fourier
 from tests.oracles.bag_evidence import integral, laplace, log_posterior, optimum
 
 
@@ -18,10 +18,10 @@ def planted(n_bags, size, *, seed=0, n_features=3):
     return x, start, np.add.reduceat(y, start[:-1], dtype=float)
 
 
-def prepared(x, start, k, *, n_waves=3):
-    waves = new_waves(x, width=1.0, n_waves=n_waves, seed=0)
-    counts = BagCounts(Basis(waves, x), start, k)
-    return counts, np.column_stack([basis(waves, x), np.ones(len(x))]).astype(float)
+def prepared(x, start, k, *, n_fourier=3):
+    fourier = draw_fourier(x, width=1.0, n_fourier=n_fourier, seed=0)
+    counts = BagCounts(Basis(fourier, x), start, k)
+    return counts, np.column_stack([basis(fourier, x), np.ones(len(x))]).astype(float)
 
 
 @pytest.mark.parametrize("prior", [(0.3, 0.3), (3.0, 3.0), (100.0, 30.0)])
@@ -69,8 +69,8 @@ def _hessian(counts, point):
 
 
 def test_curvature__of_bags_that_go_over_blocks_is_that_of_differences(monkeypatch):
-    monkeypatch.setattr(bag_waves, "BLOCK_ROWS", 7)
-    monkeypatch.setattr(bag_waves, "KEPT_BYTES", 0)
+    monkeypatch.setattr(bag_fourier, "BLOCK_ROWS", 7)
+    monkeypatch.setattr(bag_fourier, "KEPT_BYTES", 0)
     rng = np.random.default_rng(0)
     sizes = np.array([1, 20, 3, 7, 7, 2, 30, 5])
     start = np.concatenate([[0], np.cumsum(sizes)])
@@ -98,7 +98,7 @@ def test_curvature__of_bags_that_go_over_blocks_is_that_of_differences(monkeypat
 @pytest.mark.parametrize(("n_bags", "size"), [(30, 1), (30, 6), (12, 200)])
 def test_evidence__is_near_the_integral_over_two_coefficients(n_bags, size):
     x, start, k = planted(n_bags, size, n_features=1)
-    counts, phi = prepared(x, start, k, n_waves=0)
+    counts, phi = prepared(x, start, k, n_fourier=0)
     found = counts.maximise((1.0, 1.0))
     of = (phi, start, k, counts.centre, counts.precision((1.0, 1.0)))
     exact = integral(found.coefficients, *of)
@@ -119,7 +119,7 @@ def test_optimum__from_another_prior_is_the_same_as_from_nothing():
 def test_optimum__does_not_depend_on_whether_the_basis_is_kept(monkeypatch):
     x, start, k = planted(30, 300)
     kept = prepared(x, start, k)[0].maximise((3.0, 3.0))
-    monkeypatch.setattr(bag_waves, "KEPT_BYTES", 0)
+    monkeypatch.setattr(bag_fourier, "KEPT_BYTES", 0)
     made = prepared(x, start, k)[0].maximise((3.0, 3.0))
     np.testing.assert_array_equal(made.coefficients, kept.coefficients)
     assert made.log_evidence == kept.log_evidence

@@ -31,8 +31,8 @@ def test_strength__clusters_get_a_say_and_noise_gets_none():
     x, y, start, k = clusters()
     edges = neighbour_edges(x, k=5, n_threads=1)
     held = np.arange(0, 60, 6)
-    blind = np.zeros(len(x))
-    assert choose_strength(blind, start, k, edges, held, n_threads=1) > 0
+    held_logits = np.zeros(len(x))
+    assert choose_strength(held_logits, start, k, edges, held, n_threads=1) > 0
     noise = neighbour_edges(np.random.default_rng(1).normal(size=x.shape), k=5, n_threads=1)
     told = np.where(y == 1, 1.5, -1.5) + np.random.default_rng(2).normal(size=len(y))
     assert choose_strength(told, start, k, noise, held, n_threads=1) == 0
@@ -50,14 +50,14 @@ def test_strength__counts_of_held_out_bags_are_compared_with_not_propagated():
 
 def test_begin__held_out_bags_do_not_reach_the_blind_log_odds():
     x, _, start, k = clusters()
-    first = begin(x, start, k, n_waves=20, seed=0)
+    first = begin(x, start, k, n_fourier=20, seed=0)
     other = k.copy()
     other[first.held_out] = 8 - other[first.held_out]
     model = first.model
-    again = begin(x, start, other, n_waves=20, seed=0)
+    again = begin(x, start, other, n_fourier=20, seed=0)
     # The prior is chosen on all bags; here it comes out the same.
     assert (again.model.prior, again.model.width) == (model.prior, model.width)
-    np.testing.assert_array_equal(again.blind, first.blind)
+    np.testing.assert_array_equal(again.held_logits, first.held_logits)
     assert np.abs(again.log_odds - first.log_odds).max() > 0
 
 
@@ -74,14 +74,14 @@ def test_round__without_neighbours_is_the_exact_posterior_and_sums_to_counts():
 
 def test_rounds__find_planted_clusters_from_counts_alone():
     x, y, start, k = clusters(n_bags=100)
-    first = begin(x, start, k, n_waves=50, seed=0)
+    first = begin(x, start, k, n_fourier=50, seed=0)
     edges = neighbour_edges(x, n_threads=1)
-    strength = choose_strength(first.blind, start, k, edges, first.held_out, n_threads=1)
+    strength = choose_strength(first.held_logits, start, k, edges, first.held_out, n_threads=1)
     found = play_round(
         x, first.log_odds, start, k, strengthened(edges, strength), training=TRAINING, seed=0
     )
     assert ((found.beliefs > 0.5) == y).mean() > 0.97
-    assert ((net_log_odds(found.taught, x) > 0) == y).mean() > 0.85
+    assert ((net_log_odds(found.fitted, x) > 0) == y).mean() > 0.85
 
 
 def test_edges__do_not_depend_on_the_scale_of_the_vectors():

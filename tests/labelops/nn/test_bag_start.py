@@ -23,7 +23,7 @@ def planted(n_bags: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray,
 def fit(
     x: np.ndarray, start: np.ndarray, counts: np.ndarray, most_items: int = 10_000
 ) -> module.StartModel:
-    return fit_start(x, start, counts, most_items=most_items, n_waves=8, seed=0)
+    return fit_start(x, start, counts, most_items=most_items, n_fourier=8, seed=0)
 
 
 def test_judging__does_not_use_the_counts_of_the_own_fold() -> None:
@@ -33,7 +33,7 @@ def test_judging__does_not_use_the_counts_of_the_own_fold() -> None:
     rest = np.flatnonzero(fold != fold[4])
     items = np.concatenate([np.arange(start[b], start[b + 1]) for b in rest])
     cut = np.arange(0, len(items) + 1, 6)
-    model = fit_bag_model(x, start, counts[:, 1], n_waves=8, seed=0)
+    model = fit_bag_model(x, start, counts[:, 1], n_fourier=8, seed=0)
     without = refit_bag_model(model, x[items], cut, counts[rest, 1])
     rows = slice(start[4], start[5])
     wanted = softmax(as_logits(module._Problem(x, start, counts[:, 1]).log_odds(without)[:, None]))
@@ -48,7 +48,7 @@ def test_start__tells_planted_classes_apart_also_from_some_of_the_bags(
     x, start, counts, true = planted(100, 8)
     found = fit(x, start, counts, most_items)
     assert found.n_fitted == (100 if most_items == 10_000 else 37)
-    for logits in (found.logits, found.blind):
+    for logits in (found.logits, found.held_logits):
         right = (logits[:, 1] > logits[:, 0]) == true
         # Two spreads apart: 84 of 100 is what the best rule gets without totals of bags.
         assert right.mean() > 0.78

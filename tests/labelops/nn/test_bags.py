@@ -1,4 +1,4 @@
-"""Oracles: planted classes that every lesson must find; what must not be looked at."""
+"""Oracles: planted classes that every objective must find; what must not be looked at."""
 
 from dataclasses import replace
 
@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from labelops.fast.cardinality import marginals
-from labelops.nn.bag_lessons import OwnBeliefs, Proportions, SoftLabels, Unbiased
+from labelops.nn.bag_objectives import OwnBeliefs, Proportions, SoftLabels, Unbiased
 from labelops.nn.bags import (
     BagNet,
     BagTraining,
     _batches,
     embed,
+    fit,
     hold_out,
     logits_of,
-    teach,
     whole_bags,
 )
 from labelops.proportions.counts import hard_counts
@@ -39,7 +39,7 @@ def two(p):
     return np.stack([1 - p, p], axis=1)
 
 
-LESSONS = {
+OBJECTIVES = {
     "DLLP": lambda y, s, c: Proportions(s, c),
     "EasyLLP": lambda y, s, c: Unbiased(s, c),
     "LLP-EM": lambda y, s, c: OwnBeliefs(
@@ -50,29 +50,29 @@ LESSONS = {
 }
 
 
-@pytest.mark.parametrize("name", LESSONS)
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_teach__every_lesson_finds_planted_classes_without_their_labels(name):
     x, y, start, counts = planted()
-    taught = teach(x, start, counts, LESSONS[name](y, start, counts), training=SMALL, seed=0)
+    fitted = fit(x, start, counts, OBJECTIVES[name](y, start, counts), training=SMALL, seed=0)
     test_x, test_y, *_ = planted(seed=1)
-    accuracy = (logits_of(taught.net, test_x).argmax(axis=1) == test_y).mean()
+    accuracy = (logits_of(fitted.net, test_x).argmax(axis=1) == test_y).mean()
     # The best possible is Φ(3 / √2) = 0.983.
     assert accuracy > 0.93
-    assert np.isfinite(taught.loss)
+    assert np.isfinite(fitted.loss)
 
 
 def test_teach__three_classes_are_learned_from_counts():
     x, _, start, counts = planted(n_classes=3)
-    taught = teach(x, start, counts, Proportions(start, counts), training=SMALL, seed=0)
+    fitted = fit(x, start, counts, Proportions(start, counts), training=SMALL, seed=0)
     test_x, test_y, *_ = planted(n_classes=3, seed=1)
-    assert (logits_of(taught.net, test_x).argmax(axis=1) == test_y).mean() > 0.9
+    assert (logits_of(fitted.net, test_x).argmax(axis=1) == test_y).mean() > 0.9
 
 
 def test_teach__is_the_same_again_and_another_for_another_seed():
     x, _, start, counts = planted(n_bags=30)
     training = BagTraining(hidden=(8,), epochs=3)
     states = [
-        teach(x, start, counts, Proportions(start, counts), training=training, seed=seed).net
+        fit(x, start, counts, Proportions(start, counts), training=training, seed=seed).net
         for seed in (0, 0, 1)
     ]
     first, again, other = (torch.cat([p.flatten() for p in net.parameters()]) for net in states)
@@ -88,7 +88,7 @@ def test_teach__does_not_learn_from_held_out_bags():
     other = x.copy()
     other[whole_bags(held, start).items] += 7
     nets = [
-        teach(z, start, counts, Proportions(start, counts), training=training, seed=5).net
+        fit(z, start, counts, Proportions(start, counts), training=training, seed=5).net
         for z in (x, other)
     ]
     for a, b in zip(*(net.parameters() for net in nets), strict=True):
@@ -98,63 +98,63 @@ def test_teach__does_not_learn_from_held_out_bags():
 def test_teach__keeps_the_epoch_that_explains_held_out_counts_best():
     x, y, start, counts = planted(n_bags=40)
     wrong = OwnBeliefs(lambda z: np.eye(2)[1 - y])
-    taught = teach(x, start, counts, wrong, training=SMALL, seed=0)
-    # What is taught contradicts the counts, so the first epoch is the least bad one.
-    assert taught.epoch == 0
+    fitted = fit(x, start, counts, wrong, training=SMALL, seed=0)
+    # What is fitted contradicts the counts, so the first epoch is the least bad one.
+    assert fitted.epoch == 0
 
 
 def test_teach__with_soft_labels_keeps_the_epoch_that_explains_those_of_held_out_bags_best():
     x, y, start, counts = planted(n_bags=40)
     rng = np.random.default_rng(3)
     targets = np.where(rng.random(len(y)) < 0.3, 1 - y, y)
-    lesson = SoftLabels(np.eye(2)[targets], start, counts, bag_weight=0.1)
+    objective = SoftLabels(np.eye(2)[targets], start, counts, bag_weight=0.1)
     training = replace(SMALL, hidden=(64,), epochs=12, patience=12)
     losses = []
     for n in range(1, training.epochs + 1):
-        net = _after(n, x, start, counts, lesson, training)
+        net = _after(n, x, start, counts, objective, training)
         held = whole_bags(hold_out(40, share=training.held_out, seed=0), start)
         logits = torch.from_numpy(logits_of(net, x[held.items.numpy()]))
-        losses.append(float(lesson.loss(logits, held)))
-    kept = teach(x, start, counts, lesson, training=training, seed=0)
+        losses.append(float(objective.loss(logits, held)))
+    kept = fit(x, start, counts, objective, training=training, seed=0)
     assert kept.epoch == int(np.argmin(losses)) < training.epochs - 1
 
 
 class _Last(SoftLabels):
     """Calls every epoch better than the one before, so that the last one is kept."""
 
-    def __init__(self, lesson, n):
-        self.__dict__, self.n = dict(lesson.__dict__), iter(range(n, 0, -1))
+    def __init__(self, objective, n):
+        self.__dict__, self.n = dict(objective.__dict__), iter(range(n, 0, -1))
 
     def judge(self, logits, held_out, bag_loss):
         return torch.tensor(float(next(self.n)))
 
 
-def _after(n, x, start, counts, lesson, training):
+def _after(n, x, start, counts, objective, training):
     shorter = replace(training, epochs=n)
-    return teach(x, start, counts, _Last(lesson, n), training=shorter, seed=0).net
+    return fit(x, start, counts, _Last(objective, n), training=shorter, seed=0).net
 
 
 def test_teach__goes_on_from_a_network():
     x, _, start, counts = planted(n_bags=40)
-    first = teach(x, start, counts, Proportions(start, counts), training=SMALL, seed=0)
+    first = fit(x, start, counts, Proportions(start, counts), training=SMALL, seed=0)
     still = replace(SMALL, epochs=1, learning_rate=0.0)
-    lesson = Proportions(start, counts)
-    again = teach(x, start, counts, lesson, training=still, seed=7, begin=first.net)
+    objective = Proportions(start, counts)
+    again = fit(x, start, counts, objective, training=still, seed=7, begin=first.net)
     np.testing.assert_array_equal(logits_of(again.net, x), logits_of(first.net, x))
 
 
 def test_teach__one_bag_is_learned_from_and_nothing_held_out():
     x, _, start, counts = planted(n_bags=1)
-    taught = teach(x, start, counts, Proportions(start, counts), training=SMALL, seed=0)
-    assert len(taught.held_out) == 0
-    assert np.isnan(taught.loss)
-    assert taught.epoch == SMALL.epochs - 1
+    fitted = fit(x, start, counts, Proportions(start, counts), training=SMALL, seed=0)
+    assert len(fitted.held_out) == 0
+    assert np.isnan(fitted.loss)
+    assert fitted.epoch == SMALL.epochs - 1
 
 
 def test_teach__counts_that_do_not_add_up_are_refused():
     x, _, start, counts = planted(n_bags=4)
     with pytest.raises(ValueError, match=r"must add up to its size"):
-        teach(x, start, counts + 1, Proportions(start, counts), training=SMALL, seed=0)
+        fit(x, start, counts + 1, Proportions(start, counts), training=SMALL, seed=0)
 
 
 def test_batches__hold_whole_bags_each_once_and_are_about_as_large_as_asked():

@@ -1,11 +1,11 @@
-"""What log-odds of items are linear in: their features, and random waves of them.
+"""What log-odds of items are linear in: their features, and random Fourier features of them.
 
-A Gaussian process with a linear and a smooth part, as finitely many coefficients. The waves of many
-items need far more memory than their features, so they are made anew for some items at a time
-whenever they are needed; only those of few items are kept.
+A Gaussian process with a linear and a smooth part, as finitely many coefficients. The Fourier
+features of many items need far more memory than their features, so they are made anew for some
+items at a time whenever they are needed; only those of few items are kept.
 """
 
-# N items, D features, W waves, C = D + 2 W + 1 coefficients
+# N items, D features, W frequencies, C = D + 2 W + 1 coefficients
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -22,20 +22,20 @@ KEPT_BYTES = 128 << 20
 """A basis up to so large is kept: some 50 000 items of 616 coefficients."""
 
 
-class Waves(NamedTuple):
+class FourierFeatures(NamedTuple):
     """What log-odds are linear in: features, and cosines and sines of random turns of them.
 
     Attributes
     ----------
     centre : mean of the items, float32, shape (D,).
-    stretch : what centred features are multiplied by, float32, shape (D,).
-    scale : root of the summed variance of the stretched features.
+    relevance : what centred features are multiplied by, float32, shape (D,).
+    scale : root of the summed variance of the scaled features.
     turn : float32, shape (D, W).
-    mean : mean of the waves, float32, shape (2 W,).
+    mean : mean of the cosines and sines, float32, shape (2 W,).
     """
 
     centre: np.ndarray
-    stretch: np.ndarray
+    relevance: np.ndarray
     scale: float
     turn: np.ndarray
     mean: np.ndarray
@@ -51,15 +51,15 @@ class Waves(NamedTuple):
         return len(self.mean)
 
 
-def new_waves(
+def draw_fourier(
     features: np.ndarray,
     *,
     width: float,
-    n_waves: int,
+    n_fourier: int,
     seed: int,
-    stretch: np.ndarray | None = None,
-) -> Waves:
-    """Draw waves whose products approximate a Gaussian kernel, centred on the items.
+    relevance: np.ndarray | None = None,
+) -> FourierFeatures:
+    """Draw random Fourier features that approximate a Gaussian kernel, centred on the items.
 
     Parameters
     ----------
@@ -67,11 +67,11 @@ def new_waves(
         Comparable in scale (standardised), shape (N, D).
     width
         Length scale of the kernel, in root mean squared distances of two items.
-    n_waves
+    n_fourier
         W.
     seed
         For the directions.
-    stretch
+    relevance
         Of the features, shape (D,); 1 for all by default.
 
     References
@@ -80,39 +80,39 @@ def new_waves(
     """
     n_features = features.shape[1]
     centre = features.mean(axis=0, dtype=np.float64).astype(np.float32)
-    stretch = np.ones(n_features) if stretch is None else stretch
-    variance = features.var(axis=0, dtype=np.float64) * stretch**2
+    relevance = np.ones(n_features) if relevance is None else relevance
+    variance = features.var(axis=0, dtype=np.float64) * relevance**2
     scale = float(np.sqrt(max(variance.sum(), 1e-12)))
     rng = np.random.Generator(np.random.Philox(seed))
-    turn = rng.standard_normal((n_features, n_waves)) / (width * np.sqrt(2) * scale)
-    single = turn.astype(np.float32), np.zeros(2 * n_waves, np.float32)
-    raw = Waves(centre, stretch.astype(np.float32), scale, *single)
-    total = np.zeros(2 * n_waves)
+    turn = rng.standard_normal((n_features, n_fourier)) / (width * np.sqrt(2) * scale)
+    single = turn.astype(np.float32), np.zeros(2 * n_fourier, np.float32)
+    raw = FourierFeatures(centre, relevance.astype(np.float32), scale, *single)
+    total = np.zeros(2 * n_fourier)
     for first in range(0, len(features), BLOCK_ROWS):
         part = basis(raw, features[first : first + BLOCK_ROWS])
         total += part[:, n_features:].sum(axis=0, dtype=np.float64)
     return raw._replace(mean=(total / max(len(features), 1)).astype(np.float32))
 
 
-def basis(waves: Waves, features: np.ndarray) -> np.ndarray:
+def basis(fourier: FourierFeatures, features: np.ndarray) -> np.ndarray:
     """Return what log-odds are linear in, float32, shape (N, D + 2 W); of mean 0 over the items."""
-    return _basis(waves, features, n_more=0).numpy()
+    return _basis(fourier, features, n_more=0).numpy()
 
 
-def _basis(waves: Waves, features: np.ndarray, *, n_more: int) -> Tensor:
+def _basis(fourier: FourierFeatures, features: np.ndarray, *, n_more: int) -> Tensor:
     """Return the basis, and room for more columns, filled with ones."""
-    d, w = waves.turn.shape
+    d, w = fourier.turn.shape
     with one_thread():
         x = torch.from_numpy(np.asarray(features, np.float32))
-        centred = (x - torch.from_numpy(waves.centre)) * torch.from_numpy(waves.stretch)
-        angle = centred @ torch.from_numpy(waves.turn)
+        centred = (x - torch.from_numpy(fourier.centre)) * torch.from_numpy(fourier.relevance)
+        angle = centred @ torch.from_numpy(fourier.turn)
         out = torch.ones((len(x), d + 2 * w + n_more), dtype=torch.float32)
-        out[:, :d] = centred / waves.scale
+        out[:, :d] = centred / fourier.scale
         out[:, d : d + w] = torch.cos(angle)
         out[:, d + w : d + 2 * w] = torch.sin(angle)
         smooth = out[:, d : d + 2 * w]
         smooth *= float(1 / np.sqrt(max(w, 1)))
-        smooth -= torch.from_numpy(waves.mean)
+        smooth -= torch.from_numpy(fourier.mean)
     return out
 
 
@@ -121,15 +121,15 @@ class Basis:
 
     Parameters
     ----------
-    waves
+    fourier
         What it is made of.
     features
         Of the items, float32, shape (N, D); kept, not copied.
     """
 
-    def __init__(self, waves: Waves, features: np.ndarray) -> None:
-        self.waves, self.features = waves, features
-        self.n_coefficients = waves.n_linear + waves.n_smooth + 1
+    def __init__(self, fourier: FourierFeatures, features: np.ndarray) -> None:
+        self.fourier, self.features = fourier, features
+        self.n_coefficients = fourier.n_linear + fourier.n_smooth + 1
         is_kept = 4 * len(features) * self.n_coefficients <= KEPT_BYTES
         self._kept = list(self._made()) if is_kept else None
 
@@ -140,7 +140,7 @@ class Basis:
     def _made(self) -> Iterator[tuple[slice, Tensor]]:
         for first in range(0, len(self.features), BLOCK_ROWS):
             rows = slice(first, min(first + BLOCK_ROWS, len(self.features)))
-            yield rows, _basis(self.waves, self.features[rows], n_more=1)
+            yield rows, _basis(self.fourier, self.features[rows], n_more=1)
 
     def times(self, coefficients: np.ndarray) -> np.ndarray:
         """Return the log-odds of all items, float64, shape (N,)."""
@@ -152,25 +152,28 @@ class Basis:
         return out
 
 
-def mean_slopes(waves: Waves, coefficients: np.ndarray, features: np.ndarray) -> np.ndarray:
+def mean_slopes(
+    fourier: FourierFeatures, coefficients: np.ndarray, features: np.ndarray
+) -> np.ndarray:
     """Return how steep log-odds are along each feature: root mean square over items, shape (D,).
 
     Parameters
     ----------
-    waves
+    fourier
         The basis.
     coefficients
         Of its columns, shape (D + 2 W,) or longer.
     features
         Of some items, shape (N, D).
     """
-    d, w = waves.turn.shape
+    d, w = fourier.turn.shape
     linear, of_cos, of_sin = np.split(coefficients[: d + 2 * w], [d, d + w])
     x = np.asarray(features, np.float32)
     with one_thread():
-        angle = torch.from_numpy((x - waves.centre) * waves.stretch) @ torch.from_numpy(waves.turn)
+        centred = torch.from_numpy((x - fourier.centre) * fourier.relevance)
+        angle = centred @ torch.from_numpy(fourier.turn)
         by_angle = torch.cos(angle) * torch.from_numpy(of_sin.astype(np.float32))
         by_angle -= torch.sin(angle) * torch.from_numpy(of_cos.astype(np.float32))
-        smooth = (by_angle @ torch.from_numpy(waves.turn.T.copy())).numpy() / np.sqrt(max(w, 1))
-    slope = (linear / waves.scale + smooth) * waves.stretch
+        smooth = (by_angle @ torch.from_numpy(fourier.turn.T.copy())).numpy() / np.sqrt(max(w, 1))
+    slope = (linear / fourier.scale + smooth) * fourier.relevance
     return np.asarray(np.sqrt(np.square(slope).mean(axis=0, dtype=np.float64)))

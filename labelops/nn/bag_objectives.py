@@ -1,4 +1,4 @@
-"""Ways to learn from the class counts of bags, as lessons for `labelops.nn.bags.teach`."""
+"""Ways to learn from the class counts of bags, as objectives for `labelops.nn.bags.fit`."""
 
 # N items, B bags, K classes
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from labelops.nn.bag_losses import bag_divergence, easy_weights, soft_cross_entropy
-from labelops.nn.bags import Batch, Lesson
+from labelops.nn.bags import Batch, Objective
 
 Posterior = Callable[[np.ndarray], np.ndarray]
 """From logits (N, K) to beliefs (N, K) that the counts of bags have been brought into."""
@@ -19,13 +19,13 @@ def _shares(start: np.ndarray, counts: np.ndarray) -> Tensor:
     return torch.from_numpy((counts / np.diff(start)[:, None]).astype(np.float32))
 
 
-class Proportions(Lesson):
+class Proportions(Objective):
     """DLLP: the mean prediction of a bag is to be its share. See `bag_divergence`.
 
     Parameters
     ----------
     start, counts
-        As in `teach`.
+        As in `fit`.
     """
 
     def __init__(self, start: np.ndarray, counts: np.ndarray) -> None:
@@ -36,13 +36,13 @@ class Proportions(Lesson):
         return bag_divergence(logits, batch.bag, self.shares[batch.bags]).mean()
 
 
-class Unbiased(Lesson):
+class Unbiased(Objective):
     """EasyLLP: cross-entropy with weights that make it unbiased for random bags.
 
     Parameters
     ----------
     start, counts
-        As in `teach`.
+        As in `fit`.
     """
 
     def __init__(self, start: np.ndarray, counts: np.ndarray) -> None:
@@ -55,7 +55,7 @@ class Unbiased(Lesson):
         return soft_cross_entropy(logits, self.weights[batch.bags][batch.bag]).mean()
 
 
-class SoftLabels(Lesson):
+class SoftLabels(Objective):
     """Fixed soft labels, beside the counts if wanted.
 
     Parameters
@@ -63,7 +63,7 @@ class SoftLabels(Lesson):
     targets
         Beliefs; one-hot rows for a supervised network, shape (N, K).
     start, counts
-        As in `teach`.
+        As in `fit`.
     bag_weight
         λ of the divergence of bags beside the cross-entropy of items.
 
@@ -101,11 +101,12 @@ class SoftLabels(Lesson):
         return self.loss(logits, held_out)
 
 
-class OwnBeliefs(Lesson):
+class OwnBeliefs(Objective):
     """Soft labels that are made anew each epoch, from the network's logits and the counts.
 
-    With the exact posterior given the counts this is LLP-EM (the E-step is the look, the M-step an
-    epoch); with `labelops.proportions.transport` it is learning from transported pseudo-labels.
+    With the exact posterior given the counts this is LLP-EM (each epoch begins with the E-step and
+    is the M-step); with `labelops.proportions.transport` it is learning from transported
+    pseudo-labels.
 
     Parameters
     ----------
@@ -117,7 +118,7 @@ class OwnBeliefs(Lesson):
         self.posterior = posterior
         self.targets = torch.zeros(0)
 
-    def look(self, logits: Callable[[], np.ndarray]) -> None:
+    def e_step(self, logits: Callable[[], np.ndarray]) -> None:
         """Make the soft labels of an epoch."""
         self.targets = torch.from_numpy(self.posterior(logits()).astype(np.float32))
 
