@@ -233,6 +233,28 @@ def take_rows(labels: LabelSets, rows: slice) -> LabelSets:
     return LabelSets(ids, start, *negative, labels.n_classes)
 
 
+def choose_rows(labels: LabelSets, rows: np.ndarray) -> LabelSets:
+    """Return the given classes of some items, in the order of `rows`.
+
+    Examples
+    --------
+    >>> choose_rows(label_sets([[0], [1, 2], [2]], n_classes=3), np.array([1, 0])).ids.tolist()
+    [1, 2, 0]
+    """
+    ids, start = _choose(labels.ids, labels.start, rows)
+    if labels.negative_ids is None or labels.negative_start is None:
+        return LabelSets(ids, start, None, None, labels.n_classes)
+    negative = _choose(labels.negative_ids, labels.negative_start, rows)
+    return LabelSets(ids, start, *negative, labels.n_classes)
+
+
+def _choose(ids: np.ndarray, start: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    size = start[rows + 1] - start[rows]
+    new = np.append(0, np.cumsum(size))
+    at = np.repeat(start[rows] - new[:-1], size) + np.arange(new[-1])
+    return ids[at], new
+
+
 def _cut(
     ids: np.ndarray, start: np.ndarray, first: int, last: int
 ) -> tuple[np.ndarray, np.ndarray]:

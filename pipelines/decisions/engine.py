@@ -210,10 +210,15 @@ class Engine:
 
     def judge(self, summary: Arrays, ctx: Context) -> Arrays:
         """Judge every rule that changes labels; see `gate.judge_rules`."""
-        decider, limits = self.decider, self.decider.limits(ctx.config)
-        rules = decider.rules(ctx)
-        verdict = decider.judge
-        return gate.judge_rules(summary, rules, limits, decider.allowance, verdict, ctx)
+        decider = self.decider
+        return gate.judge_rules(
+            summary,
+            decider.rules(ctx),
+            limits=decider.limits(ctx.config),
+            allowance=decider.allowance,
+            verdict=decider.judge,
+            ctx=ctx,
+        )
 
     # -- limits ------------------------------------------------------------------------------------
 
@@ -372,7 +377,9 @@ class Engine:
         model, truth = read_proposed(frame, ctx)
         final, held = self.settled(frame, ctx)
         items, n_rules = lo.outcome(final, frame.n), len(self.decider.rules(ctx))
-        return gate.count(model, final, held, items, truth, n_rules, ctx.n_classes)
+        return gate.count(
+            model, final, held, items, truth, n_rules=n_rules, n_classes=ctx.n_classes
+        )
 
     def report(self, summary: Arrays, ctx: Context) -> Arrays:
         """Return the gate's table and what came of it; see `gate.report`."""

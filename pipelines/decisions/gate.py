@@ -110,6 +110,7 @@ def tally(model: Proposals, truth: np.ndarray, given: LabelSets, n_rules: int) -
 def judge_rules(
     summary: Arrays,
     rules: Sequence[Rule],
+    *,
     limits: Limits,
     allowance: Allowance,
     verdict: Judge,
@@ -170,6 +171,7 @@ def count(
     held: np.ndarray,
     items: Outcome,
     truth: np.ndarray,
+    *,
     n_rules: int,
     n_classes: int,
 ) -> Arrays:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from labelops import folds
 from labelops.multilabel import calibration as cal
-from labelops.multilabel.labels import LabelSets, owners, states, take_rows
+from labelops.multilabel.labels import LabelSets, choose_rows, owners, states, take_rows
 from labelops.multilabel.opinion import model_log_odds
 from pipelines.core.stage import Arrays, Context, Reduce, Tables, join_summaries
 from pipelines.inference.calibrate import folder, sampled
@@ -179,9 +179,7 @@ def sample_table(
     """Return the sampled ones of some items, if they are usable, as rows of the scratch folder."""
     chosen = sampled(item_hash, ctx, SAMPLE_CELLS)
     rows = np.flatnonzero(chosen if usable is None else chosen & usable)
-    table = np.empty((len(rows), ctx.n_classes), np.int8)
-    for at, row in enumerate(rows.tolist()):
-        table[at] = states(take_rows(labels, slice(row, row + 1)))[0]
+    table = states(choose_rows(labels, rows))
     return pa.table(
         {
             "item_hash": pa.array(item_hash[rows], pa.uint64()),

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from labelops.multilabel.labels import (
+    choose_rows,
     from_flat,
     from_states,
     label_sets,
@@ -86,3 +87,12 @@ def test_inputs__are_not_modified():
 def test_labels__that_do_not_fit_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_choose_rows__is_one_row_after_the_other(seed):
+    rng = np.random.default_rng(seed)
+    table = rng.choice([1, 0, -1], (12, 5), p=[0.3, 0.4, 0.3])
+    labels, rows = from_states(table), rng.integers(0, 12, 20)
+    assert np.array_equal(states(choose_rows(labels, rows)), table[rows])
+    assert choose_rows(labels, rows[:0]).n_items == 0
