@@ -27,9 +27,12 @@ STAGES = {
 }
 
 PARTS = {
+    "confident": "pipelines.report.parts.noise:part",
+    "multilabel": "pipelines.report.parts.lists:part",
+    "decide_maps": "pipelines.report.parts.maps:part",
     "evaluate": "pipelines.report.parts.evaluation:part",
 }
-"""What the report says of single stages in words and tables, by the stage."""
+"""What report and data card say of single stages in words and tables, by the stage."""
 
 
 def load_space(name: str) -> "LabelSpace":

@@ -67,7 +67,8 @@ class Decider:
     judge : whether a rule's changes are made.
     before : steps that come first.
     carried : names and types of `Proposed.carried`, for some number of classes.
-    notes : further arrays of the result.
+    notes : further arrays of the result; `if_measured` and `if_expected` say in words where the
+        numbers come from.
     asks : the kind of beliefs that it reads, see `pipelines.core.stage.Beliefs`.
     of_any : whether items may have any kind of given label, and not only that which it writes.
     skip : of the stage.
@@ -384,7 +385,13 @@ class Engine:
     def report(self, summary: Arrays, ctx: Context) -> Arrays:
         """Return the gate's table and what came of it; see `gate.report`."""
         found = gate.report(summary, ctx.own("gate"), self.decider.allowance)
-        return {**found, **self.decider.notes(ctx)}
+        said = {
+            "if_measured": "Gains marked as measured come from reviewed items.",
+            "if_expected": "These numbers are expected from the model's calibrated beliefs, not "
+            f"measured: give `{ctx.stage}.reviewed` a table of checked labels to measure them.",
+        }
+        words = {name: np.array(text) for name, text in said.items()}
+        return {**found, **words, **self.decider.notes(ctx)}
 
 
 def read_proposed(frame: Frame, ctx: Context) -> tuple[Proposals, np.ndarray]:

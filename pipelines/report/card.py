@@ -11,14 +11,12 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from labelops import __version__
-from labelops.multilabel.beliefs import expected_errors
 from pipelines.bags.findings import bags_folder
 from pipelines.core.stage import Arrays
 from pipelines.core.state import Run
 from pipelines.decisions.counts import counts_of, deciding_stage, has_product
 from pipelines.decisions.product import carried_columns
 from pipelines.labels.space import clean_space
-from pipelines.maps.evidence import COMPLETE, KNOWN, POSITIVES, REFERENCE
 from pipelines.report.bags import bags
 from pipelines.report.limits import Limits
 from pipelines.report.model import Bags
@@ -71,21 +69,15 @@ def write_card(run: Run) -> str | None:
         "",
         "## What was done",
         "",
-        *_estimated(run),
+        *_said(run),
         *_done(counts),
         *totals_said(bags(run, Limits())),
-        *(
-            line
-            for section in sections(run, Limits())
-            if section.card
-            for line in ("", section.card)
-        ),
         *_undone(run),
         *_noticed(run),
         "",
         "## Changed labels, by rule",
         "",
-        *_gate(context.own("outcome"), stage),
+        *_gate(context.own("outcome")),
         "",
         "## Columns besides those of the source",
         "",
@@ -258,7 +250,7 @@ def _header(counts: Mapping[str, int]) -> list[str]:
 
 def _said(run: Run) -> list[str]:
     """Return what single stages have to say."""
-    return [line for found in sections(run, Limits()) if found.card for line in ("", found.card)]
+    return [line for found in sections(run, Limits()) if found.card for line in (found.card, "")]
 
 
 def _done(counts: Mapping[str, int]) -> list[str]:
@@ -285,59 +277,6 @@ def _done(counts: Mapping[str, int]) -> list[str]:
     ]
 
 
-def _estimated(run: Run) -> list[str]:
-    done = {entry.name for entry in run.entries if entry.skipped is None}
-    if "decide_maps" in done:
-        return _added(run)
-    if "multilabel" in done:
-        context = run.context("multilabel", run.layout())
-        n_given = int(context.own("estimates")["n_given"][:, 1].sum())
-        beliefs = context.own("beliefs")
-        n_wrong, n_missing = expected_errors(
-            n_given, wrong=float(beliefs["wrong"]), missing=float(beliefs["missing"])
-        )
-        return [
-            f"Of {n_given:,} labels about {n_wrong:,.0f} are believed wrong, and about "
-            f"{n_missing:,.0f} missing. Where the model is weak that is too many.",
-            "",
-        ]
-    if "confident" not in done:
-        return []
-    found = run.context("confident", run.layout()).own("estimates")
-    n = [int(found[f"n_errors{end}"]) for end in ("", "_low", "_high")]
-    rate = float(found["total_noise_rate"])
-    return [
-        f"About {n[0]:,} labels were wrong before ({n[1]:,} to {n[2]:,} with 95 % confidence, "
-        f"{rate:.1%}), as estimated by confident learning.",
-        "",
-    ]
-
-
-def _added(run: Run) -> list[str]:
-    """Return how many labels label maps added, and how far that can be relied on."""
-    layout = run.layout()
-    outcome = run.context("decide_maps", layout).own("outcome")
-    census = run.context("source", layout).own("census")
-    n_given, n_added = int(census["n_given"].sum()), int(outcome["added"].sum())
-    said = KNOWN_OF[str(outcome["known"])].format(
-        n_items=int(run.context("localize", layout).own("cutoffs")["n_items"])
-    )
-    return [f"To {n_given:,} labels {n_added:,} were added. {said}", ""]
-
-
-KNOWN_OF = {
-    POSITIVES: "How often added labels are right is not known: cutoffs were chosen on what items "
-    "have, and nobody said what they have not. Give `localize.reference` a table of items with all "
-    "their classes to measure it.",
-    COMPLETE: "The source's lists are said to be complete, so what is found besides contradicts "
-    "them, and nothing was added.",
-    KNOWN: "Cutoffs and probabilities come from {n_items:,} items of which some classes are known; "
-    "they hold for the others if what is known does not depend on how sure the maps are.",
-    REFERENCE: "Cutoffs and probabilities come from {n_items:,} items of the reference; they hold "
-    "for the others if those were drawn at random.",
-}
-
-
 def _undone(run: Run) -> list[str]:
     config = run.entry("dataset").config.model_dump()
     rules, items = config["leave_out_rules"], config["leave_out_items"]
@@ -351,7 +290,7 @@ def _undone(run: Run) -> list[str]:
     ]
 
 
-def _gate(outcome: Arrays, stage: str) -> Sequence[str]:
+def _gate(outcome: Arrays) -> Sequence[str]:
     changes = np.flatnonzero(outcome["changes_labels"])
     if not outcome["proposed"][changes].any():
         return ["No label was changed, and none was proposed to be."]
@@ -368,17 +307,7 @@ def _gate(outcome: Arrays, stage: str) -> Sequence[str]:
         for r in changes.tolist()
         if outcome["proposed"][r] or outcome["reviewed"][r]
     ]
-    measured = bool(outcome["is_measured"][changes].any())
-    if stage == "decide_maps":
-        said = "Measured on classes that cutoffs found which were chosen without their items."
-        said = said if measured else "Nothing is expected where nothing can be measured."
-    elif measured:
-        said = "Gains marked as measured come from reviewed items."
-    else:
-        said = (
-            "These numbers are expected from the model's calibrated beliefs, not measured: "
-            f"give `{stage}.reviewed` a table of checked labels to measure them."
-        )
+    said = outcome["if_measured" if outcome["is_measured"].any() else "if_expected"]
     return [*lines, "", f"Fixed: wrong before and right after; broken: right before. {said}"]
 
 

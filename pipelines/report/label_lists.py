@@ -75,7 +75,7 @@ class ListsPart:
         chosen = {kind: Listed(len(self.names), self._each()) for kind in kinds}
         if not kinds:
             return chosen
-        columns = [f"{kind}_{what}" for kind in kinds[:2] for what in ("ids", "scores")]
+        columns = [f"{kind}_{what}" for kind in kinds[:2] for what in ("ids", "probs")]
         columns = [name for name in columns if not name.startswith("found")]
         if self.has_maps:
             given = [name for name in ("given_ids", "given") if name in self.looker.types]

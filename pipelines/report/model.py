@@ -537,10 +537,11 @@ class Section:
 
     name: str
     """Anchor on the page: letters and dashes."""
-    title: str
-    intro: str
+    title: str = ""
+    """Without one there is nothing on the page."""
     short: str = ""
     """Title in the contents, where another one."""
+    intro: str = ""
     tables: tuple[Table, ...] = ()
     headline: str = ""
     """Heads the page of a run about nothing else."""

@@ -141,8 +141,14 @@ def judge(
 
 
 def notes(ctx: Context) -> Arrays:
-    """Return what is known of the items on which cutoffs were chosen."""
-    return {"known": np.array(known(ctx))}
+    """Return what is known of the items on which cutoffs were chosen, and what that says."""
+    return {
+        "known": np.array(known(ctx)),
+        "if_measured": np.array(
+            "Measured on classes that cutoffs found which were chosen without their items."
+        ),
+        "if_expected": np.array("Nothing is expected where nothing can be measured."),
+    }
 
 
 STAGE = deciding_stage(
