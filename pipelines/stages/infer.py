@@ -21,8 +21,8 @@ from pipelines.inference import (
     embed,
     embedders,
     heads,
-    label_sets,
     listed,
+    lists,
     ready,
     train,
 )
@@ -236,9 +236,9 @@ def _ready_steps(ctx: Context) -> list[Step]:
                 name="validate",
                 reads=["item_id", "item_hash", *given_columns(ctx.columns), "pred_probs"],
                 writes={ctx.stage: Output(schema=pa.schema([item_id])), **_sample(ctx, values)},
-                apply=label_sets.validate,
+                apply=lists.validate,
             ),
-            label_sets.calibration_step(ctx),
+            lists.calibration_step(ctx),
         ]
     schema = pa.schema([item_id, ("p_given", values)])
     return [
@@ -297,15 +297,15 @@ def _head_steps(ctx: Context, column: str, n_features: int) -> list[Step]:
         given = given_columns(ctx.columns)
         return [
             embedding,
-            label_sets.folds_step(given),
-            Fit(name="heads", reads=["item_hash", *given, "embedding"], fit=label_sets.fit),
+            lists.folds_step(given),
+            Fit(name="heads", reads=["item_hash", *given, "embedding"], fit=lists.fit),
             Map(
                 name="predict",
                 reads=["item_id", "item_hash", *given, "embedding"],
                 writes=_predictions(ctx, n_features),
-                apply=label_sets.predict,
+                apply=lists.predict,
             ),
-            label_sets.calibration_step(ctx),
+            lists.calibration_step(ctx),
         ]
     return [
         embedding,
@@ -362,7 +362,7 @@ def _predictions(ctx: Context, n_features: int) -> dict[str, Output]:
 
 def _sample(ctx: Context, values: pa.DataType) -> dict[str, Output]:
     if is_multi_label(ctx.columns):
-        schema = label_sets.sample_schema(ctx, values)
+        schema = lists.sample_schema(ctx, values)
         return {calibrate.folder(ctx): Output(schema=schema, rows="some", ipc=True)}
     schema = pa.schema(
         [
