@@ -68,7 +68,7 @@ def test_worker_with_other_source__is_refused_before_anything_is_written(
 
 
 def test_worker_that_joins_late__is_refused_as_well(tmp_path: Path, copy: Path) -> None:
-    edit(copy / "pipelines" / "work.py", "\n", "\n# mended here only\n")
+    edit(copy / "pipelines" / "core" / "work.py", "\n", "\n# mended here only\n")
     with (
         scheduler(tmp_path) as (address, _),
         worker(address),

@@ -217,6 +217,8 @@ def example(
                 for (lo, hi), w in zip(bins, weights[::-1] ** 0.8 + 50, strict=True)
             ),
         ),
+        is_decided=True,
+        changed=38,
         changes=m.Changes(
             count=relabelled,
             by_reason=(
