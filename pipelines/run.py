@@ -47,7 +47,7 @@ from pipelines.core.state import (
     manifest_name,
 )
 from pipelines.core.work import Task, do_fit, do_map, do_reduce, forget_files, forget_jobs, lend
-from pipelines.decisions.counts import PRODUCT, conserve
+from pipelines.decisions.counts import PRODUCT, counts_of, summary_of
 from pipelines.errors import (
     CorruptShardError,
     OtherCodeError,
@@ -622,13 +622,14 @@ def finish(run: Run, *, listen: Listener = silent, show: Show | None = None) -> 
         If kept + relabelled + dropped + review + quarantined is not the number of items.
     """
     _mark(run, {})
-    run.store.write_atomic(SUMMARY_FILE, dump_sealed(conserve(run)))
+    counts = counts_of(run)
+    run.store.write_atomic(SUMMARY_FILE, dump_sealed(summary_of(counts)))
     if not run.store.exists(TIMINGS_FILE):
         run.store.write_atomic(TIMINGS_FILE, dump_sealed({}))
     from pipelines.report import collect, save
     from pipelines.report.card import CARD_FILE, write_card
 
-    write_card(run)
+    write_card(run, counts)
     listen(Event(kind="stage", stage="report"))
     report = collect(run.uri)
     address = save(report, run.uri)

@@ -32,7 +32,7 @@ from pipelines.core.state import (
     load_run,
     manifest_name,
 )
-from pipelines.decisions.counts import conserve
+from pipelines.decisions.counts import counts_of, summary_of
 from pipelines.errors import CorruptShardError, LabelopsError, LinkError, RunError
 from pipelines.report import REPORT_FILE
 from pipelines.report.card import CARD_FILE
@@ -331,7 +331,7 @@ class _Check:
 
     def _items(self) -> None:
         try:
-            counts = conserve(self.run)
+            counts = summary_of(counts_of(self.run))
         except RunError as err:
             self._note(SUMMARY_FILE, err)
             return

@@ -1,5 +1,7 @@
 """How many items a finished run kept, changed or set aside: counted once, for whoever says so."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -89,9 +91,8 @@ def _decided(run: Run) -> tuple[dict[str, int], int]:
     return dict(zip(DECISIONS.tolist(), counts.tolist(), strict=True)), softened
 
 
-def conserve(run: Run) -> dict[str, int]:
-    """Count where every item of the source went; see `counts_of`."""
-    counts = counts_of(run)
+def summary_of(counts: Mapping[str, int]) -> dict[str, int]:
+    """Return where every item of the source went, of what `counts_of` counted."""
     always = ("source", "quarantined")
     written = {"written": counts["dataset"] + counts["set_aside"]} if "dataset" in counts else {}
     known = {name: counts[name] for name in DECISIONS.tolist() if counts.get(name)}

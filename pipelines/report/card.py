@@ -14,7 +14,7 @@ from labelops import __version__
 from pipelines.bags.findings import bags_folder
 from pipelines.core.stage import Arrays
 from pipelines.core.state import Run
-from pipelines.decisions.counts import counts_of, deciding_stage, has_product
+from pipelines.decisions.counts import deciding_stage, has_product
 from pipelines.decisions.product import carried_columns
 from pipelines.labels.space import clean_space
 from pipelines.report.bags import bags
@@ -49,14 +49,16 @@ def _columns(columns: Collection[str]) -> str:
     )
 
 
-def write_card(run: Run) -> str | None:
-    """Write the card of a finished run; returns its URI, or None if there is no product.
+def write_card(run: Run, counts: Mapping[str, int]) -> str | None:
+    """Write the card of a finished run of which `counts_of` counted so; returns its URI.
+
+    None if there is no product.
 
     Names from the data stand in notices only, and are escaped there.
     """
     if not has_product(run):
         return _write_beliefs_card(run)
-    counts, stage = counts_of(run), deciding_stage(run)
+    stage = deciding_stage(run)
     assert stage is not None
     context = run.context(stage, run.layout())
     lines = [

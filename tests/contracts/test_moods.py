@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.core.state import Run
-from pipelines.decisions.counts import conserve
+from pipelines.decisions.counts import counts_of
 from pipelines.decisions.ledger import derive
 from pipelines.errors import DataError, RecipeError
 from pipelines.plan import plan
@@ -46,7 +46,8 @@ def test_it__is_one_short_file_and_the_guide_names_it() -> None:
 def test_product__follows_from_source_and_log_and_holds_every_item(run: Run) -> None:
     product, source = read(run, "dataset", "set_aside"), MOODS.items()
     derived = {row["item_id"]: row for row in derive(source, read(run, "decisions")).to_pylist()}
-    assert product.num_rows == N == conserve(run)["written"]
+    counts = counts_of(run)
+    assert product.num_rows == N == counts["dataset"] + counts["set_aside"]
     for row in product.to_pylist():
         wanted = derived[row["item_id"]]
         assert (row["decision"], row["mood_clean"]) == (wanted["decision"], wanted["mood_clean"])
@@ -54,7 +55,7 @@ def test_product__follows_from_source_and_log_and_holds_every_item(run: Run) -> 
 
 
 def test_limits__are_those_of_the_decider(run: Run) -> None:
-    counts = conserve(run)
+    counts = counts_of(run)
     assert counts["relabel"] == int(0.3 * N)
     assert counts["review"] == 5
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 import pipelines.run
 from pipelines.core.state import Run, load_run
+from pipelines.decisions.counts import counts_of
 from pipelines.decisions.ledger import derive
 from pipelines.decisions.product import added
 from pipelines.errors import LabelopsError
@@ -31,7 +32,9 @@ RECIPE = 'stages = ["source", "confident", "neighbours", "decide", "dataset"]\n'
 @pytest.fixture(autouse=True)
 def _fake_confident(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(STAGES, "confident", "tests.fake_confident:STAGE")
-    monkeypatch.setattr(pipelines.run, "finish", lambda run, listen=None: str(write_card(run)))
+    monkeypatch.setattr(
+        pipelines.run, "finish", lambda run, listen=None: str(write_card(run, counts_of(run)))
+    )
 
 
 def png(rng: np.random.Generator) -> bytes:
@@ -105,7 +108,9 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("product")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(STAGES, "confident", "tests.fake_confident:STAGE")
-        patch.setattr(pipelines.run, "finish", lambda run, listen=None: str(write_card(run)))
+        patch.setattr(
+            pipelines.run, "finish", lambda run, listen=None: str(write_card(run, counts_of(run)))
+        )
         audit(folder, source_table(), [120, 0, 5, 205], "[decide]\nmax_review = 10\n")
     return folder
 

@@ -15,7 +15,7 @@ from datasets import load_dataset
 
 import pipelines.run
 from pipelines.core.state import Run, load_run
-from pipelines.decisions.counts import conserve
+from pipelines.decisions.counts import counts_of, summary_of
 from pipelines.decisions.ledger import derive
 from pipelines.errors import DataError, RecipeError
 from pipelines.recipe import load_recipe
@@ -51,7 +51,7 @@ def finished(*settings: str, three_states: bool = False) -> Run:
     recipe = load_recipe("multilabel", list(settings))
     with pytest.MonkeyPatch.context() as patch:
         # The report has its own tests.
-        patch.setattr(pipelines.run, "finish", lambda run, listen=None: str(conserve(run)))
+        patch.setattr(pipelines.run, "finish", lambda run, listen=None: str(counts_of(run)))
         pipelines.run.run(recipe, data=str(folder / "src"), out=str(folder / "out"))
     return load_run(str(folder / "out"))
 
@@ -121,7 +121,7 @@ def test_product__has_every_item_once_and_the_columns_of_both() -> None:
     assert table.schema.field("labels_clean").type == pa.list_(pa.string())
     assert set(read(run, "set_aside")["decision"].to_pylist()) == {"review"}
     assert read(run, "set_aside")["labels_clean"].null_count == read(run, "set_aside").num_rows
-    counts = conserve(run)
+    counts = summary_of(counts_of(run))
     assert counts["keep"] + counts["relabel"] + counts["review"] == N == counts["written"]
 
 

@@ -13,7 +13,7 @@ import pipelines.run
 from pipelines.core.results import load_result
 from pipelines.core.stage import Arrays
 from pipelines.core.state import Run, load_run
-from pipelines.decisions.counts import conserve, counts_of
+from pipelines.decisions.counts import counts_of, summary_of
 from pipelines.decisions.ledger import derive
 from pipelines.errors import DataError, RecipeError
 from pipelines.recipe import load_recipe
@@ -108,7 +108,7 @@ def test_nothing_is_lost__and_the_card_counts_it(whole: Run) -> None:
     counts, (_, classes) = counts_of(whole), single_labelled()
     n_several = sum(len(np.unique(one)) > 1 for one in classes)
     assert (counts["keep"], counts["relabel"], counts["review"]) == (60 - n_several, n_several, 0)
-    assert conserve(whole) == {
+    assert summary_of(counts) == {
         "source": 60, "quarantined": 0, "keep": 60 - n_several, "relabel": n_several, "written": 60,
     }  # fmt: skip
     assert f"| relabelled | {n_several} |" in card(whole)
