@@ -193,6 +193,39 @@ def working_schema(schema: pa.Schema) -> pa.Schema:
     return pa.schema([_working(field) for field in schema], metadata=schema.metadata)
 
 
+WIDEST = 1 << 24
+"""A value of a type of fixed size may take so many bytes, null or not.
+
+A damaged type can claim any size, and Arrow reserves it for every row.
+"""
+
+
+def fixed_bytes(kind: pa.DataType) -> int:
+    """Return how many bytes a value takes in memory whatever it is, even if it is null.
+
+    Examples
+    --------
+    >>> fixed_bytes(pa.list_(pa.float32(), 1000)), fixed_bytes(pa.list_(pa.float32()))
+    (4000, 0)
+    """
+    if isinstance(kind, pa.BaseExtensionType):
+        return fixed_bytes(kind.storage_type)
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return fixed_bytes(kind.value_type)
+    if pa.types.is_struct(kind):
+        return sum(fixed_bytes(field.type) for field in kind)
+    if pa.types.is_fixed_size_list(kind):
+        # Of values without a size of their own, each has an offset.
+        return int(kind.list_size) * (fixed_bytes(kind.value_type) or 8)
+    if pa.types.is_fixed_size_binary(kind):
+        # Its width in bits can be beyond what Arrow counts it in.
+        return int(kind.byte_width)
+    try:
+        return (int(kind.bit_width) + 7) // 8
+    except ValueError:
+        return 0
+
+
 def check_carried(schema: pa.Schema, where: str) -> None:
     """Refuse columns that could not be carried through to the product.
 
@@ -204,6 +237,12 @@ def check_carried(schema: pa.Schema, where: str) -> None:
         Names the column and its type.
     """
     for field in schema:
+        if (n_bytes := fixed_bytes(field.type)) > WIDEST:
+            raise DataError(
+                f"source: values of at most {WIDEST >> 20} MiB were expected, but each of column "
+                f"{field.name!r} of type {field.type} takes {n_bytes >> 20:,} MiB; in {where}. Is "
+                "the file damaged? If not, write lists without a fixed size, or leave it out"
+            )
         try:
             column = to_working(pa.nulls(2, field.type))
             column = pa.concat_arrays([column.take(pa.array([1, 0])), column.slice(1)])

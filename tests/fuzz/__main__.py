@@ -3,20 +3,24 @@
 With a number behind a colon, seeds from there on: ``parquet=1000:70000``.
 """
 
+import re
 import sys
 import time
 
-from tests.fuzz.harness import fuzz
+from tests.fuzz.harness import MEMORY, fuzz
 
 
 def main() -> None:
     """Try all that is asked for; ends with code 1 if anything came out that should not."""
-    n_bad = 0
+    asked = []
     for argument in sys.argv[1:] or ["parquet=10000", "recipes=5000", "pictures=5000"]:
-        kind, _, numbers = argument.partition("=")
-        n, _, first = numbers.partition(":")
+        if (said := re.fullmatch(rf"({'|'.join(MEMORY)})=(\d+)(?::(\d+))?", argument)) is None:
+            sys.exit(f"fuzz: {' or '.join(f'{kind}=N[:FIRST]' for kind in MEMORY)}, not {argument}")
+        asked.append((said[1], int(said[2]), int(said[3] or 0)))
+    n_bad = 0
+    for kind, n, first in asked:
         began = time.monotonic()
-        tried = fuzz(kind, int(first or 0), int(n))
+        tried = fuzz(kind, first, n)
         n_bad += len(tried.bad)
         print(
             f"{kind}: {tried.n_ok} read, {tried.n_refused} refused, {len(tried.bad)} bad; peak "

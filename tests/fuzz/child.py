@@ -16,7 +16,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from tests.memory import peak_kb
+from tests.memory import forget_peak, peak_kb
 
 BATCH = 250
 OURS = re.compile(r"Traceback \(most recent call|fault of labelops")
@@ -52,6 +52,7 @@ def main() -> None:
         print(json.dumps({"batch": start}), flush=True)
         for seed, made in module.batch(range(start, min(start + BATCH, int(end)))):
             print(json.dumps({"begin": seed}), flush=True)
+            forget_peak()
             began = time.monotonic()
             found = outcome(module, made, Path(folder))
             found |= {"seed": seed, "s": round(time.monotonic() - began, 3), "peak_kb": peak_kb()}

@@ -19,6 +19,7 @@ from pipelines.run import run
 from pipelines.storage import forms
 from pipelines.storage.source import open_source
 from tests.datasets import vectors
+from tests.memory import peak_kb
 
 N, K = 60, 3
 RNG = np.random.default_rng(0)
@@ -438,6 +439,32 @@ def test_class_names_in_another_order_in_a_later_shard__are_refused(tmp_path: Pa
         pq.write_table(table, tmp_path / f"{shard}.parquet")
     with pytest.raises(DataError, match=r"same order.*'cat', 'dog'.*a\.parquet.*b\.parquet"):
         open_source(str(tmp_path))
+
+
+HUGE = 1 << 28
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.list_(pa.float32(), HUGE),
+        pa.list_(pa.string(), HUGE),
+        pa.list_(pa.list_(pa.int8(), 1 << 14), 1 << 14),
+        pa.binary(HUGE),
+        pa.struct([("a", pa.int8()), ("b", pa.list_(pa.bool_(), HUGE))]),
+        pa.dictionary(pa.int8(), pa.binary(HUGE)),
+        pa.run_end_encoded(pa.int32(), pa.binary(HUGE)),
+        pa.fixed_shape_tensor(pa.float32(), (1 << 14, 1 << 14)),
+    ],
+    ids=str,
+)
+def test_types_that_claim_huge_values__are_refused_before_any_is_made(kind: pa.DataType) -> None:
+    before = peak_kb()
+
+    with pytest.raises(DataError, match="values of at most 16 MiB were expected, but each of col"):
+        forms.check_carried(pa.schema([("label", pa.int64()), ("big", kind)]), "data")
+
+    assert peak_kb() - before < 50_000
 
 
 def test_every_refusal__is_one_of_ours(tmp_path: Path) -> None:
