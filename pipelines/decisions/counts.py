@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from labelops.decisions import COMMON, DECISIONS, NO_ISSUE, Decision
 from pipelines.core.reader import frames
+from pipelines.core.results import load_result
 from pipelines.core.state import Run
 from pipelines.decisions.product import leaves_out, narrow, with_left_out
 from pipelines.errors import RunError
@@ -51,9 +52,10 @@ def counts_of(run: Run) -> dict[str, int]:
                 if layer.stage == PRODUCT and file["folder"] in rows:
                     rows[file["folder"]] += file["rows"]
     counts = {"source": run.source.n_items, "quarantined": rejected}
-    if deciding_stage(run) is None:
+    stage = deciding_stage(run)
+    if stage is None:
         return counts
-    decided, softened = _decided(run)
+    decided, softened = _decided(run, stage)
     n_decided = sum(decided.values())
     if has_product(run) and sum(rows.values()) != n_decided:
         raise RunError(
@@ -70,24 +72,23 @@ def counts_of(run: Run) -> dict[str, int]:
     return counts | rows if has_product(run) else counts
 
 
-def _decided(run: Run) -> tuple[dict[str, int], int]:
+def _decided(run: Run, stage: str) -> tuple[dict[str, int], int]:
     """Count items by decision, and those kept that are trained on with a lower weight."""
-    reads = ["decision", "rule", "weight"]
     product = run.context(PRODUCT, run.layout()) if has_product(run) else None
-    if product is not None and leaves_out(product.config):
-        reads = narrow(product.config, product.columns)
+    if product is None or not leaves_out(product.config):
+        found = load_result(run.store, stage, "outcome")
+        counts, softened = found["decided"], int(found["softened"])
     else:
-        product = None
-    counts, softened = np.zeros(len(DECISIONS), np.int64), 0
-    for frame in frames(run, reads):
-        if not frame.n:
-            continue
-        decided = frame.table(reads) if product is None else with_left_out(frame, product)
-        decision = pc.index_in(decided["decision"], value_set=pa.array(DECISIONS)).to_numpy()
-        counts += np.bincount(decision, minlength=len(counts))
-        is_proposed = pc.not_equal(decided["rule"], COMMON[NO_ISSUE].name).to_numpy()
-        is_less = is_proposed & (decided["weight"].to_numpy() < 1)
-        softened += int((is_less & (decision == Decision.KEEP)).sum())
+        counts, softened = np.zeros(len(DECISIONS), np.int64), 0
+        for frame in frames(run, narrow(product.config, product.columns)):
+            if not frame.n:
+                continue
+            decided = with_left_out(frame, product)
+            decision = pc.index_in(decided["decision"], value_set=pa.array(DECISIONS)).to_numpy()
+            counts += np.bincount(decision, minlength=len(counts))
+            is_proposed = pc.not_equal(decided["rule"], COMMON[NO_ISSUE].name).to_numpy()
+            is_less = is_proposed & (decided["weight"].to_numpy() < 1)
+            softened += int((is_less & (decision == Decision.KEEP)).sum())
     return dict(zip(DECISIONS.tolist(), counts.tolist(), strict=True)), softened
 
 

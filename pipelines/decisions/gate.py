@@ -7,6 +7,8 @@ import numpy as np
 
 from labelops.belief import UNIT
 from labelops.decisions import (
+    DECISIONS,
+    NO_ISSUE,
     NOBODY,
     WHOLE,
     WORDS,
@@ -16,6 +18,7 @@ from labelops.decisions import (
     Outcome,
     Proposals,
     Rule,
+    of_first,
     small_classes,
 )
 from labelops.gate import ALLOWANCE, Evidence, Interval, Verdict, expected_count, judge, variance
@@ -187,8 +190,15 @@ def count(
         column[expected] for column in (final.rule, final.p_after, final.p_before)
     )
     whole = model.slot == WHOLE
+    is_proposed = of_first(final.rule, items, fill=NO_ISSUE) != NO_ISSUE
+    # In single precision, as the column is.
+    is_less = items.weight.astype(np.float32) < 1
     return {
         "done": done,
+        "decided": np.bincount(items.decision, minlength=len(DECISIONS)),
+        "softened": np.array(
+            int((is_proposed & is_less & (items.decision == Decision.KEEP)).sum())
+        ),
         "held": stopped,
         "shipped": np.bincount(final.rule[shipped], minlength=n_rules),
         "unknown": np.bincount(rule[np.isnan(p_after)], minlength=n_rules),
@@ -212,11 +222,13 @@ def report(summary: Arrays, judged: Arrays, allowance: Allowance) -> Arrays:
 
     Returns
     -------
-    What `judge_rules` returns, and per rule: `done` (slots, a column for each of `actions`), `held`
-    (a column for each of `held_reasons`), `shipped`, `shipped_expected_fixed`,
-    `shipped_expected_broken`; over all rules `total_fixed`, `total_broken` with `_low` and `_high`,
-    expected of what was shipped; by class `added` and `removed`; `doubted`, how many given labels
-    are wrong if beliefs are right, where every label is decided about.
+    What `judge_rules` returns; of items, `decided` (by decision) and `softened`, those of the kept
+    ones that are trained on with a lower weight for what was proposed; per rule, `done` (slots, a
+    column for each of `actions`), `held` (a column for each of `held_reasons`), `shipped`,
+    `shipped_expected_fixed`, `shipped_expected_broken`; over all rules `total_fixed`,
+    `total_broken` with `_low` and `_high`, expected of what was shipped; by class `added` and
+    `removed`; `doubted`, how many given labels are wrong if beliefs are right, where every label is
+    decided about.
     """
     n_shipped = int(summary["shipped"][judged["changes_labels"]].sum())
     is_unknown = summary["unknown"] > 0
@@ -230,7 +242,7 @@ def report(summary: Arrays, judged: Arrays, allowance: Allowance) -> Arrays:
         found[f"shipped_expected_{what}"] = np.where(is_unknown, np.nan, summary[what] / UNIT)
     if summary["n_whole"]:
         found["doubted"] = np.array(int(summary["doubt"]) / UNIT)
-    kept = ("done", "held", "shipped", "added", "removed")
+    kept = ("decided", "softened", "done", "held", "shipped", "added", "removed")
     return {
         **found,
         **judged,

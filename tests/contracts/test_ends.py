@@ -7,11 +7,16 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import pipelines.run
+from labelops.decisions import DECISIONS
 from pipelines.core.commit import Record, ShardWriter
+from pipelines.core.state import Run, load_run
 from pipelines.core.work import Task, do_fit, do_map, do_reduce
+from pipelines.decisions.counts import counts_of, deciding_stage
 from pipelines.recipe import Recipe
 from tests.contracts.data_sets import DATA_SETS, PAIRS, cuts
 
@@ -22,6 +27,10 @@ SHARD = 2
 
 class Killed(BaseException):
     """The process ends here."""
+
+
+def run_files(run: Run, folder: str) -> list[Path]:
+    return sorted((Path(run.uri) / folder).glob("*.parquet"))
 
 
 def files_of(out: Path) -> dict[str, str]:
@@ -90,6 +99,31 @@ def test_second_run__does_nothing(whole: Whole, name: str, monkeypatch: pytest.M
         monkeypatch.setattr(pipelines.run, work, lambda task, work=work: pytest.fail(work))
     pipelines.run.run(recipe, data=str(data), out=str(out))
     assert files_of(out) == before
+
+
+DECIDING = [
+    name for name, data in DATA_SETS.items() if any(s.startswith("decide") for s in data.active)
+]
+
+
+@pytest.mark.parametrize("name", DECIDING)
+def test_items_that_a_run_says_it_kept_and_changed__are_those_in_its_files(
+    whole: Whole, name: str
+) -> None:
+    run = load_run(str(whole.get(name)[2]))
+    counts, stage = counts_of(run), deciding_stage(run)
+    decided = pa.concat_tables(map(pq.read_table, run_files(run, str(stage)))).to_pylist()
+    assert decided
+    for decision in DECISIONS.tolist():
+        assert counts[decision] == sum(row["decision"] == decision for row in decided)
+    less = [
+        r
+        for r in decided
+        if r["decision"] == "keep" and r["rule"] != "no-issue" and r["weight"] < 1
+    ]
+    assert counts["softened"] == len(less)
+    written = [len(pq.read_table(file)) for file in run_files(run, "dataset")]
+    assert counts.get("dataset", 0) == sum(written)
 
 
 @pytest.mark.parametrize(("stage", "name"), PAIRS)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel
 
+from labelops.decisions import DECISIONS, Decision
 from labelops.hashing import hash_strings
 from pipelines.core.stage import Arrays, Context, Map, Output, Reduce, Stage, Step
 from pipelines.labels.log import log_rows, log_schema
@@ -158,8 +159,14 @@ def planted(
             found["decisions"] = log_of([n for n in values if is_issue(n)])
         return found
 
+    def count(frame: Frame, ctx: Context) -> Arrays:
+        said = [decision_of(number) for number in number_of(frame["item_id"]).tolist()]
+        decided = np.array([said.count(decision) for decision in DECISIONS])
+        # All that is kept has half of its weight.
+        return {"decided": decided, "softened": decided[Decision.KEEP]}
+
     def result(arrays: Arrays) -> Callable[[Arrays, Context], Arrays]:
-        return lambda summary, ctx: arrays
+        return lambda summary, ctx: {**summary, **arrays} if decides else arrays
 
     def steps(config: Config, ctx: Context) -> Sequence[Step]:
         return [
@@ -176,7 +183,7 @@ def planted(
                 Reduce(
                     name=step,
                     reads=["item_id"],
-                    summarize=lambda frame, ctx: {"n": np.array(frame.n)},
+                    summarize=count,
                     finish=result(arrays),
                 )
                 for step, arrays in results.items()
