@@ -196,6 +196,36 @@ def test_pickle__is_imported_nowhere() -> None:
     assert not found
 
 
+MOST_BY_POSITION = 8
+"""Parameters that a function may take by position: of more, nobody sees which one is swapped."""
+
+
+def crowded(path: str, tree: ast.AST) -> list[str]:
+    """Return functions that take too much by position."""
+    return [
+        f"{path}:{node.lineno} {node.name} takes {n} by position, more than {MOST_BY_POSITION}. "
+        "Bring arrays that belong together into a NamedTuple, and settings behind a *"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (n := len(node.args.posonlyargs) + len(node.args.args)) > MOST_BY_POSITION
+    ]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_parameters__by_position_are_few(package: str) -> None:
+    found = [
+        fault
+        for path in modules(package)
+        for fault in crowded(path.relative_to(ROOT).as_posix(), parsed(path))
+    ]
+    assert not found
+
+
+def test_parameters__by_position_that_are_many_are_seen() -> None:
+    assert crowded("a.py", ast.parse("def f(a, b, /, c, d, e, f, g, h, *, i): ...")) == []
+    assert len(crowded("a.py", ast.parse("def f(a, b, /, c, d, e, f, g, h, i): ..."))) == 1
+
+
 def test_future_annotations__are_off_where_shapes_may_be_checked_at_run_time() -> None:
     found = [
         str(path.relative_to(ROOT))

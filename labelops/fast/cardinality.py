@@ -7,19 +7,17 @@ known when a bag is done; should it be too much, the bag is done again with noth
 
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
 from labelops.fast.jit import compiled
-from labelops.fast.tree import BLOCK, tree_marginals
+from labelops.fast.tree import Room, Sides, tree_marginals, tree_room
 from labelops.proportions.cardinality import REACH, Marginals, check_bags
 from labelops.proportions.counts import Counts
 from labelops.proportions.large import ACCURACY, Bounded
 
 # N items, B bags, n items of one bag
-
-SINGLE = 48
-"""Bags up to this size are one block."""
 
 CHUNK_ITEMS = 1 << 14
 """Items that a thread takes at a time."""
@@ -29,6 +27,16 @@ ENOUGH = 1e-3
 
 MOST_STEPS = 1200
 """Halving the range of a double takes 1 075 steps to its last bit; a tilt is found in some five."""
+
+
+class BagRoom(NamedTuple):
+    """Room to work on one bag: its items whose log-odds are finite, and g."""
+
+    q: np.ndarray
+    item: np.ndarray
+    g: np.ndarray
+    sides: Sides
+    tree: Room
 
 
 @compiled()
@@ -92,13 +100,14 @@ def _tilt(q, n, low, high, centre, strength):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def bag_marginals(  # type: ignore[no-untyped-def]
-    log_odds, first, last, low, high, centre, strength, accuracy, room, beliefs, messages
-):
+def bag_marginals(log_odds, start, counts, b, accuracy, room, found):  # type: ignore[no-untyped-def]
     """Write beliefs and messages of one bag; return the log evidence and the error's bound."""
-    q, item, p, not_p, with_it, without, g, tree = room
+    q, item, g, sides, tree = room
+    p, not_p, with_it, without = sides
+    beliefs, messages, _ = found
+    strength = counts.strength[b]
     n, n_sure = 0, 0
-    for i in range(first, last):
+    for i in range(start[b], start[b + 1]):
         if np.isinf(log_odds[i]):
             is_positive = log_odds[i] > 0
             n_sure += is_positive
@@ -107,7 +116,8 @@ def bag_marginals(  # type: ignore[no-untyped-def]
         else:
             q[n], item[n] = log_odds[i], i
             n += 1
-    low, high, centre = max(low - n_sure, 0), min(high - n_sure, n), centre - n_sure
+    low, high = max(counts.low[b] - n_sure, 0), min(counts.high[b] - n_sure, n)
+    centre = counts.centre[b] - n_sure
     if low == n or high == 0:
         evidence = -strength * (low - centre) ** 2 if low == n else -strength * centre**2
         for j in range(n):
@@ -135,13 +145,9 @@ def bag_marginals(  # type: ignore[no-untyped-def]
         shift = max(shift, g[s])
     for s in range(low, high + 1):
         g[s] = np.exp(g[s] - shift)
-    total, cut = tree_marginals(
-        p, not_p, n, low, high, g, accuracy, variance, SINGLE, tree, with_it, without
-    )
+    total, cut = tree_marginals(sides, n, low, high, g, accuracy, variance, tree)
     if cut > accuracy * total:
-        total, cut = tree_marginals(
-            p, not_p, n, low, high, g, 0.0, variance, SINGLE, tree, with_it, without
-        )
+        total, cut = tree_marginals(sides, n, low, high, g, 0.0, variance, tree)
     for j in range(n):
         weight = p[j] * with_it[j]
         beliefs[item[j]] = weight / (weight + not_p[j] * without[j])
@@ -150,68 +156,23 @@ def bag_marginals(  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def make_room(size):  # type: ignore[no-untyped-def]
-    """Return room to work on bags of up to `size` items."""
-    n_blocks = (size + BLOCK - 1) // BLOCK
-    n_levels = 1
-    while 1 << (n_levels - 1) < n_blocks:
-        n_levels += 1
-    side = max(BLOCK, min(size, SINGLE)) + 2
-    tree = (
-        np.empty((n_levels + 1) * (size + n_blocks + 1)),
-        np.empty(size + n_blocks + 1),
-        np.empty(size + n_blocks + 1),
-        np.zeros(2 * size + 16),
-        np.empty((3, 2 * n_blocks + n_levels + 1), np.int64),
-        np.zeros((side, side)),
-        np.empty(side),
-    )
-    return (
-        np.empty(size),
-        np.empty(size, np.int64),
-        np.empty(size),
-        np.empty(size),
-        np.empty(size),
-        np.empty(size),
-        np.empty(size + 1),
-        tree,
-    )
+def make_room(start, bags):  # type: ignore[no-untyped-def]
+    """Return room to work on each of some bags."""
+    size = 0
+    for b in bags:
+        size = max(size, start[b + 1] - start[b])
+    sides = Sides(np.empty(size), np.empty(size), np.empty(size), np.empty(size))
+    item = np.empty(size, np.int64)
+    return BagRoom(np.empty(size), item, np.empty(size + 1), sides, tree_room(size))
 
 
 @compiled()
-def bags_marginals(  # type: ignore[no-untyped-def]
-    log_odds,
-    start,
-    low,
-    high,
-    centre,
-    strength,
-    accuracy,
-    first_bag,
-    last_bag,
-    beliefs,
-    messages,
-    evidence,
-    bound,
-):
+def _marginals(log_odds, start, counts, bags, accuracy, found, bound):  # type: ignore[no-untyped-def]
     """Write the marginals of some bags, one after the other."""
-    size = 0
-    for b in range(first_bag, last_bag):
-        size = max(size, start[b + 1] - start[b])
-    room = make_room(size)
-    for b in range(first_bag, last_bag):
-        evidence[b], bound[b] = bag_marginals(
-            log_odds,
-            start[b],
-            start[b + 1],
-            low[b],
-            high[b],
-            centre[b],
-            strength[b],
-            accuracy,
-            room,
-            beliefs,
-            messages,
+    room = make_room(start, bags)
+    for b in bags:
+        found.log_evidence[b], bound[b] = bag_marginals(
+            log_odds, start, counts, b, accuracy, room, found
         )
 
 
@@ -247,7 +208,7 @@ def bounded_marginals(
     bound = np.empty(n_bags)
 
     def work(chunk: tuple[int, int]) -> None:
-        bags_marginals(q, start, *counts, accuracy, *chunk, *found, bound)
+        _marginals(q, start, counts, np.arange(*chunk), accuracy, found, bound)
 
     with ThreadPoolExecutor(n_threads) as pool:
         list(pool.map(work, chunks(start)))

@@ -14,9 +14,9 @@ from labelops.proportions.edges import Edges, Inbox
 
 
 @compiled()
-def _deliver(  # type: ignore[no-untyped-def]
-    items, message, fresh, total, start, source, reverse, weight, damping, received, change
-):
+def _deliver(items, message, fresh, total, inbox, damping, found):  # type: ignore[no-untyped-def]
+    start, source, reverse, weight = inbox
+    received, change = found
     n_classes = message.shape[1]
     a = np.empty(n_classes)
     for row in range(len(items)):
@@ -54,10 +54,9 @@ def deliver(
     items: np.ndarray, message: np.ndarray, total: np.ndarray, inbox: Inbox, damping: np.ndarray
 ) -> Delivered:
     """Do what `labelops.proportions.class_propagate.deliver` does, faster."""
-    received, change = np.zeros((len(items), message.shape[1])), np.zeros(len(items))
-    fresh = np.empty_like(message)
-    _deliver(items, message, fresh, total, *inbox, damping, received, change)
-    return Delivered(received, change)
+    found = Delivered(np.zeros((len(items), message.shape[1])), np.zeros(len(items)))
+    _deliver(items, message, np.empty_like(message), total, inbox, damping, found)
+    return found
 
 
 def propagate_classes(

@@ -52,19 +52,8 @@ def _first(bits, i, wanted):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _scan(  # type: ignore[no-untyped-def]
-    probs,
-    bits,
-    given,
-    bounds,
-    tolerance,
-    lowest,
-    guess,
-    predicted,
-    p_predicted,
-    p_other,
-    agrees,
-):
+def _scan(probs, bits, given, bounds, tolerance, lowest, found):  # type: ignore[no-untyped-def]
+    guess, predicted, p_predicted, p_other, agrees = found
     sides = np.empty(2, probs.dtype)
     side_bits = sides.view(bits.dtype)
     n_classes = probs.shape[1]
@@ -111,17 +100,16 @@ def scan_rows(
 
 def scan_block(probs: np.ndarray, given: np.ndarray, bounds: np.ndarray, out: Scan) -> Scan:
     """Do what `scan_rows` does, with bounds made once for many blocks."""
-    dtype, found = probs.dtype, out
+    dtype = probs.dtype
     whole = np.int32 if dtype == np.float32 else np.int64
     lowest = whole(np.iinfo(whole).min)
-    _scan(probs, probs.view(whole), given, bounds, dtype.type(TOLERANCE), lowest, *found)
-    return found
+    _scan(probs, probs.view(whole), given, bounds, dtype.type(TOLERANCE), lowest, out)
+    return out
 
 
 @compiled()
-def _keep_doubtful(  # type: ignore[no-untyped-def]
-    probs, given, p_other, reach, begin, out_probs, out_row, n_out, first_row
-):
+def _keep_doubtful(probs, given, p_other, reach, begin, kept, n_out, first_row):  # type: ignore[no-untyped-def]
+    out_row, out_probs = kept
     for i in range(begin, len(probs)):
         if probs[i, given[i]] - p_other[i] < reach:
             if n_out == len(out_probs):
@@ -146,8 +134,7 @@ class DoubtfulRows:
 
     def __init__(self, *, n_classes: int, dtype: np.dtype, n_bytes: int = 1 << 23) -> None:
         size = max(16, n_bytes // (n_classes * np.dtype(dtype).itemsize))
-        self._probs = np.empty((size, n_classes), dtype)
-        self._row = np.empty(size, np.int32)
+        self._kept = np.empty(size, np.int32), np.empty((size, n_classes), dtype)
         self._n = 0
 
     def add(
@@ -166,7 +153,7 @@ class DoubtfulRows:
         limit, done = probs.dtype.type(reach), 0
         while True:
             done, self._n = _keep_doubtful(
-                probs, given, p_other, limit, done, self._probs, self._row, self._n, first_row
+                probs, given, p_other, limit, done, self._kept, self._n, first_row
             )
             if done == len(probs):
                 return
@@ -175,7 +162,8 @@ class DoubtfulRows:
     def rest(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield what is left in the buffer."""
         if self._n:
-            yield self._row[: self._n], self._probs[: self._n]
+            row, probs = self._kept
+            yield row[: self._n], probs[: self._n]
         self._n = 0
 
 

@@ -6,7 +6,7 @@ and finds the same bits.
 
 from collections.abc import Iterable
 from functools import cached_property
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,29 @@ from labelops.confident.selection import (
 from labelops.fast.jit import compiled
 from labelops.top_rows import Probs
 
-# N rows, K classes, G groups with a quota
+# N rows, K classes, G groups with a quota, S of them open
+
+
+class _Leads(NamedTuple):
+    """Room for p_y − p_j of one row, for every class j, and for its keys; both in two types."""
+
+    value: np.ndarray
+    bits: np.ndarray
+    signed_key: np.ndarray
+    key: np.ndarray
+
+
+class _Open(NamedTuple):
+    """What is not decided: bounds and slots of pairs, (K, K); keys and hashes of slots, (S,)."""
+
+    low: np.ndarray
+    high: np.ndarray
+    slots: np.ndarray
+    key_low: np.ndarray
+    hash_low: np.ndarray
+    hash_high: np.ndarray
+    tied: np.ndarray
+    leads: _Leads
 
 
 @compiled()
@@ -47,16 +69,15 @@ def _count_first(probs, given, cells, nowhere, scale, n_digits, below, counts): 
 
 
 @compiled()
-def _count(  # type: ignore[no-untyped-def]
-    probs, given, hashes, low, high, slots, order, hash_low, hash_high, tied, shift, counts
-):
-    top, sign_shift, lead, lead_bits, signed_keys, keys, key_low = order
+def _count(probs, given, hashes, opened, shift, counts):  # type: ignore[no-untyped-def]
+    low, high, slots, key_low, hash_low, hash_high, tied, leads = opened
+    lead, keys = leads.value, leads.key
     n_classes = probs.shape[1]
     for i in range(len(probs)):
         y = np.int64(given[i])
         if _n_between(probs, i, y, low, high) == 0:
             continue
-        _lead_keys(probs, i, y, top, sign_shift, lead, lead_bits, signed_keys)
+        _lead_keys(probs, i, y, leads)
         for j in range(n_classes):
             if not (low[y, j] <= lead[j] and lead[j] <= high[y, j]):
                 continue
@@ -68,28 +89,16 @@ def _count(  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _collect(  # type: ignore[no-untyped-def]
-    probs,
-    given,
-    hashes,
-    low,
-    high,
-    slots,
-    order,
-    hash_low,
-    hash_high,
-    tied,
-    out_slot,
-    out_key,
-    out_hash,
-):
-    top, sign_shift, lead, lead_bits, signed_keys, keys, _ = order
+def _collect(probs, given, hashes, opened, out):  # type: ignore[no-untyped-def]
+    low, high, slots, _, hash_low, hash_high, tied, leads = opened
+    out_slot, out_key, out_hash = out
+    lead, keys = leads.value, leads.key
     n = 0
     for i in range(len(probs)):
         y = np.int64(given[i])
         if _n_between(probs, i, y, low, high) == 0:
             continue
-        _lead_keys(probs, i, y, top, sign_shift, lead, lead_bits, signed_keys)
+        _lead_keys(probs, i, y, leads)
         for j in range(probs.shape[1]):
             if not (low[y, j] <= lead[j] and lead[j] <= high[y, j]):
                 continue
@@ -111,14 +120,16 @@ def _n_between(probs, i, y, low, high):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _lead_keys(probs, i, y, top, sign_shift, lead, lead_bits, keys):  # type: ignore[no-untyped-def]
+def _lead_keys(probs, i, y, leads):  # type: ignore[no-untyped-def]
     """Write what `order_keys(p_y − p_j)` gives, for every class j."""
-    p = probs[i, y]
+    lead, bits, keys, _ = leads
+    p, signed = probs[i, y], keys.dtype.type
+    sign_shift, top = signed(8 * keys.itemsize - 1), signed(np.iinfo(keys.dtype).min)
     for j in range(probs.shape[1]):
         lead[j] = p - probs[i, j] + probs.dtype.type(0)
     for j in range(probs.shape[1]):
         # All bits of a negative number are turned round, of another one only the sign.
-        keys[j] = lead_bits[j] ^ ((lead_bits[j] >> sign_shift) | top)
+        keys[j] = bits[j] ^ ((bits[j] >> sign_shift) | top)
 
 
 @compiled()
@@ -175,7 +186,7 @@ class PairCuts:
         values = float_of_keys(np.minimum(keys, last).astype(unsigned), self.dtype)
         return np.where(np.isnan(values), self.dtype.type(-np.inf), values)
 
-    def _open(self) -> tuple[Any, ...]:
+    def _open(self) -> _Open:
         s, signed = self.selection, np.int32 if self.dtype == np.float32 else np.int64
         unsigned = np.uint32 if self.dtype == np.float32 else np.uint64
         slots = s.open_slots
@@ -188,25 +199,16 @@ class PairCuts:
         zero = order_keys(np.zeros(1, self.dtype))[0]
         key_high = np.where(s.key_high == zero - np.uint64(1), zero - np.uint64(2), s.key_high)
         high = np.where(is_open, self._values(key_high), self.dtype.type(-np.inf))
-        n_classes, bits = self._shape[0], np.iinfo(signed)
-        lead, keys = np.empty(n_classes, self.dtype), np.empty(n_classes, signed)
-        order = (
-            signed(bits.min),
-            signed(bits.bits - 1),
-            lead,
-            lead.view(signed),
-            keys,
-            keys.view(unsigned),
-            s.key_low[slots].astype(unsigned),
-        )
-        return (
+        lead, keys = np.empty(self._shape[0], self.dtype), np.empty(self._shape[0], signed)
+        return _Open(
             self._table(low, np.inf),
             self._table(high, -np.inf),
             self._table(position, 0),
-            order,
+            s.key_low[slots].astype(unsigned),
             s.hash_low[slots],
             s.hash_high[slots],
             s.key_low[slots] == s.key_high[slots],
+            _Leads(lead, lead.view(signed), keys, keys.view(unsigned)),
         )
 
     def count_first(
@@ -239,27 +241,19 @@ class PairCuts:
         cells = self._table((np.arange(n_groups) * width).astype(np.int32), n_groups * width)
         nowhere = np.int32(n_groups * width)
         counts = np.zeros((n_groups + 1) * width, np.int64)
-        scale = self.dtype.type(2.0 ** (bits - 1))
+        scale, limit = self.dtype.type(2.0 ** (bits - 1)), self.dtype.type(below)
+        n_digits = np.int32(n_bins)
         for probs, given, _ in blocks:
-            _count_first(
-                probs,
-                given,
-                cells,
-                nowhere,
-                scale,
-                np.int32(n_bins),
-                self.dtype.type(below),
-                counts,
-            )
+            _count_first(probs, given, cells, nowhere, scale, n_digits, limit, counts)
         return counts.reshape(-1, width)[:n_groups]
 
     def count(self, bits: int, blocks: Iterable[Rows]) -> np.ndarray:
         """Count as `selection.count`, over blocks of (probs, given, hashes)."""
         opened = self._open()
-        counts = np.zeros((len(opened[4]), 1 << bits), np.int64)
+        counts = np.zeros((len(opened.tied), 1 << bits), np.int64)
         shift, _ = shifts(self.selection, bits)
         for probs, given, hashes in blocks:
-            _count(probs, given, hashes, *opened, shift, counts)
+            _count(probs, given, hashes, opened, shift, counts)
         return counts
 
     def collect(self, blocks: Iterable[Rows]) -> Elements:
@@ -272,7 +266,7 @@ class PairCuts:
                 out = Elements(
                     np.empty(size, np.int64), np.empty(size, np.uint64), np.empty(size, np.uint64)
                 )
-                n = _collect(probs, given, hashes, *opened, *out)
+                n = _collect(probs, given, hashes, opened, out)
                 if n <= size:
                     break
                 size = n

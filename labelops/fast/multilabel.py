@@ -6,6 +6,8 @@ all, in loops without branches, and its few classes are put right afterwards: su
 nothing is lost.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from labelops.confident.filters import Filter
@@ -24,6 +26,33 @@ LOW_MASK = (1 << LOW_BITS) - 1
 
 N_LOWEST = 32
 """Of the moving average the 33rd lowest score weighs 0.2³², less than a rounding."""
+
+
+class _Limits(NamedTuple):
+    """From where on "no" and "yes" are confident, shape (K,), and by what states must differ."""
+
+    no: np.ndarray
+    yes: np.ndarray
+    tolerance: float
+
+
+class _Found(NamedTuple):
+    """Counts of one given state: guesses "no" and "yes", disagreeing, sure; int32, shape (K,)."""
+
+    no: np.ndarray
+    yes: np.ndarray
+    apart: np.ndarray
+    sure: np.ndarray
+
+
+class _Sets(NamedTuple):
+    """Classes that items have, and those that they do not have, unless these are all others."""
+
+    ids: np.ndarray
+    start: np.ndarray
+    no_ids: np.ndarray
+    no_start: np.ndarray
+    rest_is_no: bool
 
 
 @compiled()
@@ -49,7 +78,9 @@ def _sum_listed(probs, ids, start, is_yes, sign, high, low):  # type: ignore[no-
 
 
 @compiled()
-def _count_rest(probs, low_no, low_yes, tolerance, to_no, to_yes, apart, sure):  # type: ignore[no-untyped-def]
+def _count_rest(probs, limits, found):  # type: ignore[no-untyped-def]
+    low_no, low_yes, tolerance = limits
+    to_no, to_yes, apart, sure = found
     one = probs.dtype.type(1)
     for i in range(len(probs)):
         for c in range(probs.shape[1]):
@@ -64,9 +95,9 @@ def _count_rest(probs, low_no, low_yes, tolerance, to_no, to_yes, apart, sure): 
 
 
 @compiled()
-def _count_listed(  # type: ignore[no-untyped-def]
-    probs, ids, start, is_given, sign, low_no, low_yes, tolerance, to_no, to_yes, apart, sure
-):
+def _count_listed(probs, ids, start, is_given, sign, limits, found):  # type: ignore[no-untyped-def]
+    low_no, low_yes, tolerance = limits
+    to_no, to_yes, apart, sure = found
     one = probs.dtype.type(1)
     for i in range(len(probs)):
         for m in range(start[i], start[i + 1]):
@@ -95,10 +126,10 @@ def _n_apart(probs, i, tolerance):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _list_all(  # type: ignore[no-untyped-def]
-    probs, ids, start, tolerance, out_row, out_class, out_given
-):
+def _list_all(probs, sets, tolerance, out):  # type: ignore[no-untyped-def]
     """Write disagreeing cells while there is room; return how many there are."""
+    ids, start, _, _, _ = sets
+    out_row, out_class, out_given = out
     n, one = 0, probs.dtype.type(1)
     n_classes = probs.shape[1]
     for i in range(len(probs)):
@@ -127,9 +158,9 @@ def _list_all(  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _list_listed(  # type: ignore[no-untyped-def]
-    probs, ids, start, no_ids, no_start, tolerance, out_row, out_class, out_given
-):
+def _list_listed(probs, sets, tolerance, out):  # type: ignore[no-untyped-def]
+    ids, start, no_ids, no_start, _ = sets
+    out_row, out_class, out_given = out
     n, one = 0, probs.dtype.type(1)
     for i in range(len(probs)):
         m, end = start[i], start[i + 1]
@@ -149,6 +180,13 @@ def _list_listed(  # type: ignore[no-untyped-def]
                     out_row[n], out_class[n], out_given[n] = i, c, is_given
                 n += 1
     return n
+
+
+def _sets(labels: LabelSets) -> _Sets:
+    no_ids, no_start = labels.negative_ids, labels.negative_start
+    if no_ids is None or no_start is None:
+        return _Sets(labels.ids, labels.start, labels.ids[:0], labels.start[:0], True)
+    return _Sets(labels.ids, labels.start, no_ids, no_start, False)
 
 
 class CompiledEngine:
@@ -171,32 +209,28 @@ class CompiledEngine:
     def counts(self, probs: np.ndarray, labels: LabelSets, bounds: np.ndarray) -> Counts:
         """Do `ReadableEngine.counts`."""
         low = np.ascontiguousarray(bounds.T)
-        limits = low[0], low[1], probs.dtype.type(TOLERANCE)
-        # By given state: guesses "no", guesses "yes", disagreeing, sure.
+        limits = _Limits(low[0], low[1], probs.dtype.type(TOLERANCE))
         found = np.zeros((2, 4, labels.n_classes), np.int32)
+        of_no, of_yes = _Found(*found[0]), _Found(*found[1])
         if labels.negative_ids is None:
-            _count_rest(probs, *limits, *found[0])
-            _count_listed(probs, labels.ids, labels.start, False, -1, *limits, *found[0])
+            _count_rest(probs, limits, of_no)
+            _count_listed(probs, labels.ids, labels.start, False, -1, limits, of_no)
         else:
             negative = labels.negative_ids, labels.negative_start
-            _count_listed(probs, *negative, False, 1, *limits, *found[0])
-        _count_listed(probs, labels.ids, labels.start, True, 1, *limits, *found[1])
+            _count_listed(probs, *negative, False, 1, limits, of_no)
+        _count_listed(probs, labels.ids, labels.start, True, 1, limits, of_yes)
         joint = found[:, :2].transpose(2, 0, 1).astype(np.int64)
         return Counts(joint, found[:, 2].T.astype(np.int64), found[:, 3].T.astype(np.int64))
 
     def disagreeing(self, probs: np.ndarray, labels: LabelSets) -> Cells:
         """Do `ReadableEngine.disagreeing`."""
-        tolerance = probs.dtype.type(TOLERANCE)
+        tolerance, sets = probs.dtype.type(TOLERANCE), _sets(labels)
+        list_cells = _list_all if sets.rest_is_no else _list_listed
         size = 1024 + len(probs) // 2
         while True:
             row, class_id = np.empty(size, np.int64), np.empty(size, np.int64)
             is_given = np.empty(size, np.bool_)
-            out = tolerance, row, class_id, is_given
-            sets = probs, labels.ids, labels.start
-            if labels.negative_ids is None:
-                n = _list_all(*sets, *out)
-            else:
-                n = _list_listed(*sets, labels.negative_ids, labels.negative_start, *out)
+            n = list_cells(probs, sets, tolerance, (row, class_id, is_given))
             if n <= size:
                 row, class_id = row[:n].copy(), class_id[:n].copy()
                 return Cells(row, class_id, is_given[:n].copy(), probs[row, class_id])
@@ -204,10 +238,9 @@ class CompiledEngine:
 
 
 @compiled()
-def _known_scores(  # type: ignore[no-untyped-def]
-    probs, i, ids, start, no_ids, no_start, rest_is_no, scores
-):
+def _known_scores(probs, i, sets, scores):  # type: ignore[no-untyped-def]
     """Write the probabilities of a row's known states; return how many there are."""
+    ids, start, no_ids, no_start, rest_is_no = sets
     n = 0
     if rest_is_no:
         n = probs.shape[1]
@@ -227,10 +260,9 @@ def _known_scores(  # type: ignore[no-untyped-def]
 
 @compiled()
 def _row_ema(probs, sets, out):  # type: ignore[no-untyped-def]
-    ids, start, no_ids, no_start, rest_is_no = sets
     scores, lowest = np.empty(probs.shape[1]), np.empty(N_LOWEST)
     for i in range(len(probs)):
-        n = _known_scores(probs, i, ids, start, no_ids, no_start, rest_is_no, scores)
+        n = _known_scores(probs, i, sets, scores)
         lowest[:] = np.inf
         for m in range(n):
             if scores[m] < lowest[-1]:
@@ -248,10 +280,9 @@ def _row_ema(probs, sets, out):  # type: ignore[no-untyped-def]
 
 @compiled()
 def _row_softmin(probs, sets, out):  # type: ignore[no-untyped-def]
-    ids, start, no_ids, no_start, rest_is_no = sets
     scores = np.empty(probs.shape[1])
     for i in range(len(probs)):
-        n = _known_scores(probs, i, ids, start, no_ids, no_start, rest_is_no, scores)
+        n = _known_scores(probs, i, sets, scores)
         lowest, total, weights = np.inf, 0.0, 0.0
         for m in range(n):
             lowest = min(lowest, scores[m])
@@ -274,10 +305,7 @@ def row_scores(probs: np.ndarray, labels: LabelSets, *, score: RowScore = "ema")
     if score not in kernels:
         raise ValueError(f"row_scores: score must be one of {list(kernels)}, got {score!r}")
     found = np.empty(len(probs))
-    no_ids, no_start, rest_is_no = labels.negative_ids, labels.negative_start, False
-    if no_ids is None or no_start is None:
-        no_ids, no_start, rest_is_no = labels.ids[:0], labels.start[:0], True
-    kernels[score](probs, (labels.ids, labels.start, no_ids, no_start, rest_is_no), found)
+    kernels[score](probs, _sets(labels), found)
     return found
 
 

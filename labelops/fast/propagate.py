@@ -1,12 +1,13 @@
 """Belief propagation over neighbours and bags, compiled: `labelops.proportions.propagate`."""
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 
 from labelops.fast.cardinality import bag_marginals, chunks, make_room
 from labelops.fast.jit import compiled
-from labelops.proportions.cardinality import check_bags
+from labelops.proportions.cardinality import Marginals, check_bags
 from labelops.proportions.components import Swept, sweep_until_settled
 from labelops.proportions.counts import Counts
 from labelops.proportions.edges import Edges, inbox_of
@@ -20,88 +21,74 @@ FAR = 500.0
 """Log-odds of a sender beyond it are as good as certain; exp(−500) is not 0 yet."""
 
 
+class _Problem(NamedTuple):
+    """What stays as it is: bags, and messages ordered as in `labelops.proportions.edges.Inbox`."""
+
+    h: np.ndarray
+    start: np.ndarray
+    counts: Counts
+    accuracy: float
+    inbox: np.ndarray
+    reverse: np.ndarray
+    weakness: np.ndarray
+
+
+class _State(NamedTuple):
+    """What sweeps change; every bag changes what is of its own items."""
+
+    message: np.ndarray
+    total: np.ndarray
+    q: np.ndarray
+    found: Marginals
+    swept: Swept
+
+
 @compiled()
-def _send(first, last, total, inbox_start, weakness, message, sent):  # type: ignore[no-untyped-def]
+def _send(first, last, problem, state, sent):  # type: ignore[no-untyped-def]
     """Write what items ask of their neighbours, at the places of what they got from them.
 
     With x = e^−|a| and ν = e^−w, the message is ± log((1 + ν x) / (ν + x)).
     """
+    inbox, weakness, message = problem.inbox, problem.weakness, state.message
     for i in range(first, last):
-        for e in range(inbox_start[i], inbox_start[i + 1]):
-            a = total[i] - message[e]
+        for e in range(inbox[i], inbox[i + 1]):
+            a = state.total[i] - message[e]
             x = np.exp(-min(abs(a), FAR))
             m = np.log((1 + weakness[e] * x) / (weakness[e] + x))
             sent[e] = m if a > 0 else -m
 
 
 @compiled()
-def _receive(  # type: ignore[no-untyped-def]
-    first, last, h, inbox_start, reverse, damping, sent, message, q
-):
+def _receive(first, last, problem, state, damping, sent):  # type: ignore[no-untyped-def]
+    inbox, message = problem.inbox, state.message
     worst = 0.0
     for i in range(first, last):
         received = 0.0
-        for e in range(inbox_start[i], inbox_start[i + 1]):
-            wanted = sent[reverse[e]]
+        for e in range(inbox[i], inbox[i + 1]):
+            wanted = sent[problem.reverse[e]]
             worst = max(worst, abs(wanted - message[e]))
             message[e] = damping * message[e] + (1 - damping) * wanted
             received += message[e]
-        q[i] = h[i] + received
+        state.q[i] = problem.h[i] + received
     return worst
 
 
 @compiled()
-def _sweep(  # type: ignore[no-untyped-def]
-    bags,
-    start,
-    low,
-    high,
-    centre,
-    strength,
-    accuracy,
-    h,
-    inbox_start,
-    reverse,
-    weakness,
-    damping,
-    message,
-    sent,
-    to_send,
-    total,
-    q,
-    beliefs,
-    by_count,
-    evidence,
-    change,
-    count_error,
-):
-    size = 0
-    for b in bags:
-        size = max(size, start[b + 1] - start[b])
-    room = make_room(size)
+def _sweep(bags, damping, problem, state, sent, to_send):  # type: ignore[no-untyped-def]
+    start, counts, q = problem.start, problem.counts, state.q
+    found, swept = state.found, state.swept
+    room = make_room(start, bags)
     for at in range(len(bags)):
-        b, old = bags[at], damping[at]
+        b = bags[at]
         first, last = start[b], start[b + 1]
-        change[b] = _receive(first, last, h, inbox_start, reverse, old, sent, message, q)
-        evidence[b], _ = bag_marginals(
-            q,
-            first,
-            last,
-            low[b],
-            high[b],
-            centre[b],
-            strength[b],
-            accuracy,
-            room,
-            beliefs,
-            by_count,
-        )
+        swept.change[b] = _receive(first, last, problem, state, damping[at], sent)
+        found.log_evidence[b], _ = bag_marginals(q, start, counts, b, problem.accuracy, room, found)
         expected = 0.0
         for i in range(first, last):
-            expected += beliefs[i]
-            total[i] = min(max(q[i] + by_count[i], -CLIP), CLIP)
-        count_error[b] = max(low[b] - expected, expected - high[b])
-        _send(first, last, total, inbox_start, weakness, message, to_send)
+            expected += found.beliefs[i]
+            state.total[i] = min(max(q[i] + found.messages[i], -CLIP), CLIP)
+        swept.count_error[b] = max(counts.low[b] - expected, expected - counts.high[b])
+        _send(first, last, problem, state, to_send)
 
 
 def propagate(
@@ -135,15 +122,21 @@ def propagate(
     """
     h, start = check_bags(log_odds, start, counts)
     check_settings(damping=damping, tolerance=tolerance, max_sweeps=max_sweeps)
-    inbox_start, _, reverse, weight = inbox_of(edges, n_items=len(h))
-    weakness = np.exp(-weight)
-    del weight
-    n_bags, sizes = len(start) - 1, np.diff(start)
-    message, total = np.zeros(len(reverse)), np.clip(h, -CLIP, CLIP)
-    sent, to_send = np.empty(len(reverse)), np.empty(len(reverse))
-    _send(0, len(h), total, inbox_start, weakness, message, sent)
-    q, beliefs, by_count = np.empty(len(h)), np.empty(len(h)), np.empty(len(h))
-    evidence, change, count_error = np.empty(n_bags), np.empty(n_bags), np.empty(n_bags)
+    inbox = inbox_of(edges, n_items=len(h))
+    problem = _Problem(
+        h, start, counts, accuracy, inbox.start, inbox.reverse, np.exp(-inbox.weight)
+    )
+    del inbox
+    n_bags, sizes, n_messages = len(start) - 1, np.diff(start), len(problem.reverse)
+    state = _State(
+        np.zeros(n_messages),
+        np.clip(h, -CLIP, CLIP),
+        np.empty(len(h)),
+        Marginals(np.empty(len(h)), np.empty(len(h)), np.empty(n_bags)),
+        Swept(np.empty(n_bags), np.empty(n_bags)),
+    )
+    sent, to_send = np.empty(n_messages), np.empty(n_messages)
+    _send(0, len(h), problem, state, sent)
 
     with ThreadPoolExecutor(n_threads) as pool:
 
@@ -151,34 +144,15 @@ def propagate(
             nonlocal sent, to_send
 
             def work(chunk: tuple[int, int]) -> None:
-                _sweep(
-                    bags[slice(*chunk)],
-                    start,
-                    *counts,
-                    accuracy,
-                    h,
-                    inbox_start,
-                    reverse,
-                    weakness,
-                    held[slice(*chunk)],
-                    message,
-                    sent,
-                    to_send,
-                    total,
-                    q,
-                    beliefs,
-                    by_count,
-                    evidence,
-                    change,
-                    count_error,
-                )
+                some = slice(*chunk)
+                _sweep(bags[some], held[some], problem, state, sent, to_send)
 
             list(pool.map(work, chunks(np.concatenate([[0], np.cumsum(sizes[bags])]))))
             # What bags at rest sent is out of date in one of the two; nobody reads it.
             sent, to_send = to_send, sent
-            return Swept(change[bags], count_error[bags])
+            return Swept(*(values[bags] for values in state.swept))
 
         convergence = sweep_until_settled(
             sweep, start, edges, damping=damping, tolerance=tolerance, max_sweeps=max_sweeps
         )
-    return Propagated(beliefs, q, evidence, convergence)
+    return Propagated(state.found.beliefs, state.q, state.found.log_evidence, convergence)

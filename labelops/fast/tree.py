@@ -4,6 +4,8 @@ What it computes and why cutting tails is safe: `labelops.proportions.large`. Ba
 block are the forward-backward recursion of `labelops.proportions.cardinality`, with nothing cut.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from labelops.fast.jit import compiled
@@ -13,7 +15,50 @@ from labelops.fast.jit import compiled
 BLOCK = 16
 """Items of a leaf."""
 
+SINGLE = 48
+"""Bags up to this size are one block."""
+
 LOW, LENGTH, AT = 0, 1, 2
+
+
+class Sides(NamedTuple):
+    """P(y_i = 1) and P(y_i = 0) of the items of a bag, and room for E[g | y_i] of either."""
+
+    p: np.ndarray
+    not_p: np.ndarray
+    with_it: np.ndarray
+    without: np.ndarray
+
+
+class Room(NamedTuple):
+    """Room for the nodes of a tree and for one block."""
+
+    pmf: np.ndarray
+    outside: np.ndarray
+    inner: np.ndarray
+    padded: np.ndarray
+    nodes: np.ndarray
+    forward: np.ndarray
+    back: np.ndarray
+
+
+@compiled()
+def tree_room(size):  # type: ignore[no-untyped-def]
+    """Return room for bags of up to `size` items."""
+    n_blocks = (size + BLOCK - 1) // BLOCK
+    n_levels = 1
+    while 1 << (n_levels - 1) < n_blocks:
+        n_levels += 1
+    side = max(BLOCK, min(size, SINGLE)) + 2
+    return Room(
+        np.empty((n_levels + 1) * (size + n_blocks + 1)),
+        np.empty(size + n_blocks + 1),
+        np.empty(size + n_blocks + 1),
+        np.zeros(2 * size + 16),
+        np.empty((3, 2 * n_blocks + n_levels + 1), np.int64),
+        np.zeros((side, side)),
+        np.empty(side),
+    )
 
 
 @compiled()
@@ -28,10 +73,10 @@ def _block_pmf(p, not_p, first, n, pmf, at):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _block_marginals(  # type: ignore[no-untyped-def]
-    p, not_p, first, n, low, length, outside, at, forward, back, with_it, without
-):
+def _block_marginals(sides, first, n, low, length, outside, at, room):  # type: ignore[no-untyped-def]
     """Do the forward-backward recursion, outside[at + s] being g(low + s); return E g."""
+    p, not_p, with_it, without = sides
+    forward, back = room.forward, room.back
     top = low + length - 1
     for s in range(low):
         back[s] = 0.0
@@ -130,27 +175,22 @@ def _trim(pmf, at, low, length, least, most, allowed):  # type: ignore[no-untype
 
 
 @compiled()
-def tree_marginals(  # type: ignore[no-untyped-def]
-    p, not_p, n, low, high, g, accuracy, variance, single, room, with_it, without
-):
+def tree_marginals(sides, n, low, high, g, accuracy, variance, room):  # type: ignore[no-untyped-def]
     """Write E[g | y_i = 1], E[g | y_i = 0]; return E g and the probability of what was cut.
 
     `g` holds g(s) for low ≤ s ≤ high, with largest value 1. With `accuracy` 0 nothing is cut.
     """
-    pmf, outside, inner, padded, nodes, forward, back = room
-    if n <= single:
-        total = _block_marginals(
-            p, not_p, 0, n, low, high - low + 1, g, low, forward, back, with_it, without
-        )
-        return total, 0.0
+    if n <= SINGLE:
+        return _block_marginals(sides, 0, n, low, high - low + 1, g, low, room), 0.0
 
+    pmf, outside, inner, padded, nodes, _, _ = room
     n_blocks = (n + BLOCK - 1) // BLOCK
     # E g is about this; what may be cut is shared by the tails of all nodes.
     allowed = accuracy * 0.25 / np.sqrt(6.3 * (variance + 0.25)) / (4 * n_blocks)
     end, cut = 0, 0.0
     for k in range(n_blocks):
         size = min(BLOCK, n - k * BLOCK)
-        _block_pmf(p, not_p, k * BLOCK, size, pmf, end)
+        _block_pmf(sides.p, sides.not_p, k * BLOCK, size, pmf, end)
         a, b, lost = _trim(pmf, end, 0, size + 1, low - (n - size), high, allowed)
         cut += lost
         nodes[LOW, k], nodes[LENGTH, k], nodes[AT, k] = a, b - a + 1, end + a
@@ -226,22 +266,10 @@ def tree_marginals(  # type: ignore[no-untyped-def]
 
     at = 0
     for k in range(n_blocks):
-        size = min(BLOCK, n - k * BLOCK)
-        _block_marginals(
-            p,
-            not_p,
-            k * BLOCK,
-            size,
-            nodes[LOW, k],
-            nodes[LENGTH, k],
-            seen,
-            at,
-            forward,
-            back,
-            with_it,
-            without,
-        )
-        at += nodes[LENGTH, k]
+        first, length = k * BLOCK, nodes[LENGTH, k]
+        size = min(BLOCK, n - first)
+        _block_marginals(sides, first, size, nodes[LOW, k], length, seen, at, room)
+        at += length
     return total, cut
 
 
