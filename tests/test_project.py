@@ -7,7 +7,7 @@ import stat
 import subprocess
 import sys
 import tomllib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -211,19 +211,33 @@ def crowded(path: str, tree: ast.AST) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_parameters__by_position_are_few(package: str) -> None:
-    found = [
-        fault
-        for path in modules(package)
-        for fault in crowded(path.relative_to(ROOT).as_posix(), parsed(path))
+def untyped(path: str, tree: ast.AST) -> list[str]:
+    """Return where settings may be anything, so that no checker finds a misspelt one."""
+    return [
+        f"{path}:{node.lineno} {ast.unparse(node)}: name the class of the settings"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.arg | ast.AnnAssign) and ast.unparse(node).startswith("config: Any")
     ]
-    assert not found
 
 
-def test_parameters__by_position_that_are_many_are_seen() -> None:
-    assert crowded("a.py", ast.parse("def f(a, b, /, c, d, e, f, g, h, *, i): ...")) == []
+@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("faults", [crowded, untyped])
+def test_signatures__take_little_by_position_and_typed_settings(
+    package: str, faults: Callable[[str, ast.AST], list[str]]
+) -> None:
+    paths = modules(package)
+    found = [faults(path.relative_to(ROOT).as_posix(), parsed(path)) for path in paths]
+    assert not [fault for of_file in found for fault in of_file]
+
+
+def test_signatures__a_planted_wrong_one_is_found() -> None:
+    assert not crowded("a.py", ast.parse("def f(a, b, /, c, d, e, f, g, h, *, i): ..."))
     assert len(crowded("a.py", ast.parse("def f(a, b, /, c, d, e, f, g, h, i): ..."))) == 1
+    assert not untyped("a.py", ast.parse("def f(config: Config, other: Any): ..."))
+    assert (
+        len(untyped("a.py", ast.parse("class A:\n    config: Any\ndef f(*, config: Any): ...")))
+        == 2
+    )
 
 
 def test_future_annotations__are_off_where_shapes_may_be_checked_at_run_time() -> None:

@@ -1,5 +1,7 @@
 """Whether the table of bags is that of the data, and what is left of it to learn from."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,6 +12,9 @@ from pipelines.core.stage import Arrays, Context
 from pipelines.errors import DataError
 from pipelines.storage.frame import Frame
 
+if TYPE_CHECKING:
+    from pipelines.stages.proportions import Config
+
 # B bags, K classes
 
 CENSUS = "census"
@@ -19,9 +24,10 @@ KEPT_NAMES = 8
 """Bags that the table lacks are named up to so many."""
 
 
-def table_of(ctx: Context) -> BagTable:
+def table_of(ctx: "Context[Config]") -> BagTable:
     """Return the table that the settings name, with ids as the data has them."""
     path = ctx.config.bags
+    assert path is not None
     kind = ctx.types["bag_id"]
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
@@ -33,7 +39,7 @@ def table_of(ctx: Context) -> BagTable:
     return BagTable(ids[order], found.sizes[order], found.counts[order], found.residual[order])
 
 
-def class_names(ctx: Context, n_classes: int) -> list[str]:
+def class_names(ctx: "Context[Config]", n_classes: int) -> list[str]:
     """Return the names of the classes that counts are of.
 
     Raises
@@ -72,7 +78,7 @@ def bags_of(column: pa.Array, ids: np.ndarray) -> np.ndarray:
     return found
 
 
-def count_bags(frame: Frame, ctx: Context) -> Arrays:
+def count_bags(frame: Frame, ctx: "Context[Config]") -> Arrays:
     """Count a shard's items of each bag."""
     table = table_of(ctx)
     bag = bags_of(frame["bag_id"], table.ids)
@@ -95,7 +101,7 @@ def merge_counts(a: Arrays, b: Arrays) -> Arrays:
     return {**merged, "unlisted": np.union1d(a["unlisted"], b["unlisted"])[:KEPT_NAMES]}
 
 
-def check_counts(summary: Arrays, ctx: Context) -> Arrays:
+def check_counts(summary: Arrays, ctx: "Context[Config]") -> Arrays:
     """Compare the table with the data; what is left are bags whose totals can be taken at face.
 
     Returns
@@ -160,7 +166,7 @@ def _notices(summary: Arrays, n_absent: int, n_incomplete: int, ctx: Context) ->
     return {"notices": np.array(found, dtype=np.str_)} if found else {}
 
 
-def _check_listed(summary: Arrays, ctx: Context) -> None:
+def _check_listed(summary: Arrays, ctx: "Context[Config]") -> None:
     if summary["n_unlisted"] and ctx.config.unlisted == "refuse":
         names = summary["unlisted"]
         raise DataError(
@@ -170,7 +176,9 @@ def _check_listed(summary: Arrays, ctx: Context) -> None:
         )
 
 
-def _absent(table: BagTable, is_there: np.ndarray, n_quarantined: int, ctx: Context) -> np.ndarray:
+def _absent(
+    table: BagTable, is_there: np.ndarray, n_quarantined: int, ctx: "Context[Config]"
+) -> np.ndarray:
     """Return which bags of the table the data never had, as far as that can be told.
 
     Of a quarantined row nobody may know the bag. So a bag without items has lost them all to
@@ -190,7 +198,11 @@ def _absent(table: BagTable, is_there: np.ndarray, n_quarantined: int, ctx: Cont
 
 
 def _whole(
-    table: BagTable, n: np.ndarray, is_absent: np.ndarray, n_quarantined: int, ctx: Context
+    table: BagTable,
+    n: np.ndarray,
+    is_absent: np.ndarray,
+    n_quarantined: int,
+    ctx: "Context[Config]",
 ) -> np.ndarray:
     """Return which bags have all their items; others may lack only what went to quarantine."""
     missing = np.where(is_absent, 0, table.sizes - n)

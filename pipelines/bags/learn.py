@@ -33,6 +33,7 @@ from pipelines.storage.spill import new_array
 
 if TYPE_CHECKING:
     from labelops.nn.bags import BagTraining, Fitted
+    from pipelines.stages.proportions import Config
 
 LEARN = "learn"
 """Name of the step."""
@@ -63,7 +64,7 @@ def previous(stage: str) -> str:
     return base if n <= 1 else f"{base}@{n}"
 
 
-def training_of(ctx: Context) -> "BagTraining":
+def training_of(ctx: "Context[Config]") -> "BagTraining":
     """Return the settings of the network."""
     from labelops.nn.bags import BagTraining
 
@@ -88,7 +89,7 @@ class Begun(NamedTuple):
     result: Arrays
 
 
-def learn(items: Items, ctx: Context, folder: str) -> Arrays:
+def learn(items: Items, ctx: "Context[Config]", folder: str) -> Arrays:
     """Play a round; leave beliefs, logits and embedding of all items, return what was found."""
     census = ctx.result(FIRST, CENSUS)
     grouped = group(items, census)
@@ -124,14 +125,14 @@ def vector_column(ctx: Context) -> str:
     return "embedding" if "embedding" in ctx.columns else "features"
 
 
-def by_column(ctx: Context) -> bool:
+def by_column(ctx: "Context[Config]") -> bool:
     """Return whether each feature is scaled by itself; those of an embedding belong together."""
     scaling = ctx.config.scaling
     return bool(scaling == "columns" or (scaling == "auto" and vector_column(ctx) == "features"))
 
 
 def _begin(
-    items: Items, ctx: Context, census: Arrays, grouped: Grouped, features: Features
+    items: Items, ctx: "Context[Config]", census: Arrays, grouped: Grouped, features: Features
 ) -> Begun:
     counts, start = census["counts"], grouped.start
     if ctx.stage != FIRST:
@@ -187,7 +188,7 @@ class Spread(NamedTuple):
     convergence: Arrays
 
 
-def _spread(begun: Begun, counts: np.ndarray, grouped: Grouped, ctx: Context) -> Spread:
+def _spread(begun: Begun, counts: np.ndarray, grouped: Grouped, ctx: "Context[Config]") -> Spread:
     from labelops.nn.bag_class_rounds import choose_class_strength, spread_beliefs
     from labelops.nn.bag_rounds import strengthened
 
@@ -217,7 +218,7 @@ def _spread(begun: Begun, counts: np.ndarray, grouped: Grouped, ctx: Context) ->
     return Spread(found.beliefs, strength, len(edges.first), convergence)
 
 
-def _edges(vectors: np.ndarray, grouped: Grouped, ctx: Context, n_threads: int) -> Edges:
+def _edges(vectors: np.ndarray, grouped: Grouped, ctx: "Context[Config]", n_threads: int) -> Edges:
     """Return neighbours among the items in bags, found in canonical order.
 
     There the first ones are a sample of all, which an index needs; in the order of bags they are
@@ -241,7 +242,11 @@ def _edges(vectors: np.ndarray, grouped: Grouped, ctx: Context, n_threads: int) 
 
 
 def _fit(
-    features: Features, start: np.ndarray, counts: np.ndarray, beliefs: np.ndarray, ctx: Context
+    features: Features,
+    start: np.ndarray,
+    counts: np.ndarray,
+    beliefs: np.ndarray,
+    ctx: "Context[Config]",
 ) -> "Fitted":
     from labelops.nn.bag_objectives import SoftLabels
     from labelops.nn.bag_rounds import BAG_WEIGHT

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.core.stage import Arrays, Context, Reduce
+from pipelines.core.stage import Arrays, C, Context, Reduce
 from pipelines.errors import DataError
 from pipelines.storage.frame import Frame
 from pipelines.storage.wording import several, shown
@@ -19,11 +19,11 @@ EXAMPLES = 3
 
 def match_step(
     *,
-    keys: Callable[[Context], pa.Array],
+    keys: Callable[[Context[C]], pa.Array],
     setting: str,
     what: str,
-    notes: Callable[[Context], Sequence[str]] = lambda ctx: (),
-) -> Reduce:
+    notes: Callable[[Context[C]], Sequence[str]] = lambda ctx: (),
+) -> Reduce[C]:
     """Return a step that counts which ids of a setting are ids of items.
 
     Parameters
@@ -38,7 +38,7 @@ def match_step(
         Further sentences on the table, to be shown with what was found.
     """
 
-    def summarize(frame: Frame, ctx: Context) -> Arrays:
+    def summarize(frame: Frame, ctx: Context[C]) -> Arrays:
         ids = frame["item_id"].cast(pa.string())
         found = pc.is_in(keys(ctx), value_set=ids).to_numpy(zero_copy_only=False)
         first = ids.take(pc.select_k_unstable(ids, EXAMPLES, [("item_id", "ascending")]))
@@ -46,7 +46,7 @@ def match_step(
         examples = np.array([shown(item) for item in first.to_pylist()], dtype=np.str_)
         return {"found": np.packbits(found), "examples": examples}
 
-    def finish(summary: Arrays, ctx: Context) -> Arrays:
+    def finish(summary: Arrays, ctx: Context[C]) -> Arrays:
         listed = keys(ctx)
         found = np.unpackbits(summary["found"], count=len(listed)).astype(bool)
         n, n_found = len(listed), int(found.sum())

@@ -7,18 +7,25 @@ runs it (threads, a Dask cluster, a Prefect flow) sees only what is declared her
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
+from typing_extensions import TypeVar
 
 from pipelines.storage.forms import as_type
 
 if TYPE_CHECKING:
     from labelops.top_belief import TopBelief
+    from pipelines.recipe import Data
     from pipelines.storage.canonical import Items
     from pipelines.storage.frame import Frame
+
+C = TypeVar("C", bound=BaseModel, default=BaseModel)
+C_co = TypeVar("C_co", bound=BaseModel, default=BaseModel, covariant=True)
+C_contra = TypeVar("C_contra", bound=BaseModel, default=BaseModel, contravariant=True)
+"""Settings of a stage. What is annotated without them, as a `Context` alone, reads none of them."""
 
 Arrays = dict[str, np.ndarray]
 """A summary (integers) or a result (any plain arrays); stored as .npz without pickles."""
@@ -36,7 +43,7 @@ class Results(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Context:
+class Context(Generic[C_co]):
     """What a step may know besides the rows in its hands.
 
     Attributes
@@ -60,7 +67,7 @@ class Context:
     """
 
     stage: str
-    config: Any
+    config: C_co
     columns: frozenset[str]
     types: Mapping[str, pa.DataType]
     n_items: int
@@ -69,14 +76,14 @@ class Context:
     label_type: pa.DataType
     source_schema: pa.Schema
     run_key: str
-    data: Any
+    data: "Data"
     files: frozenset[str]
     beliefs: "Beliefs | None"
     beliefs_stage: str
     deciding_stage: str
     lookup: Results = field(repr=False)
     artifacts: Callable[[str, str], str] = field(repr=False)
-    contexts: Callable[[str], "Context"] = field(repr=False)
+    contexts: Callable[[str], "Context[Any]"] = field(repr=False)
 
     @property
     def asked(self) -> "Beliefs":
@@ -101,7 +108,7 @@ class Context:
         """Return the local path of a file that an earlier fit step of this stage left."""
         return self.artifacts(step, name)
 
-    def of(self, stage: str) -> "Context":
+    def of(self, stage: str) -> "Context[Any]":
         """Return the context of an earlier stage: its settings, results and artefacts."""
         return self.contexts(stage)
 
@@ -154,15 +161,15 @@ def always(ctx: Context) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reduce:
+class Reduce(Generic[C_contra]):
     """summarize → merge → finish: one small result from all shards, exact for any cut."""
 
     name: str
     reads: Sequence[str]
-    summarize: Callable[["Frame", Context], Arrays]
+    summarize: Callable[["Frame", Context[C_contra]], Arrays]
     merge: Callable[[Arrays, Arrays], Arrays] = add_summaries
-    finish: Callable[[Arrays, Context], Arrays] = keep_summary
-    when: Callable[[Context], bool] = always
+    finish: Callable[[Arrays, Context[C_contra]], Arrays] = keep_summary
+    when: Callable[[Context[C_contra]], bool] = always
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +193,7 @@ class Output:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Map:
+class Map(Generic[C_contra]):
     """One shard in, its output shards out, committed together.
 
     `apply` returns the tables by folder, or yields such mappings chunk by chunk when a shard is
@@ -196,12 +203,12 @@ class Map:
     name: str
     reads: Sequence[str]
     writes: Mapping[str, Output]
-    apply: Callable[["Frame", Context], Tables | Iterable[Tables]]
-    when: Callable[[Context], bool] = always
+    apply: Callable[["Frame", Context[C_contra]], Tables | Iterable[Tables]]
+    when: Callable[[Context[C_contra]], bool] = always
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fit:
+class Fit(Generic[C_contra]):
     """Many shards in, one artefact out: a single task over all items in canonical order.
 
     `fit` gets the items, the context and an empty local folder for files that are too big for
@@ -211,12 +218,12 @@ class Fit:
 
     name: str
     reads: Sequence[str]
-    fit: Callable[["Items", Context, str], Arrays]
+    fit: Callable[["Items", Context[C_contra], str], Arrays]
     keeps: bool = False
-    when: Callable[[Context], bool] = always
+    when: Callable[[Context[C_contra]], bool] = always
 
 
-Step = Reduce | Map | Fit
+Step = Reduce[C_contra] | Map[C_contra] | Fit[C_contra]
 
 
 class Cells(NamedTuple):
@@ -276,7 +283,7 @@ class Beliefs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class Stage(Generic[C]):
     """One line of a recipe.
 
     Attributes
@@ -301,12 +308,12 @@ class Stage:
     name: str
     version: int
     doc: str
-    config: type[BaseModel]
-    steps: Callable[[Any, Context], Sequence[Step]]
-    reads: Callable[[Any, frozenset[str]], Sequence[str]]
-    writes: Callable[[Any, frozenset[str]], Sequence[str]]
-    skip: Callable[[Any, frozenset[str]], str | None] = lambda config, columns: None
-    files: Callable[[Any], Sequence[str]] = lambda config: ()
+    config: type[C]
+    steps: Callable[[C, Context[C]], Sequence[Step[C]]]
+    reads: Callable[[C, frozenset[str]], Sequence[str]]
+    writes: Callable[[C, frozenset[str]], Sequence[str]]
+    skip: Callable[[C, frozenset[str]], str | None] = lambda config, columns: None
+    files: Callable[[C], Sequence[str]] = lambda config: ()
     gpu: bool = False
     folders: tuple[str, ...] = ()
     decides: bool = False

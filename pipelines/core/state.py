@@ -180,7 +180,7 @@ class Run:
                 layout.layers.extend(layers_of(manifest))
         return layout
 
-    def context(self, name: str, layout: Layout) -> Context:
+    def context(self, name: str, layout: Layout) -> Context[Any]:
         """Return what a stage's steps may know."""
         entry = self.entry(name)
         results = self._results

@@ -7,17 +7,16 @@ follows from it (`pipelines.decisions.ledger`).
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Generic, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel
 
 from labelops import decisions as lo
 from labelops.confident.selection import Elements
 from labelops.decisions import Proposals, Rule
 from labelops.multilabel.sampling import cell_hash
-from pipelines.core.stage import Arrays, Context, Map, Output, Reduce, Stage, Step, Tables
+from pipelines.core.stage import Arrays, C, Context, Map, Output, Reduce, Stage, Step, Tables
 from pipelines.decisions import gate, reviews
 from pipelines.decisions.ledger import LOG_FOLDER
 from pipelines.decisions.limits import Limits, room
@@ -51,7 +50,7 @@ class Proposed(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decider:
+class Decider(Generic[C]):
     """What proposes changes of one kind of label.
 
     Attributes
@@ -76,25 +75,25 @@ class Decider:
 
     name: str
     doc: str
-    config: type[BaseModel]
+    config: type[C]
     clean: LabelSpace
-    propose: Callable[[Frame, Context], Proposed]
-    rules: Callable[[Context], Sequence[Rule]]
-    limits: Callable[[Any], Limits]
+    propose: Callable[[Frame, Context[C]], Proposed]
+    rules: Callable[[Context[C]], Sequence[Rule]]
+    limits: Callable[[C], Limits]
     version: int = 1
     allowance: gate.Allowance = gate.ALLOWANCES
-    needs: Callable[[Any, frozenset[str]], Sequence[str]] = lambda config, columns: ()
-    judge: gate.Judge = gate.by_reviews
-    before: Callable[[Context], Sequence[Step]] = lambda ctx: ()
+    needs: Callable[[C, frozenset[str]], Sequence[str]] = lambda config, columns: ()
+    judge: gate.Judge[C] = gate.by_reviews
+    before: Callable[[Context[C]], Sequence[Step[C]]] = lambda ctx: ()
     carried: Callable[[int], Fields] = lambda n_classes: ()
-    notes: Callable[[Context], Arrays] = field(default=lambda ctx: {})
+    notes: Callable[[Context[C]], Arrays] = field(default=lambda ctx: {})
     asks: str | None = None
     of_any: bool = False
-    skip: Callable[[Any, frozenset[str]], str | None] = lambda config, columns: None
+    skip: Callable[[C, frozenset[str]], str | None] = lambda config, columns: None
 
 
 def decided_fields(
-    decider: Decider, label: pa.DataType, columns: frozenset[str], n_classes: int
+    decider: Decider[C], label: pa.DataType, columns: frozenset[str], n_classes: int
 ) -> list[tuple[str, pa.DataType]]:
     """Return the columns of the sidecar, besides the id."""
     return [
@@ -108,19 +107,19 @@ def decided_fields(
     ]
 
 
-def deciding_stage(decider: Decider) -> Stage:
+def deciding_stage(decider: Decider[C]) -> Stage[C]:
     """Return the stage that decides as a decider proposes."""
 
-    def reads(config: Any, columns: frozenset[str]) -> Sequence[str]:
+    def reads(config: C, columns: frozenset[str]) -> Sequence[str]:
         own = [name for name in decider.clean.given if name in columns] or decider.clean.given[:1]
         given = given_columns(columns) if decider.of_any else own
         needed = [*given, *decider.needs(config, columns)]
         return list(dict.fromkeys(["item_id", "item_hash", *needed]))
 
-    def writes(config: Any, columns: frozenset[str]) -> Sequence[str]:
+    def writes(config: C, columns: frozenset[str]) -> Sequence[str]:
         return ["item_id", *(name for name, _ in decided_fields(decider, pa.null(), columns, 2))]
 
-    def files(config: Any) -> Sequence[str]:
+    def files(config: C) -> Sequence[str]:
         reviewed = decider.limits(config).reviewed
         return [reviewed] if reviewed else []
 
@@ -141,12 +140,12 @@ def deciding_stage(decider: Decider) -> Stage:
 
 
 @dataclass(frozen=True)
-class Engine:
+class Engine(Generic[C]):
     """The steps of a deciding stage."""
 
-    decider: Decider
+    decider: Decider[C]
 
-    def steps(self, config: Any, ctx: Context) -> Sequence[Step]:
+    def steps(self, config: C, ctx: Context[C]) -> Sequence[Step[C]]:
         """Return the steps: reviews, proposals, gate, limits, decisions with their log, totals."""
         decider, scratch = self.decider, f"{ctx.stage}/_proposed"
         item_id = ("item_id", ctx.types["item_id"])
@@ -188,7 +187,7 @@ class Engine:
 
     # -- proposals and gate ------------------------------------------------------------------------
 
-    def propose(self, frame: Frame, ctx: Context) -> Tables:
+    def propose(self, frame: Frame, ctx: Context[C]) -> Tables:
         """Write what is proposed for a shard, and what reviewers said of the same slots."""
         found = self.decider.propose(frame, ctx)
         decider, proposals = self.decider, found.proposals
@@ -203,13 +202,13 @@ class Engine:
             tables[f"{ctx.stage}/_carried"] = pa.table(list(found.carried), names=names)
         return tables
 
-    def tally(self, frame: Frame, ctx: Context) -> Arrays:
+    def tally(self, frame: Frame, ctx: Context[C]) -> Arrays:
         """Count what every rule proposes, expects and, where people looked, achieves."""
         proposals, truth = read_proposed(frame, ctx)
         n_rules = len(self.decider.rules(ctx))
         return gate.tally(proposals, truth, given_sets(frame, ctx), n_rules)
 
-    def judge(self, summary: Arrays, ctx: Context) -> Arrays:
+    def judge(self, summary: Arrays, ctx: Context[C]) -> Arrays:
         """Judge every rule that changes labels; see `gate.judge_rules`."""
         decider = self.decider
         return gate.judge_rules(
@@ -223,17 +222,17 @@ class Engine:
 
     # -- limits ------------------------------------------------------------------------------------
 
-    def _changes(self, reads: Sequence[str]) -> SurestFirst:
+    def _changes(self, reads: Sequence[str]) -> SurestFirst[C]:
         """Return the selection of the surest changes (group 0) and drops (group 1)."""
 
-        def quotas(ctx: Context) -> np.ndarray:
+        def quotas(ctx: Context[C]) -> np.ndarray:
             found, limits = ctx.own("gate"), self.decider.limits(ctx.config)
             n_labels, n_items = int(found["sizes"].sum()), int(found["n"])
             return np.array(
                 [room(limits.max_change_share, n_labels), room(limits.max_drop_share, n_items)]
             )
 
-        def elements(frame: Frame, ctx: Context) -> Elements:
+        def elements(frame: Frame, ctx: Context[C]) -> Elements:
             return self._competing(frame, ctx, *self._free(frame, ctx))[0]
 
         return SurestFirst(
@@ -245,13 +244,13 @@ class Engine:
             at_most=lambda ctx: int(ctx.own("gate")["proposed"].sum()),
         )
 
-    def _looks(self, reads: Sequence[str]) -> SurestFirst:
+    def _looks(self, reads: Sequence[str]) -> SurestFirst[C]:
         """Return the selection of the items that somebody can look at."""
 
-        def quotas(ctx: Context) -> np.ndarray:
+        def quotas(ctx: Context[C]) -> np.ndarray:
             return np.array([self.decider.limits(ctx.config).max_review])
 
-        def elements(frame: Frame, ctx: Context) -> Elements:
+        def elements(frame: Frame, ctx: Context[C]) -> Elements:
             return self._waiting(frame, ctx, *self._within_shares(frame, ctx))[0]
 
         return SurestFirst(
@@ -263,14 +262,14 @@ class Engine:
             at_most=lambda ctx: ctx.n_items,
         )
 
-    def _free(self, frame: Frame, ctx: Context) -> tuple[Proposals, np.ndarray]:
+    def _free(self, frame: Frame, ctx: Context[C]) -> tuple[Proposals, np.ndarray]:
         """Return what is proposed after reviews, and what gate and class sizes hold back."""
         found = lo.with_reviews(*read_proposed(frame, ctx))
         judged = ctx.own("gate")
         return found, lo.hold(found, shipping=judged["ships"], small=judged["small_classes"])
 
     def _competing(
-        self, frame: Frame, ctx: Context, found: Proposals, held: np.ndarray
+        self, frame: Frame, ctx: Context[C], found: Proposals, held: np.ndarray
     ) -> tuple[Elements, np.ndarray]:
         """Return what competes for the room under the limits, and where it stands."""
         changes, drops = lo.competing(found, held)
@@ -281,7 +280,7 @@ class Engine:
         keys = doubt_keys(lo.doubt(found)[at])
         return Elements(drops[at].astype(np.int64), keys, hashes), at
 
-    def _within_shares(self, frame: Frame, ctx: Context) -> tuple[Proposals, np.ndarray]:
+    def _within_shares(self, frame: Frame, ctx: Context[C]) -> tuple[Proposals, np.ndarray]:
         """Return what is proposed, and what is held back by all limits but the budget."""
         found, held = self._free(frame, ctx)
         elements, at = self._competing(frame, ctx, found, held)
@@ -291,7 +290,7 @@ class Engine:
         return found, held
 
     def _waiting(
-        self, frame: Frame, ctx: Context, found: Proposals, held: np.ndarray
+        self, frame: Frame, ctx: Context[C], found: Proposals, held: np.ndarray
     ) -> tuple[Elements, np.ndarray, np.ndarray]:
         """Return the items that compete for being looked at, where they stand, and their slots."""
         rules = self.decider.rules(ctx)
@@ -301,7 +300,7 @@ class Engine:
         group = np.zeros(len(at), np.int64)
         return Elements(group, doubt_keys(doubt[at]), frame.array("item_hash")[at]), at, pool
 
-    def settled(self, frame: Frame, ctx: Context) -> tuple[Proposals, np.ndarray]:
+    def settled(self, frame: Frame, ctx: Context[C]) -> tuple[Proposals, np.ndarray]:
         """Return what is done to a shard's slots within all limits, and why not more."""
         found, held = self._within_shares(frame, ctx)
         elements, at, pool = self._waiting(frame, ctx, found, held)
@@ -311,7 +310,7 @@ class Engine:
 
     # -- decisions ---------------------------------------------------------------------------------
 
-    def settle(self, frame: Frame, ctx: Context) -> Tables:
+    def settle(self, frame: Frame, ctx: Context[C]) -> Tables:
         """Write decisions and their log."""
         decider, rules = self.decider, self.decider.rules(ctx)
         final, held = self.settled(frame, ctx)
@@ -334,7 +333,7 @@ class Engine:
             LOG_FOLDER: self._log(frame, ctx, final, names),
         }
 
-    def _log(self, frame: Frame, ctx: Context, final: Proposals, names: pa.Array) -> pa.Table:
+    def _log(self, frame: Frame, ctx: Context[C], final: Proposals, names: pa.Array) -> pa.Table:
         """Return one row for every slot that is not simply kept."""
         rows = np.flatnonzero(final.rule != lo.NO_ISSUE)
         model, final = (
@@ -373,7 +372,7 @@ class Engine:
             run=ctx.run_key,
         )
 
-    def count(self, frame: Frame, ctx: Context) -> Arrays:
+    def count(self, frame: Frame, ctx: Context[C]) -> Arrays:
         """Count what was done by which rule, and what beliefs expect of it."""
         model, truth = read_proposed(frame, ctx)
         final, held = self.settled(frame, ctx)
@@ -382,7 +381,7 @@ class Engine:
             model, final, held, items, truth, n_rules=n_rules, n_classes=ctx.n_classes
         )
 
-    def report(self, summary: Arrays, ctx: Context) -> Arrays:
+    def report(self, summary: Arrays, ctx: Context[C]) -> Arrays:
         """Return the gate's table and what came of it; see `gate.report`."""
         found = gate.report(summary, ctx.own("gate"), self.decider.allowance)
         said = {

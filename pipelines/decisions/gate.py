@@ -23,7 +23,7 @@ from labelops.decisions import (
 )
 from labelops.gate import ALLOWANCE, Evidence, Interval, Verdict, expected_count, judge, variance
 from labelops.multilabel.labels import LabelSets, n_yes
-from pipelines.core.stage import Arrays, Context
+from pipelines.core.stage import Arrays, C, Context
 from pipelines.decisions.limits import Limits
 
 # R rules, K classes
@@ -48,7 +48,7 @@ ALLOWANCES = Allowance(ALLOWANCE, ALLOWANCE)
 """Those of beliefs in whole labels, see `labelops.gate.ALLOWANCE`."""
 
 
-Judge = Callable[[Evidence, int, Limits, Allowance, Context], tuple[Evidence, Verdict]]
+Judge = Callable[[Evidence, int, Limits, Allowance, Context[C]], tuple[Evidence, Verdict]]
 """Says whether the changes of a rule, by its position, are made; and what is known of them."""
 
 
@@ -116,8 +116,8 @@ def judge_rules(
     *,
     limits: Limits,
     allowance: Allowance,
-    verdict: Judge,
-    ctx: Context,
+    verdict: Judge[C],
+    ctx: Context[C],
 ) -> Arrays:
     """Judge every rule that changes labels.
 

@@ -27,7 +27,7 @@ def reviewed_classes(frame: Frame, ctx: Context) -> np.ndarray:
     Its settings must have `reviewed`, which may be None.
     """
     found = np.full(frame.n, -1, np.int64)
-    if ctx.config.reviewed is not None:
+    if getattr(ctx.config, SETTING) is not None:
         known, said = reference_sets(SETTING, frame["item_id"], ctx, wanted=ONE)
         found[known] = said.ids
     return found

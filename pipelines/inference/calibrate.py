@@ -1,5 +1,7 @@
 """Temperature and calibration errors, on a sample that the hashes of the ids choose."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pyarrow as pa
 
@@ -10,6 +12,9 @@ from pipelines.core.stage import Arrays, Context
 from pipelines.storage.frame import Frame
 from pipelines.storage.vectors import list_array, vectors_of
 
+if TYPE_CHECKING:
+    from pipelines.stages.infer import Config
+
 SAMPLE_CELLS = 1 << 23
 """Items × classes of the sample stay about below it: 32 MiB, however many classes there are."""
 
@@ -19,7 +24,7 @@ def folder(ctx: Context) -> str:
     return f"{ctx.stage}/_sample"
 
 
-def sampled(item_hash: np.ndarray, ctx: Context, cells: int = SAMPLE_CELLS) -> np.ndarray:
+def sampled(item_hash: np.ndarray, ctx: "Context[Config]", cells: int = SAMPLE_CELLS) -> np.ndarray:
     """Return which items are in the sample: those whose hash is below a bar."""
     wanted = min(ctx.config.calibration_items, max(1, cells // ctx.n_classes))
     if wanted >= ctx.n_items:
@@ -31,7 +36,7 @@ def sample_table(
     item_hash: np.ndarray,
     given: np.ndarray,
     probs: Probs,
-    ctx: Context,
+    ctx: "Context[Config]",
     usable: np.ndarray | None = None,
 ) -> pa.Table:
     """Return the sampled ones of some items, if they are usable, as rows of the scratch folder."""
@@ -66,7 +71,7 @@ def summarize(frame: Frame, ctx: Context) -> Arrays:
     }
 
 
-def finish(summary: Arrays, ctx: Context) -> Arrays:
+def finish(summary: Arrays, ctx: "Context[Config]") -> Arrays:
     """Fit the temperature; measure before and after it."""
     order = np.argsort(summary["item_hash"], kind="stable")
     given, probs = summary["given"][order], summary["probs"][order]

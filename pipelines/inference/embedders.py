@@ -8,11 +8,10 @@ from pipelines.media.programs import unusable
 
 if TYPE_CHECKING:
     from labelops.nn.forward import Forward
+    from pipelines.stages.infer import Config
 
-# The settings are those of stage `infer`, which imports this module; hence `Any`.
 
-
-def n_features(config: Any) -> int:
+def n_features(config: "Config") -> int:
     """Return the length of the embedding.
 
     Raises
@@ -43,7 +42,7 @@ def n_features(config: Any) -> int:
     return architecture.n_features(config.embedder)
 
 
-def open_embedder(config: Any) -> "Forward":
+def open_embedder(config: "Config") -> "Forward":
     """Return the embedder on its device; one a process, whatever the number of shards."""
     path = config.embedder if config.is_program else config.weights
     key = (
@@ -56,7 +55,7 @@ def open_embedder(config: Any) -> "Forward":
     return found
 
 
-def _open(config: Any) -> "Forward":
+def _open(config: "Config") -> "Forward":
     from labelops.nn import architecture
     from labelops.nn.device import pick_device
     from labelops.nn.forward import Forward

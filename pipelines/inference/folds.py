@@ -1,13 +1,18 @@
 """The step that deals items to folds, and its use in later ones."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from labelops import folds
 from pipelines.core.stage import Arrays, Context, Reduce
 from pipelines.storage.frame import Frame
 
+if TYPE_CHECKING:
+    from pipelines.stages.infer import Config
 
-def folds_step() -> Reduce:
+
+def folds_step() -> "Reduce[Config]":
     """Return the step."""
     return Reduce(name="folds", reads=["item_hash", "given"], summarize=_count, finish=_deal)
 
@@ -19,7 +24,7 @@ def _count(frame: Frame, ctx: Context) -> Arrays:
     return {"counts": counts}
 
 
-def _deal(summary: Arrays, ctx: Context) -> Arrays:
+def _deal(summary: Arrays, ctx: "Context[Config]") -> Arrays:
     return {"fold_of": folds.finish(summary["counts"], n_folds=ctx.config.folds)}
 
 

@@ -1,6 +1,7 @@
 """Linear heads on embeddings: fitted once over all items, applied shard by shard."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -12,10 +13,13 @@ from pipelines.storage.canonical import Items
 from pipelines.storage.frame import Frame
 from pipelines.storage.vectors import even_tables, list_array, vectors_of
 
+if TYPE_CHECKING:
+    from pipelines.stages.infer import Config
+
 CHUNK_BYTES = 32 * 2**20
 
 
-def fit(items: Items, ctx: Context, out: str) -> Arrays:
+def fit(items: Items, ctx: "Context[Config]", out: str) -> Arrays:
     """Fit one head a fold, streaming over the items in canonical order."""
     from labelops.nn.device import pick_device
     from labelops.nn.heads import Block, fit_heads
@@ -42,7 +46,7 @@ def fit(items: Items, ctx: Context, out: str) -> Arrays:
     return dict(heads.arrays())
 
 
-def predict(frame: Frame, ctx: Context) -> Iterator[Tables]:
+def predict(frame: Frame, ctx: "Context[Config]") -> Iterator[Tables]:
     """Give every item the probabilities of the head that has not seen it."""
     from labelops.nn.device import pick_device
     from labelops.nn.heads import predict as probs_of
@@ -69,7 +73,7 @@ def chunk_rows(n_features: int) -> int:
 
 
 def predictions(
-    ctx: Context,
+    ctx: "Context[Config]",
     ids: pa.Array,
     hashes: np.ndarray,
     given: np.ndarray,

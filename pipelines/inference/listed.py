@@ -5,6 +5,7 @@ ascending order with their probabilities, and what each of the others has.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,9 @@ from pipelines.errors import DataError
 from pipelines.inference.calibrate import folder, sample_table
 from pipelines.labels.predictions import LISTED, LISTED_ROWS, listed_of, prediction_arrays
 from pipelines.storage.frame import Frame
+
+if TYPE_CHECKING:
+    from pipelines.stages.infer import Config
 
 IDS, PROBS, TAIL = "topk_ids", "topk_probs", "tail_prob"
 
@@ -53,7 +57,7 @@ def _some(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers[:5])) + (", …" if len(numbers) > 5 else "")
 
 
-def validate(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
+def validate(frame: Frame, ctx: "Context[Config]") -> Mapping[str, pa.Table]:
     """Reject rows that list no probabilities; bring the others into one form."""
     given, item_hash = frame.array("given"), frame.array("item_hash")
     names = source_columns(ctx.columns)

@@ -5,6 +5,7 @@ and applied shard by shard. What is said of the probabilities in the end is of s
 """
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,9 @@ from pipelines.labels.space import given_sets
 from pipelines.storage.canonical import Items
 from pipelines.storage.frame import Frame
 from pipelines.storage.vectors import even_tables, list_array, vectors_of
+
+if TYPE_CHECKING:
+    from pipelines.stages.infer import Config
 
 SAMPLE_CELLS = 1 << 20
 """Every cell is a binary answer; so many tell a slope and a shift to three digits."""
@@ -41,7 +45,7 @@ def strata(labels: LabelSets, ctx: Context) -> np.ndarray:
     return rarest
 
 
-def folds_step(given: list[str]) -> Reduce:
+def folds_step(given: list[str]) -> "Reduce[Config]":
     """Return the step that deals items to folds; `given` are the columns with given classes."""
     return Reduce(name="folds", reads=["item_hash", *given], summarize=_count, finish=_deal)
 
@@ -52,7 +56,7 @@ def _count(frame: Frame, ctx: Context) -> Arrays:
     return {"counts": counts}
 
 
-def _deal(summary: Arrays, ctx: Context) -> Arrays:
+def _deal(summary: Arrays, ctx: "Context[Config]") -> Arrays:
     return {"fold_of": folds.finish(summary["counts"], n_folds=ctx.config.folds)}
 
 
@@ -64,7 +68,7 @@ def fold_of_items(labels: LabelSets, item_hash: np.ndarray, ctx: Context) -> np.
 # -- heads -----------------------------------------------------------------------------------------
 
 
-def fit(items: Items, ctx: Context, out: str) -> Arrays:
+def fit(items: Items, ctx: "Context[Config]", out: str) -> Arrays:
     """Fit one head a class and fold, streaming over the items in canonical order."""
     from labelops.nn.binary_heads import Block, block_rows, fit_binary_heads
     from labelops.nn.device import pick_device
@@ -91,7 +95,7 @@ def fit(items: Items, ctx: Context, out: str) -> Arrays:
     return dict(heads.arrays())
 
 
-def predict(frame: Frame, ctx: Context) -> Iterator[Tables]:
+def predict(frame: Frame, ctx: "Context[Config]") -> Iterator[Tables]:
     """Give every item the probabilities of the heads that have not seen it."""
     from labelops.nn.binary_heads import predict as probs_of
     from labelops.nn.device import pick_device
@@ -131,7 +135,7 @@ def what_is_wrong(probs: np.ndarray) -> str:
     )
 
 
-def validate(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
+def validate(frame: Frame, ctx: "Context[Config]") -> Mapping[str, pa.Table]:
     """Reject rows with numbers outside [0, 1]; they need not sum to one."""
     labels, item_hash = given_sets(frame, ctx), frame.array("item_hash")
     none = take_rows(labels, slice(0, 0))
@@ -173,7 +177,7 @@ def sample_table(
     item_hash: np.ndarray,
     labels: LabelSets,
     probs: np.ndarray,
-    ctx: Context,
+    ctx: "Context[Config]",
     usable: np.ndarray | None = None,
 ) -> pa.Table:
     """Return the sampled ones of some items, if they are usable, as rows of the scratch folder."""
@@ -189,7 +193,7 @@ def sample_table(
     )
 
 
-def calibration_step(ctx: Context) -> Reduce:
+def calibration_step(ctx: Context) -> "Reduce[Config]":
     """Return the step that measures how far probabilities can be taken at their word."""
     return Reduce(
         name="calibration",
@@ -209,7 +213,7 @@ def _take_sample(frame: Frame, ctx: Context) -> Arrays:
     return found
 
 
-def measure(summary: Arrays, ctx: Context) -> Arrays:
+def measure(summary: Arrays, ctx: "Context[Config]") -> Arrays:
     """Measure on known cells before and after one slope and shift for all classes.
 
     Returns

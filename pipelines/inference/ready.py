@@ -1,6 +1,7 @@
 """The user's own probabilities: checked, and what stands at the given label set aside."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -11,10 +12,13 @@ from pipelines.inference.calibrate import folder, sample_table
 from pipelines.storage.frame import Frame
 from pipelines.storage.vectors import vectors_of
 
+if TYPE_CHECKING:
+    from pipelines.stages.infer import Config
+
 CHUNK_BYTES = 32 * 2**20
 
 
-def validate(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
+def validate(frame: Frame, ctx: "Context[Config]") -> Mapping[str, pa.Table]:
     """Reject rows that are no probabilities; keep the value at the given label of the others."""
     from labelops.fast.simplex import check_rows
 

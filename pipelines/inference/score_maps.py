@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from labelops.nn.forward import Forward
+    from pipelines.stages.infer import Config as InferConfig
+    from pipelines.stages.localize import Config
 
 INFER = "infer"
 
@@ -32,15 +34,19 @@ class View(NamedTuple):
     limits: Limits
 
 
-def view_of(ctx: Context) -> View:
+def _infer(ctx: "Context[Config]") -> "Context[InferConfig] | None":
+    return ctx.of(INFER) if ctx.config.classifier == INFER else None
+
+
+def view_of(ctx: "Context[Config]") -> View:
     """Return how pictures are shown, by the settings of stage `localize`."""
-    config = ctx.config
-    shown = ctx.of(INFER).config if config.classifier == INFER else config
-    side = config.image_size or (shown.side if config.classifier == INFER else 224)
+    config, infer = ctx.config, _infer(ctx)
+    side = config.image_size or (224 if infer is None else infer.config.side)
+    shown = config if infer is None else infer.config
     return View(side, shown.mean, shown.std, shown.limits)
 
 
-def open_models(ctx: Context) -> "list[Forward]":
+def open_models(ctx: "Context[Config]") -> "list[Forward]":
     """Return one model a fold, or one for all items, on their device; opened once a process.
 
     Raises
@@ -48,13 +54,11 @@ def open_models(ctx: Context) -> "list[Forward]":
     RecipeError
         If there is no such classifier, or it does not end in "mean over cells, linear".
     """
-    config = ctx.config
-    source = ctx.of(INFER) if config.classifier == INFER else ctx
-    key = ("maps", ctx.run_key, ctx.stage, *(file_key(path) for path in _files(source)))
+    key = ("maps", ctx.run_key, ctx.stage, *(file_key(path) for path in _files(ctx)))
 
     def load() -> "list[Forward]":
         try:
-            return _open(ctx, source)
+            return _open(ctx)
         except ValueError as err:
             raise RecipeError(f"stage {ctx.stage!r}: {err}") from err
 
@@ -62,7 +66,7 @@ def open_models(ctx: Context) -> "list[Forward]":
     return found
 
 
-def grid_of(ctx: Context) -> tuple[int, int]:
+def grid_of(ctx: "Context[Config]") -> tuple[int, int]:
     """Return height and width of the maps in cells, by asking the model with an empty picture.
 
     Raises
@@ -80,10 +84,10 @@ def grid_of(ctx: Context) -> tuple[int, int]:
     except (LabelopsError, MemoryError):
         raise
     except Exception as err:  # whatever a program of somebody else's raises
-        if not isinstance(err, ValueError) and _program(ctx.config.classifier):
-            path = ctx.config.classifier
+        path = _program(ctx.config.classifier)
+        if path and not isinstance(err, ValueError):
             # The whole of it, not what was cut from it for its cells.
-            program = _load_program(ctx, path)
+            program = _load_program(ctx.config.device, path)
             raise unusable(program, err, stage=ctx.stage, path=path, side=side) from err
         raise RecipeError(
             f"stage {ctx.stage!r}: a classifier with score maps, for pictures of {side} × {side} "
@@ -98,28 +102,29 @@ def grid_of(ctx: Context) -> tuple[int, int]:
     return int(shape[2]), int(shape[3])
 
 
-def _files(source: Context) -> Sequence[str]:
+def _files(ctx: "Context[Config]") -> Sequence[str]:
     """Return the files of the models."""
-    config = source.config
-    if source.stage != INFER:
+    config, infer = ctx.config, _infer(ctx)
+    if infer is None:
         return [path for path in (_program(config.classifier), config.weights) if path]
-    if config.train != "heads":
-        return [source.artifact("train", weights_file(f)) for f in range(config.folds)]
-    return [path for path in (_program(config.embedder), config.weights) if path]
+    made = infer.config
+    if made.train != "heads":
+        return [infer.artifact("train", weights_file(f)) for f in range(made.folds)]
+    return [path for path in (_program(made.embedder), made.weights) if path]
 
 
-def _program(name: str) -> str | None:
-    return name if name.endswith(".pt2") else None
+def _program(name: str | None) -> str | None:
+    return name if name is not None and name.endswith(".pt2") else None
 
 
-def _open(ctx: Context, source: Context) -> "list[Forward]":
+def _open(ctx: "Context[Config]") -> "list[Forward]":
     from labelops.nn.device import pick_device
     from labelops.nn.forward import Forward
     from labelops.nn.transform import Normalised
 
-    config, view = ctx.config, view_of(ctx)
+    config, view, infer = ctx.config, view_of(ctx), _infer(ctx)
     device = pick_device(config.device)
-    nets = _own(ctx) if source is ctx else _of_infer(source)
+    nets = _own(ctx) if infer is None else _of_infer(infer)
     return [
         Forward(
             Normalised(net.eval().requires_grad_(False), mean=view.mean, std=view.std),
@@ -130,27 +135,28 @@ def _open(ctx: Context, source: Context) -> "list[Forward]":
     ]
 
 
-def _own(ctx: Context) -> "list[nn.Module]":
+def _own(ctx: "Context[Config]") -> "list[nn.Module]":
     from labelops.nn.architecture import load_classifier
     from labelops.nn.program_maps import ProgramMaps
     from labelops.nn.score_maps import score_maps_of
 
     config = ctx.config
-    if _program(config.classifier):
-        return [ProgramMaps(_load_program(ctx, config.classifier))]
+    if path := _program(config.classifier):
+        return [ProgramMaps(_load_program(config.device, path))]
+    assert config.classifier is not None
     weights = load_weights(config.weights)
     model = load_classifier(config.classifier, weights, n_classes=ctx.n_classes)
     return [score_maps_of(model, config.classifier)]
 
 
-def _load_program(ctx: Context, path: str) -> "nn.Module":
+def _load_program(device: str, path: str) -> "nn.Module":
     from labelops.nn.device import pick_device
     from pipelines.media.programs import load_program
 
-    return load_program(path, pick_device(ctx.config.device))
+    return load_program(path, pick_device(device))
 
 
-def _of_infer(infer: Context) -> "list[nn.Module]":
+def _of_infer(infer: "Context[InferConfig]") -> "list[nn.Module]":
     from labelops.nn import architecture
     from labelops.nn.program_maps import ProgramMaps
 
@@ -171,13 +177,13 @@ def _of_infer(infer: Context) -> "list[nn.Module]":
         )
     heads = [_head(infer, f) for f in range(config.folds)]
     if config.is_program:
-        program = _load_program(infer, config.embedder)
+        program = _load_program(config.device, config.embedder)
         return [ProgramMaps(program, head) for head in heads]
     backbone = architecture.load_backbone(config.embedder, load_weights(config.weights))
     return [_joined(backbone, head) for head in heads]
 
 
-def _trained(infer: Context, fold: int) -> Any:
+def _trained(infer: "Context[InferConfig]", fold: int) -> Any:
     from labelops.nn.classifier import new_classifier
 
     model = new_classifier(infer.config.embedder, n_classes=infer.n_classes, seed=0)

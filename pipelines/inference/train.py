@@ -18,12 +18,13 @@ from pipelines.storage.vectors import even_tables, list_array, vectors_of
 if TYPE_CHECKING:
     from labelops.nn.classifier import Classifier
     from labelops.nn.forward import Forward
+    from pipelines.stages.infer import Config
 
 BLOCK_ROWS = 1024
 CHUNK_BYTES = 64 * 2**20
 
 
-def fit(items: Items, ctx: Context, out: str) -> Arrays:
+def fit(items: Items, ctx: "Context[Config]", out: str) -> Arrays:
     """Train one model a fold; leave their weights as artefacts."""
     from safetensors.torch import save_file
 
@@ -79,7 +80,7 @@ def _pictures(items: Items, side: int, path: str) -> np.ndarray:
     return pictures
 
 
-def _builder(ctx: Context) -> Any:
+def _builder(ctx: "Context[Config]") -> Any:
     from labelops.nn.classifier import new_classifier
 
     config = ctx.config
@@ -96,7 +97,7 @@ def _builder(ctx: Context) -> Any:
     return build
 
 
-def _open(ctx: Context) -> "list[Forward]":
+def _open(ctx: "Context[Config]") -> "list[Forward]":
     """Return the trained models of all folds on their device, opened once a process."""
     paths = [ctx.artifact("train", weights_file(f)) for f in range(ctx.config.folds)]
 
@@ -107,7 +108,7 @@ def _open(ctx: Context) -> "list[Forward]":
     return found
 
 
-def _open_one(ctx: Context, path: str) -> "Forward":
+def _open_one(ctx: "Context[Config]", path: str) -> "Forward":
     from labelops.nn.classifier import new_classifier
     from labelops.nn.device import pick_device
     from labelops.nn.forward import Forward
@@ -120,7 +121,7 @@ def _open_one(ctx: Context, path: str) -> "Forward":
     return Forward(net, device=pick_device(config.device), batch_rows=config.batch_rows)
 
 
-def predict(frame: Frame, ctx: Context) -> Iterator[Tables]:
+def predict(frame: Frame, ctx: "Context[Config]") -> Iterator[Tables]:
     """Give every item the probabilities of the model that has not seen it.
 
     The embedding is that of fold 0's model for all items: of several models the features mean

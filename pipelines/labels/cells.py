@@ -6,6 +6,7 @@ probabilities.
 """
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,9 @@ from pipelines.core.stage import Arrays, Context, Output, Tables
 from pipelines.labels.predictions import blocks_of
 from pipelines.labels.space import given_sets
 from pipelines.storage.frame import Frame
+
+if TYPE_CHECKING:
+    from pipelines.stages.multilabel import Config
 
 
 def dtype_of(ctx: Context) -> np.dtype:
@@ -140,7 +144,7 @@ def scratch(ctx: Context) -> dict[str, Output]:
     }
 
 
-def scan(frame: Frame, ctx: Context) -> Iterator[Tables]:
+def scan(frame: Frame, ctx: "Context[Config]") -> Iterator[Tables]:
     """Read the probabilities once more; leave what later steps need."""
     from labelops.fast.multilabel import CompiledEngine, row_scores
 

@@ -5,7 +5,7 @@ what an item has and nothing of what it has not. Where it is known what items ha
 items say how probable it is that a class which was found is there.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,9 @@ from pipelines.labels.reference import reference_sets
 from pipelines.labels.space import given_columns, given_sets
 from pipelines.storage.frame import Frame
 from pipelines.storage.vectors import list_array, vectors_of
+
+if TYPE_CHECKING:
+    from pipelines.stages.localize import Config
 
 EVIDENCE_CELLS = 1 << 23
 """Items × classes on which cutoffs are chosen stay about below it."""
@@ -91,7 +94,7 @@ class Evidence(NamedTuple):
         return np.asarray(states(span)[rows - rows[0]] == YES, np.int8)
 
 
-def evidence_in(frame: Frame, ctx: Context) -> Evidence:
+def evidence_in(frame: Frame, ctx: "Context[Config]") -> Evidence:
     """Return what is known of a shard's items, and which of them are in the sample."""
     hashes, everything = frame.array("item_hash"), np.arange(frame.n)
     if ctx.config.reference is not None:
@@ -102,7 +105,7 @@ def evidence_in(frame: Frame, ctx: Context) -> Evidence:
     return Evidence(_sampled(hashes, ctx), hashes, given_sets(frame, ctx), everything, None)
 
 
-def _sampled(item_hash: np.ndarray, ctx: Context) -> np.ndarray:
+def _sampled(item_hash: np.ndarray, ctx: "Context[Config]") -> np.ndarray:
     """Return which items cutoffs are chosen on: those whose hash is below a bar."""
     wanted = min(ctx.config.evidence_items, max(1, EVIDENCE_CELLS // ctx.n_classes))
     if wanted >= ctx.n_items:
@@ -122,7 +125,7 @@ def collect_evidence(frame: Frame, ctx: Context) -> Arrays:
     return found
 
 
-def find_cutoffs(summary: Arrays, ctx: Context) -> Arrays:
+def find_cutoffs(summary: Arrays, ctx: "Context[Config]") -> Arrays:
     """Choose a cutoff for every class; say on how many items, by which rule, and how good they are.
 
     By F1 where it is known what items do not have; else by recall² over how often a class is found.
@@ -172,7 +175,7 @@ def find_cutoffs(summary: Arrays, ctx: Context) -> Arrays:
     }
 
 
-def _known(ctx: Context, *, knows_absent: bool) -> str:
+def _known(ctx: "Context[Config]", *, knows_absent: bool) -> str:
     if not knows_absent:
         return POSITIVES
     if ctx.config.reference is not None:

@@ -58,7 +58,7 @@ def refuse_unsafe_loading() -> None:
         )
 
 
-def load_weights(path: str) -> dict[str, "Tensor"]:
+def load_weights(path: str | None) -> dict[str, "Tensor"]:
     """Read a state dict: safetensors, or a torch file that holds tensors only.
 
     Raises
@@ -67,6 +67,7 @@ def load_weights(path: str) -> dict[str, "Tensor"]:
         If the file cannot be read, or holds more than tensors.
     """
     refuse_unsafe_loading()
+    assert path is not None, "settings that need weights name them"
     try:
         if Path(path).suffix == ".safetensors":
             from safetensors.torch import load_file

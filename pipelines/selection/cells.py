@@ -5,9 +5,9 @@ pass is a reduction over listed cells.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from labelops.confident import selection as sel
-from labelops.confident.filters import Settings
 from labelops.confident.selection import Elements, Selection
 from labelops.multilabel.estimates import Estimates
 from labelops.multilabel.rules import COLLECT, Rules, elements_of, is_chosen_from, start_cuts
@@ -16,25 +16,28 @@ from pipelines.labels.cells import cells_folder, counts_in, read_cells
 from pipelines.selection.passes import Passes
 from pipelines.storage.frame import Frame
 
+if TYPE_CHECKING:
+    from pipelines.stages.multilabel import Config
+
 
 def estimates_in(result: Arrays) -> Estimates:
     """Return the estimates that a result holds."""
     return Estimates(*(result[name] for name in Estimates._fields))
 
 
-def found_rules(ctx: Context) -> Rules:
+def found_rules(ctx: "Context[Config]") -> Rules:
     """Return what flags cells, when all steps of the cuts are done."""
-    settings: Settings = ctx.config.settings
+    settings = ctx.config.settings
     cuts = _passes(ctx).found(ctx) if is_chosen_from(settings) else None
     return Rules(settings, estimates_in(ctx.own("estimates")), cuts)
 
 
-def cut_steps(ctx: Context) -> Sequence[Reduce]:
+def cut_steps(ctx: "Context[Config]") -> "Sequence[Reduce[Config]]":
     """Return the steps; none where a filter does not choose among cells."""
     return _passes(ctx).steps() if is_chosen_from(ctx.config.settings) else []
 
 
-def _passes(ctx: Context) -> Passes:
+def _passes(ctx: Context) -> "Passes[Config]":
     return Passes(
         name="cuts",
         reads=["item_hash", cells_folder(ctx)],
@@ -47,11 +50,11 @@ def _passes(ctx: Context) -> Passes:
     )
 
 
-def _start(ctx: Context) -> Selection:
+def _start(ctx: "Context[Config]") -> Selection:
     result = ctx.own("estimates")
     return start_cuts(ctx.config.settings, estimates_in(result), counts_in(result))
 
 
-def _elements(frame: Frame, ctx: Context) -> Elements:
+def _elements(frame: Frame, ctx: "Context[Config]") -> Elements:
     cells, _ = read_cells(frame, ctx)
     return elements_of(ctx.config.settings, cells, frame.array("item_hash"))

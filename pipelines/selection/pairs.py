@@ -4,6 +4,7 @@ The first pass looks at kept rows alone; what follows is `pipelines.selection.pa
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -35,8 +36,11 @@ from pipelines.selection.kept_rows import (
 from pipelines.selection.passes import Passes, stored
 from pipelines.storage.frame import Frame
 
+if TYPE_CHECKING:
+    from pipelines.stages.confident import Config
 
-def cut_steps(settings: Settings, ctx: Context) -> list[Step]:
+
+def cut_steps(settings: Settings, ctx: Context) -> "list[Step[Config]]":
     """Return the steps that find the cuts of a filter.
 
     They read `given`, `p_given`, `p_other`, `item_hash` and the kept rows, and begin with the
@@ -44,7 +48,7 @@ def cut_steps(settings: Settings, ctx: Context) -> list[Step]:
     """
     narrow = ["given", "p_given", "p_other", "item_hash"]
     reads = [*narrow, rows_folder(ctx), deep_folder(ctx)]
-    found: list[Step] = [
+    found: list[Step[Config]] = [
         Reduce(name="cuts", reads=reads, summarize=count_first, finish=narrow_first)
     ]
     if settings.filter_by in BY_PAIRS:
@@ -67,7 +71,7 @@ def cut_steps(settings: Settings, ctx: Context) -> list[Step]:
     return [*found, *_passes(reads, ctx).steps()]
 
 
-def _passes(reads: Sequence[str], ctx: Context) -> Passes:
+def _passes(reads: Sequence[str], ctx: Context) -> "Passes[Config]":
     return Passes(
         name="cuts",
         reads=reads,
@@ -120,7 +124,7 @@ def _after_first(ctx: Context) -> Selection:
     return selection
 
 
-def found_cuts(ctx: Context) -> Selection:
+def found_cuts(ctx: "Context[Config]") -> Selection:
     """Return the finished selection."""
     return _passes((), ctx).found(ctx)
 
@@ -134,7 +138,7 @@ def _all_rows(
     return row_blocks(frame, ctx, deep=has_short(ctx))
 
 
-def singles(frame: Frame, ctx: Context) -> Elements:
+def singles(frame: Frame, ctx: "Context[Config]") -> Elements:
     """Return a shard's elements of classes, or of the lowest scores."""
     return single_elements(
         ctx.config.settings,
@@ -146,11 +150,11 @@ def singles(frame: Frame, ctx: Context) -> Elements:
     )
 
 
-def _by_pairs(ctx: Context) -> bool:
+def _by_pairs(ctx: "Context[Config]") -> bool:
     return ctx.config.filter_by in BY_PAIRS
 
 
-def _by_single(ctx: Context) -> bool:
+def _by_single(ctx: "Context[Config]") -> bool:
     return ctx.config.filter_by in BY_CLASSES | BY_LOWEST
 
 
@@ -165,7 +169,7 @@ def _pair_cuts(selection: Selection, ctx: Context) -> Pairs:
 # -- passes ----------------------------------------------------------------------------------------
 
 
-def count_first(frame: Frame, ctx: Context) -> Arrays:
+def count_first(frame: Frame, ctx: "Context[Config]") -> Arrays:
     """Count what lies between equally spaced edges; of pairs, only where kept rows are complete."""
     edges = _edges(ctx)
     selection = _start(ctx, edges)
@@ -250,7 +254,7 @@ def narrow_deep(summary: Arrays, ctx: Context) -> Arrays:
     return selection._asdict()
 
 
-def count_open(frame: Frame, ctx: Context, selection: Selection, bits: int) -> np.ndarray:
+def count_open(frame: Frame, ctx: "Context[Config]", selection: Selection, bits: int) -> np.ndarray:
     """Count the open elements by their next digit."""
     counts = np.zeros((len(selection.open_slots), 1 << bits), np.int64)
     if _by_pairs(ctx):
@@ -261,7 +265,7 @@ def count_open(frame: Frame, ctx: Context, selection: Selection, bits: int) -> n
     return counts
 
 
-def collect_open(frame: Frame, ctx: Context, selection: Selection) -> Elements:
+def collect_open(frame: Frame, ctx: "Context[Config]", selection: Selection) -> Elements:
     """Return the elements between which the remaining cuts lie."""
     parts = [sel.no_elements()]
     if _by_pairs(ctx):
@@ -275,7 +279,7 @@ def collect_open(frame: Frame, ctx: Context, selection: Selection) -> Elements:
 # -- flags of a shard ------------------------------------------------------------------------------
 
 
-def taken(frame: Frame, ctx: Context) -> tuple[np.ndarray | None, np.ndarray | None]:
+def taken(frame: Frame, ctx: "Context[Config]") -> tuple[np.ndarray | None, np.ndarray | None]:
     """Return which items are taken in any of their pairs, and which in their class (or of all).
 
     Either is None where the filter does not ask for it.

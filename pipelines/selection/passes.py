@@ -7,24 +7,25 @@ pass is a reduction, and a pass that is no longer needed is left out.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Generic
 
 import numpy as np
 
 from labelops.confident import selection as sel
 from labelops.confident.keys import order_keys
 from labelops.confident.selection import Elements, Selection
-from pipelines.core.stage import Arrays, Context, Reduce, add_summaries, join_summaries
+from pipelines.core.stage import Arrays, C, Context, Reduce, add_summaries, join_summaries
 from pipelines.storage.frame import Frame
 
-Count = Callable[[Frame, Context, Selection, int], np.ndarray]
+Count = Callable[[Frame, Context[C], Selection, int], np.ndarray]
 """Counts a shard's open elements by their next digit, of so many bits; see `sel.count`."""
 
-Collect = Callable[[Frame, Context, Selection], Elements]
+Collect = Callable[[Frame, Context[C], Selection], Elements]
 """Returns a shard's open elements."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Passes:
+class Passes(Generic[C]):
     """Narrowing passes, and a last one that sorts what is left.
 
     Attributes
@@ -40,9 +41,9 @@ class Passes:
 
     name: str
     reads: Sequence[str]
-    start: Callable[[Context], Selection]
-    count: Count
-    collect: Collect
+    start: Callable[[Context[C]], Selection]
+    count: Count[C]
+    collect: Collect[C]
     n_groups: int
     key_bits: int
     most: int | None = None
@@ -54,7 +55,7 @@ class Passes:
     def _is_wide(self, selection: Selection) -> bool:
         return selection.total_open > (sel.COLLECT if self.most is None else self.most)
 
-    def steps(self) -> list[Reduce]:
+    def steps(self) -> list[Reduce[C]]:
         """Return the steps."""
         turns = [
             Reduce(
@@ -76,7 +77,7 @@ class Passes:
         )
         return [*turns, last]
 
-    def found(self, ctx: Context) -> Selection:
+    def found(self, ctx: Context[C]) -> Selection:
         """Return the finished selection."""
         narrowed = self._before(self._turns, ctx)
         return stored(ctx.own(f"{self.name}-last")) if narrowed.total_open else narrowed
@@ -84,7 +85,7 @@ class Passes:
     def _turn(self, turn: int) -> str:
         return f"{self.name}-{turn:02d}"
 
-    def _before(self, turn: int, ctx: Context) -> Selection:
+    def _before(self, turn: int, ctx: Context[C]) -> Selection:
         """Return the selection before a pass, or where narrowing ended earlier."""
         selection = self.start(ctx)
         for earlier in range(turn):
@@ -93,21 +94,21 @@ class Passes:
             selection = stored(ctx.own(self._turn(earlier)))
         return selection
 
-    def _is_needed(self, turn: int, ctx: Context) -> bool:
+    def _is_needed(self, turn: int, ctx: Context[C]) -> bool:
         return self._is_wide(self._before(turn, ctx))
 
-    def _count(self, turn: int, frame: Frame, ctx: Context) -> Arrays:
+    def _count(self, turn: int, frame: Frame, ctx: Context[C]) -> Arrays:
         selection = self._before(turn, ctx)
         return {"counts": self.count(frame, ctx, selection, _bits(selection))}
 
-    def _narrow(self, turn: int, summary: Arrays, ctx: Context) -> Arrays:
+    def _narrow(self, turn: int, summary: Arrays, ctx: Context[C]) -> Arrays:
         selection = self._before(turn, ctx)
         return sel.narrow(selection, _bits(selection), summary["counts"])._asdict()
 
-    def _collect(self, frame: Frame, ctx: Context) -> Arrays:
+    def _collect(self, frame: Frame, ctx: Context[C]) -> Arrays:
         return self.collect(frame, ctx, self._before(self._turns, ctx))._asdict()
 
-    def _settle(self, summary: Arrays, ctx: Context) -> Arrays:
+    def _settle(self, summary: Arrays, ctx: Context[C]) -> Arrays:
         return sel.settle(self._before(self._turns, ctx), Elements(**summary))._asdict()
 
 
@@ -121,7 +122,7 @@ def stored(result: Mapping[str, np.ndarray]) -> Selection:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SurestFirst:
+class SurestFirst(Generic[C]):
     """The least doubtful of each group, as many as its quota says.
 
     Attributes
@@ -136,12 +137,12 @@ class SurestFirst:
 
     name: str
     reads: Sequence[str]
-    quotas: Callable[[Context], np.ndarray]
-    elements: Callable[[Frame, Context], Elements]
+    quotas: Callable[[Context[C]], np.ndarray]
+    elements: Callable[[Frame, Context[C]], Elements]
     n_groups: int
-    at_most: Callable[[Context], int]
+    at_most: Callable[[Context[C]], int]
 
-    def steps(self) -> list[Reduce]:
+    def steps(self) -> list[Reduce[C]]:
         """Return the steps."""
         first = Reduce(
             name=self.name,
@@ -153,12 +154,12 @@ class SurestFirst:
         )
         return [first, *self._passes.steps()]
 
-    def is_taken(self, elements: Elements, ctx: Context) -> np.ndarray:
+    def is_taken(self, elements: Elements, ctx: Context[C]) -> np.ndarray:
         """Return which elements are within their quota; bool."""
         return sel.is_taken(self._passes.found(ctx), elements)
 
     @property
-    def _passes(self) -> Passes:
+    def _passes(self) -> Passes[C]:
         return Passes(
             name=self.name,
             reads=self.reads,
@@ -173,14 +174,14 @@ class SurestFirst:
     def _edges(self) -> np.ndarray:
         return sel.whole_range(np.dtype(np.float32), sel.n_bits(self.n_groups))
 
-    def _start(self, ctx: Context) -> Selection:
+    def _start(self, ctx: Context[C]) -> Selection:
         return sel.start(self.quotas(ctx), self._edges)
 
-    def _after_first(self, ctx: Context) -> Selection:
+    def _after_first(self, ctx: Context[C]) -> Selection:
         start = self._start(ctx)
         return stored(ctx.own(self.name)) if len(start.groups) else start
 
-    def _first(self, frame: Frame, ctx: Context) -> Arrays:
+    def _first(self, frame: Frame, ctx: Context[C]) -> Arrays:
         elements = self.elements(frame, ctx)
         if self.at_most(ctx) <= sel.COLLECT:
             return elements._asdict()
@@ -190,7 +191,7 @@ class SurestFirst:
     def _merge(a: Arrays, b: Arrays) -> Arrays:
         return add_summaries(a, b) if "counts" in a else join_summaries(a, b)
 
-    def _finish(self, summary: Arrays, ctx: Context) -> Arrays:
+    def _finish(self, summary: Arrays, ctx: Context[C]) -> Arrays:
         start, edges = self._start(ctx), self._edges
         if "counts" in summary:
             return sel.narrow_first(start, edges, summary["counts"])[0]._asdict()

@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from labelops.confident import ranks
-from pipelines.core.stage import Arrays, Context, Reduce, join_summaries
+from pipelines.core.stage import Arrays, C, Context, Reduce, join_summaries
 from pipelines.storage.frame import Frame
 
 RANK_ITEMS = 1 << 23
 """Issues of so many items (10 MB where a tenth is flagged) are ranked at a time."""
 
-Flagged = Callable[[Frame, Context], tuple[np.ndarray, np.ndarray]]
+Flagged = Callable[[Frame, Context[C]], tuple[np.ndarray, np.ndarray]]
 """Which items of a shard are flagged (bool), and the scores of all of them (float32)."""
 
 
@@ -20,7 +20,7 @@ def n_parts(ctx: Context) -> int:
     return -(-max(ctx.n_items, 1) // RANK_ITEMS)
 
 
-def rank_steps(reads: Sequence[str], flagged: Flagged, ctx: Context) -> list[Reduce]:
+def rank_steps(reads: Sequence[str], flagged: Flagged[C], ctx: Context) -> list[Reduce[C]]:
     """Return the steps that collect the places of flagged items; `item_hash` must be readable."""
     return [
         Reduce(
@@ -34,8 +34,8 @@ def rank_steps(reads: Sequence[str], flagged: Flagged, ctx: Context) -> list[Red
     ]
 
 
-def _summarize_part(part: int, flagged: Flagged) -> Callable[[Frame, Context], Arrays]:
-    def places_of_part(frame: Frame, ctx: Context) -> Arrays:
+def _summarize_part(part: int, flagged: Flagged[C]) -> Callable[[Frame, Context[C]], Arrays]:
+    def places_of_part(frame: Frame, ctx: Context[C]) -> Arrays:
         """Return the places of a shard's issues whose hash falls into a part of all hashes."""
         is_issue, score = flagged(frame, ctx)
         hashes = frame.array("item_hash")

@@ -127,7 +127,7 @@ def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
     ]
 
 
-def steps(config: Config, ctx: Context) -> Sequence[Step]:
+def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
     """Return the steps: thresholds, one look at every row, estimates, cuts, ranks, flags."""
     flagging = ["given", "p_given", "guess", "predicted", "agrees", "p_other", "item_hash"]
     if config.filter_by in BY_PAIRS:
@@ -209,7 +209,7 @@ def finish_thresholds(summary: Arrays, ctx: Context) -> Arrays:
 # -- one look at every row -------------------------------------------------------------------------
 
 
-def scan(frame: Frame, ctx: Context) -> Iterator[Tables]:
+def scan(frame: Frame, ctx: Context[Config]) -> Iterator[Tables]:
     """Read the probabilities once; leave what is needed of every row, and doubtful rows whole."""
     from labelops.fast import confident as fast
 
@@ -247,7 +247,7 @@ def scan(frame: Frame, ctx: Context) -> Iterator[Tables]:
     yield _scanned(frame, ctx, whole, score)
 
 
-def scan_listed(frame: Frame, ctx: Context) -> Iterator[Tables]:
+def scan_listed(frame: Frame, ctx: Context[Config]) -> Iterator[Tables]:
     """Do what `scan` does, where only the probable classes of each item are listed."""
     config, thresholds = ctx.config, ctx.own("thresholds")["thresholds"]
     given, hashes, p_given = (frame.array(name) for name in ("given", "item_hash", "p_given"))
@@ -271,7 +271,7 @@ def scan_listed(frame: Frame, ctx: Context) -> Iterator[Tables]:
     yield _scanned(frame, ctx, whole, np.concatenate(scores))
 
 
-def _scanned(frame: Frame, ctx: Context, found: Scan, score: np.ndarray) -> Tables:
+def _scanned(frame: Frame, ctx: Context[Config], found: Scan, score: np.ndarray) -> Tables:
     narrow = {name: frame.array(name) for name in ("given", "item_hash", "p_given")}
     columns = narrow | found._asdict() | ({"score": score} if _has_score(ctx.config) else {})
     return {f"{ctx.stage}/_scan": pa.table(columns)}
@@ -326,7 +326,7 @@ def merge_joint(a: Arrays, b: Arrays) -> Arrays:
     }
 
 
-def finish_joint(summary: Arrays, ctx: Context) -> Arrays:
+def finish_joint(summary: Arrays, ctx: Context[Config]) -> Arrays:
     """Turn counts into estimates, suspected confusions and quotas."""
     n_given = ctx.own("thresholds")["n_given"]
     if "counts" in summary:
@@ -352,7 +352,7 @@ def finish_joint(summary: Arrays, ctx: Context) -> Arrays:
 # -- flags and ranks -------------------------------------------------------------------------------
 
 
-def flags_of(frame: Frame, ctx: Context) -> np.ndarray:
+def flags_of(frame: Frame, ctx: Context[Config]) -> np.ndarray:
     """Return which items of a shard are issues."""
     # All at once: one by one, each would open the file again.
     frame.table(["given", "item_hash", "p_given", "guess", "predicted", "agrees"])
@@ -370,7 +370,7 @@ def flags_of(frame: Frame, ctx: Context) -> np.ndarray:
     )
 
 
-def scores_of(frame: Frame, ctx: Context) -> np.ndarray:
+def scores_of(frame: Frame, ctx: Context[Config]) -> np.ndarray:
     """Return the label scores of a shard, in single precision."""
     if _has_score(ctx.config):
         return frame.array("score")
@@ -380,12 +380,12 @@ def scores_of(frame: Frame, ctx: Context) -> np.ndarray:
     return frame.array("p_given").astype(np.float32)
 
 
-def flagged(frame: Frame, ctx: Context) -> tuple[np.ndarray, np.ndarray]:
+def flagged(frame: Frame, ctx: Context[Config]) -> tuple[np.ndarray, np.ndarray]:
     """Return which items of a shard are issues, and the scores of all."""
     return flags_of(frame, ctx), scores_of(frame, ctx)
 
 
-def write_flags(frame: Frame, ctx: Context) -> Tables:
+def write_flags(frame: Frame, ctx: Context[Config]) -> Tables:
     """Write a shard's verdicts."""
     is_issue, score = flagged(frame, ctx)
     rank = ranks_of(is_issue, score, frame, ctx)

@@ -57,7 +57,7 @@ def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
     return [name for name in needed if name != LOG_FOLDER]
 
 
-def steps(config: Config, ctx: Context) -> Sequence[Step]:
+def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
     """Return the steps: look for items to leave out, then divide every shard between folders."""
     stage = ctx.deciding_stage
     known = ctx.result(stage, "outcome")["rules"].tolist()
@@ -86,7 +86,7 @@ def steps(config: Config, ctx: Context) -> Sequence[Step]:
     ]
 
 
-def left_out_ids(ctx: Context) -> pa.Array:
+def left_out_ids(ctx: Context[Config]) -> pa.Array:
     """Return the ids of items whose decisions are left out, each once."""
     return pc.unique(pa.array(ctx.config.leave_out_items, pa.string()))
 
@@ -172,7 +172,7 @@ class _Buffer:
             yield pa.concat_tables(self.held)
 
 
-def divide(frame: Frame, ctx: Context) -> Iterator[Mapping[str, pa.Table]]:
+def divide(frame: Frame, ctx: Context[Config]) -> Iterator[Mapping[str, pa.Table]]:
     """Yield the rows of a shard, row group by row group, for one folder or the other."""
     rows = IMAGE_ROWS if "image" in ctx.columns else ROWS
     decided = with_left_out(frame, ctx)

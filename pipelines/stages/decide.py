@@ -119,7 +119,7 @@ def soft_fields(n_classes: int) -> list[tuple[str, pa.DataType]]:
     return list(zip(SOFT, kinds, strict=True))
 
 
-def propose_shard(frame: Frame, ctx: Context) -> Proposed:
+def propose_shard(frame: Frame, ctx: Context[Config]) -> Proposed:
     """Propose an action for every item, and write down its belief as a soft label."""
     flags = {
         "is_issue": _flag(frame, "is_label_issue"),
@@ -183,7 +183,7 @@ def _is_copy(frame: Frame) -> np.ndarray:
     return np.asarray(inside & (first != frame.array("item_hash")))
 
 
-def notes(ctx: Context) -> Arrays:
+def notes(ctx: Context[Config]) -> Arrays:
     """Return how soft labels were made."""
     found = {"top_k": np.array(min(ctx.config.top_k, ctx.n_classes))}
     return {**found, "temperature": np.array(ctx.asked.temperature(ctx))}

@@ -86,7 +86,7 @@ def policy_of(config: Config) -> LabelPolicy:
     return LabelPolicy(config.add_confidence, config.remove_confidence, config.review_confidence)
 
 
-def propose_shard(frame: Frame, ctx: Context) -> Proposed:
+def propose_shard(frame: Frame, ctx: Context[Config]) -> Proposed:
     """Propose an action for every cell of which something is believed."""
     found = ctx.asked.cells(frame, ctx)
     action, rule = propose(found.p, found.is_given, policy=policy_of(ctx.config))

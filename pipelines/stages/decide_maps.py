@@ -82,7 +82,7 @@ WHY = {
 }
 
 
-def rules(ctx: Context) -> tuple[Rule, ...]:
+def rules(ctx: Context[Config]) -> tuple[Rule, ...]:
     """Return all rules; those that add labels come last, one a band of probability if there is one.
 
     Agreement of what is given and what is seen needs no rule. What they hold back is not looked at:
@@ -97,7 +97,7 @@ def rules(ctx: Context) -> tuple[Rule, ...]:
     )
 
 
-def propose_shard(frame: Frame, ctx: Context) -> Proposed:
+def propose_shard(frame: Frame, ctx: Context[Config]) -> Proposed:
     """Propose an action for every class on which maps and labels do not plainly agree."""
     found = ctx.asked.cells(frame, ctx)
     is_no, is_new = found.kind == CONTRADICTED, found.kind == SEEN
@@ -119,7 +119,7 @@ def propose_shard(frame: Frame, ctx: Context) -> Proposed:
 
 
 def judge(
-    evidence: Evidence, rule: int, limits: Limits, allowance: Allowance, ctx: Context
+    evidence: Evidence, rule: int, limits: Limits, allowance: Allowance, ctx: Context[Config]
 ) -> tuple[Evidence, Verdict]:
     """Judge a rule that adds labels by held-out items; without any, by the settings."""
     if not is_calibrated(ctx):

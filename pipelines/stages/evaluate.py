@@ -80,7 +80,7 @@ def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
     return ["item_id", *COLUMNS]
 
 
-def steps(config: Config, ctx: Context) -> Sequence[Step]:
+def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
     """Return the steps: wrong labels of every item that is known, then measures."""
     needed = reads(config, ctx.columns)
     fields = [("item_id", ctx.types["item_id"]), *((name, pa.int32()) for name in COLUMNS)]
@@ -167,7 +167,7 @@ def count_wrong(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
 # -- measures --------------------------------------------------------------------------------------
 
 
-def collect(frame: Frame, ctx: Context) -> Arrays:
+def collect(frame: Frame, ctx: Context[Config]) -> Arrays:
     """Return a shard's items that the reference knows, dense."""
     rows, truth = reference_sets("reference", frame["item_id"], ctx)
     hashes = frame.array("item_hash")[rows]
@@ -183,7 +183,7 @@ def collect(frame: Frame, ctx: Context) -> Arrays:
     return found
 
 
-def measure_all(summary: Arrays, ctx: Context) -> Arrays:
+def measure_all(summary: Arrays, ctx: Context[Config]) -> Arrays:
     """Measure everything that there is.
 
     Returns
@@ -211,7 +211,7 @@ def measure_all(summary: Arrays, ctx: Context) -> Arrays:
     return found
 
 
-def _predicted(probs: np.ndarray, ctx: Context) -> np.ndarray:
+def _predicted(probs: np.ndarray, ctx: Context[Config]) -> np.ndarray:
     if GIVEN in ctx.columns:
         return np.asarray(probs >= ctx.config.cutoff)
     return np.asarray(np.arange(probs.shape[1]) == probs.argmax(axis=1)[:, None])
@@ -222,12 +222,12 @@ def _rng(ctx: Context) -> np.random.Generator:
     return np.random.default_rng(ctx.seed("draws"))
 
 
-def _rank(probs: np.ndarray, truth: LabelSets, ctx: Context) -> Arrays:
+def _rank(probs: np.ndarray, truth: LabelSets, ctx: Context[Config]) -> Arrays:
     found = rank_measures(probs, truth, rng=_rng(ctx), n_draws=ctx.config.n_draws)
     return {name: np.array(value, np.float64) for name, value in found._asdict().items()}
 
 
-def _set(name: str, items: Arrays, truth: LabelSets, ctx: Context) -> Arrays:
+def _set(name: str, items: Arrays, truth: LabelSets, ctx: Context[Config]) -> Arrays:
     n_draws, table = ctx.config.n_draws, items[name]
     measured = set_measures(table, truth, rng=_rng(ctx), n_draws=n_draws)
     found = {f"{name}_{key}": np.array(value) for key, value in measured._asdict().items()}
@@ -240,7 +240,7 @@ def _set(name: str, items: Arrays, truth: LabelSets, ctx: Context) -> Arrays:
     return found
 
 
-def _real(table: np.ndarray, truth: LabelSets, ctx: Context) -> Measure:
+def _real(table: np.ndarray, truth: LabelSets, ctx: Context[Config]) -> Measure:
     weights = draws(truth.n_items, rng=_rng(ctx), n_draws=ctx.config.n_draws)
     return measure(average(real_share(table.argmax(axis=1), truth), weights))
 

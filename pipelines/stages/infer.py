@@ -187,7 +187,7 @@ def files(config: Config) -> Sequence[str]:
     return [*program, *([config.weights] if config.weights is not None else [])]
 
 
-def steps(config: Config, ctx: Context) -> Sequence[Step]:
+def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
     """Return the steps of the way that settings and data call for."""
     column = input_column(config.use, ctx.columns)
     try:
@@ -219,7 +219,7 @@ def _check_trainable(config: Config, ctx: Context) -> None:
         )
 
 
-def _ready_steps(ctx: Context) -> list[Step]:
+def _ready_steps(ctx: Context[Config]) -> list[Step[Config]]:
     kind = ctx.types["pred_probs"]
     width = width_of(kind, "pred_probs")
     if width != ctx.n_classes:
@@ -253,7 +253,7 @@ def _ready_steps(ctx: Context) -> list[Step]:
     ]
 
 
-def _listed_steps(ctx: Context) -> list[Step]:
+def _listed_steps(ctx: Context[Config]) -> list[Step[Config]]:
     if is_multi_label(ctx.columns):
         raise RecipeError(
             f"stage {ctx.stage!r}: probabilities of all classes, pred_probs, were expected for "
@@ -285,7 +285,7 @@ def _listed_steps(ctx: Context) -> list[Step]:
     ]
 
 
-def _head_steps(ctx: Context, column: str, n_features: int) -> list[Step]:
+def _head_steps(ctx: Context[Config], column: str, n_features: int) -> list[Step[Config]]:
     schema = pa.schema([("embedding", pa.list_(pa.float32(), n_features))])
     embedding = Map(
         name="embed",
@@ -321,7 +321,7 @@ def _head_steps(ctx: Context, column: str, n_features: int) -> list[Step]:
     ]
 
 
-def _train_steps(config: Config, ctx: Context) -> list[Step]:
+def _train_steps(config: Config, ctx: Context[Config]) -> list[Step[Config]]:
     pixels = pa.list_(pa.uint8(), 3 * config.side**2)
     n_features = embedders.n_features(config)
     return [
@@ -374,7 +374,7 @@ def _sample(ctx: Context, values: pa.DataType) -> dict[str, Output]:
     return {calibrate.folder(ctx): Output(schema=schema, rows="some", ipc=True)}
 
 
-def _calibration(ctx: Context) -> Reduce:
+def _calibration(ctx: Context) -> Reduce[Config]:
     return Reduce(
         name="calibration",
         reads=[calibrate.folder(ctx)],

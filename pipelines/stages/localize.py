@@ -140,7 +140,7 @@ def files(config: Config) -> Sequence[str]:
     return [path for path in (program, config.weights, config.reference) if path is not None]
 
 
-def steps(config: Config, ctx: Context) -> Sequence[Step]:
+def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
     """Return the steps: maps of every picture, cutoffs from a sample, then the sets of classes."""
     try:
         check_type(ctx.types["image"])
@@ -191,7 +191,7 @@ def _maps_folder(ctx: Context) -> str:
     return f"{ctx.stage}/_maps"
 
 
-def _facts(ctx: Context) -> MapFacts:
+def _facts(ctx: Context[Config]) -> MapFacts:
     config = ctx.config
     is_logistic = config.classifier == INFER and GIVEN in ctx.columns
     output = config.output or ("logistic" if is_logistic else "softmax")
@@ -209,7 +209,7 @@ class Chunk(NamedTuple):
     images: np.ndarray
 
 
-def make_maps(frame: Frame, ctx: Context) -> Iterator[Tables]:
+def make_maps(frame: Frame, ctx: Context[Config]) -> Iterator[Tables]:
     """Write the maps of a shard's pictures, and what cutoffs are chosen on; reject bad pictures."""
     models, facts = open_models(ctx), _facts(ctx)
     evidence = evidence_in(frame, ctx)
@@ -229,7 +229,7 @@ def make_maps(frame: Frame, ctx: Context) -> Iterator[Tables]:
         }
 
 
-def _chunks(frame: Frame, ctx: Context, facts: MapFacts) -> Iterator[Chunk]:
+def _chunks(frame: Frame, ctx: Context[Config], facts: MapFacts) -> Iterator[Chunk]:
     """Yield as many pictures as batches can be filled with, whatever fold they are of."""
     view = view_of(ctx)
     cells = facts.n_classes * facts.height * facts.width
@@ -252,7 +252,7 @@ def _take(maps: label_maps.LabelMaps, rows: np.ndarray) -> label_maps.LabelMaps:
     return label_maps.LabelMaps(maps.ids[rows], maps.scores[rows], maps.rest[rows], maps.n_classes)
 
 
-def write_sets(frame: Frame, ctx: Context) -> Iterator[Tables]:
+def write_sets(frame: Frame, ctx: Context[Config]) -> Iterator[Tables]:
     """Write the maps with the classes of the whole picture, and the log."""
     return find_sets(frame, ctx, _facts(ctx))
 

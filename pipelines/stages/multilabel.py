@@ -114,7 +114,7 @@ def _columns(n_classes: int) -> list[tuple[str, pa.DataType]]:
     ]
 
 
-def steps(config: Config, ctx: Context) -> Sequence[Step]:
+def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
     """Return the steps: pairs, thresholds, estimates, one list of cells, cuts, beliefs, flags."""
     given = given_columns(ctx.columns)
     flagging = ["item_hash", lc.cells_folder(ctx), "score"]
@@ -165,7 +165,7 @@ def finish_thresholds(summary: Arrays, ctx: Context) -> Arrays:
     }
 
 
-def finish_estimates(summary: Arrays, ctx: Context) -> Arrays:
+def finish_estimates(summary: Arrays, ctx: Context[Config]) -> Arrays:
     """Turn counts into estimates of every class, with intervals of the rates.
 
     Returns
@@ -228,7 +228,7 @@ def learn_beliefs(summary: Arrays, ctx: Context) -> Arrays:
     return {**learn(features, weight, odds).arrays(), "n_cells": drawn.astype(np.int64)}
 
 
-def flagged(frame: Frame, ctx: Context) -> tuple[np.ndarray, np.ndarray]:
+def flagged(frame: Frame, ctx: Context[Config]) -> tuple[np.ndarray, np.ndarray]:
     """Return which items of a shard have a flagged cell, and the scores of all."""
     cells, _ = lc.read_cells(frame, ctx)
     chosen = is_flagged(found_rules(ctx), cells, frame.array("item_hash"))
@@ -237,7 +237,7 @@ def flagged(frame: Frame, ctx: Context) -> tuple[np.ndarray, np.ndarray]:
     return is_issue, frame.array("score")
 
 
-def write_flags(frame: Frame, ctx: Context) -> Tables:
+def write_flags(frame: Frame, ctx: Context[Config]) -> Tables:
     """Write a shard's verdicts."""
     is_issue, score = flagged(frame, ctx)
     cells, features = lc.read_cells(frame, ctx)

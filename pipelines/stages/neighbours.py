@@ -97,7 +97,7 @@ def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
     return ["item_id", *SCHEMA]
 
 
-def steps(config: Config, ctx: Context) -> Sequence[Step]:
+def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
     """Return the steps: one fit over all items, then look-ups."""
     needed = reads(config, ctx.columns)
     schema = pa.schema([("item_id", ctx.types["item_id"]), *SCHEMA.items()])
@@ -122,7 +122,7 @@ class Narrow:
     copies: Copies
 
 
-def find(items: Items, ctx: Context, folder: str) -> Arrays:
+def find(items: Items, ctx: Context[Config], folder: str) -> Arrays:
     """Find neighbours of all items; leave the table, return its totals."""
     column = vector_column(ctx.columns)
     assert column is not None
@@ -192,7 +192,9 @@ def _distinct_vectors(items: Items, column: str, narrow: Narrow, path: str) -> n
     return written
 
 
-def _judge(vectors: np.ndarray, narrow: Narrow, ctx: Context, metric: str) -> tuple[Arrays, Arrays]:
+def _judge(
+    vectors: np.ndarray, narrow: Narrow, ctx: Context[Config], metric: str
+) -> tuple[Arrays, Arrays]:
     """Return the table over all items, and its totals."""
     from labelops.fast.neighbours import find_neighbours
 

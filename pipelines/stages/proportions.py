@@ -172,7 +172,7 @@ def _check_shared(config: Config, ctx: Context) -> None:
             )
 
 
-def steps(config: Config, ctx: Context) -> Sequence[Step]:
+def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
     """Return the steps: count bags, learn or constrain, write beliefs and the table of bags."""
     way = way_of(config, ctx.columns)
     first = is_first(ctx.columns)
@@ -216,7 +216,7 @@ def steps(config: Config, ctx: Context) -> Sequence[Step]:
     return [usable, census, constrain, write]
 
 
-def _n_classes(ctx: Context, *, first: bool) -> int:
+def _n_classes(ctx: Context[Config], *, first: bool) -> int:
     if not first:
         return len(ctx.result(learn.FIRST, CENSUS)["classes"])
     return len(class_names(ctx, table_of(ctx).n_classes))
@@ -229,7 +229,7 @@ def _check_vectors(ctx: Context, column: str) -> None:
         raise DataError(f"stage {ctx.stage!r}: {err}") from err
 
 
-def _check_width(ctx: Context, n_classes: int) -> None:
+def _check_width(ctx: Context[Config], n_classes: int) -> None:
     try:
         width = width_of(ctx.types["pred_probs"], "pred_probs")
     except TypeError as err:
@@ -261,7 +261,7 @@ def _outputs(ctx: Context, way: Way, n_classes: int) -> Mapping[str, Output]:
     }
 
 
-def look_up(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
+def look_up(frame: Frame, ctx: Context[Config]) -> Mapping[str, pa.Table]:
     """Return what was found of a shard's items; with the first shard, the table of all bags."""
     way = way_of(ctx.config, ctx.columns)
     step = learn.LEARN if way == "features" else CONSTRAIN

@@ -36,7 +36,7 @@ def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
     return ["item_id", "item_hash", *(given for column, given in pairs if column in columns)]
 
 
-def steps(config: Config, ctx: Context) -> Sequence[Step]:
+def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
     """Return the steps: find classes, number the items, look for double ids, count labels."""
     columns = reads(config, ctx.columns)
     space = announced(ctx.columns)
