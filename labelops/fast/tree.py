@@ -30,16 +30,22 @@ class Sides(NamedTuple):
     without: np.ndarray
 
 
+class Block(NamedTuple):
+    """Room for the recursion over one block."""
+
+    forward: np.ndarray
+    back: np.ndarray
+
+
 class Room(NamedTuple):
-    """Room for the nodes of a tree and for one block."""
+    """Room for the nodes of a tree, and for one block."""
 
     pmf: np.ndarray
     outside: np.ndarray
     inner: np.ndarray
     padded: np.ndarray
     nodes: np.ndarray
-    forward: np.ndarray
-    back: np.ndarray
+    block: Block
 
 
 @compiled()
@@ -56,8 +62,7 @@ def tree_room(size):  # type: ignore[no-untyped-def]
         np.empty(size + n_blocks + 1),
         np.zeros(2 * size + 16),
         np.empty((3, 2 * n_blocks + n_levels + 1), np.int64),
-        np.zeros((side, side)),
-        np.empty(side),
+        Block(np.zeros((side, side)), np.empty(side)),
     )
 
 
@@ -73,10 +78,10 @@ def _block_pmf(p, not_p, first, n, pmf, at):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _block_marginals(sides, first, n, low, length, outside, at, room):  # type: ignore[no-untyped-def]
+def _block_marginals(sides, first, n, low, length, outside, at, block):  # type: ignore[no-untyped-def]
     """Do the forward-backward recursion, outside[at + s] being g(low + s); return E g."""
     p, not_p, with_it, without = sides
-    forward, back = room.forward, room.back
+    forward, back = block
     top = low + length - 1
     for s in range(low):
         back[s] = 0.0
@@ -181,9 +186,9 @@ def tree_marginals(sides, n, low, high, g, accuracy, variance, room):  # type: i
     `g` holds g(s) for low ≤ s ≤ high, with largest value 1. With `accuracy` 0 nothing is cut.
     """
     if n <= SINGLE:
-        return _block_marginals(sides, 0, n, low, high - low + 1, g, low, room), 0.0
+        return _block_marginals(sides, 0, n, low, high - low + 1, g, low, room.block), 0.0
 
-    pmf, outside, inner, padded, nodes, _, _ = room
+    pmf, outside, inner, padded, nodes, block = room
     n_blocks = (n + BLOCK - 1) // BLOCK
     # E g is about this; what may be cut is shared by the tails of all nodes.
     allowed = accuracy * 0.25 / np.sqrt(6.3 * (variance + 0.25)) / (4 * n_blocks)
@@ -268,7 +273,7 @@ def tree_marginals(sides, n, low, high, g, accuracy, variance, room):  # type: i
     for k in range(n_blocks):
         first, length = k * BLOCK, nodes[LENGTH, k]
         size = min(BLOCK, n - first)
-        _block_marginals(sides, first, size, nodes[LOW, k], length, seen, at, room)
+        _block_marginals(sides, first, size, nodes[LOW, k], length, seen, at, block)
         at += length
     return total, cut
 
