@@ -107,17 +107,17 @@ def candidates(setting: Setting) -> dict[str, np.ndarray]:
     best = best_temperature(COARSE, loss_through_noise(probs, given, noise, COARSE))
     grid = fine_grid(best)
     temperature = best_temperature(grid, loss_through_noise(probs, given, noise, grid))
-    q = apply_temperature(probs, temperature)
+    q = apply_temperature(probs, temperature=temperature)
     bayes = q * noise[given]
     geometric = np.sqrt(q * bayes)
     return {
         "calibrated to given labels": apply_temperature(
-            probs, fit_temperature(log_safe(probs), given)
+            probs, temperature=fit_temperature(log_safe(probs), given)
         ),
         "through the noise: q": q,
         "Bayes on q": bayes / bayes.sum(axis=1, keepdims=True),
         "geometric mean of both": geometric / geometric.sum(axis=1, keepdims=True),
-        "mean of both (labelops)": believe(probs, given, noise, temperature),
+        "mean of both (labelops)": believe(probs, given, noise, temperature=temperature),
     }
 
 

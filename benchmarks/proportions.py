@@ -157,7 +157,7 @@ def published(task: Task) -> Answer:
             log_odds,
             task.start,
             task.k,
-            strengthened(edges, PUBLISHED_STRENGTH),
+            strengthened(edges, strength=PUBLISHED_STRENGTH),
             training=TRAINING,
             seed=task.seed,
             n_threads=1,
@@ -186,7 +186,7 @@ def labelops_rounds(task: Task) -> dict[str, Answer]:
             log_odds,
             task.start,
             task.k,
-            strengthened(edges, strength),
+            strengthened(edges, strength=strength),
             training=TRAINING,
             seed=task.seed,
             n_threads=1,
@@ -291,7 +291,7 @@ def play_round_beliefs(task: Task, log_odds: np.ndarray) -> np.ndarray:
     from labelops.fast.propagate import propagate
 
     counts = hard_counts(task.k)
-    edges = strengthened(task.edges(), 0.3)
+    edges = strengthened(task.edges(), strength=0.3)
     return propagate(log_odds, task.start, counts, edges, max_sweeps=100, n_threads=1).beliefs
 
 

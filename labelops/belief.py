@@ -128,7 +128,9 @@ def best_temperature(temperatures: np.ndarray, losses: np.ndarray) -> float:
     return float(temperatures[order[0]])
 
 
-def believe(probs: np.ndarray, given: np.ndarray, noise: Noise, temperature: float) -> np.ndarray:
+def believe(
+    probs: np.ndarray, given: np.ndarray, noise: Noise, *, temperature: float
+) -> np.ndarray:
     """Return the probability of every class to be an item's true one.
 
     b = ½ q + ½ q · P(given | ·) / Σ, with q = softmax(log p / T).
@@ -151,10 +153,10 @@ def believe(probs: np.ndarray, given: np.ndarray, noise: Noise, temperature: flo
     Examples
     --------
     >>> noise = np.array([[0.9, 0.1], [0.1, 0.9]])
-    >>> believe(np.array([[0.5, 0.5]]), np.array([0]), noise, 1.0).tolist()
+    >>> believe(np.array([[0.5, 0.5]]), np.array([0]), noise, temperature=1.0).tolist()
     [[0.7, 0.3]]
     """
-    q = apply_temperature(probs, temperature)
+    q = apply_temperature(probs, temperature=temperature)
     posterior = q * noise[given]
     posterior /= posterior.sum(axis=1, keepdims=True)
     return np.asarray((q + posterior) / 2)

@@ -88,13 +88,13 @@ def near_limit(first_distance: np.ndarray) -> float:
     return NEAR * float(np.median(first_distance)) if len(first_distance) else 0.0
 
 
-def near_edges(neighbours: Neighbours, limit: float) -> Edges:
+def near_edges(neighbours: Neighbours, *, limit: float) -> Edges:
     """Return the pairs of distinct vectors that are nearer than the limit.
 
     Examples
     --------
     >>> n = Neighbours(np.array([[1], [0], [1]]), np.array([[0.1], [0.1], [9.0]]))
-    >>> near_edges(n, 1.0)
+    >>> near_edges(n, limit=1.0)
     Edges(a=array([0]), b=array([1]))
     """
     return _edges(neighbours, (neighbours.distances < limit) & (neighbours.indices >= 0))
@@ -126,7 +126,7 @@ def growth(neighbours: Neighbours) -> float:
     return 1 / middle if middle > 0 else 0.0
 
 
-def convincing_edges(neighbours: Neighbours, limit: float) -> Edges:
+def convincing_edges(neighbours: Neighbours, *, limit: float) -> Edges:
     """Return the near pairs that are also near for the place where they lie.
 
     Besides `limit`, their distance must be under a share ρ of what either has to its k-th

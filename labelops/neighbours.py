@@ -34,7 +34,7 @@ def metric_for(n_dims: int) -> str:
     return "cosine" if n_dims > 3 else "euclidean"
 
 
-def prepare(vectors: np.ndarray, metric: str) -> np.ndarray:
+def prepare(vectors: np.ndarray, *, metric: str) -> np.ndarray:
     """Return vectors in double precision, of length one for the cosine metric.
 
     A vector of zeros has no direction and stays.
@@ -46,7 +46,7 @@ def prepare(vectors: np.ndarray, metric: str) -> np.ndarray:
     return np.asarray(exact / np.where(length > 0, length, 1.0))
 
 
-def distance(a: np.ndarray, b: np.ndarray, metric: str) -> np.ndarray:
+def distance(a: np.ndarray, b: np.ndarray, *, metric: str) -> np.ndarray:
     """Return the distance of prepared vectors, pair by pair.
 
     Parameters
@@ -67,8 +67,8 @@ def distance(a: np.ndarray, b: np.ndarray, metric: str) -> np.ndarray:
 
     Examples
     --------
-    >>> a, b = prepare(np.array([[3.0, 0, 0, 0], [0, 2.0, 0, 0]]), "cosine")
-    >>> float(distance(a, b, "cosine")), float(distance(a, a, "cosine"))
+    >>> a, b = prepare(np.array([[3.0, 0, 0, 0], [0, 2.0, 0, 0]]), metric="cosine")
+    >>> float(distance(a, b, metric="cosine")), float(distance(a, a, metric="cosine"))
     (1.0, 0.0)
     """
     square = np.square(a - b).sum(axis=-1)
@@ -105,12 +105,12 @@ def nearest(vectors: np.ndarray, *, k: int = 10, metric: str | None = None) -> N
     """
     n, n_dims = vectors.shape
     metric = metric or metric_for(n_dims)
-    ready = prepare(vectors, metric)
+    ready = prepare(vectors, metric=metric)
     k = min(k, max(n - 1, 0))
     found = Neighbours(np.empty((n, k), np.int64), np.empty((n, k)))
     for i in range(n):
         others = np.delete(np.arange(n), i)
-        row = choose(distance(ready[i], ready[others], metric)[None], others[None], k=k)
+        row = choose(distance(ready[i], ready[others], metric=metric)[None], others[None], k=k)
         found.indices[i], found.distances[i] = row.indices[0], row.distances[0]
     return found
 

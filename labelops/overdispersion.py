@@ -64,7 +64,7 @@ def dispersion(log_tails: np.ndarray) -> float:
     return max(1.0, float(np.median(deviations(log_tails) ** 2)) / TYPICAL)
 
 
-def widened_p_values(log_tails: np.ndarray, spread: float) -> np.ndarray:
+def widened_p_values(log_tails: np.ndarray, *, spread: float) -> np.ndarray:
     """Return two-sided p-values under a variance that is larger by a factor.
 
     p = 2 Φ(−z / √φ); of tails that are already one half or more, 1. What is impossible stays so,
@@ -79,9 +79,9 @@ def widened_p_values(log_tails: np.ndarray, spread: float) -> np.ndarray:
 
     Examples
     --------
-    >>> widened_p_values(np.log([0.025, 0.5]), 1.0).round(6).tolist()
+    >>> widened_p_values(np.log([0.025, 0.5]), spread=1.0).round(6).tolist()
     [0.05, 1.0]
-    >>> widened_p_values(np.log([0.025]), 4.0).round(4).tolist()
+    >>> widened_p_values(np.log([0.025]), spread=4.0).round(4).tolist()
     [0.3271]
     """
     z = deviations(log_tails)

@@ -43,7 +43,7 @@ def id_type(n_classes: int) -> np.dtype:
     return np.dtype(np.uint16 if n_classes <= 1 << 16 else np.uint32)
 
 
-def top_classes(probs: np.ndarray, k: int) -> np.ndarray:
+def top_classes(probs: np.ndarray, *, k: int) -> np.ndarray:
     """Return the k most probable classes of every item, most probable first, ties by smaller id.
 
     Parameters
@@ -63,7 +63,7 @@ def top_classes(probs: np.ndarray, k: int) -> np.ndarray:
 
     Examples
     --------
-    >>> top_classes(np.array([[0.2, 0.4, 0.4], [0.9, 0.0, 0.1]]), 2).tolist()
+    >>> top_classes(np.array([[0.2, 0.4, 0.4], [0.9, 0.0, 0.1]]), k=2).tolist()
     [[1, 2], [0, 2]]
     """
     rest = np.array(probs)
@@ -110,7 +110,7 @@ def sparsify(probs: np.ndarray, *, given: np.ndarray | None = None, k: int = 5) 
     n, n_classes = probs.shape
     k = min(k, n_classes)
     exact = np.asarray(probs, np.float64)
-    kept = top_classes(exact, k)
+    kept = top_classes(exact, k=k)
     stored = np.ones((n, k), bool)
     if given is not None:
         wanted = np.asarray(given, np.int64)[:, None]

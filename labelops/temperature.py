@@ -115,7 +115,7 @@ def _is_flat(log_probs: np.ndarray) -> bool:
     return bool((log_probs == log_probs[:, :1]).all())
 
 
-def apply_temperature(probs: np.ndarray, temperature: float) -> np.ndarray:
+def apply_temperature(probs: np.ndarray, *, temperature: float) -> np.ndarray:
     """Return softmax(log p / T), rows in float64.
 
     Parameters
@@ -131,7 +131,7 @@ def apply_temperature(probs: np.ndarray, temperature: float) -> np.ndarray:
 
     Examples
     --------
-    >>> apply_temperature(np.array([[.9, .1]]), 2.0).round(3).tolist()
+    >>> apply_temperature(np.array([[.9, .1]]), temperature=2.0).round(3).tolist()
     [[0.75, 0.25]]
     """
     z = log_safe(probs) / temperature

@@ -96,7 +96,7 @@ def candidates(
 
 
 def believe_top(
-    rows: TopRows, given: np.ndarray, noise: SparseNoise, temperature: float, ids: np.ndarray
+    rows: TopRows, given: np.ndarray, noise: SparseNoise, ids: np.ndarray, *, temperature: float
 ) -> TopBelief:
     """Return the probability of the candidates to be an item's true class; see `believe`.
 
@@ -164,7 +164,7 @@ def soften(belief: TopBelief, given: np.ndarray, *, k: int) -> SoftLabels:
     if not belief.has_all:
         # What is no class comes behind classes that are believed with 0.
         asked = np.where(belief.ids < belief.n_classes, asked, -0.5)
-    kept = top_classes(asked, k)
+    kept = top_classes(asked, k=k)
     stored = np.ones((n, k), bool)
     wanted = belief.column_of(given)[:, None]
     stored = np.concatenate([stored, ~(kept == wanted).any(axis=1, keepdims=True)], axis=1)

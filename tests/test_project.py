@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import itertools
 import re
 import stat
 import subprocess
@@ -220,8 +221,23 @@ def untyped(path: str, tree: ast.AST) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-@pytest.mark.parametrize("faults", [crowded, untyped])
+def loose(path: str, tree: ast.AST) -> list[str]:
+    """Return public functions that take settings by position, among data that they work on."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and (node.name[0] != "_" or node.name == "__init__"):
+            taken = [arg for arg in node.args.posonlyargs + node.args.args if arg.annotation]
+            kinds = {arg.arg: ast.unparse(arg.annotation) for arg in taken}
+            settings = [name for name, kind in kinds.items() if kind in {"float", "bool"}]
+            if settings and not set(kinds.values()) <= {"int", "float", "bool"}:
+                found.append(f"{path}:{node.lineno} {node.name}: bring {settings} behind a *")
+    return found
+
+
+PROMISES = [*itertools.product(PACKAGES, (crowded, untyped)), ("labelops", loose)]
+
+
+@pytest.mark.parametrize(("package", "faults"), PROMISES)
 def test_signatures__take_little_by_position_and_typed_settings(
     package: str, faults: Callable[[str, ast.AST], list[str]]
 ) -> None:
@@ -233,11 +249,11 @@ def test_signatures__take_little_by_position_and_typed_settings(
 def test_signatures__a_planted_wrong_one_is_found() -> None:
     assert not crowded("a.py", ast.parse("def f(a, b, /, c, d, e, f, g, h, *, i): ..."))
     assert len(crowded("a.py", ast.parse("def f(a, b, /, c, d, e, f, g, h, i): ..."))) == 1
+    assert not loose("a.py", ast.parse("def f(x: Array, *, y: float): ...\ndef g(a: float): ..."))
+    assert len(loose("a.py", ast.parse("def f(x: Array, k: int, y: float): ..."))) == 1
     assert not untyped("a.py", ast.parse("def f(config: Config, other: Any): ..."))
-    assert (
-        len(untyped("a.py", ast.parse("class A:\n    config: Any\ndef f(*, config: Any): ...")))
-        == 2
-    )
+    assert len(untyped("a.py", ast.parse("def f(*, config: Any): ..."))) == 1
+    assert len(untyped("a.py", ast.parse("class A:\n    config: Any"))) == 1
 
 
 def test_future_annotations__are_off_where_shapes_may_be_checked_at_run_time() -> None:

@@ -26,11 +26,11 @@ class Pairs(Protocol):
     """Selection in pairs of classes over blocks of rows; see `labelops.confident.selection`."""
 
     def count_first(
-        self, bits: int, n_bins: int, below: float, blocks: Iterable[Rows]
+        self, blocks: Iterable[Rows], *, bits: int, n_bins: int, below: float
     ) -> np.ndarray:
         """Count differences less than `below` in the first bins of the whole range."""
 
-    def count(self, bits: int, blocks: Iterable[Rows]) -> np.ndarray:
+    def count(self, blocks: Iterable[Rows], *, bits: int) -> np.ndarray:
         """Count the open ones by their next digit."""
 
     def collect(self, blocks: Iterable[Rows]) -> Elements:
@@ -77,7 +77,7 @@ class ReadablePairs:
             yield rows, row, elements_at(row, group, *rows)
 
     def count_first(
-        self, bits: int, n_bins: int, below: float, blocks: Iterable[Rows]
+        self, blocks: Iterable[Rows], *, bits: int, n_bins: int, below: float
     ) -> np.ndarray:
         """Count differences less than `below` in the first bins of `selection.whole_range(bits)`.
 
@@ -100,7 +100,7 @@ class ReadablePairs:
                 counts[:, n_bins] += np.bincount(slots, minlength=len(counts))
         return counts
 
-    def count(self, bits: int, blocks: Iterable[Rows]) -> np.ndarray:
+    def count(self, blocks: Iterable[Rows], *, bits: int) -> np.ndarray:
         """Count as `selection.count`."""
         counts = np.zeros((len(self.selection.open_slots), 1 << bits), np.int64)
         for block in blocks:

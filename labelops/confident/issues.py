@@ -309,12 +309,13 @@ class _Flagging:
         edges = sel.whole_range(dtype, bits)
         selection = sel.start_groups(groups, quotas, edges)
         n_bins = len(edges) - 1
-        counts = self._pairs(selection).count_first(bits, n_bins, np.inf, self._rows())
+        pairs = self._pairs(selection)
+        counts = pairs.count_first(self._rows(), bits=bits, n_bins=n_bins, below=np.inf)
         counts = counts[:, :n_bins] + sel.count_first(selection, edges, singles)
         selection, _ = sel.narrow_first(selection, edges, counts)
         while selection.total_open > sel.COLLECT:
             bits = sel.n_bits(len(selection.open_slots))
-            counts = self._pairs(selection).count(bits, self._rows())
+            counts = self._pairs(selection).count(self._rows(), bits=bits)
             counts = counts + sel.count(selection, bits, singles)
             selection = sel.narrow(selection, bits, counts)
         found = self._pairs(selection).collect(self._rows())

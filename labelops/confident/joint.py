@@ -102,11 +102,11 @@ def round_rows(values: np.ndarray) -> np.ndarray:
     rounded = np.ascontiguousarray(values.round())
     wanted = np.array([np.sum(row) for row in values]).round()
     for r in np.flatnonzero(rounded.sum(axis=1) != wanted):
-        settle_row(values[r], rounded[r], wanted[r])
+        settle_row(values[r], rounded[r], target=wanted[r])
     return rounded.astype(np.int64)
 
 
-def settle_row(row: np.ndarray, rounded: np.ndarray, target: float) -> None:
+def settle_row(row: np.ndarray, rounded: np.ndarray, *, target: float) -> None:
     """Change rounded values of a row, in place, until they sum to the target."""
     while (missing := int(target - rounded.sum())) != 0:
         order = np.argsort(row - rounded)

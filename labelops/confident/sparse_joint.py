@@ -157,7 +157,7 @@ def round_rows(values: sparse.csr_array) -> sparse.csr_array:
             continue
         whole, counts = np.zeros(length), np.zeros(length)
         whole[column[at]], counts[column[at]] = exact[at], rounded[at]
-        dense.settle_row(whole, counts, wanted[r])
+        dense.settle_row(whole, counts, target=wanted[r])
         rounded[at] = counts[column[at]]
         counts[column[at]] = 0
         other = np.flatnonzero(counts)

@@ -212,24 +212,20 @@ class PairCuts:
         )
 
     def count_first(
-        self,
-        bits: int,
-        n_bins: int,
-        below: float,
-        blocks: Iterable[Rows],
+        self, blocks: Iterable[Rows], *, bits: int, n_bins: int, below: float
     ) -> np.ndarray:
         """Count as `selection.count_first`, in the first bins of `selection.whole_range(bits)`.
 
         Parameters
         ----------
+        blocks
+            Blocks of (probs, given, hashes).
         bits
             As in `selection.whole_range`.
         n_bins
             Only so many of its bins,
         below
             and only values below this.
-        blocks
-            Blocks of (probs, given, hashes).
 
         Returns
         -------
@@ -247,7 +243,7 @@ class PairCuts:
             _count_first(probs, given, cells, nowhere, scale, n_digits, limit, counts)
         return counts.reshape(-1, width)[:n_groups]
 
-    def count(self, bits: int, blocks: Iterable[Rows]) -> np.ndarray:
+    def count(self, blocks: Iterable[Rows], *, bits: int) -> np.ndarray:
         """Count as `selection.count`, over blocks of (probs, given, hashes)."""
         opened = self._open()
         counts = np.zeros((len(opened.tied), 1 << bits), np.int64)

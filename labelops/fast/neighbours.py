@@ -162,7 +162,7 @@ def _decide(
 
 
 def _ready(vectors: np.ndarray, metric: str) -> np.ndarray:
-    return prepare(vectors, metric).astype(np.float32)
+    return prepare(vectors, metric=metric).astype(np.float32)
 
 
 def _blocks(n: int, rows: int = 16_384) -> list[slice]:

@@ -53,7 +53,7 @@ def cell_hash(item_hash: np.ndarray, class_id: np.ndarray) -> np.ndarray:
     return hash_integers(mixed.view(np.int64))
 
 
-def is_drawn(hashes: np.ndarray, share: float) -> np.ndarray:
+def is_drawn(hashes: np.ndarray, *, share: float) -> np.ndarray:
     """Return which cells belong to a share of all, by their hash; bool, shape (M,)."""
     return np.asarray((hashes >> np.uint64(32)) < np.uint64(round(share * 2**32)))
 
@@ -86,12 +86,12 @@ def draw(
     of them twice, and those that turn out to be another kind are put back.
     """
     row, class_id = owners(labels.start), labels.ids.astype(np.int64)
-    mine = is_drawn(cell_hash(hashes[row], class_id), shares.given)
+    mine = is_drawn(cell_hash(hashes[row], class_id), share=shares.given)
     row, class_id = row[mine], class_id[mine]
     given = Cells(row, class_id, np.ones(len(row), bool), np.asarray(probs[row, class_id]))
     against = disagreeing.choose(~disagreeing.is_given)
     key = cell_hash(hashes[against.row], against.class_id)
-    contradicted = against.choose(is_drawn(key, shares.contradicted))
+    contradicted = against.choose(is_drawn(key, share=shares.contradicted))
     agreed = _draw_agreed(probs, labels, hashes, against, shares.agreed)
     parts = given, contradicted, agreed
     kind = np.repeat([GIVEN, CONTRADICTED, AGREED], [len(part.row) for part in parts])
@@ -104,7 +104,7 @@ def _draw_agreed(
     n_classes = labels.n_classes
     if labels.negative_ids is not None and labels.negative_start is not None:
         row, class_id = owners(labels.negative_start), labels.negative_ids.astype(np.int64)
-        mine = is_drawn(cell_hash(hashes[row], class_id), share)
+        mine = is_drawn(cell_hash(hashes[row], class_id), share=share)
         row, class_id = row[mine], class_id[mine]
     elif share >= 1.0:
         row, class_id = np.nonzero(states(labels) == 0)
@@ -114,7 +114,7 @@ def _draw_agreed(
         row = np.repeat(np.arange(len(hashes)), n_draws)
         turn = np.tile(np.arange(n_draws), len(hashes)) + n_classes
         key = cell_hash(hashes[row], turn)
-        mine = is_drawn(key, share * n_classes / n_draws)
+        mine = is_drawn(key, share=share * n_classes / n_draws)
         low = (key[mine] & np.uint64(0xFFFFFFFF)) * np.uint64(n_classes)
         row, class_id = row[mine], (low >> np.uint64(32)).astype(np.int64)
     cell = row * n_classes + class_id

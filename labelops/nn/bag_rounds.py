@@ -134,7 +134,7 @@ def neighbour_edges(
     return normalise_by_degree(edges, n_items=len(single), strength=1.0)
 
 
-def strengthened(edges: Edges, strength: float) -> Edges:
+def strengthened(edges: Edges, *, strength: float) -> Edges:
     """Return edges with their weights multiplied; none for a strength of 0."""
     return edges._replace(weight=edges.weight * strength) if strength else no_edges()
 
@@ -184,7 +184,7 @@ def choose_strength(
             held_logits,
             start,
             open_counts,
-            strengthened(edges, strength),
+            strengthened(edges, strength=strength),
             max_sweeps=SWEEPS,
             n_threads=n_threads,
         )

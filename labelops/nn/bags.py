@@ -76,7 +76,9 @@ class Objective:
 class BagNet(nn.Module):
     """A perceptron with ReLU whose last hidden layer is the embedding."""
 
-    def __init__(self, n_features: int, n_classes: int, hidden: Sequence[int], seed: int) -> None:
+    def __init__(
+        self, n_features: int, n_classes: int, *, hidden: Sequence[int], seed: int
+    ) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -168,7 +170,7 @@ def fit(
     held = hold_out(n_bags, share=training.held_out, seed=seed)
     rest = np.setdiff1d(np.arange(n_bags), held)
     rng = np.random.Generator(np.random.Philox(seed + 1))
-    net = BagNet(x.shape[1], share.shape[1], training.hidden, seed)
+    net = BagNet(x.shape[1], share.shape[1], hidden=training.hidden, seed=seed)
     if begin is not None:
         net.load_state_dict(begin.state_dict())
     optimiser = torch.optim.AdamW(

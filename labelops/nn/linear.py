@@ -239,7 +239,7 @@ class _Problem(Generic[B]):
                 yield waiting.popleft().result()
 
     def minimise(
-        self, theta: Tensor, l2: float, covariance: Tensor, *, max_iter: int, tolerance: float
+        self, theta: Tensor, covariance: Tensor, *, l2: float, max_iter: int, tolerance: float
     ) -> Tensor:
         """Return where L-BFGS with strong Wolfe line search ends, begun at `theta`.
 
@@ -349,7 +349,7 @@ def fit_linear(
         if l2 is None:
             l2, theta = _choose_l2(sample, theta, covariance, tolerance)
             l2 *= float(n) / max(whole.n_items, 1)
-        theta = whole.minimise(theta, l2, covariance, max_iter=max_iter, tolerance=tolerance)
+        theta = whole.minimise(theta, covariance, l2=l2, max_iter=max_iter, tolerance=tolerance)
     return Fit(theta.cpu().numpy(), scale, l2, whole.n_passes + sample.n_passes)
 
 
@@ -373,7 +373,7 @@ def _choose_l2(
     """Return the penalty with the least held-out loss, and the heads it gives."""
     best: tuple[float, float, Tensor] | None = None
     for l2 in CHOICES:
-        theta = problem.minimise(theta, l2, covariance, max_iter=60, tolerance=10 * tolerance)
+        theta = problem.minimise(theta, covariance, l2=l2, max_iter=60, tolerance=10 * tolerance)
         loss, n = problem.total(partial(problem.held_out_loss, theta))
         mean = float(loss / torch.clamp(n, min=1.0))
         if best is not None and mean >= best[0]:

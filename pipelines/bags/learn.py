@@ -202,7 +202,7 @@ def _spread(begun: Begun, counts: np.ndarray, grouped: Grouped, ctx: "Context[Co
         begun.logits[inside],
         start,
         counts,
-        strengthened(edges, strength),
+        strengthened(edges, strength=strength),
         max_sweeps=ctx.config.max_sweeps,
         n_threads=n_threads,
     )

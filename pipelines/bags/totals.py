@@ -132,7 +132,7 @@ def _own_beliefs(items: Items, ctx: Context, grouped: Grouped) -> np.ndarray:
         probs, _ = vectors_of(table.column("pred_probs").combine_chunks())
         found = np.asarray(probs, np.float64)
         if labelled:
-            found = believe(probs, table.column("given").to_numpy(), noise, temperature)
+            found = believe(probs, table.column("given").to_numpy(), noise, temperature=temperature)
         found = np.maximum(found, FLOOR)
         rows = slice(first, first + len(found))
         out[grouped.place[rows]] = found / found.sum(axis=1, keepdims=True)

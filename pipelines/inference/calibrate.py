@@ -77,7 +77,7 @@ def finish(summary: Arrays, ctx: "Context[Config]") -> Arrays:
     given, probs = summary["given"][order], summary["probs"][order]
     temperature = fit_temperature(calibration.log_safe(probs), given)
     found: Arrays = {"temperature": np.array(temperature), "n": np.array(len(given))}
-    scaled = apply_temperature(probs, temperature)
+    scaled = apply_temperature(probs, temperature=temperature)
     for when, p in (("before", probs.astype(np.float64)), ("after", scaled)):
         for name, value in calibration.metrics(p, given, n_bins=ctx.config.bins).items():
             found[f"{when}_{name}"] = np.array(value)

@@ -110,7 +110,7 @@ def _whole(probs: Probs, given: np.ndarray, ctx: Context, k: int, certain: np.nd
     for rows in _slices(len(given), block_rows(ctx.n_classes)):
         block = probs[rows]
         assert isinstance(block, np.ndarray)
-        yield rows, all_classes(believe(block, given[rows], noise, temperature))
+        yield rows, all_classes(believe(block, given[rows], noise, temperature=temperature))
 
 
 def _listed(probs: Probs, given: np.ndarray, ctx: Context, k: int, certain: np.ndarray) -> Blocks:
@@ -123,7 +123,7 @@ def _listed(probs: Probs, given: np.ndarray, ctx: Context, k: int, certain: np.n
     for rows in _slices(len(given), block_rows(2 * n_listed + k + 4)):
         block, mine = probs[rows], given[rows].astype(np.int64)
         ids = candidates(block, mine, likeliest, certain[rows])
-        yield rows, believe_top(block, mine, noise, temperature, ids)
+        yield rows, believe_top(block, mine, noise, ids, temperature=temperature)
 
 
 def _of_totals(frame: Frame, ctx: Context, k: int, certain: np.ndarray) -> Blocks:

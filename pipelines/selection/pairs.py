@@ -179,7 +179,8 @@ def count_first(frame: Frame, ctx: "Context[Config]") -> Arrays:
         n_bins = _n_complete(ctx)
         lead = dtype_of(ctx).type(clear_lead(ctx.n_classes))
         blocks = (block[1:] for block in row_blocks(frame, ctx, deep=False))
-        found = _pair_cuts(selection, ctx).count_first(_first_bits(ctx), n_bins, lead, blocks)
+        cuts = _pair_cuts(selection, ctx)
+        found = cuts.count_first(blocks, bits=_first_bits(ctx), n_bins=n_bins, below=lead)
         counts[:, :n_bins] += found[:, :n_bins]
         n_behind += found[:, n_bins]
     if _by_single(ctx):
@@ -243,7 +244,7 @@ def count_deep(frame: Frame, ctx: Context) -> Arrays:
     cuts = _pair_cuts(_start_deep(ctx, edges), ctx)
     blocks = (block[1:] for block in row_blocks(frame, ctx, deep=True))
     n_bins = len(edges) - 1
-    counts = cuts.count_first(bits, n_bins, dtype_of(ctx).type(np.inf), blocks)
+    counts = cuts.count_first(blocks, bits=bits, n_bins=n_bins, below=np.inf)
     return {"counts": counts[:, :n_bins]}
 
 
@@ -259,7 +260,7 @@ def count_open(frame: Frame, ctx: "Context[Config]", selection: Selection, bits:
     counts = np.zeros((len(selection.open_slots), 1 << bits), np.int64)
     if _by_pairs(ctx):
         blocks = (block[1:] for block in _all_rows(frame, ctx))
-        counts += _pair_cuts(selection, ctx).count(bits, blocks)
+        counts += _pair_cuts(selection, ctx).count(blocks, bits=bits)
     if _by_single(ctx):
         counts += sel.count(selection, bits, singles(frame, ctx))
     return counts

@@ -209,8 +209,8 @@ def _judge(
     )
     mean, first = _to_neighbours(found.neighbours, copies, k)
     far, near = outlier_limit(mean), near_limit(first) if k else 0.0
-    sets = sets_of(copies, near_edges(found.neighbours, near))
-    convinced = sets_of(copies, convincing_edges(found.neighbours, near))
+    sets = sets_of(copies, near_edges(found.neighbours, limit=near))
+    convinced = sets_of(copies, convincing_edges(found.neighbours, limit=near))
     given, hashes = narrow.given[usable], narrow.hashes[usable]
 
     def spread(values: np.ndarray, rest: object) -> np.ndarray:

@@ -27,7 +27,7 @@ def test_believe__is_the_mean_of_prediction_and_bayes_rule_class_by_class():
     noise = sound_noise(rng.dirichlet(np.ones(4), 4).T)
     q = rng.dirichlet(np.ones(4), 30)
     given = rng.integers(0, 4, 30)
-    got = believe(q, given, noise, 1.0)
+    got = believe(q, given, noise, temperature=1.0)
     for i in range(30):
         joint = [q[i, b] * noise[given[i], b] for b in range(4)]
         for b in range(4):
@@ -73,7 +73,7 @@ def test_loss__is_the_negative_log_likelihood():
 
 def test_believe__certain_predictions_and_zero_probabilities_stay_finite():
     probs = np.array([[1.0, 0.0], [0.0, 1.0]])
-    belief = believe(probs, np.array([1, 1]), sound_noise(np.eye(2)), 0.1)
+    belief = believe(probs, np.array([1, 1]), sound_noise(np.eye(2)), temperature=0.1)
     assert np.isfinite(belief).all()
     np.testing.assert_allclose(belief.sum(axis=1), 1)
 
@@ -96,7 +96,7 @@ def test_belief__keeps_its_promise_on_peoples_errors(
     given, true = data[f"{column}_label"].astype(int), data["clean_label"].astype(int)
     _, noise, _ = estimate_latent(compute_confident_joint(given, probs), given)
     noise = sound_noise(noise)
-    belief = believe(probs, given, noise, fit(probs, given, noise))
+    belief = believe(probs, given, noise, temperature=fit(probs, given, noise))
     top = belief.argmax(axis=1)
     sure = (belief.max(axis=1) >= 0.9) & (top != given) & find_label_issues(given, probs)
     right = (top == true)[sure].mean()

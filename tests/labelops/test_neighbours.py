@@ -109,18 +109,20 @@ def test_find_neighbours__inverted_file_measures_its_recall(n_dims):
 def test_distance__is_symmetric_and_exactly_zero_between_equal_vectors():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 1000, 37)).astype(np.float32)
-    pa, pb = prepare(a, "cosine"), prepare(b, "cosine")
-    np.testing.assert_array_equal(distance(pa, pb, "cosine"), distance(pb, pa, "cosine"))
-    assert (distance(pa, pa.copy(), "cosine") == 0).all()
+    pa, pb = prepare(a, metric="cosine"), prepare(b, metric="cosine")
+    np.testing.assert_array_equal(
+        distance(pa, pb, metric="cosine"), distance(pb, pa, metric="cosine")
+    )
+    assert (distance(pa, pa.copy(), metric="cosine") == 0).all()
     cos = np.sum(a.astype(float) * b, axis=1) / np.linalg.norm(a.astype(float), axis=1)
     cos /= np.linalg.norm(b.astype(float), axis=1)
-    np.testing.assert_allclose(distance(pa, pb, "cosine"), 1 - cos, atol=1e-12)
+    np.testing.assert_allclose(distance(pa, pb, metric="cosine"), 1 - cos, atol=1e-12)
 
 
 def test_distance__of_a_zero_vector_is_one_to_all_others_and_zero_to_itself():
-    z = prepare(np.array([[0.0, 0, 0, 0], [1, 2, 3, 4]]), "cosine")
-    assert distance(z[0], z[1], "cosine") == 1
-    assert distance(z[0], z[0], "cosine") == 0
+    z = prepare(np.array([[0.0, 0, 0, 0], [1, 2, 3, 4]]), metric="cosine")
+    assert distance(z[0], z[1], metric="cosine") == 1
+    assert distance(z[0], z[0], metric="cosine") == 0
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -162,7 +164,7 @@ def test_outliers_and_near_duplicates__are_those_of_cleanlab_on_digits():
     assert len(copies.first) == len(x) - 1
     unique = find_neighbours(x[copies.first], k=10, metric="cosine").neighbours
     first = with_copies(unique, np.bincount(copies.vector_of_item), k=1)[copies.vector_of_item]
-    sets = sets_of(copies, near_edges(unique, near_limit(first[:, 0])))
+    sets = sets_of(copies, near_edges(unique, limit=near_limit(first[:, 0])))
     np.testing.assert_array_equal(sets >= 0, theirs["is_near_duplicate_issue"])
     assert sets[[10, 500, 11, 501]].tolist() == [10, 10, 11, 11]
 
@@ -172,7 +174,7 @@ def conflicts(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     unique = find_neighbours(x[copies.first], k=10, metric="cosine").neighbours
     first = with_copies(unique, np.bincount(copies.vector_of_item), k=1)[copies.vector_of_item]
     limit = near_limit(first[:, 0])
-    return has_conflict(sets_of(copies, convincing_edges(unique, limit)), y)
+    return has_conflict(sets_of(copies, convincing_edges(unique, limit=limit)), y)
 
 
 def test_conflicts__none_on_digits_and_all_that_are_planted():
@@ -196,7 +198,7 @@ def test_conflicts__dense_region_has_none():
     copies = group_copies(digest_rows(x))
     unique = find_neighbours(x, k=10, metric="cosine").neighbours
     limit = near_limit(unique.distances[:, 0])
-    assert has_conflict(sets_of(copies, near_edges(unique, limit)), y)[:400].mean() > 0.9
+    assert has_conflict(sets_of(copies, near_edges(unique, limit=limit)), y)[:400].mean() > 0.9
     assert not conflicts(x, y).any()
 
 
@@ -208,7 +210,7 @@ def test_conflicts__hardly_one_by_chance_in_few_dimensions(n_dims):
     # Directions in n dimensions are a surface of n − 1, and 1 − cos grows with the angle squared.
     want = n_dims if n_dims <= 3 else (n_dims - 1) / 2
     assert growth(found) == pytest.approx(want, rel=0.25)
-    edges = convincing_edges(found, near_limit(found.distances[:, 0]))
+    edges = convincing_edges(found, limit=near_limit(found.distances[:, 0]))
     # 0.3 expected at most.
     assert len(edges.a) <= 2
 
@@ -217,7 +219,7 @@ def test_copies__more_of_them_than_neighbours_are_one_set():
     x = np.random.default_rng(3).normal(size=(60, 8))
     x[5:45] = x[5]
     copies = group_copies(digest_rows(x))
-    sets = sets_of(copies, near_edges(nearest(x[copies.first]), 0.0))
+    sets = sets_of(copies, near_edges(nearest(x[copies.first]), limit=0.0))
     assert (sets[5:45] == 5).all()
     assert (np.delete(sets, np.arange(5, 45)) == -1).all()
 
@@ -231,6 +233,6 @@ def test_sets__of_nobody():
     copies = group_copies(digest_rows(np.zeros((0, 3))))
     found = find_neighbours(np.zeros((0, 4), np.float32), k=10, metric="cosine").neighbours
     assert isinstance(copies, Copies)
-    assert len(sets_of(copies, near_edges(found, 1.0))) == 0
+    assert len(sets_of(copies, near_edges(found, limit=1.0))) == 0
     assert len(outlier_scores(np.zeros(0))) == 0
     assert outlier_limit(np.zeros(0)) == np.inf

@@ -77,9 +77,11 @@ def test_temperature__infinite_logits_are_refused_by_row() -> None:
 def test_apply_temperature__equals_the_softmax_of_the_scaled_logits() -> None:
     log_p, _ = draw(2, n=50)
     expected = np.exp(log_softmax(log_p / 3, axis=1))
-    np.testing.assert_allclose(apply_temperature(np.exp(log_p), 3.0), expected, rtol=1e-12)
+    np.testing.assert_allclose(
+        apply_temperature(np.exp(log_p), temperature=3.0), expected, rtol=1e-12
+    )
 
 
 def test_apply_temperature__keeps_certainty_finite() -> None:
-    sure = apply_temperature(np.array([[1.0, 0.0]]), 1.0)
+    sure = apply_temperature(np.array([[1.0, 0.0]]), temperature=1.0)
     np.testing.assert_allclose(sure, [[1.0, 2.0**-149]], rtol=1e-12)

@@ -62,8 +62,12 @@ def test_beliefs__and_what_follows_are_those_of_rows_written_out(seed, k, temper
     reviewed = np.where(rng.random(n) < 0.2, rng.integers(0, n_classes, n), -1)
     n_listed = int(rows.n_listed.max(initial=0))
     ids = candidates(rows, given, noise.likeliest(k + 2 + n_listed), reviewed)
-    found = believe_top(rows, given, noise, temperature, ids)
-    whole = believe(rows.dense(), given, noise, temperature) if n else np.zeros((0, n_classes))
+    found = believe_top(rows, given, noise, ids, temperature=temperature)
+    whole = (
+        believe(rows.dense(), given, noise, temperature=temperature)
+        if n
+        else np.zeros((0, n_classes))
+    )
     known = found.ids < n_classes
     item = np.broadcast_to(np.arange(n)[:, None], ids.shape)
     assert np.allclose(found.belief[known], whole[item[known], ids[known]], rtol=1e-10, atol=1e-15)
@@ -101,7 +105,7 @@ def test_certainty__is_all_on_the_reviewed_class_wherever_it_stands():
     noise = SparseNoise(np.full(9, 1 / 9), sparse.csr_array((9, 9)))
     reviewed = np.array([8, -1, 0, 4, 4])
     ids = candidates(rows, given, noise.likeliest(3), reviewed)
-    found = with_certainty(believe_top(rows, given, noise, 1.0, ids), reviewed)
+    found = with_certainty(believe_top(rows, given, noise, ids, temperature=1.0), reviewed)
     sure = reviewed >= 0
     assert np.array_equal(found.ids[sure, found.belief[sure].argmax(axis=1)], reviewed[sure])
     assert found.belief[sure].sum(axis=1).tolist() == [1.0] * 4

@@ -93,18 +93,19 @@ def test_pair_cuts__compiled_do_what_the_readable_ones_do(seed, bits, coarse, dt
     # Groups on the diagonal are whole classes: they get no elements from pairs.
     elements = pair_elements(selection, probs, given, hashes)
     counts = sel.count_first(selection, edges, elements)
-    found = compiled().count_first(bits, len(edges) - 1, np.inf, blocks)
+    found = compiled().count_first(blocks, bits=bits, n_bins=len(edges) - 1, below=np.inf)
     assert np.array_equal(found[:, :-1], counts)
     assert not found[:, -1].any()
     readable = ReadablePairs(selection, probs.dtype)
     for n_bins, limit in ((3, edges_value(edges, 2, dtype)), (2, 0.0), (1, np.inf)):
-        found = compiled().count_first(bits, n_bins, limit, blocks)
-        assert np.array_equal(found, readable.count_first(bits, n_bins, limit, blocks))
+        first = {"bits": bits, "n_bins": n_bins, "below": limit}
+        found = compiled().count_first(blocks, **first)
+        assert np.array_equal(found, readable.count_first(blocks, **first))
     assert np.array_equal(found[:, 0], counts[:, 0])
     selection, _ = sel.narrow_first(selection, edges, counts)
     while selection.total_open > 3:
         counts = sel.count(selection, bits, elements)
-        assert np.array_equal(compiled().count(bits, blocks), counts)
+        assert np.array_equal(compiled().count(blocks, bits=bits), counts)
         selection = sel.narrow(selection, bits, counts)
     found = compiled().collect(blocks)
     wanted = sel.collect(selection, elements)

@@ -201,8 +201,8 @@ def test_shares__are_met_and_do_not_depend_on_the_block(share: float) -> None:
 
 def test_is_drawn__takes_all_or_none_at_the_ends() -> None:
     hashes = hash_integers(np.arange(1000))
-    assert is_drawn(hashes, 1.0).all()
-    assert not is_drawn(hashes, 0.0).any()
+    assert is_drawn(hashes, share=1.0).all()
+    assert not is_drawn(hashes, share=0.0).any()
 
 
 def test_shares_of__few_cells_are_all_drawn() -> None:

@@ -64,7 +64,7 @@ def test_begin__held_out_bags_do_not_reach_the_blind_log_odds():
 def test_round__without_neighbours_is_the_exact_posterior_and_sums_to_counts():
     x, _, start, k = clusters()
     h = np.random.default_rng(0).normal(size=len(x))
-    edges = strengthened(neighbour_edges(x, n_threads=1), 0.0)
+    edges = strengthened(neighbour_edges(x, n_threads=1), strength=0.0)
     found = play_round(x, h, start, k, edges, training=TRAINING, seed=0, n_threads=1)
     want = marginals(h, start, hard_counts(k)).beliefs
     np.testing.assert_allclose(found.beliefs, want, atol=1e-12)
@@ -78,7 +78,13 @@ def test_rounds__find_planted_clusters_from_counts_alone():
     edges = neighbour_edges(x, n_threads=1)
     strength = choose_strength(first.held_logits, start, k, edges, first.held_out, n_threads=1)
     found = play_round(
-        x, first.log_odds, start, k, strengthened(edges, strength), training=TRAINING, seed=0
+        x,
+        first.log_odds,
+        start,
+        k,
+        strengthened(edges, strength=strength),
+        training=TRAINING,
+        seed=0,
     )
     assert ((found.beliefs > 0.5) == y).mean() > 0.97
     assert ((net_log_odds(found.fitted, x) > 0) == y).mean() > 0.85

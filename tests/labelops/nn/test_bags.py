@@ -170,7 +170,7 @@ def test_batches__hold_whole_bags_each_once_and_are_about_as_large_as_asked():
 
 
 def test_embed__is_what_the_head_is_applied_to():
-    net = BagNet(3, 2, (5, 4), seed=0)
+    net = BagNet(3, 2, hidden=(5, 4), seed=0)
     x = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
     with torch.no_grad():
         want = net.head(torch.from_numpy(embed(net, x))).numpy()
