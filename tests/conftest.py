@@ -5,9 +5,12 @@ import os
 import signal
 import socket
 import tempfile
+from functools import partialmethod
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
+import jinja2
 import pytest
 from hypothesis import settings
 
@@ -77,6 +80,29 @@ def _no_network() -> Any:
                 return _real(self, address)
 
             patch.setattr(socket.socket, method, guarded)
+        yield
+
+
+class _Templates(jinja2.BytecodeCache):
+    """Compiled templates: a small run takes no longer than the compilation of its report."""
+
+    def __init__(self) -> None:
+        self.held: dict[tuple[str, str], CodeType] = {}
+
+    def load_bytecode(self, bucket: jinja2.bccache.Bucket) -> None:
+        bucket.code = self.held.get((bucket.key, bucket.checksum))
+
+    def dump_bytecode(self, bucket: jinja2.bccache.Bucket) -> None:
+        assert bucket.code is not None
+        self.held[bucket.key, bucket.checksum] = bucket.code
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _templates_are_compiled_once() -> Any:
+    """Runs of tests make hundreds of reports from the same templates."""
+    with pytest.MonkeyPatch.context() as patch:
+        real = partialmethod(jinja2.Environment.__init__, bytecode_cache=_Templates())
+        patch.setattr(jinja2.Environment, "__init__", real)
         yield
 
 
