@@ -27,7 +27,8 @@ def cuts(n: int) -> dict[str, list[int]]:
         "two": [n // 2 - 9, n - n // 2 + 9],
         "seven": even(n, 7),
         "with an empty and a single": [0, 1, 0, n - 1],
-        "N": [1] * n,
+        # Those with items to quarantine among them.
+        "many singles": [n // 4, *[1] * (n // 2), n - n // 4 - n // 2],
     }
 
 
@@ -62,13 +63,20 @@ class DataSet:
             return parse_recipe(self.recipe, name="test", overrides=settings)
         return load_recipe(self.recipe, overrides=settings)
 
-    def run(self, folder: Path, sizes: Sequence[int], workers: int | None = None) -> Run:
+    def run(
+        self,
+        folder: Path,
+        sizes: Sequence[int],
+        workers: int | None = None,
+        cluster: str | None = None,
+    ) -> Run:
         """Run the recipe on the items, cut into shards of some sizes, with tables of its own."""
         data = folder / "data"
         if not data.exists():
             write_shards(data, self.items(), sizes)
-        recipe, out = self.load(folder / "tables"), str(folder / f"out {workers}")
-        pipelines.run.run(recipe, data=str(data), out=out, workers=workers)
+        recipe = self.load(folder / "tables")
+        out = str(folder / f"out {'cluster' if cluster else workers}")
+        pipelines.run.run(recipe, data=str(data), out=out, workers=workers, cluster=cluster)
         return load_run(out)
 
 

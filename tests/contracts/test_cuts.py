@@ -1,7 +1,9 @@
 """Written once, true for every stage: the answer does not depend on how data or work are cut."""
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,6 +11,7 @@ import pytest
 
 import pipelines.run
 from pipelines.core import commit
+from pipelines.core.cluster import local_cluster
 from pipelines.core.state import Run
 from pipelines.registry import STAGES, load_stage
 from pipelines.storage import frame
@@ -27,17 +30,19 @@ class Runs:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.held: dict[tuple[str, str, int | None], Run] = {}
+        self.held: dict[tuple[str, str], Run] = {}
 
     def folder_of(self, name: str, cut: str) -> Path:
         return self.folder / f"{name} {cut}"
 
-    def get(self, name: str, cut: str, workers: int | None = None) -> Run:
-        if (name, cut, workers) not in self.held:
-            data = DATA_SETS[name]
-            sizes = cuts(len(data.items()))[cut]
-            self.held[name, cut, workers] = data.run(self.folder_of(name, cut), sizes, workers)
-        return self.held[name, cut, workers]
+    def make(self, name: str, cut: str, **where: Any) -> Run:
+        data = DATA_SETS[name]
+        return data.run(self.folder_of(name, cut), cuts(len(data.items()))[cut], **where)
+
+    def get(self, name: str, cut: str) -> Run:
+        if (name, cut) not in self.held:
+            self.held[name, cut] = self.make(name, cut)
+        return self.held[name, cut]
 
 
 @pytest.fixture(scope="module")
@@ -115,15 +120,7 @@ def test_results__are_the_same_bit_for_bit_for_every_cut(
     assert found == results(runs.get(name, cut), stage)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "workers"),
-    [("features", 2), ("pred_probs", 4), ("lists", 1), ("bags", 1), ("pictures", 1)],
-)
-def test_files__are_the_same_for_any_number_of_processes(
-    runs: Runs, name: str, workers: int
-) -> None:
-    threads, processes = runs.get(name, "seven"), runs.get(name, "seven", workers)
+def check_same_files(name: str, threads: Run, processes: Run) -> None:
     for stage in DATA_SETS[name].active:
         for folder in folders(threads, stage):
             files = [p.name for p in sorted((Path(threads.uri) / folder).glob("*.parquet"))]
@@ -135,6 +132,28 @@ def test_files__are_the_same_for_any_number_of_processes(
     assert "_files.json" in {path.name for path in manifests}
     for path in manifests:
         assert path.read_bytes() == (Path(processes.uri) / "_manifests" / path.name).read_bytes()
+
+
+@pytest.mark.slow
+def test_files__are_the_same_from_processes_of_the_run(runs: Runs) -> None:
+    processes = runs.make("pred_probs", "seven", workers=3)
+    check_same_files("pred_probs", runs.get("pred_probs", "seven"), processes)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """Two processes, which import all that stages need once."""
+    with local_cluster(2) as address:
+        yield address
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["features", "lists", "bags", "pictures"])
+def test_files__are_the_same_from_processes_of_a_cluster(
+    runs: Runs, cluster: str, name: str
+) -> None:
+    processes = runs.make(name, "seven", cluster=cluster)
+    check_same_files(name, runs.get(name, "seven"), processes)
 
 
 @pytest.mark.parametrize("name", DATA_SETS)
