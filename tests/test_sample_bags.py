@@ -13,9 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import roc_auc_score
 
-import pipelines.run
-from pipelines.recipe import load_recipe
 from pipelines.report import collect
+from tests.test_readme import BAGS, follow, reader_in
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "sample_data"
@@ -55,11 +54,10 @@ def test_table__has_the_bags_of_the_shards_and_true_totals_but_three() -> None:
 
 @pytest.mark.slow
 def test_run__beliefs_find_who_earns_more_and_false_totals_are_listed_first(tmp_path: Path) -> None:
-    settings = [f"proportions.bags={SAMPLE / 'adult_bags.parquet'}"]
-    recipe = load_recipe("proportions", settings)
-    out = str(tmp_path / "out")
-    report = pipelines.run.run(recipe, data=str(SAMPLE / "adult_bags"), out=out)
-    assert Path(report).is_file()
+    (command,) = BAGS
+    report = follow(command, reader_in(tmp_path))
+    assert report is not None
+    out = str(report.parent)
     high = pq.read_table(SAMPLE / "adult_bags_truth.parquet")["is_high_income"].to_numpy()
     for stage in ("proportions", "proportions@2"):
         table = pq.read_table(f"{out}/{stage}")
