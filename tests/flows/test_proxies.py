@@ -26,7 +26,7 @@ DEAD = "127.0.0.1:9"
     ids=lambda proxies: "+".join(proxies),
 )
 def test_run__reaches_an_api_on_this_machine_past_every_proxy(
-    labelops: Command,
+    inside: Command,
     prefect_url: dict[str, str],
     ask: Ask,
     shards: Path,
@@ -39,8 +39,10 @@ def test_run__reaches_an_api_on_this_machine_past_every_proxy(
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     out = tmp_path / "run"
-    done = labelops("run", nap_recipe, "--data", shards, "--out", out, **prefect_url, **proxies)
+    done = inside("run", nap_recipe, "--data", shards, "--out", out, **prefect_url, **proxies)
     assert done.returncode == 0, done.stderr
+    for name in proxies:
+        monkeypatch.delenv(name)
     assert flow_run_on(ask, out)["state_type"] == "COMPLETED"
 
 
