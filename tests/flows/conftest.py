@@ -61,7 +61,13 @@ def environ(**more: str) -> dict[str, str]:
 
 
 def compiled() -> dict[str, str]:
-    """Let processes keep what they compile: a thousand modules take longer than all else here."""
+    """Let processes keep what they compile: a thousand modules take longer than all else here.
+
+    Where it usually lies, so that what is compiled already is used; only where this process is not
+    to write there, in a folder of its own.
+    """
+    if not sys.dont_write_bytecode:
+        return {}
     folder = Path(os.environ["PREFECT_HOME"]).with_name("pycache")
     return {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder)}
 
