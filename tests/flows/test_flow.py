@@ -68,12 +68,12 @@ def flow_run_on(ask: Ask, out: Path) -> dict[str, Any]:
     return dict(runs[0])
 
 
+@pytest.mark.slow
 def test_flow__gives_the_same_bytes_as_a_direct_run_with_one_task_a_stage(
     labelops: Command, prefect_url: dict[str, str], ask: Ask, shards: Path, tmp_path: Path
 ) -> None:
     direct, flow = tmp_path / "direct", tmp_path / "flow"
-    done = labelops("run", "audit", "--data", shards, "--out", direct, program=None)
-    assert done.returncode == 0, done.stderr
+    pipelines.run.run(load_recipe("audit"), data=str(shards), out=str(direct))
     # No option: that an API is configured is enough.
     done = labelops("run", "audit", "--data", shards, "--out", flow, program=None, **prefect_url)
     assert done.returncode == 0, done.stderr
@@ -114,6 +114,7 @@ def test_flow__gives_the_same_bytes_as_a_direct_run_with_one_task_a_stage(
     assert (flow / "report.html").as_uri() in artifacts["labelops-report"]["data"]
 
 
+@pytest.mark.slow
 def test_flow__of_lists_of_labels_gives_the_same_bytes_as_a_direct_run(
     labelops: Command, prefect_url: dict[str, str], ask: Ask, tmp_path: Path
 ) -> None:
@@ -268,6 +269,7 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not can_cut_off(), reason="needs unshare and the right to use it")
 def test_embedded_server__works_without_network_and_leaves_nothing(
     inside: Command, shards: Path, nap_recipe: Path, tmp_path: Path
