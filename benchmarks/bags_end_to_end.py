@@ -35,8 +35,8 @@ D = 16
 PARTS = {
     "regression": ("labelops.nn.bag_start", "fit_start"),
     "neighbours": ("labelops.nn.bag_rounds", "neighbour_edges"),
-    "strength": ("labelops.nn.bag_class_rounds", "choose_class_strength"),
-    "messages": ("labelops.nn.bag_class_rounds", "spread_beliefs"),
+    "strength": ("labelops.nn.bag_rounds", "choose_class_strength"),
+    "messages": ("labelops.nn.bag_rounds", "spread_beliefs"),
     "training": ("labelops.nn.bags", "fit"),
 }
 """Where the time of a part is taken."""
@@ -78,15 +78,15 @@ def timed(seconds: dict[str, float], name: str, work: Callable[..., Any]) -> Cal
 
 def force(strength: float) -> None:
     """Let neighbours be heard so much, after the choice has taken its time."""
-    from labelops.nn import bag_class_rounds
+    from labelops.nn import bag_rounds
 
-    choose = bag_class_rounds.choose_class_strength
+    choose = bag_rounds.choose_class_strength
 
     def forced(*args: Any, **settings: Any) -> float:
         choose(*args, **settings)
         return strength
 
-    bag_class_rounds.choose_class_strength = forced
+    bag_rounds.choose_class_strength = forced
 
 
 def run_one(folder: Path, epochs: int, fourier: int, strength: float | None) -> None:

@@ -30,22 +30,32 @@ from tables import TABLES, Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bag_baselines import OwnBeliefs, Proportions, Unbiased
+
 from labelops.fast.cardinality import marginals
-from labelops.nn.bag_objectives import OwnBeliefs, Proportions, SoftLabels, Unbiased
-from labelops.nn.bag_regression import bag_log_odds
 from labelops.nn.bag_rounds import (
-    begin,
-    choose_strength,
+    BAG_WEIGHT,
+    ClassSpread,
+    choose_class_strength,
     neighbour_edges,
-    net_log_odds,
-    play_round,
+    spread_beliefs,
     strengthened,
 )
-from labelops.nn.bags import BagNet, BagTraining, Objective, embed, fit
+from labelops.nn.bag_start import fit_start
+from labelops.nn.bags import (
+    BagNet,
+    BagTraining,
+    Fitted,
+    Objective,
+    SoftLabels,
+    embed,
+    fit,
+    logits_of,
+)
 from labelops.proportions.cardinality import sigmoid
 from labelops.proportions.counts import hard_counts
-from labelops.proportions.decode import top_of_bags
 from labelops.proportions.edges import Edges
+from labelops.proportions.logits import normalised
 from labelops.proportions.transport import transport
 
 TRAINING = BagTraining()
@@ -56,6 +66,7 @@ WHOLE = 2048
 """Items are cut to a multiple of it, so that they are the same whichever bags are asked for."""
 
 FLAT_LIMIT = 10_000
+START_ITEMS = 100_000
 NOISE = 0.2
 FOLDS = 2
 
@@ -113,12 +124,36 @@ def two(beliefs: np.ndarray) -> np.ndarray:
     return np.stack([1 - beliefs, beliefs], axis=1)
 
 
+def log_odds_of(found: Fitted, x: np.ndarray) -> np.ndarray:
+    logits = logits_of(found.net, x)
+    return np.asarray(logits[:, 1] - logits[:, 0])
+
+
+def top_of_bags(
+    beliefs: np.ndarray, log_odds: np.ndarray, start: np.ndarray, positives: np.ndarray
+) -> np.ndarray:
+    """Label the k items of each bag that are most believed to be positive; ties by log-odds."""
+    bag = np.repeat(np.arange(len(positives)), np.diff(start))
+    is_positive = np.empty(len(beliefs), bool)
+    is_positive[np.lexsort([-log_odds, -beliefs, bag])] = (
+        np.arange(len(bag)) - start[bag] < positives[bag]
+    )
+    return is_positive
+
+
+def one_round(task: Task, logits: np.ndarray, edges: Edges) -> tuple[ClassSpread, Fitted]:
+    spread = spread_beliefs(logits, task.start, task.counts, edges, n_threads=1)
+    objective = SoftLabels(spread.beliefs, task.start, task.counts, bag_weight=BAG_WEIGHT)
+    net = fit(task.x, task.start, task.counts, objective, training=TRAINING, seed=task.seed)
+    return spread, net
+
+
 def fitted(task: Task, objective: Objective, *, begin: BagNet | None = None) -> Answer:
     net = fit(
         task.x, task.start, task.counts, objective, training=TRAINING, seed=task.seed, begin=begin
     )
-    beliefs = counted(task, net_log_odds(net, task.x))
-    return Answer(net_log_odds(net, task.test_x), beliefs, {"held_out_loss": net.loss})
+    beliefs = counted(task, log_odds_of(net, task.x))
+    return Answer(log_odds_of(net, task.test_x), beliefs, {"held_out_loss": net.loss})
 
 
 def supervised(task: Task) -> Answer:
@@ -150,54 +185,42 @@ def transported(task: Task) -> Answer:
 
 def published(task: Task) -> Answer:
     """LLP-BP without log-odds of items, two rounds, with exact counts."""
-    edges, log_odds = task.edges(), np.zeros(len(task.x))
+    edges, nothing = task.edges(), np.zeros((len(task.x), 2))
     for step in range(2):
-        found = play_round(
-            task.x,
-            log_odds,
-            task.start,
-            task.k,
-            strengthened(edges, strength=PUBLISHED_STRENGTH),
-            training=TRAINING,
-            seed=task.seed,
-            n_threads=1,
-        )
+        spread, net = one_round(task, nothing, strengthened(edges, PUBLISHED_STRENGTH))
         if step == 0:
-            vectors = embed(found.fitted.net, task.x)
+            vectors = embed(net.net, task.x)
             edges = neighbour_edges(vectors, flat_limit=FLAT_LIMIT, n_threads=1)
-    return Answer(net_log_odds(found.fitted, task.test_x), found.beliefs, {"open": found.n_open})
+    note = {"open": float(n_open(spread))}
+    return Answer(log_odds_of(net, task.test_x), spread.beliefs[:, 1], note)
+
+
+def n_open(spread: ClassSpread) -> int:
+    return int((~spread.convergence.converged).sum())
 
 
 def labelops_rounds(task: Task) -> dict[str, Answer]:
-    """Return the regression alone, and one and two rounds on top of it."""
-    first = begin(task.x, task.start, task.k, seed=task.seed)
-    answers = {
-        "bag regression": Answer(
-            bag_log_odds(first.model, task.test_x), counted(task, first.log_odds), {}
-        )
-    }
-    edges, log_odds, held_logits = task.edges(), first.log_odds, first.held_logits
+    """Return the regression alone, and one and two rounds on top of it, as the stage plays them."""
+    n, both = len(task.x), np.concatenate([task.x, task.test_x])
+    first = fit_start(
+        both, task.start, task.counts, most_items=START_ITEMS, n_fourier=300, seed=task.seed
+    )
+    log_odds = first.logits[:, 1] - first.logits[:, 0]
+    answers = {"bag regression": Answer(log_odds[n:], counted(task, log_odds[:n]), {})}
+    edges, logits, held_logits = task.edges(), first.logits[:n], first.held_logits[:n]
     for step in (1, 2):
-        strength = choose_strength(
-            held_logits, task.start, task.k, edges, first.held_out, n_threads=1
+        strength = choose_class_strength(
+            held_logits, task.start, task.counts, edges, first.held_out, n_threads=1
         )
-        found = play_round(
-            task.x,
-            log_odds,
-            task.start,
-            task.k,
-            strengthened(edges, strength=strength),
-            training=TRAINING,
-            seed=task.seed,
-            n_threads=1,
-        )
-        note = {"strength": strength, "open": found.n_open, "held_out_loss": found.fitted.loss}
-        test = net_log_odds(found.fitted, task.test_x)
-        answers[f"labelops, {step} round{'s' * (step > 1)}"] = Answer(test, found.beliefs, note)
+        spread, net = one_round(task, logits, strengthened(edges, strength))
+        note = {"strength": strength, "open": float(n_open(spread)), "held_out_loss": net.loss}
+        test = log_odds_of(net, task.test_x)
+        name = f"labelops, {step} round{'s' * (step > 1)}"
+        answers[name] = Answer(test, spread.beliefs[:, 1], note)
         if step == 1:
-            vectors = embed(found.fitted.net, task.x)
+            vectors = embed(net.net, task.x)
             edges = neighbour_edges(vectors, flat_limit=FLAT_LIMIT, n_threads=1)
-            log_odds = (first.log_odds + net_log_odds(found.fitted, task.x)) / 2
+            logits = (logits + normalised(logits_of(net.net, task.x))) / 2
     return answers
 
 
@@ -250,7 +273,7 @@ def noisy_log_odds(task: Task, given: np.ndarray) -> np.ndarray:
         counts = np.stack([size - k, k], axis=1)
         objective = SoftLabels(np.eye(2)[given[inside]], start, counts)
         net = fit(task.x[inside], start, counts, objective, training=TRAINING, seed=task.seed + f)
-        p = sigmoid(net_log_odds(net, task.x[fold == f]))
+        p = sigmoid(log_odds_of(net, task.x[fold == f]))
         true = np.clip((p - NOISE) / (1 - 2 * NOISE), 1e-3, 1 - 1e-3)
         log_odds[fold == f] = np.log(true) - np.log1p(-true)
     return log_odds

@@ -83,39 +83,6 @@ def bag_divergence(logits: Tensor, bag: Tensor, shares: Tensor) -> Tensor:
     return divergence.clamp(min=0.0)
 
 
-def easy_weights(sizes: Tensor, shares: Tensor, prior: Tensor) -> Tensor:
-    """Return the weights of EasyLLP, one a bag and class.
-
-    w_bk = n_b (α_bk − π_k) + π_k; rows sum to one, single weights may be negative.
-
-    Parameters
-    ----------
-    sizes
-        n_b, shape (B,).
-    shares
-        α, shape (B, K).
-    prior
-        π, shares of all items, shape (K,).
-
-    Notes
-    -----
-    For bags drawn at random from independent items, E w_bk given an item of class c is [k = c], so
-    the weighted loss is unbiased. For bags that have something in common it is not.
-
-    References
-    ----------
-    Busa-Fekete, Choi, Dick, Gentile, Munoz Medina: Easy learning from label proportions. NeurIPS
-    2023, section 4.
-
-    Examples
-    --------
-    >>> half = torch.tensor([0.5, 0.5])
-    >>> easy_weights(torch.tensor([2.0]), torch.tensor([[1.0, 0.0]]), half).tolist()
-    [[1.5, -0.5]]
-    """
-    return sizes[:, None] * (shares - prior) + prior
-
-
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Return −Σ_k t_k log softmax(z)_k of every item; weights t may be of any sign.
 

@@ -3,8 +3,8 @@
 A round takes log-odds of single items, lets neighbours and counts have their say (belief
 propagation), and fits a network to the beliefs. Its embedding and log-odds begin the next round.
 
-The first log-odds are those of `labelops.nn.bag_regression`. Without any, as published, neighbours
-and counts alone have to break the symmetry between classes: on tables with large bags they did not
+The first log-odds are those of `labelops.nn.bag_start`. Without any, as published, neighbours and
+counts alone have to break the symmetry between classes: on tables with large bags they did not
 (`benchmarks/proportions.py`). How much neighbours may say is decided by the counts of held-out
 bags, which the log-odds and the propagation have not seen; if these predict the counts best with no
 say of neighbours at all, they get none. In the first round neighbours are found by features, which
@@ -12,19 +12,18 @@ know of no count. In a later one they are found in an embedding that was fitted 
 agree with all counts, those of held-out bags too: there the choice favours neighbours.
 """
 
-# N items, B bags, D features, V dimensions of vectors
+# N items, B bags, K classes, V dimensions of vectors
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from labelops.fast.cardinality import marginals
+from labelops.fast.class_propagate import propagate_classes
 from labelops.fast.neighbours import find_neighbours
 from labelops.fast.propagate import propagate
-from labelops.nn.bag_objectives import SoftLabels
-from labelops.nn.bag_regression import BagModel, bag_log_odds, fit_bag_model, refit_bag_model
-from labelops.nn.bags import BagTraining, Fitted, fit, hold_out, logits_of, whole_bags
+from labelops.nn.bags import whole_bags
+from labelops.proportions.components import Convergence
 from labelops.proportions.counts import Counts, free_counts, hard_counts
 from labelops.proportions.edges import (
     Edges,
@@ -33,6 +32,7 @@ from labelops.proportions.edges import (
     no_edges,
     normalise_by_degree,
 )
+from labelops.proportions.logits import softmax
 
 STRENGTHS = (0.0, 0.3, 1.0, 3.0)
 """Of neighbours, tried on held-out bags; 0 leaves every bag by itself."""
@@ -44,69 +44,6 @@ BAG_WEIGHT = 0.1
 """Weight of the divergence of bags beside the cross-entropy of items: that of the paper."""
 
 SWEEPS = 100
-
-
-class Start(NamedTuple):
-    """Log-odds of single items to begin with.
-
-    Attributes
-    ----------
-    model : fitted to all bags.
-    log_odds : of all items under it, shape (N,).
-    held_logits : of all items under the same model fitted without the held-out bags, shape (N,).
-    held_out : those bags, int64.
-    """
-
-    model: BagModel
-    log_odds: np.ndarray
-    held_logits: np.ndarray
-    held_out: np.ndarray
-
-
-class Round(NamedTuple):
-    """What a round found.
-
-    Attributes
-    ----------
-    beliefs : P(y_i = 1), float64, shape (N,); those of a bag sum to its count.
-    log_odds : q, before the count had its say, shape (N,).
-    n_open : components of bags whose messages did not settle.
-    fitted : the network that was fitted to the beliefs.
-    """
-
-    beliefs: np.ndarray
-    log_odds: np.ndarray
-    n_open: int
-    fitted: Fitted
-
-
-def begin(
-    features: np.ndarray,
-    start: np.ndarray,
-    positives: np.ndarray,
-    *,
-    held_out: float = 0.15,
-    n_fourier: int = 300,
-    seed: int,
-) -> Start:
-    """Fit the regression on totals, to all bags and to all but some.
-
-    Parameters
-    ----------
-    features, start, positives, n_fourier
-        As for `labelops.nn.bag_regression.fit_bag_model`.
-    held_out
-        Share of the bags that are left out once.
-    seed
-        For the Fourier features and the choice of held-out bags.
-    """
-    model = fit_bag_model(features, start, positives, n_fourier=n_fourier, seed=seed)
-    held = hold_out(len(start) - 1, share=held_out, seed=seed)
-    rest = np.setdiff1d(np.arange(len(start) - 1), held)
-    items = whole_bags(rest, start).items.numpy()
-    cut = np.concatenate([[0], np.cumsum(np.diff(start)[rest])])
-    held_logits = refit_bag_model(model, features[items], cut, positives[rest])
-    return Start(model, bag_log_odds(model, features), bag_log_odds(held_logits, features), held)
 
 
 def neighbour_edges(
@@ -146,7 +83,6 @@ def choose_strength(
     edges: Edges,
     held_out: np.ndarray,
     *,
-    strengths: Sequence[float] = STRENGTHS,
     n_threads: int = 2,
 ) -> float:
     """Return how much neighbours should say: the strength that predicts held-out counts best.
@@ -162,24 +98,22 @@ def choose_strength(
         seen those of held-out bags, and the choice favours them.
     held_out
         Bags, shape (M,).
-    strengths
-        Tried from the smallest up.
 
     Returns
     -------
-    Of those tried, the best by log P(count) under the propagated log-odds; a larger one only if its
+    Of `STRENGTHS`, the best by log P(count) under the propagated log-odds; a larger one only if its
     mean gain over bags is `SURE` standard errors above 0.
     """
     if not len(held_out):
-        return float(strengths[0])
+        return STRENGTHS[0]
     counts, free = hard_counts(positives), free_counts(len(positives))
     is_held = np.isin(np.arange(len(positives)), held_out)
     open_counts = Counts(*(np.where(is_held, b, a) for a, b in zip(counts, free, strict=True)))
     items = whole_bags(held_out, start).items.numpy()
     cut = np.concatenate([[0], np.cumsum(np.diff(start)[held_out])])
     best: np.ndarray | None = None
-    chosen = float(strengths[0])
-    for strength in strengths:
+    chosen = STRENGTHS[0]
+    for strength in STRENGTHS:
         found = propagate(
             held_logits,
             start,
@@ -195,58 +129,105 @@ def choose_strength(
         gain = told.log_evidence - best
         error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else np.inf
         if gain.mean() > SURE * error:
-            best, chosen = told.log_evidence, float(strength)
+            best, chosen = told.log_evidence, strength
     return chosen
 
 
-def play_round(
-    features: np.ndarray,
-    log_odds: np.ndarray,
+def choose_class_strength(
+    held_logits: np.ndarray,
     start: np.ndarray,
-    positives: np.ndarray,
+    counts: np.ndarray,
     edges: Edges,
+    held_out: np.ndarray,
     *,
-    training: BagTraining,
-    seed: int,
-    bag_weight: float = BAG_WEIGHT,
     n_threads: int = 2,
-) -> Round:
-    """Bring neighbours and counts into log-odds, and fit a network to what comes out.
+) -> float:
+    """Return how much neighbours should say: the middle choice of all classes, the lower of two.
 
     Parameters
     ----------
-    features
-        What the network sees, shape (N, D).
-    log_odds
-        h of single items; zeros for nothing, shape (N,).
-    start, positives
-        Bags and their counts.
+    held_logits
+        Logits of items that have not seen the counts of held-out bags, shape (N, K).
+    start, counts
+        Bags and their class counts; those of held-out bags are used to compare only.
     edges
-        With the strength they are to have.
-    training, seed
-        As for `fit`.
-    bag_weight
-        λ of `labelops.nn.bag_objectives.SoftLabels`.
+        Of strength 1.
+    held_out
+        Bags, shape (M,).
     n_threads
         For the propagation; does not change the answer.
     """
-    found = propagate(
-        log_odds,
-        start,
-        hard_counts(positives),
-        edges,
-        max_sweeps=SWEEPS,
-        n_threads=n_threads,
+    if not len(edges.first):
+        return 0.0
+    n_classes = counts.shape[1]
+    probs, chosen = softmax(held_logits), []
+    for k in [1] if n_classes == 2 else range(n_classes):
+        p = np.clip(probs[:, k], 1e-12, 1 - 1e-12)
+        log_odds = np.log(p) - np.log1p(-p)
+        chosen.append(
+            choose_strength(log_odds, start, counts[:, k], edges, held_out, n_threads=n_threads)
+        )
+    return sorted(chosen)[(len(chosen) - 1) // 2]
+
+
+class ClassSpread(NamedTuple):
+    """What neighbours and counts made of logits.
+
+    Attributes
+    ----------
+    beliefs : P(y_i = k), float64, shape (N, K); those of a bag sum to its counts.
+    is_exact : whether the counts of a bag had their say exactly, bool, shape (B,).
+    convergence : of the messages of each component of bags.
+    """
+
+    beliefs: np.ndarray
+    is_exact: np.ndarray
+    convergence: Convergence
+
+
+def spread_beliefs(
+    logits: np.ndarray,
+    start: np.ndarray,
+    counts: np.ndarray,
+    edges: Edges,
+    *,
+    max_sweeps: int = SWEEPS,
+    n_threads: int = 2,
+) -> ClassSpread:
+    """Let neighbours and class counts have their say.
+
+    Parameters
+    ----------
+    logits
+        Of single items, up to a constant a row, ordered by bag, shape (N, K).
+    start
+        Bag b has the items start[b] … start[b + 1] − 1, int64, shape (B + 1,).
+    counts
+        Of classes, integers; rows sum to the size of the bag, shape (B, K).
+    edges
+        With the strength they are to have.
+    max_sweeps, n_threads
+        As for `labelops.fast.propagate.propagate`.
+
+    Examples
+    --------
+    >>> counts = np.array([[2, 1, 1]])
+    >>> found = spread_beliefs(np.zeros((4, 3)), np.array([0, 4]), counts, no_edges())
+    >>> found.beliefs[0].round(3).tolist()
+    [0.5, 0.25, 0.25]
+    """
+    if counts.shape[1] == 2:
+        two = propagate(
+            logits[:, 1] - logits[:, 0],
+            start,
+            hard_counts(counts[:, 1]),
+            edges,
+            max_sweeps=max_sweeps,
+            n_threads=n_threads,
+        )
+        beliefs = np.stack([1 - two.beliefs, two.beliefs], axis=1)
+        return ClassSpread(beliefs, np.ones(len(counts), bool), two.convergence)
+    found = propagate_classes(
+        logits, start, counts, edges, max_sweeps=max_sweeps, n_threads=n_threads
     )
-    targets = np.stack([1 - found.beliefs, found.beliefs], axis=1)
-    counts = np.stack([np.diff(start) - positives, positives], axis=1)
-    objective = SoftLabels(targets, start, counts, bag_weight=bag_weight)
-    fitted = fit(features, start, counts, objective, training=training, seed=seed)
-    n_open = int((~found.convergence.converged).sum())
-    return Round(found.beliefs, found.log_odds, n_open, fitted)
-
-
-def net_log_odds(fitted: Fitted, features: np.ndarray) -> np.ndarray:
-    """Return the log-odds of class 1 against class 0, shape (N,)."""
-    logits = logits_of(fitted.net, features)
-    return np.asarray(logits[:, 1] - logits[:, 0])
+    return ClassSpread(found.beliefs, found.is_exact, found.convergence)

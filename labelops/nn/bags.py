@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from labelops.nn.bag_losses import bag_divergence
+from labelops.nn.bag_losses import bag_divergence, soft_cross_entropy
 from labelops.nn.threads import one_thread
 
 
@@ -71,6 +71,57 @@ class Objective:
     def judge(self, logits: Tensor, held_out: Batch, bag_loss: Tensor) -> Tensor:
         """Return what epochs are compared by: `bag_loss`, that of held-out counts."""
         return bag_loss
+
+
+class SoftLabels(Objective):
+    """Fixed soft labels, beside the counts if wanted.
+
+    Parameters
+    ----------
+    targets
+        Beliefs; one-hot rows for a supervised network, shape (N, K).
+    start, counts
+        As in `fit`.
+    bag_weight
+        λ of the divergence of bags beside the cross-entropy of items.
+
+    References
+    ----------
+    Havaldar et al.: Learning from label proportions: bootstrapping supervised learners via belief
+    propagation. ICLR 2024 (there the share of a bag is predicted from its mean embedding).
+    """
+
+    def __init__(
+        self,
+        targets: np.ndarray,
+        start: np.ndarray,
+        counts: np.ndarray,
+        *,
+        bag_weight: float = 0.0,
+    ) -> None:
+        self.targets = torch.from_numpy(np.asarray(targets, np.float32))
+        self.bag_weight = bag_weight
+        self.shares = shares_of(start, counts)
+
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Return the mean cross-entropy of items, plus λ times that of bags."""
+        loss = soft_cross_entropy(logits, self.targets[batch.items]).mean()
+        if self.bag_weight:
+            divergence = bag_divergence(logits, batch.bag, self.shares[batch.bags])
+            loss = loss + self.bag_weight * divergence.mean()
+        return loss
+
+    def judge(self, logits: Tensor, held_out: Batch, bag_loss: Tensor) -> Tensor:
+        """Return the loss of the items of held-out bags.
+
+        Of a few large bags the counts alone say next to nothing about an epoch.
+        """
+        return self.loss(logits, held_out)
+
+
+def shares_of(start: np.ndarray, counts: np.ndarray) -> Tensor:
+    """Return what part of each bag each class has, float32, shape (B, K)."""
+    return torch.from_numpy((counts / np.diff(start)[:, None]).astype(np.float32))
 
 
 class BagNet(nn.Module):
@@ -147,7 +198,7 @@ def fit(
         Items of each class in each bag, shape (B, K); rows sum to the size of the bag. The
         objective decides what is fitted; counts of held-out bags only say when to stop.
     objective
-        One of `labelops.nn.bag_objectives`.
+        What is fitted.
     training
         How.
     seed
@@ -254,8 +305,8 @@ def _prepared(features: np.ndarray, start: np.ndarray, counts: np.ndarray) -> tu
             f"got counts of {len(counts)} bags that add up to {total[:5].tolist()} … for sizes "
             f"{sizes[:5].tolist()} …"
         )
-    share = (counts / sizes[:, None]).astype(np.float32)
-    return torch.from_numpy(np.ascontiguousarray(features, np.float32)), torch.from_numpy(share)
+    x = torch.from_numpy(np.ascontiguousarray(features, np.float32))
+    return x, shares_of(start, counts)
 
 
 def _batches(bags: np.ndarray, start: np.ndarray, batch_rows: int) -> list[np.ndarray]:

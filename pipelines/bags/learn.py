@@ -189,8 +189,7 @@ class Spread(NamedTuple):
 
 
 def _spread(begun: Begun, counts: np.ndarray, grouped: Grouped, ctx: "Context[Config]") -> Spread:
-    from labelops.nn.bag_class_rounds import choose_class_strength, spread_beliefs
-    from labelops.nn.bag_rounds import strengthened
+    from labelops.nn.bag_rounds import choose_class_strength, spread_beliefs, strengthened
 
     n_threads = len(os.sched_getaffinity(0))
     edges = _edges(begun.vectors, grouped, ctx, n_threads)
@@ -248,9 +247,8 @@ def _fit(
     beliefs: np.ndarray,
     ctx: "Context[Config]",
 ) -> "Fitted":
-    from labelops.nn.bag_objectives import SoftLabels
     from labelops.nn.bag_rounds import BAG_WEIGHT
-    from labelops.nn.bags import fit
+    from labelops.nn.bags import SoftLabels, fit
 
     objective = SoftLabels(beliefs, start, counts, bag_weight=BAG_WEIGHT)
     inside = features.values[: start[-1]]

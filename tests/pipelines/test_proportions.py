@@ -396,7 +396,7 @@ def test_single_giant_bag__is_believed_at_its_share(two: Planted, tmp_path: Path
 def test_messages_that_do_not_settle__are_reported_and_their_bags_marked(
     two: Planted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("labelops.nn.bag_class_rounds.choose_strength", lambda *args, **rest: 1.0)
+    monkeypatch.setattr("labelops.nn.bag_rounds.choose_strength", lambda *args, **rest: 1.0)
     run = learn(tmp_path, two.items, two.bags, "proportions.max_sweeps=1", recipe=ONE_ROUND)
     n_open = int(found_in(run)["n_open"])
     assert n_open > 0

@@ -1,6 +1,4 @@
-"""Oracles: the formulas written with loops, the mean over all ways to draw a bag, autograd."""
-
-import itertools
+"""Oracles: the formulas written with loops, autograd."""
 
 import numpy as np
 import pytest
@@ -8,7 +6,6 @@ import torch
 
 from labelops.nn.bag_losses import (
     bag_divergence,
-    easy_weights,
     log_bag_means,
     soft_cross_entropy,
 )
@@ -66,30 +63,6 @@ def test_divergence__does_not_depend_on_the_order_of_items_or_bags():
     torch.testing.assert_close(
         bag_divergence(z[order], BAG[order], shares), bag_divergence(z, BAG, shares)
     )
-
-
-@pytest.mark.parametrize("size", [1, 2])
-def test_easy_weights__make_the_loss_unbiased_for_random_bags(size):
-    """The mean over all labels of a bag of independent items is the mean of the items' losses."""
-    prior = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
-    posterior = np.array([[0.5, 0.3, 0.2], [0.2, 0.2, 0.6], [0.8, 0.1, 0.1]])
-    # Three kinds of items in such parts that classes have the prior's shares.
-    parts = np.linalg.solve(posterior.T, prior.numpy())
-    z = torch.tensor([[0.3, -1, 2], [1, 0, -1], [0.5, 0.5, 3]], dtype=torch.float64)
-    losses = -torch.log_softmax(z, dim=1).numpy()
-    truth = float((parts[:, None] * posterior * losses).sum())
-    expected = 0.0
-    for kinds in itertools.product(range(3), repeat=size):
-        for labels in itertools.product(range(3), repeat=size):
-            chance = np.prod(
-                [parts[a] * posterior[a, k] for a, k in zip(kinds, labels, strict=True)]
-            )
-            share = torch.bincount(torch.tensor(labels), minlength=3).double()[None] / size
-            w = easy_weights(torch.tensor([size]).double(), share, prior)
-            assert float(w.sum()) == pytest.approx(1)
-            loss = soft_cross_entropy(z[list(kinds)], w.expand(size, 3)).mean()
-            expected += chance * float(loss)
-    assert expected == pytest.approx(truth, abs=1e-12)
 
 
 def test_soft_cross_entropy__of_one_hot_targets_is_the_log_loss():

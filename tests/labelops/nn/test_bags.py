@@ -7,15 +7,18 @@ import pytest
 import torch
 
 from labelops.fast.cardinality import marginals
-from labelops.nn.bag_objectives import OwnBeliefs, Proportions, SoftLabels, Unbiased
+from labelops.nn.bag_losses import bag_divergence, soft_cross_entropy
 from labelops.nn.bags import (
     BagNet,
     BagTraining,
+    Objective,
+    SoftLabels,
     _batches,
     embed,
     fit,
     hold_out,
     logits_of,
+    shares_of,
     whole_bags,
 )
 from labelops.proportions.counts import hard_counts
@@ -35,13 +38,35 @@ def planted(n_bags=150, size=8, n_classes=2, *, seed=0):
     return x.astype(np.float32), y, start, counts
 
 
+class Proportions(Objective):
+    """The mean prediction of a bag is to be its share."""
+
+    def __init__(self, start, counts):
+        self.shares = shares_of(start, counts)
+
+    def loss(self, logits, batch):
+        return bag_divergence(logits, batch.bag, self.shares[batch.bags]).mean()
+
+
+class OwnBeliefs(Objective):
+    """Soft labels that are made anew each epoch."""
+
+    def __init__(self, posterior):
+        self.posterior = posterior
+
+    def e_step(self, logits):
+        self.targets = torch.from_numpy(self.posterior(logits()).astype(np.float32))
+
+    def loss(self, logits, batch):
+        return soft_cross_entropy(logits, self.targets[batch.items]).mean()
+
+
 def two(p):
     return np.stack([1 - p, p], axis=1)
 
 
 OBJECTIVES = {
     "DLLP": lambda y, s, c: Proportions(s, c),
-    "EasyLLP": lambda y, s, c: Unbiased(s, c),
     "LLP-EM": lambda y, s, c: OwnBeliefs(
         lambda z: two(marginals(z[:, 1] - z[:, 0], s, hard_counts(c[:, 1])).beliefs)
     ),

@@ -1,6 +1,4 @@
-"""Ways to learn from the class counts of bags, as objectives for `labelops.nn.bags.fit`."""
-
-# N items, B bags, K classes
+"""Published ways to learn from class counts of bags: objectives for `labelops.nn.bags.fit`."""
 
 from collections.abc import Callable
 
@@ -8,15 +6,46 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labelops.nn.bag_losses import bag_divergence, easy_weights, soft_cross_entropy
-from labelops.nn.bags import Batch, Objective
+from labelops.nn.bag_losses import bag_divergence, soft_cross_entropy
+from labelops.nn.bags import Batch, Objective, shares_of
+
+# N items, B bags, K classes
 
 Posterior = Callable[[np.ndarray], np.ndarray]
 """From logits (N, K) to beliefs (N, K) that the counts of bags have been brought into."""
 
 
-def _shares(start: np.ndarray, counts: np.ndarray) -> Tensor:
-    return torch.from_numpy((counts / np.diff(start)[:, None]).astype(np.float32))
+def easy_weights(sizes: Tensor, shares: Tensor, prior: Tensor) -> Tensor:
+    """Return the weights of EasyLLP, one a bag and class.
+
+    w_bk = n_b (α_bk − π_k) + π_k; rows sum to one, single weights may be negative.
+
+    Parameters
+    ----------
+    sizes
+        n_b, shape (B,).
+    shares
+        α, shape (B, K).
+    prior
+        π, shares of all items, shape (K,).
+
+    Notes
+    -----
+    For bags drawn at random from independent items, E w_bk given an item of class c is [k = c], so
+    the weighted loss is unbiased. For bags that have something in common it is not.
+
+    References
+    ----------
+    Busa-Fekete, Choi, Dick, Gentile, Munoz Medina: Easy learning from label proportions. NeurIPS
+    2023, section 4.
+
+    Examples
+    --------
+    >>> half = torch.tensor([0.5, 0.5])
+    >>> easy_weights(torch.tensor([2.0]), torch.tensor([[1.0, 0.0]]), half).tolist()
+    [[1.5, -0.5]]
+    """
+    return sizes[:, None] * (shares - prior) + prior
 
 
 class Proportions(Objective):
@@ -29,7 +58,7 @@ class Proportions(Objective):
     """
 
     def __init__(self, start: np.ndarray, counts: np.ndarray) -> None:
-        self.shares = _shares(start, counts)
+        self.shares = shares_of(start, counts)
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the mean divergence of the bags."""
@@ -48,57 +77,11 @@ class Unbiased(Objective):
     def __init__(self, start: np.ndarray, counts: np.ndarray) -> None:
         prior = torch.from_numpy((counts.sum(axis=0) / counts.sum()).astype(np.float32))
         sizes = torch.from_numpy(np.diff(start).astype(np.float32))
-        self.weights = easy_weights(sizes, _shares(start, counts), prior)
+        self.weights = easy_weights(sizes, shares_of(start, counts), prior)
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the mean over items; may be negative."""
         return soft_cross_entropy(logits, self.weights[batch.bags][batch.bag]).mean()
-
-
-class SoftLabels(Objective):
-    """Fixed soft labels, beside the counts if wanted.
-
-    Parameters
-    ----------
-    targets
-        Beliefs; one-hot rows for a supervised network, shape (N, K).
-    start, counts
-        As in `fit`.
-    bag_weight
-        λ of the divergence of bags beside the cross-entropy of items.
-
-    References
-    ----------
-    Havaldar et al.: Learning from label proportions: bootstrapping supervised learners via belief
-    propagation. ICLR 2024 (there the share of a bag is predicted from its mean embedding).
-    """
-
-    def __init__(
-        self,
-        targets: np.ndarray,
-        start: np.ndarray,
-        counts: np.ndarray,
-        *,
-        bag_weight: float = 0.0,
-    ) -> None:
-        self.targets = torch.from_numpy(np.asarray(targets, np.float32))
-        self.bag_weight = bag_weight
-        self.shares = _shares(start, counts)
-
-    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Return the mean cross-entropy of items, plus λ times that of bags."""
-        loss = soft_cross_entropy(logits, self.targets[batch.items]).mean()
-        if self.bag_weight:
-            divergence = bag_divergence(logits, batch.bag, self.shares[batch.bags])
-            loss = loss + self.bag_weight * divergence.mean()
-        return loss
-
-    def judge(self, logits: Tensor, held_out: Batch, bag_loss: Tensor) -> Tensor:
-        """Return the loss of the items of held-out bags.
-
-        Of a few large bags the counts alone say next to nothing about an epoch.
-        """
-        return self.loss(logits, held_out)
 
 
 class OwnBeliefs(Objective):
