@@ -187,7 +187,7 @@ def published(task: Task) -> Answer:
     """LLP-BP without log-odds of items, two rounds, with exact counts."""
     edges, nothing = task.edges(), np.zeros((len(task.x), 2))
     for step in range(2):
-        spread, net = one_round(task, nothing, strengthened(edges, PUBLISHED_STRENGTH))
+        spread, net = one_round(task, nothing, strengthened(edges, strength=PUBLISHED_STRENGTH))
         if step == 0:
             vectors = embed(net.net, task.x)
             edges = neighbour_edges(vectors, flat_limit=FLAT_LIMIT, n_threads=1)
@@ -212,7 +212,7 @@ def labelops_rounds(task: Task) -> dict[str, Answer]:
         strength = choose_class_strength(
             held_logits, task.start, task.counts, edges, first.held_out, n_threads=1
         )
-        spread, net = one_round(task, logits, strengthened(edges, strength))
+        spread, net = one_round(task, logits, strengthened(edges, strength=strength))
         note = {"strength": strength, "open": float(n_open(spread)), "held_out_loss": net.loss}
         test = log_odds_of(net, task.test_x)
         name = f"labelops, {step} round{'s' * (step > 1)}"

@@ -153,54 +153,5 @@ def smooth(soft: SoftLabels) -> np.ndarray:
     return np.asarray(dense / dense.sum(axis=1, keepdims=True))
 
 
-def renormalise(soft: SoftLabels) -> np.ndarray:
-    """Return dense labels with the residual mass left out ("marginal re-norm").
-
-    Returns
-    -------
-    float64, shape (N, K); rows sum to one, classes not stored have 0.
-
-    Examples
-    --------
-    >>> renormalise(sparsify(np.array([[0.5, 0.25, 0.25, 0.0]]), k=2)).round(2).tolist()
-    [[0.67, 0.33, 0.0, 0.0]]
-    """
-    dense = np.zeros((len(soft.tail), soft.n_classes))
-    dense[_rows(soft), soft.ids] = soft.probs
-    return np.asarray(dense / dense.sum(axis=1, keepdims=True))
-
-
-def smoothing_error(probs: np.ndarray, soft: SoftLabels) -> np.ndarray:
-    """Return how much `smooth` loses, before rounding to half precision.
-
-    KL(p ‖ q) = r · (log(K − m) − H(tail)), with H the entropy of p over the classes not stored,
-    normalised: zero if and only if that tail is uniform.
-
-    Parameters
-    ----------
-    probs
-        The probabilities that were made sparse, shape (N, K).
-    soft
-        What was kept of them.
-
-    Returns
-    -------
-    Nats, float64, shape (N,).
-
-    Examples
-    --------
-    >>> p = np.array([[0.5, 0.25, 0.125, 0.125], [0.5, 0.25, 0.25, 0.0]])
-    >>> smoothing_error(p, sparsify(p, k=2)).round(4).tolist()
-    [0.0, 0.1733]
-    """
-    rest = np.array(probs, np.float64)
-    rest[_rows(soft), soft.ids] = 0.0
-    mass = rest.sum(axis=1)
-    tail = rest / np.where(mass > 0, mass, 1.0)[:, None]
-    entropy = -np.sum(tail * np.log(np.where(tail > 0, tail, 1.0)), axis=1)
-    others = np.maximum(soft.n_classes - np.diff(soft.offsets), 1)
-    return np.asarray(mass * (np.log(others) - entropy))
-
-
 def _rows(soft: SoftLabels) -> np.ndarray:
     return np.repeat(np.arange(len(soft.tail)), np.diff(soft.offsets))

@@ -8,7 +8,7 @@ from labelops.confident import selection as sel
 from labelops.confident.keys import order_keys
 from labelops.confident.prune import class_quotas, pair_quotas, prune_counts
 from labelops.confident.scan import Scan
-from labelops.confident.selection import Elements, Selection
+from labelops.confident.selection import Elements
 from labelops.top_rows import Probs, at
 
 # N items, K classes. A group is a pair (given k, other j) at k·K + j, or a given class k at k·K +
@@ -78,21 +78,13 @@ def group_quotas(
     return quotas.ravel()
 
 
-def pair_elements(
-    selection: Selection, probs: Probs, given: np.ndarray, hashes: np.ndarray
-) -> Elements:
-    """Return every (row, other class j) of a pair with a quota; the largest p_j − p_y come first.
-
-    The difference is taken in the type of the probabilities, as cleanlab does.
-    """
-    row, group = pairs_of(selection.groups, probs.shape[1], given)
-    return elements_at(row, group, probs, given, hashes)
-
-
 def elements_at(
     row: np.ndarray, group: np.ndarray, probs: Probs, given: np.ndarray, hashes: np.ndarray
 ) -> Elements:
-    """Return the elements of some rows and pairs."""
+    """Return the elements of some rows and pairs; the largest p_j − p_y come first.
+
+    The difference is taken in the type of the probabilities, as cleanlab does.
+    """
     y = given[row].astype(np.int64)
     lead = at(probs, row, y) - at(probs, row, group - y * probs.shape[1])
     return Elements(group, order_keys(lead), hashes[row])

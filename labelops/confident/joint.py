@@ -113,8 +113,3 @@ def settle_row(row: np.ndarray, rounded: np.ndarray, *, target: float) -> None:
         if missing > 0:
             order = order[::-1]
         rounded[order[: abs(missing)]] += np.sign(missing)
-
-
-def joint_distribution(calibrated: np.ndarray) -> np.ndarray:
-    """Return the calibrated joint as probabilities, shape (K, K); zeros without items."""
-    return np.asarray(calibrated / max(float(calibrated.sum()), TINY))

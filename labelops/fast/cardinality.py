@@ -1,8 +1,8 @@
 """Posteriors of the items of bags, compiled: what `labelops.proportions.cardinality` defines.
 
-Bags beyond `SINGLE` items are worked on as a tree, as `labelops.proportions.large` explains, with
-tails cut off that together change no belief by more than a requested accuracy. What was cut is
-known when a bag is done; should it be too much, the bag is done again with nothing cut.
+Bags beyond `SINGLE` items are worked on as a tree, as `labelops.fast.tree` explains, with tails cut
+off that together change no belief by more than a requested accuracy. What was cut is known when a
+bag is done; should it be too much, the bag is done again with nothing cut.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +15,11 @@ from labelops.fast.jit import compiled
 from labelops.fast.tree import Room, Sides, tree_marginals, tree_room
 from labelops.proportions.cardinality import REACH, Marginals, check_bags
 from labelops.proportions.counts import Counts
-from labelops.proportions.large import ACCURACY, Bounded
 
 # N items, B bags, n items of one bag
+
+ACCURACY = 1e-12
+"""Most that a belief may be off for tails that were cut."""
 
 CHUNK_ITEMS = 1 << 14
 """Items that a thread takes at a time."""
@@ -27,6 +29,21 @@ ENOUGH = 1e-3
 
 MOST_STEPS = 1200
 """Halving the range of a double takes 1 075 steps to its last bit; a tilt is found in some five."""
+
+
+class Bounded(NamedTuple):
+    """Marginals and how far they can be off.
+
+    Attributes
+    ----------
+    marginals : as `labelops.proportions.cardinality.marginals` defines them. A message is as good
+        as its belief: of one that is within the bound of 0 or 1 it says no more than that.
+    bound : most that a belief of a bag can be off for what was cut, float64, shape (B,); 0 where
+        nothing was.
+    """
+
+    marginals: Marginals
+    bound: np.ndarray
 
 
 class BagRoom(NamedTuple):

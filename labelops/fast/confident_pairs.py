@@ -153,7 +153,7 @@ class PairCuts:
     """Selection in pairs of classes over rows of probabilities, block by block.
 
     Does what `labelops.confident.selection` does with the elements that
-    `labelops.confident.filters.pair_elements` lists, without listing them.
+    `labelops.confident.engines.ReadablePairs` lists, without listing them.
 
     Parameters
     ----------

@@ -5,13 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from labelops.fast.cardinality import bag_marginals, chunks, make_room
+from labelops.fast.cardinality import ACCURACY, bag_marginals, chunks, make_room
 from labelops.fast.jit import compiled
 from labelops.proportions.cardinality import Marginals, check_bags
 from labelops.proportions.components import Swept, sweep_until_settled
 from labelops.proportions.counts import Counts
 from labelops.proportions.edges import Edges, inbox_of
-from labelops.proportions.large import ACCURACY
 from labelops.proportions.propagate import CLIP, Propagated, check_settings
 
 # N items, B bags, E edges

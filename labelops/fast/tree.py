@@ -1,7 +1,26 @@
-"""Counting positives of one bag in a tree of its items, compiled.
+"""Counting positives of one bag in a tree of its items: n log n work, and an error that is known.
 
-What it computes and why cutting tails is safe: `labelops.proportions.large`. Bags that fit into one
-block are the forward-backward recursion of `labelops.proportions.cardinality`, with nothing cut.
+Items are leaves of a binary tree. Upwards, each node gets the distribution of its own count, the
+convolution of its two halves'. Downwards, each node learns what g the count of all others makes of
+its own: O(s) = E g(s + count of the others), the correlation of what its parent sees with the
+distribution of its sibling. A leaf of a few items is then a little bag with g = O.
+
+After the tilt all that matters of a node with variance V lies within some √V of its mean; tails are
+cut off. Let T be the labelings in which no node's count falls into a cut tail. All that is computed
+is exactly the posterior given T, so
+
+    |belief − exact| ≤ P(not T | count) ≤ P(not T) · max g / E g ≤ cut / total,
+
+with `cut` the sum of what was cut anywhere and `total` the E g that came out. Both are numbers at
+hand when the bag is done, so the bound needs no assumption and no constant. For an exact count the
+posterior given T still has exactly k positives, so the beliefs sum to k. Convolutions are direct:
+all terms are positive, and nothing cancels as it would in a Fourier transform.
+
+A node of m items has O(√(m log 1/ε)) counts left, a convolution costs their square, O(m log 1/ε),
+and so does every level of the tree together: O(n log n log 1/ε) in all.
+
+Bags that fit into one block are the forward-backward recursion of
+`labelops.proportions.cardinality`, with nothing cut.
 """
 
 from typing import NamedTuple

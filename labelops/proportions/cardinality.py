@@ -10,7 +10,6 @@ This is the definition; `labelops.fast.cardinality` does the same compiled.
 
 # N items, B bags, n items of one bag
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -51,10 +50,6 @@ class Counted(NamedTuple):
     with_it: np.ndarray
     without: np.ndarray
     total: float
-
-
-Count = Callable[[np.ndarray, np.ndarray], Counted]
-"""Takes tilted log-odds (n,) and g(s) for s = 0 … n."""
 
 
 def marginals(log_odds: np.ndarray, start: np.ndarray, counts: Counts) -> Marginals:
@@ -150,9 +145,7 @@ def _sums(values: np.ndarray, start: np.ndarray) -> np.ndarray:
     return np.asarray(total[start[1:]] - total[start[:-1]])
 
 
-def bag_marginals(
-    log_odds: np.ndarray, log_f: np.ndarray, *, count: Count | None = None
-) -> Marginals:
+def bag_marginals(log_odds: np.ndarray, log_f: np.ndarray) -> Marginals:
     """Return the marginals of one bag; log_f may be any concave function of the count.
 
     Parameters
@@ -161,8 +154,6 @@ def bag_marginals(
         q, shape (n,).
     log_f
         log f(s) for s = 0 … n, shape (n + 1,), finite somewhere that the certain items allow.
-    count
-        How to count tilted items; by default `count_directly`.
 
     Examples
     --------
@@ -186,7 +177,7 @@ def bag_marginals(
     tilted = np.clip(q + theta, -REACH, REACH)
     log_g = log_f - theta * np.arange(n_open + 1)
     shift = log_g.max()
-    with_it, without, total = (count or count_directly)(tilted, np.exp(log_g - shift))
+    with_it, without, total = count_directly(tilted, np.exp(log_g - shift))
     p, not_p = sigmoid(tilted), sigmoid(-tilted)
     with np.errstate(divide="ignore"):
         messages[is_open] = theta + np.log(with_it) - np.log(without)

@@ -1,4 +1,4 @@
-"""How improbable a bag's count is under a model of its items, and which bags to look at.
+"""How improbable a bag's count is under a model of its items.
 
 If items are independent and positive with the probabilities that the model says, the count of a bag
 has the Poisson-binomial distribution. A count far in its tail contradicts the model: the count is
@@ -34,34 +34,6 @@ class Tails(NamedTuple):
     log_lower: np.ndarray
     log_upper: np.ndarray
     p_value: np.ndarray
-
-
-def poisson_binomial(probs: np.ndarray) -> np.ndarray:
-    """Return the distribution of the number of successes of independent trials.
-
-    Parameters
-    ----------
-    probs
-        Of each trial, from 0 to 1, shape (n,).
-
-    Returns
-    -------
-    P(S = s) for s = 0 … n, float64, shape (n + 1,).
-
-    Notes
-    -----
-    Products of halves, O(n²): only positive numbers are added, so tails keep all their digits until
-    they underflow.
-
-    Examples
-    --------
-    >>> poisson_binomial(np.array([0.5, 0.5, 1.0])).tolist()
-    [0.0, 0.25, 0.5, 0.25]
-    """
-    if len(probs) < 2:
-        return np.concatenate([1 - probs, probs]) if len(probs) else np.ones(1)
-    half = len(probs) // 2
-    return np.convolve(poisson_binomial(probs[:half]), poisson_binomial(probs[half:]))
 
 
 def count_tails(
@@ -180,22 +152,3 @@ def false_discovery_rates(p_values: np.ndarray) -> np.ndarray:
     rates = np.empty(len(p))
     rates[order] = np.minimum.accumulate(scaled[::-1])[::-1]
     return np.minimum(rates, 1.0)
-
-
-def improbable_bags(tails: Tails, *, level: float = 0.05) -> np.ndarray:
-    """Return the bags whose count is improbable, the most improbable first, ties by bag.
-
-    Parameters
-    ----------
-    tails
-        From `count_tails`, of all bags that were looked at.
-    level
-        Share of false findings that may be expected, if the model is right about the others.
-
-    Returns
-    -------
-    int64.
-    """
-    rates = false_discovery_rates(tails.p_value)
-    order = np.argsort(np.minimum(tails.log_lower, tails.log_upper), kind="stable")
-    return order[rates[order] <= level]

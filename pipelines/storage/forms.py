@@ -9,7 +9,6 @@ all of Arrow's kernels work.
 import io
 import re
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -570,11 +569,6 @@ def usual_width(values: pa.Array) -> int | None:
 
 
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
-
-
-def partition_array(value: Any, n: int, kind: pa.DataType) -> pa.Array:
-    """Return a column that is the same for all rows of a shard."""
-    return pa.nulls(n, kind) if value is None else pa.repeat(pa.scalar(value, kind), n)
 
 
 def partition_type(values: Iterable[str | None]) -> pa.DataType:

@@ -115,7 +115,7 @@ def test_confusions__rank_as_cleanlab_ranks_overlapping_classes():
     probs, given, _ = make(5, n=2000, n_classes=4, noise=0.3)
     _, found = estimate_noise(probs, given)
     table = find_overlapping_classes(
-        joint=j.joint_distribution(found.calibrated_joint),
+        joint=found.calibrated_joint / len(given),
         num_examples=len(given),
         asymmetric=True,
     )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from labelops.confident import selection as sel
 from labelops.confident.engines import ReadablePairs
-from labelops.confident.filters import pair_elements
+from labelops.confident.filters import elements_at, pairs_of
 from labelops.confident.keys import MAX_KEY, order_keys
 from labelops.confident.selection import Elements
 from labelops.fast.confident_pairs import PairCuts
@@ -91,7 +91,7 @@ def test_pair_cuts__compiled_do_what_the_readable_ones_do(seed, bits, coarse, dt
 
     selection = sel.start(quotas, edges)
     # Groups on the diagonal are whole classes: they get no elements from pairs.
-    elements = pair_elements(selection, probs, given, hashes)
+    elements = elements_at(*pairs_of(selection.groups, n_classes, given), probs, given, hashes)
     counts = sel.count_first(selection, edges, elements)
     found = compiled().count_first(blocks, bits=bits, n_bins=len(edges) - 1, below=np.inf)
     assert np.array_equal(found[:, :-1], counts)

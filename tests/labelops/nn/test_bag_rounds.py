@@ -38,7 +38,7 @@ def test_rounds__find_planted_clusters_from_counts_alone(n_classes):
         first.held_logits, start, counts, edges, first.held_out, n_threads=1
     )
     assert strength > 0
-    found = spread_beliefs(first.logits, start, counts, strengthened(edges, strength))
+    found = spread_beliefs(first.logits, start, counts, strengthened(edges, strength=strength))
     np.testing.assert_allclose(np.add.reduceat(found.beliefs, start[:-1]), counts, atol=1e-8)
     assert (found.beliefs.argmax(axis=1) == y).mean() > 0.97
     fitted = fit(

@@ -16,7 +16,6 @@ from labelops.proportions.counts import (
     log_potential,
     soft_counts,
 )
-from labelops.proportions.large import large_bag_marginals
 from tests.labelops.proportions.data import make_bags, small_bags, starts
 from tests.oracles.bags import listed_bag, log_domain_bag
 
@@ -226,26 +225,3 @@ def test_inputs__are_not_modified():
         array.flags.writeable = False
     marginals(q, start, counts)
     assert NO_LIMIT > 1e9
-
-
-@pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("spread", [0.1, 2.0, 20.0])
-def test_large_bag__differs_from_the_exact_one_by_less_than_it_says(seed, spread):
-    q, _, counts = make_bags(seed, [300], spread=spread)
-    log_f = log_potential(counts, 0, 300)
-    exact = bag_marginals(q, log_f)
-    for accuracy in (1e-3, 1e-9, 0.0):
-        found, bound = large_bag_marginals(q, log_f, accuracy=accuracy)
-        assert bound[0] <= accuracy
-        # Rounding of 300 additions and as many multiplications of positive numbers.
-        off = np.abs(found.beliefs - exact.beliefs).max()
-        assert off <= bound[0] + 600 * np.finfo(float).eps
-
-
-def test_large_bag__what_is_cut_is_felt_where_much_is_cut():
-    q = np.random.default_rng(0).normal(0, 1, 400)
-    found, bound = large_bag_marginals(q, hard(400, 150), accuracy=0.1)
-    off = np.abs(found.beliefs - bag_marginals(q, hard(400, 150)).beliefs).max()
-    assert 1e-9 < off <= bound[0] <= 0.1
-    # Even so the beliefs belong to labelings with just the right count.
-    assert found.beliefs.sum() == pytest.approx(150, abs=1e-11)

@@ -11,8 +11,6 @@ from labelops.proportions.cardinality import marginals
 from labelops.proportions.tail import (
     count_tails,
     false_discovery_rates,
-    improbable_bags,
-    poisson_binomial,
 )
 from tests.labelops.proportions.data import starts
 from tests.oracles.bags import labelings, log_sum
@@ -22,17 +20,6 @@ def listed_distribution(p: np.ndarray) -> np.ndarray:
     y = labelings(len(p))
     weight = np.where(y == 1, p, 1 - p).prod(1)
     return np.bincount(y.sum(1).astype(int), weight, len(p) + 1)
-
-
-@pytest.mark.parametrize("n", range(11))
-def test_distribution__is_that_of_all_labelings(n):
-    p = np.random.default_rng(n).random(n)
-    np.testing.assert_allclose(poisson_binomial(p), listed_distribution(p), atol=1e-15)
-
-
-def test_distribution__of_equal_trials_is_binomial_far_into_its_tails():
-    want = stats.binom.pmf(np.arange(301), 300, 0.1)
-    np.testing.assert_allclose(poisson_binomial(np.full(300, 0.1)), want, rtol=1e-11)
 
 
 @pytest.mark.parametrize("find", [marginals, fast])
@@ -110,27 +97,6 @@ def test_p_values__of_a_right_model_are_small_as_seldom_as_they_say():
         # Three standard errors of a share of 2000 bags.
         slack = 3 * np.sqrt(level * (1 - level) / 2000)
         assert (found.p_value <= level).mean() <= level + slack
-
-
-def test_improbable_bags__are_the_planted_ones():
-    rng = np.random.default_rng(1)
-    p = rng.beta(1, 3, 20_000)
-    start = np.arange(0, 20_001, 50)
-    k = np.add.reduceat((rng.random(20_000) < p).astype(int), start[:-1])
-    wrong = rng.permutation(400)[:40]
-    k[wrong] = np.clip(k[wrong] + rng.choice([-12, 25], 40), 0, 50)
-    found = improbable_bags(count_tails(p, start, k, find=fast), level=0.05)
-    hits = np.isin(found, wrong).sum()
-    # Five per cent of about 40 are expected to be false; Poisson(2) exceeds 7 once in a thousand.
-    assert len(found) - hits <= 7
-    assert hits >= 30
-
-
-def test_improbable_bags__ties_go_by_bag_and_impossible_counts_come_first():
-    p = np.array([1.0, 0.5, 0.01, 0.01, 0.01, 0.01])
-    tails = count_tails(p, np.array([0, 2, 4, 6]), np.array([0, 2, 2]))
-    assert tails.p_value[0] == 0
-    assert improbable_bags(tails, level=0.1).tolist() == [0, 1, 2]
 
 
 def test_tails__refuse_what_is_no_probability():
