@@ -1,6 +1,6 @@
 """Multi-label confident learning against cleanlab, and at a size that cleanlab was left with.
 
-    python benchmarks/multilabel.py [--part both|cleanlab|shards|stages] [--rows 50000]
+    python benchmarks/multilabel.py [--part both|cleanlab|stages] [--rows 50000]
         [--classes 100] [--shard-rows 351133] [--shard-classes 1522] [--folder DIR]
         [--only-make] [--repeats 3]
 
@@ -9,14 +9,10 @@ Part `cleanlab`: flags of every row and class of made-up data in memory, ours (c
 with its default, turn by turn in one run, best of the repeats (cleanlab: of one); every flag is
 compared. What is compiled was compiled before.
 
-Part `shards`: 351 133 items × 1 522 classes, the size of cleanlab's issue 780, from Parquet shards
-of float32 in blocks of rows, on two threads: thresholds, joints, cuts; pairs of classes; flags with
-what to believe of each, and row scores. Each pass reads the shards again; time of each, and the
-peak memory of a process that does nothing else.
-
-Part `stages`: the same shards through the recipe, stages source, infer (which only checks ready
-probabilities), multilabel and decide_labels, in a process of its own; time of each stage and step,
-and peak memory. Not part of `both`.
+Part `stages`: 351 133 items × 1 522 classes, the size of cleanlab's issue 780, from Parquet shards
+of float32 through the recipe, stages source, infer (which only checks ready probabilities),
+multilabel and decide_labels, in a process of its own; time of each stage and step, beside a bare
+scan on two threads, and peak memory.
 """
 
 import argparse
@@ -29,7 +25,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -39,13 +34,8 @@ import pyarrow.parquet as pq
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from labelops.confident.filters import Settings  # noqa: E402
 from labelops.fast import multilabel as fast  # noqa: E402
-from labelops.hashing import hash_integers  # noqa: E402
-from labelops.multilabel import cooccurrence as co  # noqa: E402
-from labelops.multilabel import opinion as op  # noqa: E402
-from labelops.multilabel.labels import from_flat, from_states  # noqa: E402
-from labelops.multilabel.rules import Block, Blocks, apply, fit  # noqa: E402
+from labelops.multilabel.labels import from_states  # noqa: E402
 
 THREADS = 2
 SHARD_BYTES = 50_000_000
@@ -122,108 +112,20 @@ def make_shards(folder: Path, n: int, n_classes: int) -> None:
         pq.write_table(table, folder / f"part-{shard:05d}.parquet", row_group_size=2048)
 
 
-def read_blocks(file: Path) -> Iterator[Block]:
-    """Yield a shard's rows in blocks."""
+def read_blocks(file: Path) -> Iterator[np.ndarray]:
+    """Yield a shard's probabilities in blocks of rows."""
     reader = pq.ParquetFile(file)
     n_classes = reader.schema_arrow.field("pred_probs").type.list_size
     rows = max(16, BLOCK_BYTES // (4 * n_classes))
-    for batch in reader.iter_batches(batch_size=rows, use_threads=False):
-        probs = batch.column("pred_probs").flatten().to_numpy().reshape(-1, n_classes)
-        lists = batch.column("labels")
-        offsets = lists.offsets.to_numpy() - lists.offsets[0].as_py()
-        labels = from_flat(lists.flatten().to_numpy(), offsets, n_classes=n_classes)
-        yield Block(probs, labels, hash_integers(batch.column("item_id").to_numpy()))
-
-
-def stream(folder: Path, filter_by: str) -> None:
-    """Do everything from shards and print what it took as JSON."""
-    files = sorted(folder.glob("*.parquet"))
-    n_classes = pq.read_schema(files[0]).field("pred_probs").type.list_size
-    engine = fast.CompiledEngine()
-    # Compile, or load what was compiled, before the clock starts.
-    probs, present = make([3], 64, 16, per_item=2.0)
-    # As Arrow hands them out.
-    probs.flags.writeable = False
-    tiny = from_states(present.astype(np.int8))
-    fast.find_label_issues(probs, tiny)
-    fast.row_scores(probs, tiny)
-    passes: list[float] = []
-
-    def blocks_of(file: Path) -> Blocks:
-        return lambda: read_blocks(file)
-
-    def look(file: Path) -> tuple[co.Pairs, Block]:
-        """Count pairs in a shard's labels; return its first block to draw cells from."""
-        table = pq.read_table(file, columns=["labels"])["labels"].combine_chunks()
-        offsets = table.offsets.to_numpy()
-        labels = from_flat(table.flatten().to_numpy(), offsets, n_classes=n_classes)
-        return co.summarize(labels), next(read_blocks(file))
-
-    def learn(pairs: co.Pairs, firsts: list[Block]) -> op.Opinion:
-        """Fit the opinion to some cells of every shard."""
-        parts = []
-        for shard, block in enumerate(firsts):
-            rng = np.random.default_rng(shard)
-            cells, weight = op.sample_cells(block.probs, block.labels, n=4000, rng=rng)
-            values = op.features(cells, block.labels, pairs)
-            parts.append((values, cells.is_given, op.class_odds(cells, pairs), weight))
-        return op.fit_opinion(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-
-    def flag(file: Path) -> tuple[int, int, float, float]:
-        wrong = missing = 0
-        believed = score = 0.0
-        for block in read_blocks(file):
-            cells = apply(rules, block, engine=engine)
-            wrong += int(cells.is_given.sum())
-            missing += int((~cells.is_given).sum())
-            values = op.features(cells, block.labels, pairs)
-            belief = op.believe(values, cells.is_given, op.class_odds(cells, pairs), opinion)
-            believed += float(belief[~cells.is_given].sum())
-            score += float(fast.row_scores(block.probs, block.labels).sum())
-        return wrong, missing, believed, score
-
-    start = time.perf_counter()
-    with ThreadPoolExecutor(THREADS) as pool:
-
-        def mapper(work: Callable[[Blocks], object], shards: list[Blocks]) -> list[object]:
-            begin = time.perf_counter()
-            found = list(pool.map(work, shards))
-            passes.append(time.perf_counter() - begin)
-            return found
-
-        rules = fit(
-            [blocks_of(file) for file in files],
-            n_classes=n_classes,
-            settings=Settings(filter_by),
-            engine=engine,
-            mapper=mapper,
-        )
-        begin = time.perf_counter()
-        looked, firsts = zip(*pool.map(look, files), strict=True)
-        pairs = reduce(co.merge, looked)
-        opinion = learn(pairs, list(firsts))
-        del looked, firsts
-        passes.append(time.perf_counter() - begin)
-        begin = time.perf_counter()
-        found = np.array(list(pool.map(flag, files))).sum(axis=0)
-        passes.append(time.perf_counter() - begin)
-    outcome = {
-        "wall_s": time.perf_counter() - start,
-        "passes_s": [round(s, 1) for s in passes],
-        "wrong": int(found[0]),
-        "missing": int(found[1]),
-        "believed_present": found[2],
-        "noise": [round(opinion.missing, 3), round(opinion.wrong, 3)],
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }
-    print(json.dumps(outcome))
+    for batch in reader.iter_batches(rows, columns=["pred_probs"], use_threads=False):
+        yield batch.column("pred_probs").flatten().to_numpy().reshape(-1, n_classes)
 
 
 def bare(folder: Path) -> float:
     """Return the time of reading every block once and throwing it away."""
 
     def read(file: Path) -> int:
-        return sum(len(block.probs) for block in read_blocks(file))
+        return sum(len(probs) for probs in read_blocks(file))
 
     start = time.perf_counter()
     with ThreadPoolExecutor(THREADS) as pool:
@@ -231,36 +133,12 @@ def bare(folder: Path) -> float:
     return time.perf_counter() - start
 
 
-def from_shards(args: argparse.Namespace) -> None:
-    folder = args.folder / f"multilabel-{args.shard_rows}-{args.shard_classes}"
-    if not folder.exists():
-        make_shards(folder, args.shard_rows, args.shard_classes)
-    if args.only_make:
-        return
-    scan = bare(folder)
-    command = [sys.executable, __file__, "--stream", str(folder), "--filter-by", args.filter_by]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    found = json.loads(done.stdout.strip().splitlines()[-1])
-    n_bytes = sum(file.stat().st_size for file in folder.iterdir())
-    print(
-        f"{args.shard_rows:,} × {args.shard_classes:,} from {len(list(folder.iterdir()))} shards "
-        f"({n_bytes / 1e9:.2f} GB), {args.filter_by}, {THREADS} threads"
-    )
-    print(
-        f"{found['wall_s']:.1f} s in passes of {found['passes_s']} s (a bare scan: {scan:.1f} s), "
-        f"peak {found['peak_mib']:.0f} MiB; {found['wrong']:,} wrong, {found['missing']:,} missing "
-        f"of which {found['believed_present']:,.0f} are believed present; shares believed missing "
-        f"and wrong in all {found['noise']}"
-    )
-    print(f"goal: 30 minutes; here {found['wall_s'] / 60:.2f}")
-
-
 def run_stages(folder: Path) -> None:
     """Run the stages on the shards of a folder and print what they took as JSON."""
     import pipelines.run
+    from pipelines.core.intact import read_timings
     from pipelines.recipe import parse_recipe
+    from pipelines.storage.store import open_store
 
     # No report: it reads what the stages left, and is not what is measured.
     pipelines.run.finish = lambda run, listen=None: "none"  # type: ignore[assignment]
@@ -270,7 +148,7 @@ def run_stages(folder: Path) -> None:
         start = time.perf_counter()
         pipelines.run.run(recipe, data=str(folder), out=out)
         wall_s = time.perf_counter() - start
-        timings = json.loads((Path(out) / "timings.json").read_text())
+        timings = read_timings(open_store(out))
     outcome = {
         "wall_s": wall_s,
         "stages": {
@@ -306,7 +184,7 @@ def through_stages(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--part", choices=["both", "cleanlab", "shards", "stages"], default="both")
+    parser.add_argument("--part", choices=["both", "cleanlab", "stages"], default="both")
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--classes", type=int, default=100)
     parser.add_argument("--shard-rows", type=int, default=351_133)
@@ -315,12 +193,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="for the shards; kept if given")
     parser.add_argument("--only-make", action="store_true", help="make the shards and stop")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--stream", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--run-stages", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.stream:
-        stream(args.stream, args.filter_by)
-        return
     if args.run_stages:
         run_stages(args.run_stages)
         return
@@ -329,7 +203,7 @@ def main() -> None:
     if args.part != "cleanlab":
         with tempfile.TemporaryDirectory(prefix="labelops-bench-") as temporary:
             args.folder = args.folder or Path(temporary)
-            (through_stages if args.part == "stages" else from_shards)(args)
+            through_stages(args)
 
 
 if __name__ == "__main__":

@@ -55,10 +55,10 @@ from labelops.fast import multilabel as fast  # noqa: E402
 from labelops.multilabel import opinion as op  # noqa: E402
 from labelops.multilabel.beliefs import Features, learn, p_label_error  # noqa: E402
 from labelops.multilabel.cells import Cells  # noqa: E402
-from labelops.multilabel.cooccurrence import summarize  # noqa: E402
+from labelops.multilabel.cooccurrence import Pairs, evidence, summarize  # noqa: E402
 from labelops.multilabel.estimates import Estimates  # noqa: E402
 from labelops.multilabel.evaluate import average_precisions  # noqa: E402
-from labelops.multilabel.labels import LabelSets, from_states  # noqa: E402
+from labelops.multilabel.labels import NO, YES, LabelSets, from_states, states  # noqa: E402
 
 FOLDS = 3
 SURE = 0.9
@@ -127,6 +127,33 @@ def fit(x: np.ndarray, target: np.ndarray, l2: float) -> tuple[np.ndarray, np.nd
     return weight.detach().numpy(), bias.detach().numpy()
 
 
+def sample_cells(
+    probs: np.ndarray, labels: LabelSets, *, n: int, rng: np.random.Generator
+) -> tuple[Cells, np.ndarray]:
+    """Return about n cells, as many present as ruled-out ones, and how many each stands for."""
+    table, parts, weights = states(labels), [], []
+    for state in (YES, NO):
+        cell = np.flatnonzero(table == state)
+        drawn = np.sort(rng.choice(cell, min(len(cell), n // 2), replace=False))
+        row, class_id = np.divmod(drawn, labels.n_classes)
+        is_given = np.full(len(drawn), state == YES)
+        parts.append(Cells(row, class_id, is_given, probs[row, class_id]))
+        weights.append(np.full(len(drawn), len(cell) / max(len(drawn), 1)))
+    cells = Cells(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    return cells, np.concatenate(weights)
+
+
+def class_odds(cells: Cells, pairs: Pairs) -> np.ndarray:
+    """Return how often each cell's class was given, to how often not; shape (M,)."""
+    return np.asarray((pairs.n_yes / np.maximum(pairs.n_no, 1))[cells.class_id])
+
+
+def opinion_features(cells: Cells, labels: LabelSets, pairs: Pairs) -> np.ndarray:
+    """Return what the second opinion is made of: the model's log-odds and the evidence, (M, 2)."""
+    _, said = evidence(cells, labels, pairs)
+    return np.stack([op.model_log_odds(cells.p), said], axis=1)
+
+
 def predict(x: np.ndarray, model: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     return 1 / (1 + np.exp(-np.clip(x @ model[0] + model[1], -30, 30)))
 
@@ -170,10 +197,10 @@ def ours(
     flags[flagged.row, flagged.class_id] = True
     cells, pairs = all_cells(probs, given), summarize(labels)
     rng = np.random.default_rng([seed, 3])
-    sample, weight = op.sample_cells(probs, labels, n=100_000, rng=rng)
-    learned = op.features(sample, labels, pairs)
-    values = op.features(cells, labels, pairs)
-    odds, sample_odds = op.class_odds(cells, pairs), op.class_odds(sample, pairs)
+    sample, weight = sample_cells(probs, labels, n=100_000, rng=rng)
+    learned = opinion_features(sample, labels, pairs)
+    values = opinion_features(cells, labels, pairs)
+    odds, sample_odds = class_odds(cells, pairs), class_odds(sample, pairs)
     believed = {}
     for name, used in (("belief", 1), ("second", 2)):
         opinion = op.fit_opinion(learned[:, :used], sample.is_given, sample_odds, weight)

@@ -56,3 +56,21 @@ def hash_strings(ids: Sequence[str]) -> np.ndarray:
     """
     digest = xxhash.xxh3_64_intdigest
     return np.fromiter((digest(item.encode()) for item in ids), np.uint64, len(ids))
+
+
+def is_sampled(hashes: np.ndarray, *, wanted: int, total: int) -> np.ndarray:
+    """Return which of `total` items are among about so many that are wanted, by their hash; bool.
+
+    Examples
+    --------
+    >>> is_sampled(np.array([0, 2**63 + 1], np.uint64), wanted=1, total=2).tolist()
+    [True, False]
+    """
+    if wanted >= total:
+        return np.ones(len(hashes), bool)
+    return np.asarray(hashes <= np.uint64(wanted * 2**64 // total))
+
+
+def is_drawn(hashes: np.ndarray, *, share: float) -> np.ndarray:
+    """Return which hashes belong to a share of all; bool."""
+    return np.asarray((hashes >> np.uint64(32)) < np.uint64(round(share * 2**32)))

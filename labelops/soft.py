@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from labelops.ragged import offsets, owners
+
 
 class SoftLabels(NamedTuple):
     """Sparse soft labels of N items.
@@ -107,25 +109,52 @@ def sparsify(probs: np.ndarray, *, given: np.ndarray | None = None, k: int = 5) 
         raise ValueError(
             f"sparsify: probs of shape (N, K) and k ≥ 1 were expected, got {probs.shape} and k={k}"
         )
-    n, n_classes = probs.shape
-    k = min(k, n_classes)
     exact = np.asarray(probs, np.float64)
-    kept = top_classes(exact, k=k)
-    stored = np.ones((n, k), bool)
-    if given is not None:
-        wanted = np.asarray(given, np.int64)[:, None]
-        stored = np.concatenate([stored, ~(kept == wanted).any(axis=1, keepdims=True)], axis=1)
-        kept = np.concatenate([kept, wanted], axis=1)
-    values = np.take_along_axis(exact, kept, axis=1)
-    rest = exact.copy()
+    kept = top_classes(exact, k=min(k, probs.shape[1]))
+    own = None if given is None else np.asarray(given, np.int64)
+    return stored(exact, kept, own, n_classes=probs.shape[1])
+
+
+def stored(
+    probs: np.ndarray,
+    kept: np.ndarray,
+    own: np.ndarray | None,
+    *,
+    n_classes: int,
+    ids: np.ndarray | None = None,
+    others: float | np.ndarray = 0.0,
+) -> SoftLabels:
+    """Return soft labels of some columns, and the mass of the rest.
+
+    Parameters
+    ----------
+    probs
+        Of classes that may be stored, float64, shape (N, C).
+    kept
+        Columns to store, most probable first, shape (N, k).
+    own
+        One more column of each item, if it is not among these, shape (N,).
+    n_classes
+        K.
+    ids
+        Class of each column, shape (N, C); the column itself by default.
+    others
+        Probability of all classes without a column, shape (N,).
+    """
+    is_stored = np.ones(kept.shape, bool)
+    if own is not None:
+        is_new = ~(kept == own[:, None]).any(axis=1, keepdims=True)
+        is_stored = np.concatenate([is_stored, is_new], axis=1)
+        kept = np.concatenate([kept, own[:, None]], axis=1)
+    values = np.take_along_axis(probs, kept, axis=1)
+    rest = probs.copy()
     np.put_along_axis(rest, kept, 0.0, axis=1)
-    offsets = np.zeros(n + 1, np.int32)
-    np.cumsum(stored.sum(axis=1), out=offsets[1:])
+    classes = kept if ids is None else np.take_along_axis(ids, kept, axis=1)
     return SoftLabels(
-        ids=kept[stored].astype(id_type(n_classes)),
-        probs=values[stored].astype(np.float16),
-        offsets=offsets,
-        tail=rest.sum(axis=1).astype(np.float16),
+        ids=classes[is_stored].astype(id_type(n_classes)),
+        probs=values[is_stored].astype(np.float16),
+        offsets=offsets(is_stored.sum(axis=1)).astype(np.int32),
+        tail=(rest.sum(axis=1) + others).astype(np.float16),
         n_classes=n_classes,
     )
 
@@ -149,9 +178,5 @@ def smooth(soft: SoftLabels) -> np.ndarray:
     m = np.diff(soft.offsets)
     others = np.maximum(soft.n_classes - m, 1)
     dense = np.repeat((soft.tail.astype(np.float64) / others)[:, None], soft.n_classes, axis=1)
-    dense[_rows(soft), soft.ids] = soft.probs
+    dense[owners(soft.offsets), soft.ids] = soft.probs
     return np.asarray(dense / dense.sum(axis=1, keepdims=True))
-
-
-def _rows(soft: SoftLabels) -> np.ndarray:
-    return np.repeat(np.arange(len(soft.tail)), np.diff(soft.offsets))

@@ -10,6 +10,7 @@ from scipy import sparse
 
 from labelops.belief import FLOOR, Noise, sound_noise
 from labelops.confident.sparse_joint import at, entries
+from labelops.ragged import spans
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,8 @@ class SparseNoise:
         rows = np.repeat(self.floor[None, :], len(given), axis=0)
         first = self.listed.indptr[given]
         n = self.listed.indptr[given + np.ones(len(given), np.int64)] - first
-        place = np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n)
-        entry = np.repeat(first, n) + place
-        rows[np.repeat(np.arange(len(given)), n), self.listed.indices[entry]] = self.listed.data[
-            entry
-        ]
+        row, entry = spans(first.astype(np.int64), n)
+        rows[row, self.listed.indices[entry]] = self.listed.data[entry]
         return rows
 
     def at(self, given: np.ndarray, true: np.ndarray) -> np.ndarray:

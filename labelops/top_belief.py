@@ -12,7 +12,7 @@ import numpy as np
 
 from labelops.calibration import log_safe
 from labelops.decisions import Proposals
-from labelops.soft import SoftLabels, id_type, top_classes
+from labelops.soft import SoftLabels, stored, top_classes
 from labelops.sparse_noise import SparseNoise
 from labelops.top_rows import TopRows
 
@@ -158,27 +158,16 @@ def with_certainty(belief: TopBelief, class_id: np.ndarray) -> TopBelief:
 
 def soften(belief: TopBelief, given: np.ndarray, *, k: int) -> SoftLabels:
     """Keep the k most probable classes and the given one; see `labelops.soft.sparsify`."""
-    n, width = belief.ids.shape
-    k = min(k, belief.n_classes, width)
+    k = min(k, belief.n_classes, belief.ids.shape[1])
     asked = belief.belief
     if not belief.has_all:
         # What is no class comes behind classes that are believed with 0.
         asked = np.where(belief.ids < belief.n_classes, asked, -0.5)
-    kept = top_classes(asked, k=k)
-    stored = np.ones((n, k), bool)
-    wanted = belief.column_of(given)[:, None]
-    stored = np.concatenate([stored, ~(kept == wanted).any(axis=1, keepdims=True)], axis=1)
-    kept = np.concatenate([kept, wanted], axis=1)
-    values = np.take_along_axis(belief.belief, kept, axis=1)
-    ids = np.take_along_axis(belief.ids, kept, axis=1)
-    rest = belief.belief.copy()
-    np.put_along_axis(rest, kept, 0.0, axis=1)
-    offsets = np.zeros(n + 1, np.int32)
-    np.cumsum(stored.sum(axis=1), out=offsets[1:])
-    return SoftLabels(
-        ids=ids[stored].astype(id_type(belief.n_classes)),
-        probs=values[stored].astype(np.float16),
-        offsets=offsets,
-        tail=(rest.sum(axis=1) + belief.others).astype(np.float16),
+    return stored(
+        belief.belief,
+        top_classes(asked, k=k),
+        belief.column_of(given),
         n_classes=belief.n_classes,
+        ids=belief.ids,
+        others=belief.others,
     )

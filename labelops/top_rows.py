@@ -11,6 +11,8 @@ from typing import TypeAlias
 
 import numpy as np
 
+from labelops.ragged import offsets, owners, spans
+
 # N items, K classes, M listed probabilities, Q questions
 
 
@@ -55,15 +57,16 @@ class TopRows:
     @property
     def row(self) -> np.ndarray:
         """Item of each listed probability, int64, shape (M,)."""
-        return np.repeat(np.arange(len(self)), self.n_listed)
+        return owners(self.start)
 
     def __getitem__(self, rows: slice | np.ndarray) -> "TopRows":
         """Return some of the items."""
         chosen = np.arange(len(self))[rows]
-        n = self.n_listed[chosen]
-        start = np.append(0, np.cumsum(n))
-        at = np.repeat(self.start[chosen] - start[:-1], n) + np.arange(start[-1])
-        return TopRows(start, self.ids[at], self.values[at], self.rest[chosen], self.n_classes)
+        sizes = self.n_listed[chosen]
+        _, at = spans(self.start[chosen], sizes)
+        return TopRows(
+            offsets(sizes), self.ids[at], self.values[at], self.rest[chosen], self.n_classes
+        )
 
     def find(self, row: np.ndarray, class_id: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return where some classes of some items are listed, and whether they are.

@@ -9,6 +9,7 @@ from labelops.confident.keys import order_keys
 from labelops.confident.prune import class_quotas, pair_quotas, prune_counts
 from labelops.confident.scan import Scan
 from labelops.confident.selection import Elements
+from labelops.ragged import spans
 from labelops.top_rows import Probs, at
 
 # N items, K classes. A group is a pair (given k, other j) at k·K + j, or a given class k at k·K +
@@ -112,9 +113,8 @@ def pairs_of(
     y = given.astype(np.int64)
     first = np.searchsorted(pairs, y * n_classes)
     n = np.searchsorted(pairs, (y + 1) * n_classes) - first
-    row = np.repeat(np.arange(len(y)), n)
-    place = np.arange(len(row)) - np.repeat(np.cumsum(n) - n, n)
-    return row, pairs[first[row] + place]
+    row, at = spans(first, n)
+    return row, pairs[at]
 
 
 def single_elements(

@@ -9,7 +9,8 @@ from labelops.confident.latent import Matrix
 
 # K classes
 
-LEVEL = 0.95
+TAIL = (1.0 - 0.95) / 2.0
+"""Chance that a true rate lies beyond either end."""
 
 
 class Interval(NamedTuple):
@@ -19,8 +20,8 @@ class Interval(NamedTuple):
     high: np.ndarray
 
 
-def class_intervals(counts: Matrix, *, level: float = LEVEL) -> Interval:
-    """Return an interval for each given class's share of wrong labels.
+def class_intervals(counts: Matrix) -> Interval:
+    """Return a 95 % interval for each given class's share of wrong labels.
 
     Of the m_k items given k that were confidently counted, e_k were counted elsewhere. Jeffreys'
     interval is between the quantiles of Beta(e_k + ½, m_k − e_k + ½); it begins at 0 when e_k = 0
@@ -30,8 +31,6 @@ def class_intervals(counts: Matrix, *, level: float = LEVEL) -> Interval:
     ----------
     counts
         Items by given class and guess, before the diagonal is raised; int64, shape (K, K).
-    level
-        Share of data sets whose interval holds the true rate.
 
     Returns
     -------
@@ -55,17 +54,18 @@ def class_intervals(counts: Matrix, *, level: float = LEVEL) -> Interval:
     ([0.053, 0.0], [0.17, 0.049])
     """
     right = counts.diagonal()
-    wrong = counts.sum(axis=1) - right
-    tail = (1.0 - level) / 2.0
-    low = betaincinv(wrong + 0.5, right + 0.5, tail)
-    high = betaincinv(wrong + 0.5, right + 0.5, 1.0 - tail)
-    return Interval(np.where(wrong == 0, 0.0, low), np.where(right == 0, 1.0, high))
+    return jeffreys(counts.sum(axis=1) - right, right)
 
 
-def total_interval(
-    counts: Matrix, n_given: np.ndarray, *, level: float = LEVEL
-) -> tuple[float, float]:
-    """Return an interval for the share of wrong labels in all.
+def jeffreys(hits: np.ndarray, others: np.ndarray) -> Interval:
+    """Return the interval of a share of which so many were hits, and so many not."""
+    low = betaincinv(hits + 0.5, others + 0.5, TAIL)
+    high = betaincinv(hits + 0.5, others + 0.5, 1.0 - TAIL)
+    return Interval(np.where(hits == 0, 0.0, low), np.where(others == 0, 1.0, high))
+
+
+def total_interval(counts: Matrix, n_given: np.ndarray) -> tuple[float, float]:
+    """Return a 95 % interval for the share of wrong labels in all.
 
     The rate in all is Σ w_k θ_k with w_k = n_k / N known. Each class's rate is drawn a little
     toward the rate ρ of all counted items, θ_k = (e_k + 2ρ) / (m_k + 2), so that small classes in
@@ -78,8 +78,6 @@ def total_interval(
         Items by given class and guess, before the diagonal is raised; int64, shape (K, K).
     n_given
         Number of items given each class, int64, shape (K,).
-    level
-        As in `class_intervals`, with the same meaning.
 
     Returns
     -------
@@ -110,7 +108,6 @@ def total_interval(
     variance = float(np.sum(weight**2 * rate * (1.0 - rate) / np.maximum(n_of_class, 1)))
     # A handful of items knows no less than one.
     size = max(mean * (1.0 - mean) / variance - 1.0, 1.0)
-    tail = (1.0 - level) / 2.0
-    low = float(betaincinv(mean * size, (1.0 - mean) * size, tail))
-    high = float(betaincinv(mean * size, (1.0 - mean) * size, 1.0 - tail))
+    low = float(betaincinv(mean * size, (1.0 - mean) * size, TAIL))
+    high = float(betaincinv(mean * size, (1.0 - mean) * size, 1.0 - TAIL))
     return (0.0 if n_wrong == 0 else low), (1.0 if n_wrong == n_counted else high)

@@ -313,13 +313,16 @@ class _Flagging:
         counts = pairs.count_first(self._rows(), bits=bits, n_bins=n_bins, below=np.inf)
         counts = counts[:, :n_bins] + sel.count_first(selection, edges, singles)
         selection, _ = sel.narrow_first(selection, edges, counts)
-        while selection.total_open > sel.COLLECT:
-            bits = sel.n_bits(len(selection.open_slots))
-            counts = self._pairs(selection).count(self._rows(), bits=bits)
-            counts = counts + sel.count(selection, bits, singles)
-            selection = sel.narrow(selection, bits, counts)
-        found = self._pairs(selection).collect(self._rows())
-        return sel.settle(selection, sel.concatenate([found, sel.collect(selection, singles)]))
+
+        def count_open(known: Selection, bits: int) -> np.ndarray:
+            counts = self._pairs(known).count(self._rows(), bits=bits)
+            return np.asarray(counts + sel.count(known, bits, singles))
+
+        def collect_open(known: Selection) -> Elements:
+            found = self._pairs(known).collect(self._rows())
+            return sel.concatenate([found, sel.collect(known, singles)])
+
+        return sel.search(selection, count_open, collect_open)
 
 
 def quotas_of(

@@ -328,6 +328,30 @@ def settle(selection: Selection, elements: Elements) -> Selection:
     return Selection(**fields)
 
 
+def search(
+    selection: Selection,
+    count_open: Callable[[Selection, int], np.ndarray],
+    collect_open: Callable[[Selection], Elements],
+    *,
+    most: int = COLLECT,
+) -> Selection:
+    """Find the cuts of elements in memory: count while much is open, then sort what is left.
+
+    Parameters
+    ----------
+    selection
+        What is known.
+    count_open, collect_open
+        Do `count` and `collect` on all elements.
+    most
+        So many open elements are collected instead of counted once more.
+    """
+    while selection.total_open > most:
+        bits = n_bits(len(selection.open_slots))
+        selection = narrow(selection, bits, count_open(selection, bits))
+    return settle(selection, collect_open(selection)) if selection.total_open else selection
+
+
 def _sort(slot: np.ndarray, elements: Elements) -> np.ndarray:
     """Return the order by slot, key and hash."""
     if len(slot) and elements.key.max() < 2**32:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from labelops.calibration import N_BINS, Bins, log_safe, reliability
+from labelops.calibration import N_BINS, log_safe, reliability
 from labelops.multilabel.labels import UNKNOWN, YES
 from labelops.multilabel.opinion import model_log_odds
 from labelops.multilabel.scaling import fit_scaling
@@ -52,11 +52,6 @@ def metrics(p: np.ndarray, given: np.ndarray, *, n_bins: int = N_BINS) -> Mappin
         "brier": float(np.mean(np.square(p - given))),
         "ece": float((bins.n * bins.gap).sum() / len(p)),
     }
-
-
-def reliability_of(p: np.ndarray, given: np.ndarray, *, n_bins: int = N_BINS) -> Bins:
-    """Return the bins of p against how often yes is given."""
-    return reliability(p, given, n_bins=n_bins)
 
 
 def pooled_scaling(p: np.ndarray, given: np.ndarray) -> tuple[float, float]:

@@ -15,6 +15,7 @@ from scipy.special import expit
 
 from labelops.multilabel.cells import Cells
 from labelops.multilabel.labels import LabelSets, n_no, n_yes
+from labelops.ragged import spans
 
 # N items, K classes, M cells
 
@@ -127,10 +128,8 @@ def evidence(cells: Cells, labels: LabelSets, pairs: Pairs) -> tuple[np.ndarray,
     ([0.0], [1.609])
     """
     first, last = labels.start[cells.row], labels.start[cells.row + 1]
-    n_others = last - first
-    cell = np.repeat(np.arange(len(cells.row)), n_others)
-    at = np.arange(len(cell)) - np.repeat(np.cumsum(n_others) - n_others, n_others)
-    other = labels.ids[np.repeat(first, n_others) + at].astype(np.int64)
+    cell, at = spans(first, last - first)
+    other = labels.ids[at].astype(np.int64)
     is_other = other != cells.class_id[cell]
     cell, other = cell[is_other], other[is_other]
     own = cells.is_given.astype(np.int64)

@@ -7,10 +7,9 @@ bits: 10 000 of them take no longer than one large one.
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import betaincinv
 
 from labelops.confident.filters import BY_CLASSES, BY_LOWEST, BY_PAIRS, Settings
-from labelops.confident.intervals import LEVEL, Interval
+from labelops.confident.intervals import Interval, jeffreys
 from labelops.confident.joint import TINY
 from labelops.multilabel.cells import Counts
 from labelops.multilabel.labels import NO, YES
@@ -93,7 +92,7 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return rate
 
 
-def rate_intervals(counts: np.ndarray, *, level: float = LEVEL) -> Interval:
+def rate_intervals(counts: np.ndarray) -> Interval:
     """Return Jeffreys' intervals for the missing and the wrong rate of every class.
 
     What `labelops.confident.intervals.class_intervals` does for one joint, with the same meaning.
@@ -102,8 +101,6 @@ def rate_intervals(counts: np.ndarray, *, level: float = LEVEL) -> Interval:
     ----------
     counts
         `labelops.multilabel.cells.Counts.joint` of all items, int64, shape (K, 2, 2).
-    level
-        Share of data sets whose interval holds the true rate.
 
     Returns
     -------
@@ -117,10 +114,7 @@ def rate_intervals(counts: np.ndarray, *, level: float = LEVEL) -> Interval:
     """
     right = np.stack([counts[:, NO, NO], counts[:, YES, YES]], axis=1)
     other = np.stack([counts[:, NO, YES], counts[:, YES, NO]], axis=1)
-    tail = (1.0 - level) / 2.0
-    low = betaincinv(other + 0.5, right + 0.5, tail)
-    high = betaincinv(other + 0.5, right + 0.5, 1.0 - tail)
-    return Interval(np.where(other == 0, 0.0, low), np.where(right == 0, 1.0, high))
+    return jeffreys(other, right)
 
 
 def confident_joints(counts: np.ndarray) -> np.ndarray:

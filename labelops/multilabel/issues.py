@@ -72,7 +72,7 @@ def find_label_issues(
     hashes = np.arange(len(probs), dtype=np.uint64) if item_hash is None else item_hash
     whole = check_block(Block(probs, labels, hashes), labels.n_classes)
     rules = fit(
-        [lambda: blocks_of(whole)],
+        lambda: blocks_of(whole),
         n_classes=labels.n_classes,
         settings=Settings(filter_by, frac_noise, min_examples_per_class),
         engine=engine,

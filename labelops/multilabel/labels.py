@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from labelops.ragged import offsets, owners, spans
 from labelops.soft import id_type
 
 # N items, K classes, M ids
@@ -82,8 +83,7 @@ def label_sets(
 
 
 def _flatten(lists: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-    start = np.zeros(len(lists) + 1, np.int64)
-    np.cumsum([len(one) for one in lists], out=start[1:])
+    start = offsets(np.array([len(one) for one in lists], np.int64))
     ids = np.fromiter((c for one in lists for c in one), np.int64, count=int(start[-1]))
     return ids, start
 
@@ -172,11 +172,6 @@ def _sorted_sets(
     return (cells % n_classes).astype(id_type(n_classes)), start
 
 
-def owners(start: np.ndarray) -> np.ndarray:
-    """Return the item of every id; int64, shape (M,)."""
-    return np.repeat(np.arange(len(start) - 1), np.diff(start))
-
-
 def from_states(table: np.ndarray) -> LabelSets:
     """Return given classes from a table of 1 (yes), 0 (no) and −1 (unknown), shape (N, K).
 
@@ -241,18 +236,16 @@ def choose_rows(labels: LabelSets, rows: np.ndarray) -> LabelSets:
     >>> choose_rows(label_sets([[0], [1, 2], [2]], n_classes=3), np.array([1, 0])).ids.tolist()
     [1, 2, 0]
     """
-    ids, start = _choose(labels.ids, labels.start, rows)
+
+    def choose(ids: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        sizes = start[rows + 1] - start[rows]
+        return ids[spans(start[rows], sizes)[1]], offsets(sizes)
+
+    ids, start = choose(labels.ids, labels.start)
     if labels.negative_ids is None or labels.negative_start is None:
         return LabelSets(ids, start, None, None, labels.n_classes)
-    negative = _choose(labels.negative_ids, labels.negative_start, rows)
+    negative = choose(labels.negative_ids, labels.negative_start)
     return LabelSets(ids, start, *negative, labels.n_classes)
-
-
-def _choose(ids: np.ndarray, start: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    size = start[rows + 1] - start[rows]
-    new = np.append(0, np.cumsum(size))
-    at = np.repeat(start[rows] - new[:-1], size) + np.arange(new[-1])
-    return ids[at], new
 
 
 def _cut(

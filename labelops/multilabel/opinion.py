@@ -15,10 +15,6 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit, logit
 
-from labelops.multilabel.cells import Cells
-from labelops.multilabel.cooccurrence import Pairs, evidence
-from labelops.multilabel.labels import LabelSets, owners
-
 # M cells, F features
 
 PRIOR_CELLS = 20.0
@@ -57,60 +53,6 @@ class Opinion(NamedTuple):
 def model_log_odds(p: np.ndarray) -> np.ndarray:
     """Return log p / (1 − p) of a model's probabilities, within ±16; float64."""
     return np.asarray(np.clip(logit(p.astype(np.float64)), -16.0, 16.0))
-
-
-def features(cells: Cells, labels: LabelSets, pairs: Pairs) -> np.ndarray:
-    """Return what the second opinion is made of: the model's log-odds and the evidence, (M, 2)."""
-    _, said = evidence(cells, labels, pairs)
-    return np.stack([model_log_odds(cells.p), said], axis=1)
-
-
-def sample_cells(
-    probs: np.ndarray, labels: LabelSets, *, n: int, rng: np.random.Generator
-) -> tuple[Cells, np.ndarray]:
-    """Return about n cells to fit on: as many present as ruled-out ones, and what each stands for.
-
-    Parameters
-    ----------
-    probs
-        Shape (N, K).
-    labels
-        Given classes.
-    n
-        How many, at most all.
-    rng
-        Which.
-
-    Returns
-    -------
-    Cells, and weights, shape (M,), by which they stand for all cells.
-    """
-    row, class_id = owners(labels.start), labels.ids.astype(np.int64)
-    chosen = _some(len(row), n // 2, rng)
-    yes = row[chosen], class_id[chosen]
-    if labels.negative_ids is not None and labels.negative_start is not None:
-        n_rest = len(labels.negative_ids)
-        chosen = _some(n_rest, n // 2, rng)
-        no = owners(labels.negative_start)[chosen], labels.negative_ids[chosen].astype(np.int64)
-    else:
-        n_rest = labels.n_items * labels.n_classes - len(row)
-        drawn = _some(labels.n_items * labels.n_classes, n // 2, rng)
-        drawn = drawn[~np.isin(drawn, row * labels.n_classes + class_id)]
-        no = drawn // labels.n_classes, drawn % labels.n_classes
-    n_yes_drawn, n_no_drawn = len(yes[0]), len(no[0])
-    rows, classes = np.concatenate([yes[0], no[0]]), np.concatenate([yes[1], no[1]])
-    is_given = np.arange(len(rows)) < n_yes_drawn
-    weight = np.where(is_given, len(row) / max(n_yes_drawn, 1), n_rest / max(n_no_drawn, 1))
-    return Cells(rows, classes, is_given, probs[rows, classes]), weight
-
-
-def _some(n: int, wanted: int, rng: np.random.Generator) -> np.ndarray:
-    return np.sort(rng.choice(n, min(n, wanted), replace=False))
-
-
-def class_odds(cells: Cells, pairs: Pairs) -> np.ndarray:
-    """Return how often each cell's class was given, to how often not; float64, shape (M,)."""
-    return np.asarray((pairs.n_yes / np.maximum(pairs.n_no, 1))[cells.class_id])
 
 
 def noise_limits(
@@ -173,7 +115,7 @@ def fit_opinion(
     is_given
         Given states, shape (M,).
     odds
-        From `class_odds`.
+        How often each cell's class was given, to how often not, shape (M,).
     weight
         How many cells each one stands for, shape (M,).
     limits

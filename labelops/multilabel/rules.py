@@ -2,13 +2,13 @@
 
 Three or four passes, none of which holds more than a block: sums for the thresholds; counts for the
 joints; where more labels disagree than are flagged, cuts between them; and the flags. Everything
-that is carried between blocks adds up exactly, so neither blocks, shards, threads nor their order
-change anything.
+that is carried between blocks adds up exactly, so neither blocks nor their order change
+anything.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import reduce
-from typing import Any, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 
@@ -34,9 +34,6 @@ from labelops.multilabel.labels import LabelSets
 COLLECT = 1 << 21
 """So many open cells (48 MB) are collected and sorted instead of counted once more."""
 
-COUNT_CELLS = 1 << 21
-"""Aim for so many counts (16 MB) in a pass."""
-
 
 class Block(NamedTuple):
     """Some items.
@@ -56,9 +53,6 @@ class Block(NamedTuple):
 
 Blocks = Callable[[], Iterable[Block]]
 """Gives the same items whenever it is called."""
-
-Mapper = Callable[[Callable[[Blocks], Any], Sequence[Blocks]], Iterable[Any]]
-"""Does something with every shard, here or elsewhere: ``map``, or that of an executor."""
 
 
 class Rules(NamedTuple):
@@ -115,27 +109,24 @@ def check_block(block: Block, n_classes: int) -> Block:
 
 
 def fit(
-    shards: Sequence[Blocks],
+    blocks: Blocks,
     *,
     n_classes: int,
     settings: Settings | None = None,
     engine: Engine | None = None,
-    mapper: Mapper = map,
 ) -> Rules:
     """Estimate a data set's noise and find the cuts of a filter.
 
     Parameters
     ----------
-    shards
-        The data set, cut in any way.
+    blocks
+        The data set, cut in any way; called once a pass.
     n_classes
         K.
     settings
         Which filter, as in `labelops.confident.issues.find_label_issues`; the default there.
     engine
         Who does the loops over rows; the readable one if absent.
-    mapper
-        Who goes through the shards. The answer does not depend on it.
 
     Raises
     ------
@@ -159,33 +150,32 @@ def fit(
         )
     engine = engine or ReadableEngine()
     pair = np.zeros(2 * n_classes, np.int64)
-
-    def sums(blocks: Blocks) -> conf.SelfConfidence:
-        checked = (check_block(block, n_classes) for block in blocks())
-        found = (engine.sums(block.probs, block.labels) for block in checked)
-        return reduce(conf.merge, found, conf.SelfConfidence(pair, pair, pair))
-
-    total = reduce(conf.merge, mapper(sums, shards), conf.SelfConfidence(pair, pair, pair))
+    checked = (check_block(block, n_classes) for block in blocks())
+    sums = (engine.sums(block.probs, block.labels) for block in checked)
+    total = reduce(conf.merge, sums, conf.SelfConfidence(pair, pair, pair))
     thresholds = conf.finish(total).reshape(-1, 2)
-
-    def count(blocks: Blocks) -> Any:
-        found = (
-            engine.counts(b.probs, b.labels, state_bounds(thresholds, b.probs.dtype))
-            for b in blocks()
-        )
-        return reduce(add_counts, found, no_counts(n_classes))
-
-    counts = reduce(add_counts, mapper(count, shards), no_counts(n_classes))
+    parts = (
+        engine.counts(b.probs, b.labels, state_bounds(thresholds, b.probs.dtype)) for b in blocks()
+    )
+    counts = reduce(add_counts, parts, no_counts(n_classes))
     found = estimate(counts.joint, total.n.reshape(-1, 2), thresholds)
     if not is_chosen_from(settings):
         return Rules(settings, found, None)
 
-    def elements(blocks: Blocks) -> Iterator[Elements]:
+    def elements() -> Iterator[Elements]:
         for block in blocks():
             cells = engine.disagreeing(block.probs, block.labels)
             yield elements_of(settings, cells, block.hashes)
 
-    cuts = _find_cuts(shards, start_cuts(settings, found, counts), elements, mapper)
+    def count_open(known: Selection, bits: int) -> np.ndarray:
+        none = np.zeros((len(known.open_slots), 1 << bits), np.int64)
+        return sum((sel.count(known, bits, part) for part in elements()), none)
+
+    def collect_open(known: Selection) -> Elements:
+        open_ones = (sel.collect(known, part) for part in elements())
+        return sel.concatenate([sel.no_elements(), *open_ones])
+
+    cuts = sel.search(start_cuts(settings, found, counts), count_open, collect_open, most=COLLECT)
     return Rules(settings, found, cuts)
 
 
@@ -230,49 +220,6 @@ def start_cuts(settings: Settings, found: Estimates, counts: Counts) -> Selectio
     selection = sel.start(quotas(settings, found, counts), edges)
     selection, _ = sel.narrow_first(selection, edges, n_open[selection.groups][:, None])
     return selection
-
-
-def cut_bits(selection: Selection) -> int:
-    """Return how many binary digits the next pass counts."""
-    return max(3, min(12, (COUNT_CELLS // len(selection.open_slots)).bit_length() - 1))
-
-
-def max_passes(n_classes: int) -> int:
-    """Return how many counting passes there can be at most: 64 bits of a key, 64 of a hash.
-
-    Examples
-    --------
-    >>> max_passes(10), max_passes(10_000)
-    (12, 22)
-    """
-    bits = max(3, min(12, (COUNT_CELLS // (2 * n_classes)).bit_length() - 1))
-    return 2 * -(-64 // bits)
-
-
-def _find_cuts(
-    shards: Sequence[Blocks],
-    selection: Selection,
-    elements: Callable[[Blocks], Iterator[Elements]],
-    mapper: Mapper,
-) -> Selection:
-    """Find the cuts: count while much is open, then sort the rest."""
-    while selection.total_open > COLLECT:
-        known, bits = selection, cut_bits(selection)
-
-        def count(blocks: Blocks, known: Selection = known, bits: int = bits) -> np.ndarray:
-            none = np.zeros((len(known.open_slots), 1 << bits), np.int64)
-            return sum((sel.count(known, bits, part) for part in elements(blocks)), none)
-
-        counts = sum(mapper(count, shards), np.zeros((len(known.open_slots), 1 << bits), np.int64))
-        selection = sel.narrow(known, bits, counts)
-    if not selection.total_open:
-        return selection
-
-    def collect(blocks: Blocks) -> Elements:
-        open_ones = (sel.collect(selection, part) for part in elements(blocks))
-        return sel.concatenate([sel.no_elements(), *open_ones])
-
-    return sel.settle(selection, sel.concatenate([sel.no_elements(), *mapper(collect, shards)]))
 
 
 def apply(rules: Rules, block: Block, *, engine: Engine | None = None) -> Cells:

@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from labelops.hashing import hash_integers
+from labelops.hashing import hash_integers, is_drawn
 from labelops.multilabel.cells import Cells
-from labelops.multilabel.labels import LabelSets, owners, states
+from labelops.multilabel.labels import LabelSets, states
+from labelops.ragged import owners
 
 # M cells, n items, K classes
 
@@ -51,11 +52,6 @@ def cell_hash(item_hash: np.ndarray, class_id: np.ndarray) -> np.ndarray:
     """
     mixed = item_hash ^ ((class_id.astype(np.uint64) + np.uint64(1)) * _ODD)
     return hash_integers(mixed.view(np.int64))
-
-
-def is_drawn(hashes: np.ndarray, *, share: float) -> np.ndarray:
-    """Return which cells belong to a share of all, by their hash; bool, shape (M,)."""
-    return np.asarray((hashes >> np.uint64(32)) < np.uint64(round(share * 2**32)))
 
 
 def draw(

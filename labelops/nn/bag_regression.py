@@ -18,7 +18,7 @@ import numpy as np
 
 from labelops.nn.bag_evidence import BagCounts, Optimum
 from labelops.nn.bag_fourier import Basis, FourierFeatures, draw_fourier, mean_slopes
-from labelops.nn.bags import whole_bags
+from labelops.nn.bags import rows_of_bags
 
 WIDTHS = (0.5, 1.0, 2.0)
 """Widths of the kernel that are tried, in root mean squared distances of two items."""
@@ -216,8 +216,7 @@ def refit_bag_model(
     few = _few_bags(begin)
     first: Optimum | None = None
     if len(few) < len(k):
-        items = whole_bags(few, begin).items.numpy()
-        cut = np.concatenate([[0], np.cumsum(np.diff(begin)[few])])
+        items, cut = rows_of_bags(few, begin)
         first = BagCounts(Basis(model.fourier, x[items]), cut, k[few]).maximise(model.prior)
         first = first._replace(beyond=first.beyond * (len(x) / len(items)))
     found = BagCounts(Basis(model.fourier, x), begin, k).maximise(model.prior, first)

@@ -22,7 +22,7 @@ from labelops.fast.cardinality import marginals
 from labelops.fast.class_propagate import propagate_classes
 from labelops.fast.neighbours import find_neighbours
 from labelops.fast.propagate import propagate
-from labelops.nn.bags import whole_bags
+from labelops.nn.bags import rows_of_bags
 from labelops.proportions.components import Convergence
 from labelops.proportions.counts import Counts, free_counts, hard_counts
 from labelops.proportions.edges import (
@@ -109,8 +109,7 @@ def choose_strength(
     counts, free = hard_counts(positives), free_counts(len(positives))
     is_held = np.isin(np.arange(len(positives)), held_out)
     open_counts = Counts(*(np.where(is_held, b, a) for a, b in zip(counts, free, strict=True)))
-    items = whole_bags(held_out, start).items.numpy()
-    cut = np.concatenate([[0], np.cumsum(np.diff(start)[held_out])])
+    items, cut = rows_of_bags(held_out, start)
     best: np.ndarray | None = None
     chosen = STRENGTHS[0]
     for strength in STRENGTHS:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from labelops.nn.bag_regression import BagModel, bag_log_odds, fit_bag_model, refit_bag_model
-from labelops.nn.bags import BagTraining, hold_out, whole_bags
+from labelops.nn.bags import BagTraining, hold_out, rows_of_bags
 from labelops.proportions.logits import as_logits, softmax
 
 # N items, M of them in bags, B bags, K classes
@@ -125,8 +125,7 @@ class _Problem:
         self.features, self.start, self.positives = features, start, positives
 
     def _rows(self, bags: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        items = whole_bags(bags, self.start).items.numpy()
-        cut = np.concatenate([[0], np.cumsum(np.diff(self.start)[bags])])
+        items, cut = rows_of_bags(bags, self.start)
         return np.asarray(self.features[items]), cut
 
     def fit(self, bags: np.ndarray, *, n_fourier: int, seed: int) -> BagModel:

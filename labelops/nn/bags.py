@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from labelops.nn.bag_losses import bag_divergence, soft_cross_entropy
 from labelops.nn.threads import one_thread
+from labelops.ragged import offsets, spans
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,10 +272,20 @@ def whole_bags(bags: np.ndarray, start: np.ndarray) -> Batch:
     ([3, 4, 0], [0, 0, 1])
     """
     sizes = start[bags + 1] - start[bags]
-    bag = np.repeat(np.arange(len(bags)), sizes)
-    first = np.cumsum(sizes) - sizes
-    items = np.arange(len(bag)) - first[bag] + start[bags][bag]
+    bag, items = spans(start[bags], sizes)
     return Batch(torch.from_numpy(items), torch.from_numpy(bag), torch.from_numpy(bags))
+
+
+def rows_of_bags(bags: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the items of some bags, bag after bag, and where each begins among them.
+
+    Examples
+    --------
+    >>> [found.tolist() for found in rows_of_bags(np.array([2, 0]), np.array([0, 1, 3, 5]))]
+    [[3, 4, 0], [0, 2, 3]]
+    """
+    sizes = np.diff(start)[bags]
+    return spans(start[bags], sizes)[1], offsets(sizes)
 
 
 def logits_of(net: BagNet, features: np.ndarray, *, rows: int = 16_384) -> np.ndarray:

@@ -4,16 +4,16 @@ Each class is a question of its own, which an item answers with yes, no, or not 
 looked for takes no part in the loss. `labelops.nn.linear` says how it is minimised.
 """
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from labelops.multilabel.labels import UNKNOWN, YES, LabelSets, n_no, n_yes, states
-from labelops.nn.linear import Heads, fit_linear, predict_linear
+from labelops.multilabel.labels import UNKNOWN, YES, LabelSets, choose_rows, n_no, n_yes, states
+from labelops.nn.linear import Block, Blocks, Heads, Search, fit_linear
 
 # N items, D features, K classes, F folds
 
@@ -22,43 +22,16 @@ PSEUDO_ITEMS = 1.0
 so many items."""
 
 
-class Block(NamedTuple):
-    """Some items: features (n, D), given classes, folds (n,)."""
-
-    features: np.ndarray
-    labels: LabelSets
-    fold: np.ndarray
-
-
-Blocks = Callable[[], Iterable[Block]]
-"""Gives the same blocks in the same order whenever it is called."""
-
-
-def count_answers(blocks: Iterable[Block], *, n_classes: int, n_folds: int) -> np.ndarray:
+def count_answers(
+    blocks: Iterable[Block[LabelSets]], *, n_classes: int, n_folds: int
+) -> np.ndarray:
     """Count the items outside each fold that answer no and yes; int64, shape (F, K, 2)."""
     inside = np.zeros((n_folds, n_classes, 2), np.int64)
     for block in blocks:
         for f in np.unique(block.fold).tolist():
-            part = _some(block.labels, np.flatnonzero(block.fold == f))
+            part = choose_rows(block.given, np.flatnonzero(block.fold == f))
             inside[f] += np.stack([n_no(part), n_yes(part)], axis=1)
     return np.asarray(inside.sum(axis=0) - inside)
-
-
-def _some(labels: LabelSets, rows: np.ndarray) -> LabelSets:
-    """Return the given classes of some items, in order."""
-    ids, start = _take(labels.ids, labels.start, rows)
-    if labels.negative_ids is None or labels.negative_start is None:
-        return LabelSets(ids, start, None, None, labels.n_classes)
-    negative = _take(labels.negative_ids, labels.negative_start, rows)
-    return LabelSets(ids, start, *negative, labels.n_classes)
-
-
-def _take(ids: np.ndarray, start: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    length = np.diff(start)[rows]
-    own = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum(length, out=own[1:])
-    at = np.arange(own[-1]) - np.repeat(own[:-1], length) + np.repeat(start[rows], length)
-    return ids[at], own
 
 
 def constant_log_odds(answers: np.ndarray) -> np.ndarray:
@@ -95,13 +68,13 @@ class _Logistic:
         self.weight = torch.from_numpy(weight.astype(np.float32)).to(device)
         self.is_fitted = torch.from_numpy(weight > 0).to(device)
 
-    def _said(self, block: Block) -> tuple[Tensor, Tensor, Tensor]:
+    def _said(self, block: Block[LabelSets]) -> tuple[Tensor, Tensor, Tensor]:
         """Return answers, which are known, and folds."""
-        table = torch.from_numpy(states(block.labels)).to(self.device)
+        table = torch.from_numpy(states(block.given)).to(self.device)
         fold = torch.from_numpy(block.fold.astype(np.int64)).to(self.device)
         return (table == YES).to(torch.float32), table != UNKNOWN, fold
 
-    def error(self, logits: Tensor, block: Block) -> tuple[Tensor, Tensor]:
+    def error(self, logits: Tensor, block: Block[LabelSets]) -> tuple[Tensor, Tensor]:
         yes, known, fold = self._said(block)
         logits = logits.view(-1, self.n_folds, self.n_classes)
         target = yes[:, None, :].expand_as(logits)
@@ -113,7 +86,7 @@ class _Logistic:
         error = torch.sigmoid_(logits).sub_(target).mul_(weight)
         return total, error.view(-1, self.n_folds * self.n_classes)
 
-    def held_out(self, logits: Tensor, block: Block) -> tuple[Tensor, Tensor]:
+    def held_out(self, logits: Tensor, block: Block[LabelSets]) -> tuple[Tensor, Tensor]:
         yes, known, fold = self._said(block)
         logits = logits.view(-1, self.n_folds, self.n_classes)
         own = logits[torch.arange(len(fold), device=self.device), fold]
@@ -124,29 +97,13 @@ class _Logistic:
         return total, n
 
 
-def block_rows(*, n_classes: int, n_folds: int, cells: int = 1 << 22) -> int:
-    """Return how many rows a block should have.
-
-    Examples
-    --------
-    >>> block_rows(n_classes=10, n_folds=5), block_rows(n_classes=10_000, n_folds=5)
-    (2048, 83)
-    """
-    return int(np.clip(cells // (n_classes * n_folds), 64, 2048))
-
-
 def fit_binary_heads(
-    blocks: Blocks,
+    blocks: Blocks[LabelSets],
     *,
     n_features: int,
     n_classes: int,
     n_folds: int,
-    l2: float | None = None,
-    max_iter: int = 300,
-    tolerance: float = 1e-5,
-    choose_on: int = 20_000,
-    device: torch.device | None = None,
-    n_threads: int | None = None,
+    **search: Unpack[Search],
 ) -> Heads:
     """Fit a logistic regression for every class and fold to the known answers outside it.
 
@@ -157,79 +114,36 @@ def fit_binary_heads(
 
     Parameters
     ----------
-    blocks
-        Called once a pass; items in a fixed order, cut at fixed places.
-    n_features, n_classes, n_folds
-        D, K, F.
-    l2, max_iter, choose_on, device, n_threads
-        As for `labelops.nn.heads.fit_heads`; one penalty for all classes.
-    tolerance
-        Done when an iteration lowers the mean loss, summed over classes, by less, in nats.
-
-    Notes
-    -----
-    Each pass takes O(N · D · F · K); memory holds a few blocks and 24 copies of the weights.
+    blocks, n_features, n_classes, n_folds, search
+        As for `labelops.nn.linear.fit_linear`; one penalty for all classes. The tolerance is for
+        the mean loss summed over classes.
 
     Examples
     --------
     >>> from labelops.multilabel.labels import label_sets
+    >>> from labelops.nn.linear import predict
     >>> x = np.array([[-1.], [1.], [-1.], [1.]], np.float32)
     >>> labels = label_sets([[1], [0, 1], [1], [0, 1]], n_classes=2)
     >>> block = Block(x, labels, np.array([0, 0, 1, 1]))
     >>> heads = fit_binary_heads(lambda: [block], n_features=1, n_classes=2, n_folds=2, l2=0.1)
-    >>> predict(heads, x, block.fold).round(1).tolist()
+    >>> predict(heads, x, block.fold, link="sigmoid").round(1).tolist()
     [[0.2, 0.9], [0.8, 0.9], [0.2, 0.9], [0.8, 0.9]]
     """
-    device = device or torch.device("cpu")
+    device = search.get("device") or torch.device("cpu")
     answers = count_answers(blocks(), n_classes=n_classes, n_folds=n_folds)
 
-    def make_loss(blocks: Iterable[Block]) -> _Logistic:
+    def make_loss(blocks: Iterable[Block[LabelSets]]) -> _Logistic:
         return _Logistic(count_answers(blocks, n_classes=n_classes, n_folds=n_folds), device)
 
-    found = fit_linear(
+    heads = fit_linear(
         blocks,
         make_loss,
         n_features=n_features,
-        n_outputs=n_folds * n_classes,
-        l2=l2,
-        max_iter=max_iter,
-        tolerance=tolerance * n_folds,
-        choose_on=choose_on,
-        device=device,
-        n_threads=n_threads,
+        n_classes=n_classes,
+        n_folds=n_folds,
+        **search,
     )
-    heads = Heads.of_fit(found, n_folds)
     is_constant = np.asarray((answers == 0).any(axis=2))
     bias = np.where(is_constant, constant_log_odds(answers), heads.bias)
     weight = np.where(is_constant[:, None, :], 0.0, heads.weight)
     return heads._replace(weight=weight, bias=bias)
-
-
-def predict(
-    heads: Heads,
-    features: np.ndarray,
-    fold: np.ndarray,
-    *,
-    batch_rows: int = 256,
-    device: torch.device | None = None,
-) -> np.ndarray:
-    """Return the probability of every class by the heads that have not seen the item.
-
-    Parameters
-    ----------
-    heads
-        Result of `fit_binary_heads`.
-    features
-        Shape (N, D).
-    fold
-        Each item's fold, shape (N,).
-    batch_rows, device
-        As for `labelops.nn.linear.predict_linear`.
-
-    Returns
-    -------
-    float32, shape (N, K); rows need not sum to one.
-    """
-    return predict_linear(
-        heads, features, fold, torch.sigmoid, batch_rows=batch_rows, device=device
-    )

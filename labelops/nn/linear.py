@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Generic, NamedTuple, Protocol, Self, TypeVar
+from typing import Generic, Literal, NamedTuple, Protocol, Self, TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -32,21 +32,22 @@ CURVATURE = 0.25
 CHOICES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 3e-4, 1e-4, 3e-5, 1e-5)
 """Penalties tried from the strongest down."""
 
-
-class Rows(Protocol):
-    """Some items: features (n, D), folds (n,), and what was said of them."""
-
-    @property
-    def features(self) -> np.ndarray:
-        """Shape (n, D)."""
-
-    @property
-    def fold(self) -> np.ndarray:
-        """Shape (n,)."""
+Link = Literal["softmax", "sigmoid"]
 
 
-B = TypeVar("B", bound=Rows)
-B_in = TypeVar("B_in", bound=Rows, contravariant=True)
+G = TypeVar("G")
+
+
+class Block(NamedTuple, Generic[G]):
+    """Some items: features (n, D), what was said of them, folds (n,)."""
+
+    features: np.ndarray
+    given: G
+    fold: np.ndarray
+
+
+Blocks = Callable[[], Iterable[Block[G]]]
+"""Gives the same blocks in the same order whenever it is called."""
 
 
 class Scale(NamedTuple):
@@ -96,14 +97,8 @@ class Heads(NamedTuple):
             n_passes=int(arrays["n_passes"]),
         )
 
-    @classmethod
-    def of_fit(cls, fit: "Fit", n_folds: int) -> Self:
-        """Return what was found as one model a fold."""
-        found = fit.theta.reshape(len(fit.theta), n_folds, -1).transpose(1, 0, 2)
-        return cls(found[:, 1:].copy(), found[:, 0].copy(), fit.scale, fit.l2, fit.n_passes)
 
-
-def block_rows(*, n_classes: int, n_folds: int) -> int:
+def block_rows(*, n_classes: int, n_folds: int, least: int = 256) -> int:
     """Return how many rows a block should have.
 
     Examples
@@ -111,10 +106,10 @@ def block_rows(*, n_classes: int, n_folds: int) -> int:
     >>> block_rows(n_classes=10, n_folds=5), block_rows(n_classes=1000, n_folds=5)
     (2048, 838)
     """
-    return int(np.clip(BLOCK_CELLS // (n_classes * n_folds), 256, 2048))
+    return int(np.clip(BLOCK_CELLS // (n_classes * n_folds), least, 2048))
 
 
-def measure_scale(blocks: Iterable[Rows], n_features: int) -> Scale:
+def measure_scale(blocks: Iterable[Block[G]], n_features: int) -> Scale:
     """Return mean and standard deviation of every feature, in double precision.
 
     Summed about the first item, so that a large offset does not cancel the digits.
@@ -136,24 +131,24 @@ def measure_scale(blocks: Iterable[Rows], n_features: int) -> Scale:
     return Scale(origin + mean, np.where(constant, 1.0, np.sqrt(variance)))
 
 
-class Loss(Protocol[B_in]):
+class Loss(Protocol[G]):
     """What is minimised, and what tells how well it predicts."""
 
-    def error(self, logits: Tensor, block: B_in) -> tuple[Tensor, Tensor]:
+    def error(self, logits: Tensor, block: Block[G]) -> tuple[Tensor, Tensor]:
         """Return a block's part of the loss of all folds, and its slope by the logits.
 
         Logits are float32 of shape (n, F · K), and may be overwritten; the loss is float64.
         """
 
-    def held_out(self, logits: Tensor, block: B_in) -> tuple[Tensor, Tensor]:
+    def held_out(self, logits: Tensor, block: Block[G]) -> tuple[Tensor, Tensor]:
         """Return the loss under the models that have not seen the items, and by what to divide."""
 
 
-MakeLoss = Callable[[Iterable[B]], Loss[B]]
+MakeLoss = Callable[[Iterable[Block[G]]], Loss[G]]
 """Makes the loss of some items, when it has seen how many there are of what."""
 
 
-class _Problem(Generic[B]):
+class _Problem(Generic[G]):
     """The penalised loss of all folds at once, as a function of one flat vector.
 
     The first row of the vector, as a table (1 + D, F · K), holds the biases.
@@ -161,8 +156,8 @@ class _Problem(Generic[B]):
 
     def __init__(
         self,
-        blocks: Callable[[], Iterable[B]],
-        make_loss: MakeLoss[B],
+        blocks: Blocks[G],
+        make_loss: MakeLoss[G],
         scale: Scale,
         *,
         device: torch.device,
@@ -177,36 +172,36 @@ class _Problem(Generic[B]):
         self.loss = make_loss(self._counted())
         self.n_passes = 0
 
-    def _counted(self) -> Iterator[B]:
+    def _counted(self) -> Iterator[Block[G]]:
         for block in self.blocks():
             self.n_items += len(block.fold)
             yield block
 
-    def inputs(self, block: B) -> Tensor:
+    def inputs(self, block: Block[G]) -> Tensor:
         """Return standardised features on the device."""
         # A copy of its own: what numpy maps from a file is not aligned the same every time.
         x = torch.from_numpy(np.array(block.features, np.float32)).to(self.device)
         return x.sub_(self.mean).mul_(self.inverse_std)
 
-    def loss_and_gradient(self, theta: Tensor, block: B) -> tuple[Tensor, Tensor]:
+    def loss_and_gradient(self, theta: Tensor, block: Block[G]) -> tuple[Tensor, Tensor]:
         """Return a block's part of the loss and its gradient."""
         x, single = self.inputs(block), theta.to(torch.float32)
         loss, flat = self.loss.error(torch.addmm(single[:1], x, single[1:]), block)
         bias = flat.sum(dim=0, keepdim=True, dtype=torch.float64)
         return loss, torch.cat([bias, (x.T @ flat).to(torch.float64)])
 
-    def held_out_loss(self, theta: Tensor, block: B) -> tuple[Tensor, Tensor]:
+    def held_out_loss(self, theta: Tensor, block: Block[G]) -> tuple[Tensor, Tensor]:
         """Return a block's summed loss under the models that have not seen its items."""
         x, single = self.inputs(block), theta.to(torch.float32)
         return self.loss.held_out(torch.addmm(single[:1], x, single[1:]), block)
 
-    def covariance(self, block: B) -> tuple[Tensor, Tensor]:
+    def covariance(self, block: Block[G]) -> tuple[Tensor, Tensor]:
         """Return a block's number of items and sum of x xᵀ."""
         x = self.inputs(block)
         n = torch.tensor(float(len(x)), dtype=torch.float64, device=self.device)
         return n, (x.T @ x).to(torch.float64)
 
-    def total(self, work: Callable[[B], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    def total(self, work: Callable[[Block[G]], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         """Add up a function of the blocks in their order, whichever is ready first."""
         self.n_passes += 1
         first = second = None
@@ -217,9 +212,9 @@ class _Problem(Generic[B]):
         return (zero if first is None else first), (zero if second is None else second)
 
     def _in_order(
-        self, work: Callable[[B], tuple[Tensor, Tensor]]
+        self, work: Callable[[Block[G]], tuple[Tensor, Tensor]]
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        def alone(block: B) -> tuple[Tensor, Tensor]:
+        def alone(block: Block[G]) -> tuple[Tensor, Tensor]:
             with one_thread():
                 return work(block)
 
@@ -276,29 +271,32 @@ class _Problem(Generic[B]):
         return natural(v.detach())
 
 
-class Fit(NamedTuple):
-    """Where the search ended: a table (1 + D, F · K), the penalty used, and the passes made."""
+class Search(TypedDict, total=False):
+    """Settings of `fit_linear` that all models share."""
 
-    theta: np.ndarray
-    scale: Scale
-    l2: float
-    n_passes: int
+    l2: float | None
+    max_iter: int
+    tolerance: float
+    choose_on: int
+    device: torch.device | None
+    n_threads: int | None
 
 
 def fit_linear(
-    blocks: Callable[[], Iterable[B]],
-    make_loss: MakeLoss[B],
+    blocks: Blocks[G],
+    make_loss: MakeLoss[G],
     *,
     n_features: int,
-    n_outputs: int,
-    l2: float | None,
-    max_iter: int,
-    tolerance: float,
-    choose_on: int,
-    device: torch.device | None,
-    n_threads: int | None,
-) -> Fit:
-    """Minimise a loss plus λ/2 ‖W‖² by streaming over blocks; biases are free.
+    n_classes: int,
+    n_folds: int,
+    l2: float | None = None,
+    max_iter: int = 300,
+    tolerance: float = 1e-5,
+    choose_on: int = 20_000,
+    device: torch.device | None = None,
+    n_threads: int | None = None,
+) -> Heads:
+    """Minimise the sum over folds of a loss plus λ/2 ‖W_f‖², streaming over blocks.
 
     Parameters
     ----------
@@ -306,16 +304,16 @@ def fit_linear(
         Called once a pass; items in a fixed order, cut at fixed places.
     make_loss
         The loss of some items.
-    n_features, n_outputs
-        D and F · K.
+    n_features, n_classes, n_folds
+        D, K, F.
     l2
-        λ. None: the one of `CHOICES` that predicts the items of the first blocks best out of
-        sample. It is chosen on about `choose_on` items and divided by how many times more there are
-        in all, as a fixed prior would be.
+        λ; biases are free. None: the one of `CHOICES` that predicts the items of the first blocks
+        best out of sample. It is chosen on about `choose_on` items and divided by how many times
+        more there are in all, as a fixed prior would be.
     max_iter
         Most iterations of L-BFGS.
     tolerance
-        Done when an iteration lowers the loss by less.
+        Done when an iteration lowers the mean loss of a fold by less, in nats.
     choose_on
         How many items are enough to choose the penalty on.
     device
@@ -334,14 +332,15 @@ def fit_linear(
     """
     device = device or torch.device("cpu")
     threads = (n_threads or len(os.sched_getaffinity(0))) if device.type == "cpu" else 1
+    shape, tolerance = (n_features + 1, n_folds * n_classes), tolerance * n_folds
     with one_thread():
         scale = measure_scale(blocks(), n_features)
 
-        def problem(blocks: Callable[[], Iterable[B]]) -> _Problem[B]:
+        def problem(blocks: Blocks[G]) -> _Problem[G]:
             return _Problem(blocks, make_loss, scale, device=device, n_threads=threads)
 
         whole, sample = problem(blocks), problem(_first(blocks, choose_on))
-        theta = torch.zeros((n_features + 1, n_outputs), dtype=torch.float64, device=device)
+        theta = torch.zeros(shape, dtype=torch.float64, device=device)
         n, covariance = sample.total(sample.covariance)
         covariance = covariance / torch.clamp(n, min=1.0) + torch.zeros(
             n_features, n_features, dtype=torch.float64, device=device
@@ -350,13 +349,15 @@ def fit_linear(
             l2, theta = _choose_l2(sample, theta, covariance, tolerance)
             l2 *= float(n) / max(whole.n_items, 1)
         theta = whole.minimise(theta, covariance, l2=l2, max_iter=max_iter, tolerance=tolerance)
-    return Fit(theta.cpu().numpy(), scale, l2, whole.n_passes + sample.n_passes)
+    found = theta.cpu().numpy().reshape(n_features + 1, n_folds, n_classes).transpose(1, 0, 2)
+    n_passes = whole.n_passes + sample.n_passes
+    return Heads(found[:, 1:].copy(), found[:, 0].copy(), scale, l2, n_passes)
 
 
-def _first(blocks: Callable[[], Iterable[B]], n: int) -> Callable[[], Iterable[B]]:
+def _first(blocks: Blocks[G], n: int) -> Blocks[G]:
     """Return the leading blocks, until they have n items."""
 
-    def leading() -> Iterator[B]:
+    def leading() -> Iterator[Block[G]]:
         seen = 0
         for block in blocks():
             yield block
@@ -368,7 +369,7 @@ def _first(blocks: Callable[[], Iterable[B]], n: int) -> Callable[[], Iterable[B
 
 
 def _choose_l2(
-    problem: _Problem[B], theta: Tensor, covariance: Tensor, tolerance: float
+    problem: _Problem[G], theta: Tensor, covariance: Tensor, tolerance: float
 ) -> tuple[float, Tensor]:
     """Return the penalty with the least held-out loss, and the heads it gives."""
     best: tuple[float, float, Tensor] | None = None
@@ -383,12 +384,12 @@ def _choose_l2(
     return best[1], best[2]
 
 
-def predict_linear(
+def predict(
     heads: Heads,
     features: np.ndarray,
     fold: np.ndarray,
-    link: Callable[[Tensor], Tensor],
     *,
+    link: Link = "softmax",
     batch_rows: int = 256,
     device: torch.device | None = None,
 ) -> np.ndarray:
@@ -403,7 +404,7 @@ def predict_linear(
     fold
         Each item's fold, shape (N,).
     link
-        From logits to probabilities.
+        From logits to probabilities: softmax for one class an item, sigmoid for a model a class.
     batch_rows
         Rows of every product; shorter batches are filled up.
     device
@@ -411,7 +412,7 @@ def predict_linear(
 
     Returns
     -------
-    float32, shape (N, K).
+    float32, shape (N, K); with softmax, rows sum to 1.
 
     Notes
     -----
@@ -432,6 +433,7 @@ def predict_linear(
                 batch.zero_()
                 batch.numpy()[: len(part)] = (features[part] - heads.scale.mean) / heads.scale.std
                 logits = torch.addmm(bias, batch.to(device), weight)
-                found = link(logits[: len(part)]).to(torch.float32)
-                probs[part] = found.cpu().numpy()
+                logits = logits[: len(part)]
+                found = logits.softmax(dim=1) if link == "softmax" else logits.sigmoid()
+                probs[part] = found.to(torch.float32).cpu().numpy()
     return probs

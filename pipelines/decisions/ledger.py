@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from labelops.decisions import DECISIONS, WHOLE, WORDS, Action, Outcome, Proposals, outcome
-from labelops.multilabel.labels import owners
+from labelops.ragged import owners
 from pipelines.labels.columns import flat, lists_of
 from pipelines.labels.space import announced
 

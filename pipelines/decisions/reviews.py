@@ -3,7 +3,7 @@
 import numpy as np
 
 from labelops.decisions import ABSENT, NO_ISSUE, NOBODY, WHOLE, Action, Proposals, cells
-from labelops.multilabel.labels import owners
+from labelops.ragged import owners
 from pipelines.core.stage import Context, Reduce
 from pipelines.labels.reference import ONE, TRUE, match_reference, reference_sets
 from pipelines.labels.space import LabelSpace, given_sets

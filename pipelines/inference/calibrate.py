@@ -1,22 +1,19 @@
-"""Temperature and calibration errors, on a sample that the hashes of the ids choose."""
+"""How far probabilities can be taken at their word, on a sample that the hashes of ids choose."""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from labelops import calibration
-from labelops.temperature import apply_temperature, fit_temperature
+from labelops.hashing import is_sampled
 from labelops.top_rows import Probs, TopRows
-from pipelines.core.stage import Arrays, Context
+from pipelines.core.stage import Arrays, Context, Output, Reduce, join_summaries
+from pipelines.inference.given import Labels, given_of
 from pipelines.storage.frame import Frame
-from pipelines.storage.vectors import list_array, vectors_of
+from pipelines.storage.vectors import arrays_of, list_array
 
 if TYPE_CHECKING:
     from pipelines.stages.infer import Config
-
-SAMPLE_CELLS = 1 << 23
-"""Items × classes of the sample stay about below it: 32 MiB, however many classes there are."""
 
 
 def folder(ctx: Context) -> str:
@@ -24,24 +21,33 @@ def folder(ctx: Context) -> str:
     return f"{ctx.stage}/_sample"
 
 
-def sampled(item_hash: np.ndarray, ctx: "Context[Config]", cells: int = SAMPLE_CELLS) -> np.ndarray:
-    """Return which items are in the sample: those whose hash is below a bar."""
-    wanted = min(ctx.config.calibration_items, max(1, cells // ctx.n_classes))
-    if wanted >= ctx.n_items:
-        return np.ones(len(item_hash), bool)
-    return np.asarray(item_hash <= np.uint64(wanted * 2**64 // ctx.n_items))
+def sample_output(ctx: Context, number: pa.DataType) -> dict[str, Output]:
+    """Return the scratch of sampled rows, with probabilities of some type."""
+    schema = pa.schema(
+        [
+            ("item_hash", pa.uint64()),
+            ("given", given_of(ctx.columns).sample_type(ctx.n_classes)),
+            ("pred_probs", pa.list_(number, ctx.n_classes)),
+        ]
+    )
+    return {folder(ctx): Output(schema=schema, rows="some", ipc=True)}
 
 
 def sample_table(
     item_hash: np.ndarray,
-    given: np.ndarray,
+    given: Labels,
     probs: Probs,
     ctx: "Context[Config]",
     usable: np.ndarray | None = None,
 ) -> pa.Table:
-    """Return the sampled ones of some items, if they are usable, as rows of the scratch folder."""
-    chosen_rows = sampled(item_hash, ctx)
-    rows = np.flatnonzero(chosen_rows if usable is None else chosen_rows & usable)
+    """Return the sampled ones of some items, if they are usable, as rows of the scratch folder.
+
+    In the sample are the items whose hash is below a bar.
+    """
+    kind = given_of(ctx.columns)
+    wanted = min(ctx.config.calibration_items, max(1, kind.sample_cells // ctx.n_classes))
+    is_chosen = is_sampled(item_hash, wanted=wanted, total=ctx.n_items)
+    rows = np.flatnonzero(is_chosen if usable is None else is_chosen & usable)
     chosen = probs[rows]
     if isinstance(chosen, TopRows):
         chosen = chosen.dense()
@@ -50,7 +56,7 @@ def sample_table(
     return pa.table(
         {
             "item_hash": pa.array(item_hash[rows], pa.uint64()),
-            "given": pa.array(given[rows], pa.int32()),
+            "given": kind.sample(kind.choose(given, rows)),
             "pred_probs": list_array(chosen),
         }
     )
@@ -58,30 +64,22 @@ def sample_table(
 
 def summarize(frame: Frame, ctx: Context) -> Arrays:
     """Return a shard's sampled rows."""
-    table = frame.file(folder(ctx)).combine_chunks()
-    columns = {name: table.column(name) for name in table.column_names}
-    whole = {
-        name: column.chunk(0) if column.num_chunks else pa.array([], column.type)
-        for name, column in columns.items()
-    }
-    return {
-        "item_hash": whole["item_hash"].to_numpy(),
-        "given": whole["given"].to_numpy(),
-        "probs": vectors_of(whole["pred_probs"])[0],
-    }
+    return arrays_of(frame.file(folder(ctx)))
+
+
+def calibration_step(ctx: Context) -> "Reduce[Config]":
+    """Return the step that measures on the sample."""
+    return Reduce(
+        name="calibration",
+        reads=[folder(ctx)],
+        summarize=summarize,
+        merge=join_summaries,
+        finish=finish,
+    )
 
 
 def finish(summary: Arrays, ctx: "Context[Config]") -> Arrays:
-    """Fit the temperature; measure before and after it."""
+    """Fit what helps; measure before and after it."""
     order = np.argsort(summary["item_hash"], kind="stable")
-    given, probs = summary["given"][order], summary["probs"][order]
-    temperature = fit_temperature(calibration.log_safe(probs), given)
-    found: Arrays = {"temperature": np.array(temperature), "n": np.array(len(given))}
-    scaled = apply_temperature(probs, temperature=temperature)
-    for when, p in (("before", probs.astype(np.float64)), ("after", scaled)):
-        for name, value in calibration.metrics(p, given, n_bins=ctx.config.bins).items():
-            found[f"{when}_{name}"] = np.array(value)
-        bins = calibration.top_reliability(p, given, n_bins=ctx.config.bins)
-        for name, values in bins._asdict().items():
-            found[f"{when}_bins_{name}"] = values
-    return found
+    given, probs = summary["given"][order], summary["pred_probs"][order]
+    return given_of(ctx.columns).measure(given, probs, ctx.config.bins)

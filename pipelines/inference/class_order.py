@@ -30,7 +30,7 @@ def check_order(summary: Arrays, ctx: Context, *, what: str = "columns of pred_p
     DataError
         If nobody said what the order is, and far more labels agree under another one.
     """
-    given, predicted = summary["given"], summary["probs"].argmax(axis=1)
+    given, predicted = summary["given"], summary["pred_probs"].argmax(axis=1)
     order = likelier_order(given, predicted, ctx.n_classes)
     if order is None:
         return {"notices": np.array([], dtype=np.str_)}

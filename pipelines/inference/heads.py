@@ -1,7 +1,7 @@
 """Linear heads on embeddings: fitted once over all items, applied shard by shard."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +9,7 @@ import pyarrow as pa
 from pipelines.core.stage import Arrays, Context, Tables
 from pipelines.inference.calibrate import folder, sample_table
 from pipelines.inference.folds import fold_of_items
+from pipelines.inference.given import Labels, given_of
 from pipelines.storage.canonical import Items
 from pipelines.storage.frame import Frame
 from pipelines.storage.vectors import even_tables, list_array, vectors_of
@@ -22,19 +23,18 @@ CHUNK_BYTES = 32 * 2**20
 def fit(items: Items, ctx: "Context[Config]", out: str) -> Arrays:
     """Fit one head a fold, streaming over the items in canonical order."""
     from labelops.nn.device import pick_device
-    from labelops.nn.heads import Block, fit_heads
-    from labelops.nn.linear import block_rows
+    from labelops.nn.linear import Block, block_rows
 
-    config = ctx.config
-    rows = block_rows(n_classes=ctx.n_classes, n_folds=config.folds)
+    config, kind = ctx.config, given_of(ctx.columns)
+    rows = block_rows(n_classes=ctx.n_classes, n_folds=config.folds, least=kind.least_rows)
 
-    def blocks() -> Iterator[Block]:
-        for block in items.blocks(rows):
-            given, hashes = np.asarray(block["given"]), np.asarray(block["item_hash"])
-            fold = fold_of_items(given, hashes, ctx)
-            yield Block(np.asarray(block["embedding"]), given, fold)
+    def blocks() -> Iterator[Block[Any]]:
+        for table in items.tables(rows):
+            given, hashes = kind.in_table(table, ctx), table.column("item_hash").to_numpy()
+            features = vectors_of(table.column("embedding").chunk(0))[0]
+            yield Block(features, given, fold_of_items(given, hashes, ctx))
 
-    heads = fit_heads(
+    heads = kind.fit(
         blocks,
         n_features=items.schema.field("embedding").type.list_size,
         n_classes=ctx.n_classes,
@@ -48,47 +48,50 @@ def fit(items: Items, ctx: "Context[Config]", out: str) -> Arrays:
 
 def predict(frame: Frame, ctx: "Context[Config]") -> Iterator[Tables]:
     """Give every item the probabilities of the head that has not seen it."""
+    from labelops.nn import linear
     from labelops.nn.device import pick_device
-    from labelops.nn.heads import predict as probs_of
-    from labelops.nn.linear import Heads
 
-    heads = Heads.of(ctx.own("heads"))
+    kind = given_of(ctx.columns)
+    heads = linear.Heads.of(ctx.own("heads"))
     device = pick_device(ctx.config.device)
-    given, hashes = frame.array("given"), frame.array("item_hash")
+    given, hashes = kind.read(frame, ctx), frame.array("item_hash")
     fold, ids = fold_of_items(given, hashes, ctx), frame["item_id"]
-    rows = chunk_rows(heads.weight.shape[1])
+    # Many enough for a row group of their own.
+    rows = max(1024, CHUNK_BYTES // (4 * max(heads.weight.shape[1:])))
+    for here, embedding in even_blocks(frame, "embedding", rows):
+        probs = linear.predict(
+            heads, vectors_of(embedding)[0], fold[here], link=kind.link, device=device
+        )
+        own = kind.choose(given, here)
+        yield predictions(ctx, ids[here], hashes[here], own, fold[here], probs, embedding)
+
+
+def even_blocks(frame: Frame, column: str, rows: int) -> Iterator[tuple[slice, pa.Array]]:
+    """Yield a column of a shard in pieces of exactly `rows` rows; the last may be shorter."""
     start = 0
-    tables = (table for _, table in frame.batches(["embedding"], rows))
+    tables = (table for _, table in frame.batches([column], rows))
     for table in even_tables(tables, rows):
         here = slice(start, start + table.num_rows)
-        start += table.num_rows
-        embedding = table.column("embedding").combine_chunks()
-        probs = probs_of(heads, vectors_of(embedding)[0], fold[here], device=device)
-        yield predictions(ctx, ids[here], hashes[here], given[here], fold[here], probs, embedding)
-
-
-def chunk_rows(n_features: int) -> int:
-    """Return how many rows are worked on at a time; many enough for a row group of their own."""
-    return max(1024, CHUNK_BYTES // (4 * n_features))
+        start = here.stop
+        yield here, table.column(column).combine_chunks()
 
 
 def predictions(
     ctx: "Context[Config]",
     ids: pa.Array,
     hashes: np.ndarray,
-    given: np.ndarray,
+    given: Labels,
     fold: np.ndarray,
     probs: np.ndarray,
     embedding: pa.Array,
 ) -> Tables:
     """Return rows of the sidecar and of the calibration sample."""
-    rows = pa.table(
-        {
-            "item_id": ids,
-            "fold": pa.array(fold, pa.int8()),
-            "pred_probs": list_array(probs),
-            "embedding": embedding,
-            "p_given": pa.array(probs[np.arange(len(given)), given], pa.float32()),
-        }
-    )
-    return {ctx.stage: rows, folder(ctx): sample_table(hashes, given, probs, ctx)}
+    columns = {
+        "item_id": ids,
+        "fold": pa.array(fold, pa.int8()),
+        "pred_probs": list_array(probs),
+        "embedding": embedding,
+    }
+    if given_of(ctx.columns).has_p_given:
+        columns["p_given"] = pa.array(probs[np.arange(len(given)), given], pa.float32())
+    return {ctx.stage: pa.table(columns), folder(ctx): sample_table(hashes, given, probs, ctx)}

@@ -4,12 +4,12 @@ Of stage `infer` every item is looked at by the models of its fold, which were n
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pipelines.core.stage import Context
 from pipelines.errors import LabelopsError, RecipeError
 from pipelines.inference.inputs import input_column
-from pipelines.inference.train import weights_file
+from pipelines.inference.train import trained, weights_file
 from pipelines.media.images import Limits
 from pipelines.media.models import file_key, load_weights, once
 from pipelines.media.programs import unusable
@@ -167,8 +167,8 @@ def _of_infer(infer: "Context[InferConfig]") -> "list[nn.Module]":
             "infer.use = 'image', or name a classifier of your own as localize.classifier"
         )
     if config.train != "heads":
-        trained = [_trained(infer, f) for f in range(config.folds)]
-        return [_joined(model.backbone, model.head) for model in trained]
+        models = [trained(infer, fold) for fold in range(config.folds)]
+        return [_joined(model.backbone, model.head) for model in models]
     if config.embedder == "pixels":
         raise ValueError(
             "an embedder that averages over cells was expected in stage 'infer', got 'pixels', "
@@ -181,14 +181,6 @@ def _of_infer(infer: "Context[InferConfig]") -> "list[nn.Module]":
         return [ProgramMaps(program, head) for head in heads]
     backbone = architecture.load_backbone(config.embedder, load_weights(config.weights))
     return [_joined(backbone, head) for head in heads]
-
-
-def _trained(infer: "Context[InferConfig]", fold: int) -> Any:
-    from labelops.nn.classifier import new_classifier
-
-    model = new_classifier(infer.config.embedder, n_classes=infer.n_classes, seed=0)
-    model.load_state_dict(load_weights(infer.artifact("train", weights_file(fold))))
-    return model
 
 
 def _joined(backbone: "nn.Module", head: "nn.Linear") -> "nn.Module":

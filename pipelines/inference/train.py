@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from labelops.proportions.logits import softmax
 from pipelines.core.stage import Arrays, Context, Tables
 from pipelines.inference.folds import fold_of_items
-from pipelines.inference.heads import predictions
+from pipelines.inference.heads import even_blocks, predictions
 from pipelines.media.models import file_key, load_weights, once
 from pipelines.storage.canonical import Items
 from pipelines.storage.frame import Frame
 from pipelines.storage.spill import new_array
-from pipelines.storage.vectors import even_tables, list_array, vectors_of
+from pipelines.storage.vectors import list_array, vectors_of
 
 if TYPE_CHECKING:
     from labelops.nn.classifier import Classifier
@@ -102,22 +103,30 @@ def _open(ctx: "Context[Config]") -> "list[Forward]":
     paths = [ctx.artifact("train", weights_file(f)) for f in range(ctx.config.folds)]
 
     def load() -> "list[Forward]":
-        return [_open_one(ctx, path) for path in paths]
+        return [_open_one(ctx, fold) for fold in range(ctx.config.folds)]
 
     found: list[Forward] = once(("trained", ctx.config.device, *map(file_key, paths)), load)
     return found
 
 
-def _open_one(ctx: "Context[Config]", path: str) -> "Forward":
+def trained(ctx: "Context[Config]", fold: int) -> "Classifier":
+    """Return the trained model of a fold, on the CPU."""
     from labelops.nn.classifier import new_classifier
+
+    model = new_classifier(ctx.config.embedder, n_classes=ctx.n_classes, seed=0)
+    model.load_state_dict(load_weights(ctx.artifact("train", weights_file(fold))))
+    return model
+
+
+def _open_one(ctx: "Context[Config]", fold: int) -> "Forward":
     from labelops.nn.device import pick_device
     from labelops.nn.forward import Forward
     from labelops.nn.transform import Normalised
 
     config = ctx.config
-    model = new_classifier(config.embedder, n_classes=ctx.n_classes, seed=0)
-    model.load_state_dict(load_weights(path))
-    net = Normalised(model.eval().requires_grad_(False), mean=config.mean, std=config.std)
+    net = Normalised(
+        trained(ctx, fold).eval().requires_grad_(False), mean=config.mean, std=config.std
+    )
     return Forward(net, device=pick_device(config.device), batch_rows=config.batch_rows)
 
 
@@ -132,27 +141,17 @@ def predict(frame: Frame, ctx: "Context[Config]") -> Iterator[Tables]:
     given, hashes = frame.array("given"), frame.array("item_hash")
     fold, ids = fold_of_items(given, hashes, ctx), frame["item_id"]
     rows = max(ctx.config.batch_rows, CHUNK_BYTES // (3 * side**2))
-    start = 0
-    tables = (table for _, table in frame.batches(["pixels"], rows))
-    for table in even_tables(tables, rows):
-        here = slice(start, start + table.num_rows)
-        start += table.num_rows
-        pixels = vectors_of(table.column("pixels").combine_chunks())[0].reshape(-1, 3, side, side)
+    for here, column in even_blocks(frame, "pixels", rows):
+        pixels = vectors_of(column)[0].reshape(-1, 3, side, side)
         first = models[0](pixels)
         n_features = first.shape[1] - ctx.n_classes
         probs = np.empty((len(pixels), ctx.n_classes), np.float32)
         for f, members in _members(fold[here]).items():
             output = first[members] if f == 0 else models[f](pixels[members])
-            probs[members] = _softmax(output[:, n_features:])
+            probs[members] = softmax(output[:, n_features:].astype(np.float64))
         embedding = list_array(first[:, :n_features])
         yield predictions(ctx, ids[here], hashes[here], given[here], fold[here], probs, embedding)
 
 
 def _members(fold: np.ndarray) -> Mapping[int, np.ndarray]:
     return {int(f): np.flatnonzero(fold == f) for f in np.unique(fold)}
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    z = logits.astype(np.float64)
-    p = np.exp(z - z.max(axis=1, keepdims=True))
-    return np.asarray(p / p.sum(axis=1, keepdims=True)).astype(np.float32)

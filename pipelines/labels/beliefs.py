@@ -19,6 +19,7 @@ from labelops.belief import (
     loss_through_noise,
 )
 from labelops.confident.estimates import unpack_matrix
+from labelops.hashing import is_drawn
 from labelops.sparse_noise import SparseNoise, sound, sound_sparse_noise
 from labelops.top_belief import all_classes, believe_top, candidates
 from labelops.top_rows import Probs, TopRows
@@ -68,8 +69,7 @@ def losses(frame: Frame, ctx: Context, *, fine: bool) -> Arrays:
     grid = fine_grid(float(ctx.own("coarse")["temperature"])) if fine else COARSE
     n_sample = min(SAMPLE_ITEMS, SAMPLE_CELLS // max(ctx.n_classes, 1))
     share = min(1.0, n_sample / max(ctx.n_items, 1))
-    hashes = frame.array("item_hash")
-    chosen = np.flatnonzero((hashes >> np.uint64(32)) < np.uint64(round(share * 2**32)))
+    chosen = np.flatnonzero(is_drawn(frame.array("item_hash"), share=share))
     noise, given, probs = noise_of(ctx), frame.array("given"), predictions_of(frame, ctx)
     total = np.zeros(len(grid), np.int64)
     step = block_rows(ctx.n_classes)

@@ -23,6 +23,7 @@ from pipelines.core.stage import Arrays, Context, Output, Tables
 from pipelines.labels.predictions import blocks_of
 from pipelines.labels.space import given_sets
 from pipelines.storage.frame import Frame
+from pipelines.storage.vectors import arrays_of
 
 if TYPE_CHECKING:
     from pipelines.stages.multilabel import Config
@@ -175,13 +176,7 @@ def scan(frame: Frame, ctx: "Context[Config]") -> Iterator[Tables]:
 
 def read_cells(frame: Frame, ctx: Context) -> tuple[Cells, Features]:
     """Return a shard's disagreeing cells, and what is known of each."""
-    table = frame.file(cells_folder(ctx))
-    found = {
-        name: table.column(name).combine_chunks().to_numpy(zero_copy_only=False)
-        if table.num_rows
-        else np.empty(0, table.schema.field(name).type.to_pandas_dtype())
-        for name in table.column_names
-    }
+    found = arrays_of(frame.file(cells_folder(ctx)))
     class_id, is_given = found["class_id"].astype(np.int64), found["is_given"].astype(bool)
     cells = Cells(found["row"].astype(np.int64), class_id, is_given, found["p"])
     return cells, Features(class_id, is_given, model_log_odds(found["p"]), found["evidence"])

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from labelops.decisions import Action, Outcome, Proposals
-from labelops.multilabel.labels import LabelSets, from_flat, n_no, n_yes, owners, with_changes
+from labelops.multilabel.labels import LabelSets, from_flat, n_no, n_yes, with_changes
+from labelops.ragged import owners
 from pipelines.core.stage import Arrays, Context
 from pipelines.errors import DataError
 from pipelines.labels.classes import (

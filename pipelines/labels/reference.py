@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from labelops.multilabel.labels import LabelSets, from_flat, owners
+from labelops.multilabel.labels import LabelSets, from_flat
+from labelops.ragged import owners
 from pipelines.core.matching import match_step
 from pipelines.core.stage import Context, Reduce
 from pipelines.labels.classes import some

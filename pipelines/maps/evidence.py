@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from labelops.decisions import BANDS
+from labelops.hashing import is_sampled
 from labelops.multilabel.cutoffs import choose_cutoffs, choose_cutoffs_from_positives
 from labelops.multilabel.found import (
     FOLDS,
@@ -26,7 +27,7 @@ from pipelines.labels.columns import RULED_OUT
 from pipelines.labels.reference import reference_sets
 from pipelines.labels.space import given_columns, given_sets
 from pipelines.storage.frame import Frame
-from pipelines.storage.vectors import list_array, vectors_of
+from pipelines.storage.vectors import arrays_of, list_array
 
 if TYPE_CHECKING:
     from pipelines.stages.localize import Config
@@ -102,27 +103,15 @@ def evidence_in(frame: Frame, ctx: "Context[Config]") -> Evidence:
         at, sets = reference_sets("reference", frame["item_id"], ctx)
         given = given_sets(frame, ctx) if given_columns(ctx.columns) else None
         return Evidence(np.isin(everything, at), hashes, sets, at, given)
-    return Evidence(_sampled(hashes, ctx), hashes, given_sets(frame, ctx), everything, None)
-
-
-def _sampled(item_hash: np.ndarray, ctx: "Context[Config]") -> np.ndarray:
-    """Return which items cutoffs are chosen on: those whose hash is below a bar."""
+    # Cutoffs are chosen on items whose hash is below a bar.
     wanted = min(ctx.config.evidence_items, max(1, EVIDENCE_CELLS // ctx.n_classes))
-    if wanted >= ctx.n_items:
-        return np.ones(len(item_hash), bool)
-    return np.asarray(item_hash <= np.uint64(wanted * 2**64 // ctx.n_items))
+    is_wanted = is_sampled(hashes, wanted=wanted, total=ctx.n_items)
+    return Evidence(is_wanted, hashes, given_sets(frame, ctx), everything, None)
 
 
 def collect_evidence(frame: Frame, ctx: Context) -> Arrays:
     """Return a shard's rows of evidence."""
-    table = frame.file(evidence_folder(ctx)).combine_chunks()
-    found: dict[str, np.ndarray] = {}
-    for field in table.schema:
-        column = table.column(field.name)
-        values = column.chunk(0) if column.num_chunks else pa.array([], field.type)
-        is_vector = pa.types.is_fixed_size_list(field.type)
-        found[field.name] = vectors_of(values)[0] if is_vector else values.to_numpy()
-    return found
+    return arrays_of(frame.file(evidence_folder(ctx)))
 
 
 def find_cutoffs(summary: Arrays, ctx: "Context[Config]") -> Arrays:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from labelops.label_peaks import binary_peaks, peaks
 from labelops.multilabel.cutoffs import sets_from
-from labelops.multilabel.labels import owners
+from labelops.ragged import owners
 from labelops.soft import id_type
 from pipelines.core.stage import Arrays, Beliefs, Cells, Context, Tables
 from pipelines.labels.columns import RULED_OUT, ids_type, lists_of

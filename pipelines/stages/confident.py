@@ -9,20 +9,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
 from labelops.confident import sparse_joint
 from labelops.confident import thresholds as conf
 from labelops.confident.confusions import rank_confusions
 from labelops.confident.estimates import estimate, pack
-from labelops.confident.filters import (
-    BY_CLASSES,
-    BY_LOWEST,
-    BY_PAIRS,
-    Filter,
-    Settings,
-    flag,
-)
+from labelops.confident.filters import BY_CLASSES, BY_LOWEST, BY_PAIRS, Filter, flag
 from labelops.confident.issues import quotas_of
 from labelops.confident.joint import count
 from labelops.confident.keys import float_of_keys, order_keys
@@ -47,6 +40,7 @@ from pipelines.selection.kept_rows import (
     rows_table,
 )
 from pipelines.selection.pairs import cut_steps, taken
+from pipelines.selection.pruning import Pruning
 from pipelines.selection.ranking import rank_steps, ranks_of
 from pipelines.storage.frame import Frame
 
@@ -56,7 +50,7 @@ SELECTING = BY_PAIRS | BY_CLASSES | BY_LOWEST
 PARQUET = {"use_dictionary": ["given_label", "predicted_label"]}
 
 
-class Config(BaseModel, frozen=True, extra="forbid"):
+class Config(Pruning):
     """Settings of stage `confident`; names and defaults are those of cleanlab."""
 
     filter_by: Filter = Field(
@@ -78,34 +72,12 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         description="Score how sure the model is compared with its mean for that class, so that "
         "items of a class of which it is never sure are not suspicious for that alone.",
     )
-    frac_noise: float = Field(
-        default=1.0,
-        ge=0.0,
-        le=1.0,
-        description="Share of the estimated errors to flag; for filters that prune.",
-    )
-    min_examples_per_class: int = Field(
-        default=1,
-        ge=0,
-        description="Classes with no more items than this are left alone; for filters that prune.",
-    )
 
     @model_validator(mode="after")
     def _fits(self) -> "Config":
         if self.adjust_pred_probs and self.score == "confidence_weighted_entropy":
             raise ValueError("adjust_pred_probs is not defined for confidence_weighted_entropy")
-        prunes = self.filter_by in BY_PAIRS | BY_CLASSES
-        if not prunes and (self.frac_noise != 1.0 or self.min_examples_per_class != 1):
-            raise ValueError(
-                "frac_noise and min_examples_per_class are for filters that prune, "
-                f"not for {self.filter_by}"
-            )
         return self
-
-    @property
-    def settings(self) -> Settings:
-        """What decides which items are flagged."""
-        return Settings(self.filter_by, self.frac_noise, self.min_examples_per_class)
 
 
 def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:

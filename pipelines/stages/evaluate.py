@@ -20,8 +20,9 @@ from labelops.multilabel.evaluate import (
     set_measures,
     wrong_cells,
 )
-from labelops.multilabel.labels import UNKNOWN, LabelSets, from_flat, from_states, owners, states
+from labelops.multilabel.labels import UNKNOWN, LabelSets, from_flat, from_states, states
 from labelops.multilabel.resampling import Measure, average, draws, measure
+from labelops.ragged import owners
 from pipelines.core.stage import Arrays, Context, Map, Output, Reduce, Stage, Step, join_summaries
 from pipelines.labels.columns import GIVEN, flat
 from pipelines.labels.reference import match_reference, n_rows, reference_sets

@@ -13,22 +13,14 @@ from typing import Literal, Self
 import pyarrow as pa
 from pydantic import BaseModel, Field, model_validator
 
-from pipelines.core.stage import Context, Fit, Map, Output, Reduce, Stage, Step, join_summaries
+from pipelines.core.stage import Context, Fit, Map, Output, Reduce, Stage, Step
 from pipelines.errors import DataError, RecipeError
-from pipelines.inference import (
-    calibrate,
-    class_order,
-    embed,
-    embedders,
-    heads,
-    listed,
-    lists,
-    ready,
-    train,
-)
+from pipelines.inference import class_order, embed, embedders, heads, listed, ready, train
+from pipelines.inference.calibrate import calibration_step, sample_output
 from pipelines.inference.folds import folds_step
+from pipelines.inference.given import given_of
 from pipelines.inference.inputs import input_column
-from pipelines.labels.lists import given_columns, is_multi_label
+from pipelines.labels.lists import is_multi_label
 from pipelines.labels.predictions import LISTED, listed_fields
 from pipelines.media.images import Limits, check_type
 from pipelines.storage.vectors import width_of
@@ -164,7 +156,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 
 def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
     """Return the columns needed."""
-    given = given_columns(columns) or ["given"]
+    given = given_of(columns).columns(columns)
     column = input_column(config.use, columns)
     inputs = listed.source_columns(columns) if column == "topk_probs" else [column]
     return ["item_id", "item_hash", *given, *inputs]
@@ -172,7 +164,7 @@ def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
 
 def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
     """Return the columns of the sidecar."""
-    p_given = [] if is_multi_label(columns) else ["p_given"]
+    p_given = ["p_given"] if given_of(columns).has_p_given else []
     column = input_column(config.use, columns)
     if column == "pred_probs":
         return ["item_id", *p_given]
@@ -229,28 +221,16 @@ def _ready_steps(ctx: Context[Config]) -> list[Step[Config]]:
             "in the order of its outputs"
         )
     values = pa.float64() if pa.types.is_float64(kind.value_type) else pa.float32()
-    item_id = ("item_id", ctx.types["item_id"])
-    if is_multi_label(ctx.columns):
-        return [
-            Map(
-                name="validate",
-                reads=["item_id", "item_hash", *given_columns(ctx.columns), "pred_probs"],
-                writes={ctx.stage: Output(schema=pa.schema([item_id])), **_sample(ctx, values)},
-                apply=lists.validate,
-            ),
-            lists.calibration_step(ctx),
-        ]
-    schema = pa.schema([item_id, ("p_given", values)])
-    return [
-        Map(
-            name="validate",
-            reads=["item_id", "item_hash", "given", "pred_probs"],
-            writes={ctx.stage: Output(schema=schema), **_sample(ctx, values)},
-            apply=ready.validate,
-        ),
-        class_order.order_step(ctx),
-        _calibration(ctx),
-    ]
+    given = given_of(ctx.columns)
+    schema = pa.schema([("item_id", ctx.types["item_id"]), *_p_given(ctx, values)])
+    validated = Map(
+        name="validate",
+        reads=["item_id", "item_hash", *given.columns(ctx.columns), "pred_probs"],
+        writes={ctx.stage: Output(schema=schema), **sample_output(ctx, values)},
+        apply=ready.validate,
+    )
+    order = [] if is_multi_label(ctx.columns) else [class_order.order_step(ctx)]
+    return [validated, *order, calibration_step(ctx)]
 
 
 def _listed_steps(ctx: Context[Config]) -> list[Step[Config]]:
@@ -271,11 +251,11 @@ def _listed_steps(ctx: Context[Config]) -> list[Step[Config]]:
         Map(
             name="validate",
             reads=needed,
-            writes={ctx.stage: Output(schema=pa.schema(fields)), **_sample(ctx, values)},
+            writes={ctx.stage: Output(schema=pa.schema(fields)), **sample_output(ctx, values)},
             apply=listed.validate,
         ),
         class_order.order_step(ctx, what="class ids in topk_ids"),
-        _calibration(ctx),
+        calibration_step(ctx),
         Reduce(
             name="listed",
             reads=list(LISTED),
@@ -293,31 +273,18 @@ def _head_steps(ctx: Context[Config], column: str, n_features: int) -> list[Step
         writes={f"{ctx.stage}/_embedding": Output(schema=schema, ipc=True)},
         apply=embed.embed_images if column == "image" else embed.copy_features,
     )
-    if is_multi_label(ctx.columns):
-        given = given_columns(ctx.columns)
-        return [
-            embedding,
-            lists.folds_step(given),
-            Fit(name="heads", reads=["item_hash", *given, "embedding"], fit=lists.fit),
-            Map(
-                name="predict",
-                reads=["item_id", "item_hash", *given, "embedding"],
-                writes=_predictions(ctx, n_features),
-                apply=lists.predict,
-            ),
-            lists.calibration_step(ctx),
-        ]
+    given = given_of(ctx.columns).columns(ctx.columns)
     return [
         embedding,
-        folds_step(),
-        Fit(name="heads", reads=["item_hash", "given", "embedding"], fit=heads.fit),
+        folds_step(ctx),
+        Fit(name="heads", reads=["item_hash", *given, "embedding"], fit=heads.fit),
         Map(
             name="predict",
-            reads=["item_id", "item_hash", "given", "embedding"],
+            reads=["item_id", "item_hash", *given, "embedding"],
             writes=_predictions(ctx, n_features),
             apply=heads.predict,
         ),
-        _calibration(ctx),
+        calibration_step(ctx),
     ]
 
 
@@ -333,7 +300,7 @@ def _train_steps(config: Config, ctx: Context[Config]) -> list[Step[Config]]:
             },
             apply=embed.decode_images,
         ),
-        folds_step(),
+        folds_step(ctx),
         Fit(name="train", reads=["item_hash", "given", "pixels"], fit=train.fit, keeps=True),
         Map(
             name="predict",
@@ -341,8 +308,12 @@ def _train_steps(config: Config, ctx: Context[Config]) -> list[Step[Config]]:
             writes=_predictions(ctx, n_features),
             apply=train.predict,
         ),
-        _calibration(ctx),
+        calibration_step(ctx),
     ]
+
+
+def _p_given(ctx: Context, number: pa.DataType) -> list[tuple[str, pa.DataType]]:
+    return [("p_given", number)] if given_of(ctx.columns).has_p_given else []
 
 
 def _predictions(ctx: Context, n_features: int) -> dict[str, Output]:
@@ -352,36 +323,12 @@ def _predictions(ctx: Context, n_features: int) -> dict[str, Output]:
             ("fold", pa.int8()),
             ("pred_probs", pa.list_(pa.float32(), ctx.n_classes)),
             ("embedding", pa.list_(pa.float32(), n_features)),
-            *([] if is_multi_label(ctx.columns) else [("p_given", pa.float32())]),
+            *_p_given(ctx, pa.float32()),
         ]
     )
     rows = GROUP_BYTES // (4 * (ctx.n_classes + n_features))
     output = Output(schema=schema, row_group_rows=max(1024, min(rows, 131_072)))
-    return {ctx.stage: output, **_sample(ctx, pa.float32())}
-
-
-def _sample(ctx: Context, values: pa.DataType) -> dict[str, Output]:
-    if is_multi_label(ctx.columns):
-        schema = lists.sample_schema(ctx, values)
-        return {calibrate.folder(ctx): Output(schema=schema, rows="some", ipc=True)}
-    schema = pa.schema(
-        [
-            ("item_hash", pa.uint64()),
-            ("given", pa.int32()),
-            ("pred_probs", pa.list_(values, ctx.n_classes)),
-        ]
-    )
-    return {calibrate.folder(ctx): Output(schema=schema, rows="some", ipc=True)}
-
-
-def _calibration(ctx: Context) -> Reduce[Config]:
-    return Reduce(
-        name="calibration",
-        reads=[calibrate.folder(ctx)],
-        summarize=calibrate.summarize,
-        merge=join_summaries,
-        finish=calibrate.finish,
-    )
+    return {ctx.stage: output, **sample_output(ctx, pa.float32())}
 
 
 STAGE = Stage(

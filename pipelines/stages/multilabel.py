@@ -9,16 +9,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field
 
 from labelops.confident import thresholds as conf
-from labelops.confident.filters import BY_CLASSES, BY_PAIRS, Filter, Settings
+from labelops.confident.filters import Filter
 from labelops.multilabel.beliefs import Features, Learned, learn, p_label_error
 from labelops.multilabel.estimates import estimate, rate_intervals
-from labelops.multilabel.labels import owners
 from labelops.multilabel.rules import is_flagged
 from labelops.multilabel.sampling import AGREED, shares_of
 from labelops.multilabel.scores import RowScore
+from labelops.ragged import owners
 from pipelines.core.stage import (
     Arrays,
     Beliefs,
@@ -36,11 +36,13 @@ from pipelines.labels import cells as lc
 from pipelines.labels.columns import GIVEN, flat, ids_type, lists_of
 from pipelines.labels.lists import given_columns
 from pipelines.selection.cells import cut_steps, found_rules
+from pipelines.selection.pruning import Pruning
 from pipelines.selection.ranking import rank_steps, ranks_of
 from pipelines.storage.frame import Frame
+from pipelines.storage.vectors import arrays_of
 
 
-class Config(BaseModel, frozen=True, extra="forbid"):
+class Config(Pruning):
     """Settings of stage `multilabel`; names and defaults are those of cleanlab."""
 
     filter_by: Filter = Field(
@@ -57,38 +59,12 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         description="What label_score is. ema: moving average over the scores of an item's "
         "classes, in which the worst ones weigh most. softmin: their mean under a softmax.",
     )
-    frac_noise: float = Field(
-        default=1.0,
-        ge=0.0,
-        le=1.0,
-        description="Share of the estimated errors to flag; for filters that prune.",
-    )
-    min_examples_per_class: int = Field(
-        default=1,
-        ge=0,
-        description="Classes with no more items than this are left alone; for filters that prune.",
-    )
     learn_cells: int = Field(
         default=50_000,
         ge=100,
         description="What to believe is learned from about so many cells of each kind: given, "
         "contradicted, agreed upon.",
     )
-
-    @model_validator(mode="after")
-    def _fits(self) -> "Config":
-        prunes = self.filter_by in BY_PAIRS | BY_CLASSES
-        if not prunes and (self.frac_noise != 1.0 or self.min_examples_per_class != 1):
-            raise ValueError(
-                "frac_noise and min_examples_per_class are for filters that prune, "
-                f"not for {self.filter_by}"
-            )
-        return self
-
-    @property
-    def settings(self) -> Settings:
-        """What decides which cells are flagged."""
-        return Settings(self.filter_by, self.frac_noise, self.min_examples_per_class)
 
 
 def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
@@ -195,11 +171,7 @@ def finish_estimates(summary: Arrays, ctx: Context[Config]) -> Arrays:
 
 def take_sample(frame: Frame, ctx: Context) -> Arrays:
     """Return a shard's cells to learn from."""
-    table = frame.file(lc.sample_folder(ctx))
-    return {
-        name: np.asarray(column.to_numpy())
-        for name, column in zip(table.column_names, table.columns, strict=True)
-    }
+    return arrays_of(frame.file(lc.sample_folder(ctx)))
 
 
 def learn_beliefs(summary: Arrays, ctx: Context) -> Arrays:

@@ -11,7 +11,8 @@ import pipelines.run
 from labelops.calibration import reliability
 from labelops.hashing import hash_strings
 from labelops.multilabel.labels import from_states
-from labelops.nn.binary_heads import Block, fit_binary_heads, predict
+from labelops.nn.binary_heads import fit_binary_heads
+from labelops.nn.linear import Block, predict
 from pipelines.core.state import Run, load_run
 from pipelines.errors import DataError, LabelopsError
 from pipelines.recipe import parse_recipe
@@ -63,7 +64,7 @@ def test_features__give_the_probabilities_of_heads_that_have_not_seen_the_item(
     )
     found = np.array(rows["pred_probs"].to_pylist())
     # Items come in another order, and the search ends a little earlier.
-    np.testing.assert_allclose(found, predict(heads, x, fold), atol=0.02)
+    np.testing.assert_allclose(found, predict(heads, x, fold, link="sigmoid"), atol=0.02)
 
 
 def test_folds__are_alike_in_every_class(tmp_path: Path) -> None:

@@ -56,11 +56,11 @@ def test_class_intervals__cover_the_true_rate_on_average(rate):
 
 def test_class_intervals__are_quantiles_of_the_posterior():
     counts = np.array([[40, 3, 2], [0, 10, 1], [4, 4, 0]])
-    ends = class_intervals(counts, level=0.9)
+    ends = class_intervals(counts)
     wrong, right = np.array([5, 1, 8]), np.array([40, 10, 0])
     posterior = stats.beta(wrong + 0.5, right + 0.5)
-    assert np.allclose(ends.low, posterior.ppf(0.05))
-    assert np.allclose(ends.high[:2], posterior.ppf(0.95)[:2])
+    assert np.allclose(ends.low, posterior.ppf(0.025))
+    assert np.allclose(ends.high[:2], posterior.ppf(0.975)[:2])
     assert ends.high[2] == 1
 
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from labelops.hashing import hash_integers
+from labelops.hashing import hash_integers, is_drawn
 from labelops.multilabel.beliefs import Features, Learned, learn, p_label_error
 from labelops.multilabel.cells import Cells, ReadableEngine
 from labelops.multilabel.labels import UNKNOWN, from_states, label_sets, states, with_changes
@@ -16,7 +16,6 @@ from labelops.multilabel.sampling import (
     GIVEN,
     Shares,
     draw,
-    is_drawn,
     shares_of,
 )
 from labelops.multilabel.scaling import PRIOR_CELLS, fit_scaling, scaled

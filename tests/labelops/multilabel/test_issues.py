@@ -10,6 +10,7 @@ from hypothesis import given as examples
 from hypothesis import strategies as st
 
 from labelops.confident import issues as single
+from labelops.confident import selection as sel
 from labelops.confident.filters import Filter, Settings
 from labelops.fast.multilabel import CompiledEngine
 from labelops.multilabel import issues
@@ -149,13 +150,13 @@ def test_rules__do_not_depend_on_shards_and_on_when_counting_ends(
     labels, hashes = from_states(table), np.random.default_rng(0).permutation(200).astype(np.uint64)
     rules = Settings(filter_by)
     whole = Block(probs, labels, hashes)
-    want = fit([lambda: [whole]], n_classes=5, settings=rules, engine=ENGINES["compiled"])
+    want = fit(lambda: [whole], n_classes=5, settings=rules, engine=ENGINES["compiled"])
     monkeypatch.setattr(rules_module, "COLLECT", collect)
-    monkeypatch.setattr(rules_module, "COUNT_CELLS", 64)
+    monkeypatch.setattr(sel, "CELLS", 64)
     ends = [0, *cuts, 200]
     slices = [slice(a, b) for a, b in itertools.pairwise(ends)]
     shards = [Block(probs[s], take_rows(labels, s), hashes[s]) for s in slices][::-1]
-    got = fit([lambda b=b: [b] for b in shards], n_classes=5, settings=rules)
+    got = fit(lambda: shards, n_classes=5, settings=rules)
     for a, b in zip(want.estimates, got.estimates, strict=True):
         np.testing.assert_array_equal(a, b)
     flags = dense(apply(want, whole), table.shape)

@@ -5,19 +5,24 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import average_precision_score
 
-from labelops.multilabel.cooccurrence import summarize
+from labelops.multilabel.cooccurrence import evidence, summarize
 from labelops.multilabel.labels import from_states, label_sets
 from labelops.multilabel.opinion import (
     Opinion,
     believe,
-    class_odds,
-    features,
     fit_opinion,
     model_log_odds,
     presence,
-    sample_cells,
 )
-from tests.labelops.multilabel.data import all_cells, make
+from tests.labelops.multilabel.data import all_cells
+
+
+def features(cells, labels, pairs):
+    return np.stack([model_log_odds(cells.p), evidence(cells, labels, pairs)[1]], axis=1)
+
+
+def class_odds(cells, pairs):
+    return (pairs.n_yes / np.maximum(pairs.n_no, 1))[cells.class_id]
 
 
 def spoil(truth: np.ndarray, alpha: float, omega: float, rng: np.random.Generator) -> np.ndarray:
@@ -118,17 +123,6 @@ def test_believe__keeps_its_promise_on_planted_noise():
         assert is_present[inside].mean() == pytest.approx(belief[inside].mean(), abs=0.06)
 
 
-@pytest.mark.parametrize("unknown", [0.0, 0.5])
-def test_sample__stands_for_all_cells_of_either_state(unknown):
-    probs, table, _ = make(5, n=400, unknown=unknown)
-    cells, weight = sample_cells(probs, from_states(table), n=300, rng=np.random.default_rng(0))
-    assert np.array_equal(table[cells.row, cells.class_id] == 1, cells.is_given)
-    assert (table[cells.row, cells.class_id] >= 0).all()
-    assert np.array_equal(cells.p, probs[cells.row, cells.class_id])
-    assert weight[cells.is_given].sum() == pytest.approx((table == 1).sum())
-    assert weight[~cells.is_given].sum() == pytest.approx((table == 0).sum())
-
-
 @pytest.mark.parametrize("kind", ["missing", "wrong"])
 def test_opinion__with_the_other_classes_finds_more_than_the_model_alone(kind):
     """Classes come in two groups that do not mix; the model sees little."""
@@ -140,12 +134,11 @@ def test_opinion__with_the_other_classes_finds_more_than_the_model_alone(kind):
     table = spoil(truth, 0.1, 0.1, rng).astype(np.int8)
     labels = from_states(table)
     pairs = summarize(labels)
-    cells, weight = sample_cells(probs, labels, n=6000, rng=rng)
-    values = features(cells, labels, pairs)
+    cells = all_cells(table, probs)
+    values, weight = features(cells, labels, pairs), np.ones(len(cells.row))
     opinion = fit_opinion(values, cells.is_given, class_odds(cells, pairs), weight)
     assert opinion.weight[1] > 0
-    every = all_cells(table, probs)
-    asked = every.choose(every.is_given == (kind == "wrong"))
+    asked = cells.choose(cells.is_given == (kind == "wrong"))
     is_present = truth[asked.row, asked.class_id]
     belief = believe(
         features(asked, labels, pairs), asked.is_given, class_odds(asked, pairs), opinion

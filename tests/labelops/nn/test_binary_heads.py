@@ -1,5 +1,6 @@
 """Oracle: scikit-learn's LogisticRegression, class by class and fold by fold; closed forms."""
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -10,16 +11,17 @@ from sklearn.preprocessing import StandardScaler
 
 from labelops.multilabel.labels import UNKNOWN, LabelSets, from_states, take_rows
 from labelops.nn.binary_heads import (
-    Block,
-    Blocks,
     constant_log_odds,
     count_answers,
     fit_binary_heads,
-    predict,
 )
-from labelops.nn.linear import Heads
+from labelops.nn.linear import Block, Blocks, Heads
+from labelops.nn.linear import predict as predict_by
 
 N, D, K, F = 500, 8, 5, 3
+
+
+predict = partial(predict_by, link="sigmoid")
 
 
 class Data(NamedTuple):
@@ -37,7 +39,7 @@ def made(seed: int = 0, unknown: float = 0.0) -> Data:
     return Data(x, table, np.arange(N) % F)
 
 
-def cut(data: Data, rows: int = 128) -> Blocks:
+def cut(data: Data, rows: int = 128) -> Blocks[LabelSets]:
     labels: LabelSets = from_states(data.table)
     parts = [slice(s, s + rows) for s in range(0, len(data.x), rows)]
     return lambda: [Block(data.x[p], take_rows(labels, p), data.fold[p]) for p in parts]

@@ -7,8 +7,8 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from labelops.nn.heads import Block, Blocks, fit_heads, predict
-from labelops.nn.linear import Heads, measure_scale
+from labelops.nn.heads import fit_heads
+from labelops.nn.linear import Block, Blocks, Heads, measure_scale, predict
 
 N_FOLDS = 3
 
@@ -19,7 +19,7 @@ def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return data.data[order].astype(np.float32), data.target[order], np.arange(600) % N_FOLDS
 
 
-def cut(x: np.ndarray, given: np.ndarray, fold: np.ndarray, rows: int = 128) -> Blocks:
+def cut(x: np.ndarray, given: np.ndarray, fold: np.ndarray, rows: int = 128) -> Blocks[np.ndarray]:
     starts = range(0, len(given), rows)
     return lambda: [Block(*(a[s : s + rows] for a in (x, given, fold))) for s in starts]
 

@@ -1,0 +1,198 @@
+"""What inference does in one way for one class an item, and in another for sets of classes.
+
+Of one class an item, probabilities sum to one. In a set every class is a question of its own, which
+logistic heads answer; what is said of their probabilities in the end is of single cells.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from labelops import calibration, simplex
+from labelops.calibration import Bins
+from labelops.multilabel import calibration as of_cells
+from labelops.multilabel.labels import LabelSets, choose_rows, states, take_rows
+from labelops.multilabel.opinion import model_log_odds
+from labelops.ragged import owners
+from labelops.temperature import apply_temperature, fit_temperature
+from pipelines.core.stage import Arrays, Context
+from pipelines.labels.lists import given_columns, is_multi_label, sets_in
+from pipelines.labels.space import given_sets
+from pipelines.storage.frame import Frame, numpy_of
+from pipelines.storage.vectors import list_array
+
+if TYPE_CHECKING:
+    from labelops.nn.linear import Blocks, Heads, Link
+
+Labels: TypeAlias = Any
+"""Given labels of some items: ids in an array, or `LabelSets`. Each class below knows its own."""
+
+Checked = tuple[np.ndarray, np.ndarray | None]
+"""Rows that are no probabilities, and all probabilities of the given class, if it is one."""
+
+
+class OneClass:
+    """One class an item: its id.
+
+    Attributes
+    ----------
+    link : from logits to probabilities.
+    has_p_given : whether the sidecar has the probability of the given class.
+    least_rows : of a block that heads are fitted to.
+    sample_cells : items × classes of the sample for calibration stay about below it.
+    """
+
+    link: "Link" = "softmax"
+    has_p_given = True
+    least_rows = 256
+    sample_cells = 1 << 23
+    """32 MiB, however many classes there are."""
+
+    def columns(self, columns: Collection[str]) -> list[str]:
+        """Return `given`."""
+        return ["given"]
+
+    def read(self, frame: Frame, ctx: Context) -> Labels:
+        """Return class ids."""
+        return frame.array("given")
+
+    def in_table(self, table: pa.Table, ctx: Context) -> Labels:
+        """Return class ids."""
+        return numpy_of(table.column("given").chunk(0), "given")
+
+    def choose(self, given: Labels, rows: slice | np.ndarray) -> Labels:
+        """Return the ids of some items."""
+        return given[rows]
+
+    def strata(self, given: np.ndarray, ctx: Context) -> tuple[np.ndarray, int]:
+        """Return the given class."""
+        return given, ctx.n_classes
+
+    def fit(self, blocks: "Blocks[np.ndarray]", **settings: Any) -> "Heads":
+        """Fit softmax regressions, one a fold."""
+        from labelops.nn.heads import fit_heads
+
+        return fit_heads(blocks, **settings)
+
+    def check(self, probs: np.ndarray, given: np.ndarray, tolerance: float) -> Checked:
+        """Return the rows that are no distributions, and all probabilities of the given class."""
+        from labelops.fast.simplex import check_rows
+
+        return check_rows(probs, given, tolerance=tolerance)
+
+    def what_is_wrong(self, probs: np.ndarray) -> str:
+        """Return why a row is no distribution."""
+        return simplex.what_is_wrong(probs)
+
+    def sample_type(self, n_classes: int) -> pa.DataType:
+        """Return the type of ids."""
+        return pa.int32()
+
+    def sample(self, given: np.ndarray) -> pa.Array:
+        """Return ids."""
+        return pa.array(given, pa.int32())
+
+    def measure(self, given: np.ndarray, probs: np.ndarray, n_bins: int) -> Arrays:
+        """Fit a temperature for all classes."""
+        temperature = fit_temperature(calibration.log_safe(probs), given)
+        found: Arrays = {"temperature": np.array(temperature), "n": np.array(len(given))}
+        scaled = apply_temperature(probs, temperature=temperature)
+        for when, p in (("before", probs.astype(np.float64)), ("after", scaled)):
+            bins = calibration.top_reliability(p, given, n_bins=n_bins)
+            found |= _measured(when, calibration.metrics(p, given, n_bins=n_bins), bins)
+        return found
+
+
+class ClassSets:
+    """Classes said to be present, ruled out, or not looked for."""
+
+    link: "Link" = "sigmoid"
+    has_p_given = False
+    least_rows = 64
+    sample_cells = 1 << 20
+    """Every cell is a binary answer; so many tell a slope and a shift to three digits."""
+
+    def columns(self, columns: Collection[str]) -> list[str]:
+        """Return one column of lists, or with three states two."""
+        return given_columns(columns)
+
+    def read(self, frame: Frame, ctx: Context) -> Labels:
+        """Return the sets of a shard."""
+        return given_sets(frame, ctx)
+
+    def in_table(self, table: pa.Table, ctx: Context) -> Labels:
+        """Return the sets of a table."""
+        return sets_in(table, ctx.n_classes)
+
+    def choose(self, given: Labels, rows: slice | np.ndarray) -> Labels:
+        """Return the sets of some items."""
+        return take_rows(given, rows) if isinstance(rows, slice) else choose_rows(given, rows)
+
+    def strata(self, given: LabelSets, ctx: Context) -> tuple[np.ndarray, int]:
+        """Return the rarest class of each item, K for none: one of few items is in all folds."""
+        counts = ctx.result("source", "census")["n_given"]
+        rarity = np.empty(len(counts), np.int64)
+        rarity[np.argsort(counts, kind="stable")] = np.arange(len(counts))
+        rarest = np.full(given.n_items, len(counts), np.int64)
+        np.minimum.at(rarest, owners(given.start), rarity[given.ids])
+        return rarest, ctx.n_classes + 1
+
+    def fit(self, blocks: "Blocks[LabelSets]", **settings: Any) -> "Heads":
+        """Fit logistic regressions, one a class and fold."""
+        from labelops.nn.binary_heads import fit_binary_heads
+
+        return fit_binary_heads(blocks, **settings)
+
+    def check(self, probs: np.ndarray, given: LabelSets, tolerance: float) -> Checked:
+        """Return the rows with a number outside [0, 1]; they need not sum to one."""
+        # Written so that NaN fails too.
+        return np.flatnonzero(~((probs >= 0) & (probs <= 1)).all(axis=1)), None
+
+    def what_is_wrong(self, probs: np.ndarray) -> str:
+        """Return the first number outside [0, 1]."""
+        column = int(np.flatnonzero(~((probs >= 0) & (probs <= 1)))[0])
+        return (
+            f"no probabilities: class {column} has {probs[column]:g}, expected was [0, 1]. Were "
+            "logits passed?"
+        )
+
+    def sample_type(self, n_classes: int) -> pa.DataType:
+        """Return the type of a row of states."""
+        return pa.list_(pa.int8(), n_classes)
+
+    def sample(self, given: LabelSets) -> pa.Array:
+        """Return yes, no or unknown of every class."""
+        return list_array(states(given))
+
+    def measure(self, given: np.ndarray, probs: np.ndarray, n_bins: int) -> Arrays:
+        """Fit one slope and shift of log-odds for all classes, to known cells."""
+        p, is_given = of_cells.known_cells(probs, given)
+        slope, shift = of_cells.pooled_scaling(p, is_given)
+        after = 1 / (1 + np.exp(-(slope * model_log_odds(p) + shift)))
+        found: Arrays = {
+            "slope": np.array(slope),
+            "shift": np.array(shift),
+            "n": np.array(len(given)),
+            "n_cells": np.array(len(p)),
+        }
+        for when, values in (("before", p), ("after", after)):
+            bins = calibration.reliability(values, is_given, n_bins=n_bins)
+            found |= _measured(when, of_cells.metrics(values, is_given, n_bins=n_bins), bins)
+        return found
+
+
+def _measured(when: str, metrics: Mapping[str, float], bins: Bins) -> Arrays:
+    return {
+        **{f"{when}_{name}": np.array(value) for name, value in metrics.items()},
+        **{f"{when}_bins_{name}": values for name, values in bins._asdict().items()},
+    }
+
+
+ONE_CLASS, CLASS_SETS = OneClass(), ClassSets()
+
+
+def given_of(columns: Collection[str]) -> OneClass | ClassSets:
+    """Return the kind of given labels among some columns; one class an item if there are none."""
+    return CLASS_SETS if is_multi_label(columns) else ONE_CLASS
