@@ -32,7 +32,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.tasks import Task
 
-from flows.artifacts import artifact_key, bag_table, class_table, issue_table, summary
+from flows.artifacts import artifact_key, issues, rows_of, summary, tables
 from flows.progress import Lines, both
 from pipelines.core.graph import open_workers
 from pipelines.core.lock import locked
@@ -227,16 +227,12 @@ def _show(artifact: UUID | None, key: str, progress: float, description: str) ->
 
 def publish(found: "Report", address: str) -> None:
     """Show the numbers of the report as Prefect artifacts, under keys that keep their history."""
+    for name, table in tables(found).items():
+        key = artifact_key("labelops", name)
+        create_table_artifact(rows_of(table), key=key, description=table.caption)
     create_table_artifact(
-        class_table(found), key="labelops-class-quality", description="Quality of each class"
+        issues(found), key="labelops-top-issues", description="What to look at first"
     )
-    create_table_artifact(
-        issue_table(found), key="labelops-top-issues", description="What to look at first"
-    )
-    if found.bags is not None:
-        create_table_artifact(
-            bag_table(found), key="labelops-bags", description="Totals that are improbable"
-        )
     create_markdown_artifact(summary(found), key="labelops-summary")
     link = address if "://" in address else Path(address).absolute().as_uri()
     create_link_artifact(link, link_text="Report", key="labelops-report")

@@ -9,7 +9,7 @@ from pipelines.storage.contract import SPACES
 if TYPE_CHECKING:
     from pipelines.core.stage import Stage
     from pipelines.labels.space import LabelSpace
-    from pipelines.report.sections import Part
+    from pipelines.report.part import Part
 
 STAGES = {
     "source": "pipelines.stages.source:STAGE",
@@ -27,12 +27,16 @@ STAGES = {
 }
 
 PARTS = {
-    "confident": "pipelines.report.parts.noise:part",
-    "multilabel": "pipelines.report.parts.lists:part",
-    "decide_maps": "pipelines.report.parts.maps:part",
-    "evaluate": "pipelines.report.parts.evaluation:part",
+    "infer": "pipelines.report.parts.calibration:Calibration",
+    "confident": "pipelines.report.parts.noise:Noise",
+    "multilabel": "pipelines.report.parts.lists:Lists",
+    "proportions": "pipelines.report.parts.totals:Totals",
+    "neighbours": "pipelines.report.parts.neighbours:Neighbours",
+    "localize": "pipelines.report.parts.maps:Maps",
+    "decide_maps": "pipelines.report.parts.maps:Added",
+    "evaluate": "pipelines.report.parts.evaluation:Evaluation",
 }
-"""What report and data card say of single stages in words and tables, by the stage."""
+"""What report, data card and artifacts say of single stages, by the stage."""
 
 
 def load_space(name: str) -> "LabelSpace":
@@ -42,13 +46,13 @@ def load_space(name: str) -> "LabelSpace":
     return space
 
 
-def load_part(stage: str) -> "Part | None":
+def load_part(stage: str) -> "type[Part] | None":
     """Import what the report says of a stage; None where it says nothing of its own."""
-    name = PARTS.get(stage.split("@")[0])
+    name = PARTS.get(stage)
     if name is None:
         return None
     module, _, attribute = name.partition(":")
-    part: Part = getattr(importlib.import_module(module), attribute)
+    part: type[Part] = getattr(importlib.import_module(module), attribute)
     return part
 
 

@@ -629,9 +629,9 @@ def finish(run: Run, *, listen: Listener = silent, show: Show | None = None) -> 
     from pipelines.report import collect, save
     from pipelines.report.card import CARD_FILE, write_card
 
-    write_card(run, counts)
     listen(Event(kind="stage", stage="report"))
-    report = collect(run.uri)
+    report = collect(run.uri, counts=counts)
+    write_card(run, counts, report.sections)
     address = save(report, run.uri)
     if show is not None:
         show(report, address)

@@ -10,7 +10,11 @@ from pipelines.core.stage import Arrays, Context, Map, Output, Reduce, Stage, St
 from pipelines.labels.beliefs import OF_PREDICTIONS
 from pipelines.storage.frame import Frame
 
-SCHEMA = [("is_label_issue", pa.bool_()), ("label_score", pa.float32())]
+SCHEMA = [
+    ("is_label_issue", pa.bool_()),
+    ("label_score", pa.float32()),
+    ("predicted", pa.int32()),
+]
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
@@ -23,7 +27,8 @@ def flag(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
     probs, given = frame.array("pred_probs"), frame.array("given")
     p_given = probs[np.arange(frame.n), given]
     issue = probs.max(axis=1) > p_given
-    table = pa.table([frame["item_id"], issue, p_given], names=["item_id", *dict(SCHEMA)])
+    columns = [frame["item_id"], issue, p_given, probs.argmax(axis=1).astype(np.int32)]
+    table = pa.table(columns, names=["item_id", *dict(SCHEMA)])
     return {ctx.stage: table}
 
 
@@ -35,9 +40,12 @@ def estimate(summary: Arrays, ctx: Context) -> Arrays:
     k = ctx.n_classes
     noise = np.full((k, k), ctx.config.noise / (k - 1))
     np.fill_diagonal(noise, 1 - ctx.config.noise)
-    rate = ctx.config.noise
-    errors = {"n_errors": 60, "n_errors_low": 50, "n_errors_high": 70, "total_noise_rate": rate}
-    return {"noise_matrix": noise, **{name: np.array(value) for name, value in errors.items()}}
+    found = {"noise_matrix": noise, "calibrated_joint": noise * int(summary["n"]) / k}
+    for end, n in (("", 60), ("_low", 50), ("_high", 70)):
+        found[f"n_errors{end}"] = np.array(n)
+        found[f"total_noise_rate{end}"] = np.array(ctx.config.noise)
+        found[f"noise_rate{end}"] = np.full(k, ctx.config.noise)
+    return found
 
 
 def steps(config: Config, ctx: Context) -> Sequence[Step]:

@@ -10,7 +10,7 @@ from pipelines.core.stage import Beliefs, Blocks, Context, Map, Output, Stage, T
 from pipelines.decisions.engine import Decider, Proposed, deciding_stage
 from pipelines.decisions.limits import Limits
 from pipelines.labels.single import Single
-from pipelines.report.model import Row, Section, Table
+from pipelines.report import model, part
 from pipelines.storage.frame import Frame
 
 SPACE = Single("mood", "given_mood", "mood_clean")
@@ -53,8 +53,7 @@ POLL = Stage(
 def propose(frame: Frame, ctx: Context) -> Proposed:
     ((_, found),) = ctx.asked.blocks(frame, ctx, 1, np.full(frame.n, -1))
     belief, given = found.belief, frame.array("given_mood").astype(np.int64)
-    is_sure = belief.max(axis=1) >= ctx.config.sure
-    rule = np.where(belief.argmax(axis=1) == given, lo.NO_ISSUE, np.where(is_sure, 3, 2))
+    rule = np.where(belief.argmax(1) == given, lo.NO_ISSUE, 2 + (belief.max(1) >= ctx.config.sure))
     action = np.array([lo.Action.KEEP, lo.Action.KEEP, lo.Action.REVIEW, lo.Action.RELABEL])[rule]
     return Proposed(lo.labels(belief, given, action, rule))
 
@@ -73,8 +72,9 @@ DECIDE = deciding_stage(
 )
 
 
-def part(ctx: Context, limits: object) -> Section:
-    added = zip(ctx.classes, ctx.own("outcome")["added"].tolist(), strict=True)
-    rows = tuple(Row(name=name, values=(f"{n:,}",)) for name, n in added)
-    table = Table(caption="Moods", head=("Mood", "Changed to it"), bands=(("", rows),))
-    return Section(name="moods", title="Moods", intro="As polled.", tables=(table,), card="A poll.")
+class Moods(part.Part):
+    def sections(self) -> list[model.Section]:
+        new = model.column("Changed to it", self.ctx.own("outcome")["added"])
+        columns = (model.column("Mood", self.ctx.classes, "name"), new)
+        said = ("As polled.", model.Table(caption="Moods", columns=columns))
+        return [model.Section(name="moods", title="Moods", blocks=said, card="A poll.")]

@@ -13,7 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from pipelines.report import collect
+from pipelines.core.state import load_run
+from pipelines.report.limits import Limits
+from pipelines.report.parts.bags import read_bags
 from tests.test_readme import BAGS, follow, reader_in
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,7 +68,7 @@ def test_run__beliefs_find_who_earns_more_and_false_totals_are_listed_first(tmp_
         # A logistic regression on all labels has 0.900 and is right for 85 % out of sample.
         assert roc_auc_score(high, p) > 0.85
         assert ((p > 0.5) == high).mean() > 0.81 > 1 - high.mean() + 0.04
-    bags = collect(out).bags
+    bags = read_bags(load_run(out), Limits())
     assert bags is not None
     true = pq.read_table(SAMPLE / "adult_bags_true_totals.parquet")
     false = set(true.filter(true["is_false"])["bag_id"].to_pylist())

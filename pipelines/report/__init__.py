@@ -3,6 +3,7 @@
 `collect` reads the run folder into plain values, `render` makes the page of them.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pipelines.report.limits import Limits
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
 REPORT_FILE = "report.html"
 
 
-def collect(run_folder: str, limits: Limits | None = None) -> "Report":
+def collect(
+    run_folder: str, limits: Limits | None = None, counts: Mapping[str, int] | None = None
+) -> "Report":
     """Read what the report of a finished run says, as plain values.
 
     Memory depends on the largest shard, not on their number.
@@ -24,11 +27,15 @@ def collect(run_folder: str, limits: Limits | None = None) -> "Report":
         URI of the run.
     limits
         How much is shown.
+    counts
+        What `counts_of` counted, where it did.
     """
     from pipelines.core.state import load_run
-    from pipelines.report.collector import Collector
+    from pipelines.decisions.counts import counts_of
+    from pipelines.report.collector import collect_run
 
-    return Collector(load_run(run_folder), limits or Limits()).report()
+    run = load_run(run_folder)
+    return collect_run(run, limits or Limits(), counts or counts_of(run))
 
 
 def write_report(run_folder: str, limits: Limits | None = None) -> str:

@@ -2,9 +2,10 @@
 
 import json
 import platform
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from importlib import metadata
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 
@@ -12,9 +13,9 @@ import labelops
 from pipelines.core.intact import read_timings
 from pipelines.core.state import Run
 from pipelines.decisions.counts import PRODUCT, deciding_stage, has_product
-from pipelines.report import model
+from pipelines.report import model as m
 from pipelines.report.limits import Limits
-from pipelines.report.text import plural
+from pipelines.report.text import marked, plural
 
 PACKAGES = ("numpy", "scipy", "pyarrow", "torch", "torchvision", "faiss-cpu", "dask", "prefect")
 """Packages whose version may change an answer, or is asked for when one is reported."""
@@ -22,29 +23,42 @@ PACKAGES = ("numpy", "scipy", "pyarrow", "torch", "torchvision", "faiss-cpu", "d
 QUARANTINE_FOLDER = "quarantine"
 
 
-@dataclass(frozen=True)
-class About:
-    """Facts of a run that are not about labels."""
+class Rejected(NamedTuple):
+    """A row that could not be used; ``shard`` is the name of its source file."""
 
-    title: str
-    finished: str
-    timings: tuple[model.StageTiming, ...]
-    facts: tuple[model.Fact, ...]
-    settings: tuple[model.Setting, ...]
-    notes: tuple[str, ...]
+    item_id: str
+    shard: str
+    row: int
 
 
-def about(run: Run) -> About:
-    """Read what a run folder says of itself."""
+def about(run: Run, limits: Limits) -> Iterator[m.Section]:
+    """Return what a run folder says of itself."""
     timings = read_timings(run.store)
-    return About(
-        title=run.source.uri.rstrip("/").rsplit("/", 1)[-1].removesuffix(".parquet"),
-        finished=_minutes(max((str(t["finished"]) for t in timings.values()), default="")),
-        timings=_timings(run, timings),
-        facts=_facts(run),
-        settings=tuple(_settings(run)),
-        notes=_notes(run),
+    finished = max((str(t["finished"]) for t in timings.values()), default="")
+    yield _quarantined(quarantine(run, limits))
+    if timings:
+        yield _timings(run, {name: float(t["seconds"]) for name, t in timings.items()})
+    yield m.Section(
+        name="repeat",
+        title="Repeat it, undo it",
+        short="Repeat, undo",
+        rank=150,
+        blocks=(
+            m.Drawing("repeat.html.j2", {"notes": _notes(run), "facts": _facts(run, finished)}),
+            _settings(run),
+        ),
     )
+
+
+def _quarantined(table: m.Table) -> m.Section:
+    blocks: tuple[m.Block, ...] = (m.Text("Every row could be used.", "intro fine"),)
+    if table.rows:
+        intro = (
+            "Rows that could not be used, by reason. Nothing was guessed for them; they are listed "
+            "in `quarantine/` and untouched in the source."
+        )
+        blocks = (marked(intro), table)
+    return m.Section(name="quarantine", title="Quarantine", rank=130, blocks=blocks)
 
 
 def _minutes(time: str) -> str:
@@ -52,23 +66,31 @@ def _minutes(time: str) -> str:
     return f"{time[:10]} {time[11:16]} UTC" if len(time) == 20 else time
 
 
-def _timings(run: Run, timings: dict[str, Any]) -> tuple[model.StageTiming, ...]:
-    return tuple(
-        model.StageTiming(
-            name=entry.name,
-            doc=entry.stage.doc[:1].upper() + entry.stage.doc[1:].rstrip("."),
-            rows=run.source.n_items,
-            shards=len(run.source.shards),
-            seconds=float(timings[entry.name]["seconds"]),
-        )
-        for entry in run.entries
-        if entry.name in timings
+def _timings(run: Run, seconds: Mapping[str, float]) -> m.Section:
+    entries = [entry for entry in run.entries if entry.name in seconds]
+    took = [seconds[entry.name] for entry in entries]
+    docs = (entry.stage.doc[:1].upper() + entry.stage.doc[1:].rstrip(".") for entry in entries)
+    names = [*zip((entry.name for entry in entries), docs, strict=True), ("All", "")]
+    n, longest, last = run.source.n_items, max(took, default=0.0) or 1.0, [None]
+    table = m.Table(
+        caption="Time taken by each stage",
+        columns=(
+            m.column("Stage", names, "noted"),
+            m.column("Time", [*took, sum(took)], "duration", "strong"),
+            m.column("", [*(s / longest for s in took), *last], "share"),
+            m.column("Items", [*(n for _ in took), *last]),
+            m.column("Items a second", [*(n / s if s else None for s in took), *last]),
+            m.column("Shards", [*(len(run.source.shards) for _ in took), *last]),
+        ),
     )
+    return m.Section(name="timings", title="Timings", rank=140, blocks=(table,))
 
 
-def _facts(run: Run) -> tuple[model.Fact, ...]:
+def _facts(run: Run, finished: str) -> list[tuple[str, str]]:
     shards = run.source.shards
     facts = [
+        ("Recipe", run.recipe.name),
+        *([("Finished", _minutes(finished))] if finished else []),
         (
             "Data",
             f"{plural(run.source.n_items, 'item')} in {plural(len(shards), 'shard')}, {_size(run)}",
@@ -88,7 +110,7 @@ def _facts(run: Run) -> tuple[model.Fact, ...]:
             facts.append((package, metadata.version(package)))
         except metadata.PackageNotFoundError:
             continue
-    return tuple(model.Fact(name=name, value=value) for name, value in facts)
+    return facts
 
 
 def _size(run: Run) -> str:
@@ -99,16 +121,25 @@ def _size(run: Run) -> str:
     return f"{size:.3g} {units[-1]}"
 
 
-def _settings(run: Run) -> list[model.Setting]:
+def _settings(run: Run) -> m.Table:
     import tomli_w
 
     tables = {"data": run.recipe.data, **{e.name: e.config for e in run.entries}}
-    found = []
-    for table, config in tables.items():
-        for key, value in config.model_dump(mode="json").items():
-            shown = "(not set)" if value is None else _toml(tomli_w, value)
-            found.append(model.Setting(table=table, key=key, value=shown))
-    return found
+    found = [
+        (f"{table}.{key}", "(not set)" if value is None else _toml(tomli_w, value))
+        for table, config in tables.items()
+        for key, value in config.model_dump(mode="json").items()
+    ]
+    return m.Table(
+        caption="All settings of the recipe, as resolved",
+        style="list settings",
+        columns=(
+            m.column("Setting", (key for key, _ in found), "code"),
+            m.column("Value", (value for _, value in found), "code"),
+        ),
+        n_open=0,
+        more="settings of the recipe",
+    )
 
 
 def _toml(writer: Any, value: object) -> str:
@@ -140,47 +171,40 @@ def _notes(run: Run) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def quarantine(run: Run, limits: Limits) -> tuple[model.QuarantineReason, ...]:
+def quarantine(run: Run, limits: Limits) -> m.Table:
     """Rejected rows by stage and reason, most frequent first, with the first few of each."""
-    counts: dict[tuple[str, str], int] = {}
-    examples: dict[tuple[str, str], list[model.QuarantinedRow]] = {}
-    layout = run.layout()
-    for layer in layout.layers:
+    counts: Counter[tuple[str, str]] = Counter()
+    examples: dict[tuple[str, str], list[Rejected]] = {}
+    for layer in run.layout().layers:
         for _, record in sorted(layer.records.items()):
             for reason, n in record["reasons"].items():
-                counts[layer.stage, reason] = counts.get((layer.stage, reason), 0) + n
+                counts[layer.stage, reason] += n
             for file in record["files"]:
                 if file["folder"] == QUARANTINE_FOLDER:
                     _note_examples(run, file["name"], examples, limits)
-    ranked = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
-    return tuple(
-        model.QuarantineReason(
-            reason=reason,
-            stage=stage,
-            count=count,
-            examples=tuple(examples.get((stage, reason), ())),
-        )
-        for (stage, reason), count in ranked[: limits.quarantine_reasons]
+    ranked = sorted(counts, key=lambda key: (-counts[key], key))[: limits.quarantine_reasons]
+    return m.Table(
+        caption="Rows that could not be used, by reason",
+        columns=(
+            m.column("Reason", (reason for _, reason in ranked), "text"),
+            m.column("Stage", (stage for stage, _ in ranked), "text"),
+            m.column("Rows", (counts[key] for key in ranked)),
+            m.column(
+                "Examples: item, shard and row",
+                (tuple(examples.get(key, ())) for key in ranked),
+                "rejected",
+            ),
+        ),
     )
 
 
 def _note_examples(
-    run: Run,
-    name: str,
-    examples: dict[tuple[str, str], list[model.QuarantinedRow]],
-    limits: Limits,
+    run: Run, name: str, examples: dict[tuple[str, str], list[Rejected]], limits: Limits
 ) -> None:
     with pq.ParquetFile(run.store.open_read(name)) as file:
         for batch in file.iter_batches(4096):
             for row in batch.to_pylist():
-                kind, _, detail = row["reason"].partition(":")
+                kind = row["reason"].partition(":")[0]
                 listed = examples.setdefault((row["stage"], kind), [])
                 if len(listed) < limits.quarantine_examples:
-                    listed.append(
-                        model.QuarantinedRow(
-                            shard=row["shard"],
-                            row=row["row"],
-                            item_id="" if row["item_id"] is None else row["item_id"],
-                            detail=detail.strip(),
-                        )
-                    )
+                    listed.append(Rejected(row["item_id"] or "", row["shard"], row["row"]))

@@ -1,9 +1,9 @@
-"""Looks chosen items up: their ids, what the sidecars say, their pictures and texts.
+"""A finished run as its report reads it: results, and the few items that are shown.
 
 Pictures and texts are read from the row groups that hold a chosen item, and nowhere else.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,16 +12,18 @@ import pyarrow as pa
 
 from pipelines.core.layout import SOURCE
 from pipelines.core.reader import frames
+from pipelines.core.results import load_result, result_name
+from pipelines.core.stage import Arrays
 from pipelines.core.state import Run
+from pipelines.decisions.counts import deciding_stage
+from pipelines.labels.space import space_of
 from pipelines.report.limits import Limits
 from pipelines.report.model import Item, Picture
-from pipelines.report.scan import NARROW, Names, Place
+from pipelines.report.names import Names
+from pipelines.report.select import Place
 from pipelines.report.thumbnails import thumbnail
 from pipelines.storage.forms import PICTURES, is_bytes
 from pipelines.storage.frame import ColumnRef, FileRef, Frame, in_form, open_parquet
-
-LISTS = ("given_ids", "labels_clean", "map_ids", "map_scores", "map_rest")
-"""Columns of lists that are looked up for chosen items only."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +36,43 @@ class Look:
     excerpt: str
 
 
-class Looker:
-    """Looks chosen items up: ids, columns of the sidecars, pictures and texts."""
+class Reader:
+    """What parts of a report read of a finished run, and look up together."""
 
     def __init__(self, run: Run, limits: Limits) -> None:
         self.run = run
         self.limits = limits
         self.layout = run.layout()
         self.types = self.layout.types("")
+        self.deciding = deciding_stage(run)
+        space = space_of(self.types)
+        self.given = "" if space is None else space.given[0]
+        """Column of the given classes."""
+        self.has_lists = self.given in self.types and pa.types.is_list(self.types[self.given])
+        """Whether items may have several."""
+        ctx = run.context("source", self.layout)
+        self.names = Names(ctx.classes, ctx.class_values)
         self._seen: dict[Place, Look] = {}
+
+    # -- results -----------------------------------------------------------------------------------
+
+    def stages(self) -> dict[str, str]:
+        """Return the finished stages by kind; of those that a recipe repeats, the last."""
+        done = (entry.name for entry in self.run.entries if entry.skipped is None)
+        return {name.split("@")[0]: name for name in done}
+
+    def result(self, kind: str, step: str) -> Arrays | None:
+        """Result of a step of the last stage of a kind, or None where the run has none."""
+        name = self.stages().get(kind, "")
+        if not name or not self.run.store.exists(result_name(name, step)):
+            return None
+        return load_result(self.run.store, name, step)
+
+    def outcome(self) -> Arrays | None:
+        """What came of all proposals, where labels were decided about."""
+        return None if self.deciding is None else self.result(self.deciding, "outcome")
+
+    # -- items -------------------------------------------------------------------------------------
 
     @cached_property
     def has_pictures(self) -> bool:
@@ -50,13 +80,16 @@ class Looker:
         kind = self.types.get("image")
         return kind is not None and (kind == PICTURES or is_bytes(kind))
 
-    def look(self, wanted: Sequence[Place]) -> None:
-        """Look items up, shard by shard."""
-        reads = [name for name in ("item_id", *NARROW, *LISTS) if name in self.types]
+    def look(self, wanted: Iterable[Place], columns: Sequence[str]) -> None:
+        """Look items up, shard by shard: pictures, texts and some columns of the sidecars."""
+        reads = [
+            name for name in dict.fromkeys(["item_id", self.given, *columns]) if name in self.types
+        ]
         by_shard: dict[int, list[int]] = {}
         for shard, row in wanted:
-            if (shard, row) not in self._seen:
-                by_shard.setdefault(shard, []).append(row)
+            by_shard.setdefault(shard, []).append(row)
+        if not by_shard:
+            return
         for frame in frames(self.run, reads):
             rows = sorted(by_shard.get(frame.index, ()))
             if rows:
@@ -85,29 +118,26 @@ class Looker:
             return False
         return name in self.layout.source.columns
 
-    def item(
-        self, place: Place, names: Names, *, score: str = "label_score", note: str = ""
-    ) -> Item:
-        """Make the item at a place, as it is shown."""
+    def item(self, place: Place, score: str = "") -> Item:
+        """Make the item at a place, as it is shown; its score is a column that was looked up."""
         look = self._seen[place]
-        believed = look.values.get("predicted")
         value = look.values.get(score)
         return Item(
             item_id=look.item_id,
             shard=place[0],
-            given=self._given(look, names),
-            believed=names.name(_int(believed)),
+            given=self._given(look),
+            believed=self.names.name(_int(look.values.get("predicted"))),
             score=float(value) if isinstance(value, float) else None,
             picture=look.picture,
             excerpt=look.excerpt,
         )
 
-    def _given(self, look: Look, names: Names) -> str:
-        listed = look.values.get("given_ids")
+    def _given(self, look: Look) -> str:
+        listed = look.values.get(self.given)
         if not isinstance(listed, list):
-            return names.name(_int(look.values.get("given")))
+            return self.names.name(_int(listed))
         most = self.limits.labels_named
-        shown = ", ".join(names.name(class_id) for class_id in listed[:most])
+        shown = ", ".join(self.names.name(class_id) for class_id in listed[:most])
         return f"{shown} and {len(listed) - most} more" if len(listed) > most else shown or "none"
 
     def values(self, place: Place) -> Mapping[str, object]:

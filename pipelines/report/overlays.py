@@ -1,6 +1,7 @@
 """Label maps as overlays: where in a picture a class is seen, in few marks."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ from labelops.label_maps import LabelMaps
 from labelops.label_peaks import binary_cell_probs, cell_probs, class_map
 from labelops.soft import id_type
 from pipelines.maps.columns import COLUMNS, MapFacts
-from pipelines.report.model import Overlay, Patch
+from pipelines.report.look import Reader
+from pipelines.report.model import Item, Overlay, Patch
+from pipelines.report.select import Place
 
 LEVELS = np.array([-3.0, -2.0, -1.0, 0.0])
 """Log-odds above the class's cutoff from which a cell is drawn, ever stronger.
@@ -18,6 +21,40 @@ LEVELS = np.array([-3.0, -2.0, -1.0, 0.0])
 Not probabilities: how sure single cells are depends on the classifier. One trained on means over
 cells is nearly sure of something in most of them.
 """
+
+
+class Overlays:
+    """Items with what their label maps show of a class, where a run has such maps."""
+
+    def __init__(self, run: Reader) -> None:
+        self.run = run
+        layers = [layer for layer in run.layout.layers if layer.stage in layer.schemas]
+        schemas = [layer.schemas[layer.stage] for layer in layers]
+        with_maps = [schema for schema in schemas if COLUMNS[0] in schema.names]
+        self.facts = MapFacts.of(with_maps[-1]) if with_maps else None
+        self.columns = COLUMNS if with_maps else ()
+        found = run.result("localize", "cutoffs")
+        self._cutoff = np.full(len(run.names), np.nan) if found is None else found["cutoff"]
+
+    def items(self, found: Mapping[Place, float], class_id: int) -> tuple[Item, ...]:
+        """Return the items at some places, of which each has −1 times its probability."""
+        return tuple(
+            replace(self.run.item(place), score=-key, overlay=self._of(place, class_id))
+            for place, key in found.items()
+        )
+
+    def _of(self, place: Place, class_id: int) -> Overlay | None:
+        if self.facts is None:
+            return None
+        cutoff = float(self._cutoff[class_id])
+        return overlay(
+            self.run.values(place),
+            self.facts,
+            class_id,
+            self.run.names.name(class_id),
+            cutoff=cutoff if 0 < cutoff < 1 else 0.5,
+            most=self.run.limits.overlay_side,
+        )
 
 
 def overlay(

@@ -7,17 +7,17 @@ and nothing else: no script, no network, no form.
 
 import base64
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from pipelines.report import charts, text
 from pipelines.report.findings import findings
 from pipelines.report.limits import Limits
-from pipelines.report.model import Estimate, Picture, Report
+from pipelines.report.model import Picture, Report, Tile
 
 MEDIA = frozenset({"image/png", "image/webp", "image/jpeg"})
 """What a picture may be. Not SVG: it can carry scripts and references."""
@@ -47,11 +47,18 @@ def render(report: Report, limits: Limits | None = None) -> str:
         css=Markup(css),
         css_hash=_hash(css),
         parts=charts.ledger_parts(report.ledger),
+        head=next((section for section in report.sections if section.headline), None),
+        tiles=_tiles(report),
         findings=findings(report),
-        axis=charts.quality_axis(report.classes),
-        charts=charts,
         uri=_embedder(limits.picture_bytes),
     )
+
+
+def _tiles(report: Report) -> list[Tile]:
+    """The numbers at the top."""
+    n_classes = text.plural(report.n_classes, "class", "classes")
+    tiles = [Tile("Items", text.count(report.ledger.source), f"in {n_classes}")]
+    return tiles + [tile for section in report.sections for tile in section.tiles]
 
 
 def _environment() -> Environment:
@@ -65,16 +72,10 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {
-        "n": text.count,
-        "pct": text.percent,
-        "dec": text.decimal,
-        "times": text.times,
-        "dur": text.seconds,
-        "clean": text.clean,
-        "signed": text.signed,
-        "between_signed": lambda estimate: _between(estimate, text.signed),
-        "between_n": lambda estimate: _between(estimate, text.count),
-        "between_pct": lambda estimate: _between(estimate, text.percent),
+        "shown": text.shown,
+        "interval": text.interval,
+        "clean": _clean,
+        "folds": _folds,
     }
     environment.globals["plural"] = text.plural
     return environment
@@ -87,10 +88,16 @@ def _finalize(value: Any) -> Any:
     return value
 
 
-def _between(estimate: Estimate, show: Callable[[float], str]) -> str:
-    if estimate.low is None or estimate.high is None:
-        return ""
-    return f"{show(estimate.low)}\u2009–\u2009{show(estimate.high)}"
+def _clean(value: str, limit: int = text.LIMIT) -> Markup:
+    """Clean a string up to a limit of its own, or leave as it is what was cleaned before."""
+    return value if isinstance(value, Markup) else escape(text.clean(value, limit))
+
+
+def _folds(rows: Sequence[Any], n_open: int | None) -> list[tuple[Sequence[Any], bool]]:
+    """Cut rows into those that are seen and those that are folded away, as far as there are any."""
+    if n_open is None or len(rows) <= n_open:
+        return [(rows, False)]
+    return [(rows[:n_open], False)] * bool(n_open) + [(rows[n_open:], True)]
 
 
 def _hash(css: str) -> str:

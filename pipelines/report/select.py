@@ -1,47 +1,67 @@
 """The few rows worth showing out of all rows, found shard by shard in bounded memory."""
 
 from collections import Counter
-from collections.abc import Mapping
 
 import numpy as np
 
-Rows = dict[str, np.ndarray]
-"""Columns of equal length; ``shard`` and ``row`` say where an item is."""
+from pipelines.storage.frame import Frame
+
+Place = tuple[int, int]
+"""Shard, and row among its live items."""
 
 
-class Smallest:
-    """The n smallest rows of every group by (``key``, ``hash``): a total order.
+class Shortlist:
+    """The first items of every group by (``key``, `item_hash`), and how many there are of each.
 
-    What is held in the end is the same for every way of cutting the data into shards.
+    A total order: what is held in the end is the same for every way of cutting the data into
+    shards.
 
     Parameters
     ----------
-    n
-        Rows kept in each group.
+    n_groups
+        Number of groups.
+    each
+        Items kept of each.
     """
 
-    def __init__(self, n: int) -> None:
-        self.n = n
-        self.rows: Rows = {}
+    def __init__(self, n_groups: int, each: int) -> None:
+        self.each = each
+        self.count = np.zeros(n_groups, np.int64)
+        self.rows: dict[str, np.ndarray] = {}
+        """What is kept, in order; ``shard`` and ``row`` say where an item is."""
 
-    def add(self, rows: Mapping[str, np.ndarray]) -> None:
-        """Take in rows with at least the columns ``group``, ``key`` and ``hash``."""
+    def add(self, frame: Frame, row: np.ndarray, group: np.ndarray, key: np.ndarray) -> None:
+        """Take in rows of a shard, of which `item_hash` can be read."""
+        np.add.at(self.count, group, 1)
+        rows = {
+            "group": group.astype(np.int64),
+            "key": key.astype(np.float64),
+            "hash": frame.array("item_hash")[row],
+            "shard": np.full(len(row), frame.index, np.int64),
+            "row": row,
+        }
         merged = {
-            name: np.concatenate([self.rows[name], values]) if self.rows else np.asarray(values)
+            name: np.concatenate([self.rows[name], values]) if self.rows else values
             for name, values in rows.items()
         }
         order = np.lexsort((merged["hash"], merged["key"], merged["group"]))
         group = merged["group"][order]
         first = np.searchsorted(group, group, side="left")
-        kept = order[np.arange(order.size) - first < self.n]
+        kept = order[np.arange(order.size) - first < self.each]
         self.rows = {name: values[kept] for name, values in merged.items()}
 
-    def of(self, group: int) -> Rows:
-        """Rows of one group, smallest first."""
+    def of(self, group: int) -> dict[Place, float]:
+        """Return where the first items of a group are, with their keys, in order."""
         if not self.rows:
             return {}
         mask = self.rows["group"] == group
-        return {name: values[mask] for name, values in self.rows.items()}
+        shard, row, key = (self.rows[name][mask].tolist() for name in ("shard", "row", "key"))
+        return dict(zip(zip(shard, row, strict=True), key, strict=True))
+
+
+def by_count(n: np.ndarray, most: int) -> list[int]:
+    """Return the groups of which there are most, without empty ones; ties by their numbers."""
+    return [int(group) for group in np.argsort(-n, kind="stable") if n[group]][:most]
 
 
 class Groups:

@@ -2,6 +2,12 @@
 
 import re
 import unicodedata
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from markupsafe import Markup, escape
+
+from pipelines.report.model import Estimate
 
 LIMIT = 240
 """Longest string shown; an item id or a class name may be megabytes long."""
@@ -160,3 +166,63 @@ def literal(text: str, most: int = 80) -> str:
     text = text if len(text) <= most else text[: most - 1] + "…"
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_{}\[\]()#+!|~-])", r"\\\1", text)
+
+
+FORMATS: Mapping[str, Callable[[float], str]] = {
+    "count": count,
+    "percent": percent,
+    "decimal": decimal,
+    "tenths": partial(decimal, digits=1),
+    "hundredths": partial(decimal, digits=2),
+    "fine": partial(decimal, digits=4),
+    "tiny": "{:.1e}".format,
+    "signed": signed,
+    "duration": seconds,
+}
+"""How numbers are shown, by the kind of their column."""
+
+
+def shown(value: float | Estimate, kind: str) -> str:
+    """A number, or an estimate without its interval, as its kind is shown."""
+    return FORMATS[kind](value.value if isinstance(value, Estimate) else value)
+
+
+def interval(value: Estimate, kind: str) -> str:
+    r"""The interval of an estimate; empty where none is known.
+
+    Examples
+    --------
+    >>> interval(Estimate(0.5, 0.25, 1.0), "percent")
+    '25.0\u202f%\u2009–\u2009100\u202f%'
+    """
+    if value.low is None or value.high is None:
+        return ""
+    return f"{FORMATS[kind](value.low)}\u2009–\u2009{FORMATS[kind](value.high)}"
+
+
+def named(text: str) -> Markup:
+    """A name from the data inside a sentence of our own, set apart from it."""
+    return Markup('<bdi class="name">{}</bdi>').format(clean(text, 60) or "(no name)")
+
+
+def verb(number: float, one: str, many: str) -> str:
+    """The verb that goes with a count.
+
+    Examples
+    --------
+    >>> verb(1, "is", "are"), verb(0, "is", "are")
+    ('is', 'are')
+    """
+    return one if round(number) == 1 else many
+
+
+def marked(text: str) -> Markup:
+    """Show Markdown of our own on the page: emphasis and code, nothing from the data.
+
+    Examples
+    --------
+    >>> marked("**All** of `a_b/` <i>")
+    Markup('<strong>All</strong> of <code>a_b/</code> &lt;i&gt;')
+    """
+    html = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", str(escape(text)))
+    return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", html))

@@ -169,7 +169,7 @@ def moods() -> pa.Table:
 REGISTERED = (
     (pipelines.registry.STAGES, {"poll": "tests.moods:POLL", "decide_moods": "tests.moods:DECIDE"}),
     (SPACES, {"mood": "tests.moods:SPACE"}),
-    (pipelines.registry.PARTS, {"decide_moods": "tests.moods:part"}),
+    (pipelines.registry.PARTS, {"decide_moods": "tests.moods:Moods"}),
 )
 """The lines of the registries for that kind of label."""
 

@@ -21,6 +21,7 @@ from pipelines.decisions.product import added
 from pipelines.errors import LabelopsError
 from pipelines.recipe import parse_recipe
 from pipelines.registry import STAGES
+from pipelines.report import collect
 from pipelines.report.card import write_card
 from tests.datasets import even, vectors, write_shards
 
@@ -29,12 +30,14 @@ N, NAMES = 330, ["cat", "dog", "cow"]
 RECIPE = 'stages = ["source", "confident", "neighbours", "decide", "dataset"]\n'
 
 
+def write_card_only(run: Run, listen: object = None) -> str:
+    return str(write_card(run, counts_of(run), collect(run.uri).sections))
+
+
 @pytest.fixture(autouse=True)
 def _fake_confident(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(STAGES, "confident", "tests.fake_confident:STAGE")
-    monkeypatch.setattr(
-        pipelines.run, "finish", lambda run, listen=None: str(write_card(run, counts_of(run)))
-    )
+    monkeypatch.setattr(pipelines.run, "finish", write_card_only)
 
 
 def png(rng: np.random.Generator) -> bytes:
@@ -108,9 +111,7 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("product")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(STAGES, "confident", "tests.fake_confident:STAGE")
-        patch.setattr(
-            pipelines.run, "finish", lambda run, listen=None: str(write_card(run, counts_of(run)))
-        )
+        patch.setattr(pipelines.run, "finish", write_card_only)
         audit(folder, source_table(), [120, 0, 5, 205], "[decide]\nmax_review = 10\n")
     return folder
 

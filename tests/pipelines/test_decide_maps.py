@@ -32,6 +32,7 @@ from tests.pipelines.localized import (
     single_labelled,
     table_of,
 )
+from tests.pipelines.shown import drawn, section
 
 AFTER = "decide_maps evaluate dataset"
 
@@ -350,15 +351,18 @@ def test_evaluation__lists_are_better_than_single_labels(measured: Run) -> None:
 def test_report__shows_the_gate_and_the_changed_lists(whole: Run, measured: Run) -> None:
     for run, known in ((whole, False), (measured, True)):
         report, gate = collect(run.uri), outcome(run)
-        assert report.maps is not None
-        assert report.maps.added == report.changed == gate["added"].sum()
-        assert report.ledger.relabelled == report.maps.n_edited == counts_of(run)["relabel"]
-        edit = report.maps.edits[0]
+        n_added, n_edited = int(gate["added"].sum()), counts_of(run)["relabel"]
+        said = str(section(report, "edits").blocks[0])
+        assert said.startswith(f"{n_added} labels were added and 0 labels removed")
+        assert f"in {n_edited} items" in said
+        assert report.ledger.relabelled == n_edited
+        edit = drawn(report, "edits", "changes.html.j2")[0]
         row = by_item(run)[int(edit.item.item_id)]
         assert sorted(edit.kept + edit.added) == sorted(row["labels_clean"])  # type: ignore[call-overload]
         assert edit.kept == (row["label"],)
-        assert all((rule.gain is not None) == known for rule in report.rules)
-        assert sum(rule.shipped for rule in report.rules) == report.maps.added
+        rules = drawn(report, "rules", "gate.html.j2")
+        assert all((rule.gain is not None) == known for rule in rules)
+        assert sum(rule.shipped for rule in rules) == n_added
         page = (Path(run.uri) / "report.html").read_text()
         assert ("Expected fixed" in page) == known
         assert "Changed lists of labels" in page

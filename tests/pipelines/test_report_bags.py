@@ -12,16 +12,17 @@ import pytest
 
 from pipelines.core.state import Run
 from pipelines.registry import STAGES
-from pipelines.report import charts, collect
+from pipelines.report import collect
 from pipelines.report import model as m
-from pipelines.report.card import totals_said
 from pipelines.report.findings import findings
 from pipelines.report.limits import Limits
+from pipelines.report.parts.bags import BagRound, Bags, read_bags
+from pipelines.report.parts.totals import _plot, card
 from pipelines.report.render import render
 from tests.datasets import vectors
 from tests.pipelines import test_report_render as pages
 from tests.pipelines.bagged import FOURIER, ONE_ROUND, Planted, beliefs_of, found_in, learn, planted
-from tests.pipelines.bagged_report import audited, bagged, of_bags
+from tests.pipelines.bagged_report import audited, bagged, of_bags, once
 from tests.pipelines.test_report_render import Page
 
 
@@ -31,11 +32,11 @@ def words(page: str) -> str:
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", section)).split())
 
 
-def said(bags: m.Bags) -> str:
+def said(bags: Bags) -> str:
     return words(render(bagged(bags)))
 
 
-def titles(bags: m.Bags) -> list[str]:
+def titles(bags: Bags) -> list[str]:
     return [finding.title for finding in findings(bagged(bags))]
 
 
@@ -61,7 +62,7 @@ def card_of(run: Run) -> str:
 
 
 @pytest.mark.parametrize("make", [bagged, audited])
-def test_page__with_bags_keeps_the_rules_of_all_pages(make: Callable[[m.Bags], m.Report]) -> None:
+def test_page__with_bags_keeps_the_rules_of_all_pages(make: Callable[[Bags], m.Report]) -> None:
     page = render(make(of_bags()))
     pages.test_page__is_well_formed(page)
     pages.test_page__links_lead_to_sections_that_exist(page)
@@ -148,7 +149,7 @@ def test_positives__are_said_to_count_the_second_class() -> None:
 
 
 def test_plot__has_every_bag_once_and_marks_the_improbable() -> None:
-    plot = charts.bag_plot(of_bags().points)
+    plot = _plot(of_bags())
     assert plot.axis.top == 1.0
     assert plot.usual == ((0.25, 0.3),)
     assert plot.improbable == ((3.25 / 12, 11 / 12), (7.5 / 12, 0.0))
@@ -158,7 +159,6 @@ def test_plot__has_every_bag_once_and_marks_the_improbable() -> None:
     assert 'cx="114.4" cy="33.7"' in page
     assert "3 of 40 are drawn" in said(of_bags())
     assert "<figure>" not in render(bagged(replace(of_bags(), points=())))
-    assert charts.bag_plot(()).usual == ()
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_spread__is_put_into_words(spread: str, text: str) -> None:
 
 
 def test_approximated_bags__are_counted() -> None:
-    last = m.BagRound(name="proportions@2", components=9, not_settled=0, approximated=7)
+    last = BagRound(name="proportions@2", components=9, not_settled=0, approximated=7)
     bags = replace(of_bags(), rounds=(of_bags().rounds[0], last))
     text = said(bags)
     assert "of the items of 7 bags was approximated by a saddle point" in text
@@ -229,8 +229,7 @@ def test_totals__that_were_left_out_are_counted_and_looked_at_first() -> None:
 
 def test_model__is_not_blamed_where_bags_were_filled_to_one_share() -> None:
     # The share for all has seen them, and so is exact.
-    bags = replace(audited(of_bags()).bags, loss_constant=0.0)  # type: ignore[type-var]
-    assert bags is not None
+    bags = replace(once(of_bags()), loss_constant=0.0)
     assert bags.is_no_better
     assert not replace(bags, spread="less").is_no_better
     assert not replace(bags, is_constant=True).is_no_better
@@ -245,7 +244,7 @@ def test_model__is_not_blamed_where_bags_were_filled_to_one_share() -> None:
         (replace(of_bags(), is_learned=False), "The totals, or the order of their classes, are"),
     ],
 )
-def test_dispersion__beyond_reason_is_looked_at_first(bags: m.Bags, why: str) -> None:
+def test_dispersion__beyond_reason_is_looked_at_first(bags: Bags, why: str) -> None:
     first = findings(bagged(replace(bags, dispersion=41.7)))[0]
     assert first.title == "Totals vary 42 times as much as the model allows"
     assert why in first.detail
@@ -267,7 +266,7 @@ def test_regression__that_did_not_converge_is_said() -> None:
 
 
 def test_remedy__names_the_stage_whose_groups_did_not_settle() -> None:
-    last = replace(of_bags().rounds[-1], not_settled=3)
+    last = of_bags().rounds[-1]._replace(not_settled=3)
     found = findings(bagged(replace(of_bags(), rounds=(of_bags().rounds[0], last))))
     (finding,) = [f for f in found if "did not settle" in f.title]
     assert "raise proportions@2.max_sweeps" in finding.detail
@@ -283,7 +282,7 @@ def test_names__of_classes_and_bags_are_shown_as_text() -> None:
 
 
 def test_collect__counts_the_most_probable_classes_of_the_last_round(learned: Run) -> None:
-    bags = collect(learned.uri).bags
+    bags = read_bags(learned, Limits())
     assert bags is not None
     beliefs = beliefs_of(learned, 2, "proportions@2")
     likely = np.bincount(beliefs.argmax(axis=1), minlength=2)
@@ -296,7 +295,7 @@ def test_collect__counts_the_most_probable_classes_of_the_last_round(learned: Ru
 
 
 def test_collect__has_the_points_of_all_bags_or_of_some(learned: Run) -> None:
-    bags = collect(learned.uri).bags
+    bags = read_bags(learned, Limits())
     assert bags is not None
     census, found = found_in(learned, "census"), found_in(learned)
     wanted = {
@@ -307,7 +306,7 @@ def test_collect__has_the_points_of_all_bags_or_of_some(learned: Run) -> None:
     }
     assert {(p.counted, p.expected) for p in bags.points} == wanted
     assert len(bags.points) == bags.n_points == 24
-    few = collect(learned.uri, Limits(bag_points=5)).bags
+    few = read_bags(learned, Limits(bag_points=5))
     assert few is not None
     assert len(few.points) == len({(p.counted, p.expected) for p in few.points}) == 5
     assert [p.is_improbable for p in few.points] == sorted(
@@ -322,7 +321,7 @@ def test_page_and_card__of_a_run_say_how_good_beliefs_are(learned: Run) -> None:
     assert network not in words(page)
     assert network not in card
     assert "A model that has not seen held-out totals misses them by" in card
-    assert "The most probable class has a probability of" in card
+    assert "The most probable class of an item has a probability of" in card
     assert "`positives` was taken to count the second of the two classes." in card
     assert "| bags whose total was brought in by approximation | 0 |" in card
     assert "do not rely" not in card
@@ -333,7 +332,7 @@ def test_items__without_a_total_are_counted_by_themselves(two: Planted, tmp_path
     items = two.items.set_column(1, "bag_id", pa.array(ids))
     bags = two.bags.filter(pa.array([b != "bag-004" for b in two.bags["bag_id"].to_pylist()]))
     run = learn(tmp_path, items, bags, recipe=ONE_ROUND)
-    found = collect(run.uri).bags
+    found = read_bags(run, Limits())
     assert found is not None
     top = beliefs_of(run, 2).argmax(axis=1)
     is_other = np.array([b is None for b in ids])
@@ -350,7 +349,7 @@ def test_shares__that_hardly_differ_are_why_nothing_is_learned(tmp_path: Path) -
     items = pa.table({"item_id": np.arange(400), "bag_id": bag, "features": features})
     bags = pa.table({"bag_id": np.arange(40), "n": [10] * 40, "positives": k})
     run = learn(tmp_path, items, bags, recipe=ONE_ROUND)
-    found = collect(run.uri).bags
+    found = read_bags(run, Limits())
     assert found is not None
     assert found.spread == "less"
     assert "that is why little or nothing can be learned from them" in words(page_of(run))
@@ -366,13 +365,13 @@ def test_noise__that_happens_to_tell_held_out_totals_is_doubted(
     positives = rng.integers(0, 11, 60)
     bags = pa.table({"bag_id": np.arange(60), "n": [10] * 60, "positives": positives})
     run = learn(tmp_path, items, bags, FOURIER, recipe=ONE_ROUND)
-    found = collect(run.uri).bags
+    found = read_bags(run, Limits())
     assert found is not None
     assert not found.is_clear
     assert found.is_doubtful or found.is_no_better
     assert "do not rely on single beliefs" in words(page_of(run))
     assert "do not rely on single beliefs" in card_of(run)
-    sound = collect(learned.uri).bags
+    sound = read_bags(learned, Limits())
     assert sound is not None
     assert sound.is_clear
 
@@ -389,12 +388,12 @@ def test_totals__of_the_other_class_are_looked_at_first(tmp_path: Path, is_inver
     counted = size - k if is_inverted else k
     table = pa.table({"bag_id": np.arange(n_bags), "n": [size] * n_bags, "positives": counted})
     run = learn(tmp_path, items, table, recipe=ONE_ROUND)
-    found = collect(run.uri)
-    assert found.bags is not None
-    assert found.bags.spread == "more"
-    assert found.bags.is_no_better is is_inverted
-    assert (found.bags.dispersion > 10) is is_inverted
-    assert any(f.title == WORSE for f in findings(found)) is is_inverted
+    found = read_bags(run, Limits())
+    assert found is not None
+    assert found.spread == "more"
+    assert found.is_no_better is is_inverted
+    assert (found.dispersion > 10) is is_inverted
+    assert any(f.title == WORSE for f in findings(collect(run.uri))) is is_inverted
     assert ("The model is no better than the same share for all" in card_of(run)) is is_inverted
     assert ("The variance of totals is" in card_of(run)) is is_inverted
 
@@ -424,7 +423,7 @@ def test_audit__reads_beliefs_before_decide_writes_its_own(
     said = "item_id,true_label\ni0000,class 0\ni0001,class 1\ni0002,class 2\n"
     (tmp_path / "reviewed.csv").write_text(said)
     run = decide(tmp_path / "a", 3, f"decide.reviewed={tmp_path / 'reviewed.csv'}")
-    found = collect(run.uri).bags
+    found = read_bags(run, Limits())
     assert found is not None
     top = {s: beliefs_of(run, 3, s).argmax(axis=1) for s in ("proportions", "decide")}
     assert (top["proportions"] != top["decide"]).any()
@@ -433,9 +432,9 @@ def test_audit__reads_beliefs_before_decide_writes_its_own(
 
 def test_card__of_an_audit_says_how_many_totals_were_brought_in() -> None:
     found = replace(of_bags(), is_learned=False, count=40, left_out=3)
-    assert "Totals of 37 of 40 bags were brought into" in " ".join(totals_said(found))
-    assert "Those left out contradict given labels and model." in " ".join(totals_said(found))
+    assert "Totals of 37 of 40 bags were brought into" in card(found)
+    assert "Those left out contradict given labels and model." in card(found)
     contrary = replace(found, left_out=40, is_contrary=True, loss_model=2.0)
-    text = " ".join(totals_said(contrary))
+    text = card(contrary)
     assert "All were left out: together they contradict given labels and model." in text
     assert "The model is no better than the same share for all" in text

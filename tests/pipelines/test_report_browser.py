@@ -9,8 +9,8 @@ import pytest
 
 from pipelines.report.render import render
 from tests.pipelines.bagged_report import bagged, of_bags
-from tests.pipelines.listed_report import listed
-from tests.pipelines.test_report_render import example, hostile
+from tests.pipelines.planted_report import example, listed
+from tests.pipelines.test_report_render import hostile
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")

@@ -4,7 +4,6 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +17,10 @@ from pipelines.core.graph import open_workers
 from pipelines.recipe import Recipe, parse_recipe
 from pipelines.report import collect, write_report
 from pipelines.report.limits import Limits
-from pipelines.report.model import Estimate, Item, Picture, Report
+from pipelines.report.model import Change, Estimate, Item, Picture, Report
 from tests.datasets import even, write_shards
 from tests.pipelines import report_stages as planted
+from tests.pipelines.shown import drawn, items_of, section, table_of, worst_groups
 from tests.pipelines.test_report_render import Page
 
 N = 300
@@ -111,24 +111,35 @@ def test_ledger__counts_every_item_once(report: Report) -> None:
     assert (ledger.dropped, ledger.review) == (decided["drop"], decided["review"])
 
 
+def changes_of(report: Report) -> tuple[Change, ...]:
+    shown: tuple[Change, ...] = drawn(report, "changes", "changes.html.j2")
+    return shown
+
+
 def test_flags__are_counted_and_worst_items_listed_by_score_then_hash(report: Report) -> None:
     issues = [number for number in LIVE if planted.is_issue(number)]
-    assert report.flagged == len(issues)
-    assert {group.name for group in report.worst} == set(planted.NAMES)
-    for group in report.worst:
-        mine = [n for n in issues if planted.NAMES[planted.given_of(n)] == group.name]
-        assert group.flagged == len(mine)
-        assert ids(group.items) == smallest(mine, "score_of", 12)
-        for item in group.items:
+    (flagged,) = (t for t in section(report, "classes").tiles if t.name == "Flagged")
+    assert flagged.value == str(len(issues))
+    groups = worst_groups(report)
+    assert set(groups) == set(planted.NAMES)
+    for name, items in groups.items():
+        mine = [n for n in issues if planted.NAMES[planted.given_of(n)] == name]
+        assert ids(items) == smallest(mine, "score_of", 12)
+        for item in items:
             number = int(item.item_id[5:])
-            assert item.given == group.name
+            assert item.given == name
             assert item.believed == planted.NAMES[planted.predicted_of(number)]
             assert item.score == pytest.approx(planted.score_of(number))
+    # The class of which nothing is left in the estimates has flagged items, too.
+    found = dict(table_of(report, "classes", "Class", "Flagged"))
+    assert found == {
+        name: sum(planted.NAMES[planted.given_of(n)] == name for n in issues) for name in found
+    }
 
 
 def test_pictures__belong_to_their_items(report: Report) -> None:
-    shown = [item for group in report.worst for item in group.items]
-    shown += [change.item for change in report.changes.shown] if report.changes else []
+    shown = [item for items in worst_groups(report).values() for item in items]
+    shown += [change.item for change in changes_of(report)]
     assert len(shown) > 60
     for item in shown:
         assert isinstance(item.picture, Picture)
@@ -138,81 +149,84 @@ def test_pictures__belong_to_their_items(report: Report) -> None:
 
 def test_outliers__are_the_most_unusual_and_those_without_score_come_last(report: Report) -> None:
     numbers = [number for number in LIVE if planted.is_outlier(number)]
-    assert report.outliers is not None
-    assert report.outliers.count == len(numbers)
+    assert str(section(report, "outliers").blocks[0]).startswith(f"{len(numbers)} items far from")
     known = [number for number in numbers if planted.outlier_score_of(number) is not None]
     expected = smallest(known, "outlier_score_of", 48)
-    assert ids(report.outliers.shown)[: len(expected)] == expected
+    assert ids(items_of(section(report, "outliers").blocks))[: len(expected)] == expected
 
 
 def test_duplicates__are_those_that_contradict_each_other(report: Report) -> None:
     groups = [g for g in range(N // 30) if not set(planted.members_of(g)[:2]) - set(LIVE)]
-    found = report.duplicates
-    assert found is not None
     members = [n for n in LIVE if planted.set_of(n) is not None]
-    assert found.duplicate_items == len(members)
-    assert found.conflict_items == sum(1 for n in members if planted.is_conflict(n))
-    assert found.conflict_sets == len(
-        {planted.set_of(n) for n in members if planted.is_conflict(n)}
-    )
-    shown = {frozenset(ids(group.items)) for group in found.shown}
+    conflicts = [n for n in members if planted.is_conflict(n)]
+    n_sets = len({planted.set_of(n) for n in conflicts})
+    said = str(section(report, "duplicates").blocks[0])
+    assert said.startswith(f"{n_sets} sets with {len(conflicts)} items that look the same")
+    assert f"In all, {len(members)} items have a duplicate." in said
+    sets = drawn(report, "duplicates", "parts/duplicates.html.j2")
+    shown = {frozenset(ids(one.items)) for one in sets}
     for group in groups:
         assert frozenset(planted.item_id(n) for n in planted.members_of(group)[:2]) in shown
-    kinds = [group.kind for group in found.shown]
+    kinds = [one.kind for one in sets]
     assert kinds == sorted(kinds)
     assert set(kinds) == {"identical", "nearly identical"}
 
 
 def test_changes__shown_are_the_least_certain_ones(report: Report) -> None:
     changed = [n for n in LIVE if planted.decision_of(n) == "relabel"]
-    found = report.changes
-    assert found is not None
-    assert found.count == len(changed)
-    assert ids(tuple(change.item for change in found.shown)) == smallest(
-        changed, "confidence_of", 60
-    )
-    for change in found.shown:
+    assert str(section(report, "changes").blocks[0]).startswith(f"{len(changed)} labels were")
+    shown = changes_of(report)
+    assert ids(tuple(change.item for change in shown)) == smallest(changed, "confidence_of", 60)
+    for change in shown:
         number = int(change.item.item_id[5:])
-        assert change.before == planted.NAMES[planted.given_of(number)]
-        assert change.after == planted.NAMES[planted.predicted_of(number)]
+        assert change.removed == (planted.NAMES[planted.given_of(number)],)
+        assert change.added == (planted.NAMES[planted.predicted_of(number)],)
+        assert change.kept is None
         assert change.confidence == pytest.approx(planted.confidence_of(number))
         assert change.reason == "because of relabel"
     pairs = Counter((planted.given_of(n), planted.predicted_of(n)) for n in changed)
-    assert Counter(
-        {(planted.NAMES.index(a), planted.NAMES.index(b)): n for a, b, n in found.by_pair}
-    ) == dict(pairs.most_common(12))
+    by_pair = table_of(report, "changes", "From → to", "Labels")
+    assert {(planted.NAMES.index(a), planted.NAMES.index(b)): n for (a, b), n in by_pair} == dict(
+        pairs.most_common(12)
+    )
     decided = Counter(planted.decision_of(n) for n in LIVE if planted.is_issue(n))
-    assert dict(found.by_reason) == {f"because of {word}": n for word, n in decided.items()}
+    reasons = dict(table_of(report, "changes", "Reason", "Items"))
+    assert reasons == {f"because of {word}": n for word, n in decided.items()}
 
 
 def test_estimates__are_those_of_the_stages(report: Report) -> None:
-    assert report.wrong == Estimate(19, 12, 27)
-    assert report.wrong_share == Estimate(19 / 225, 0.05, 0.12)
+    classes = section(report, "classes")
+    assert classes.headline == "About <em>19</em> of 300 labels look wrong."
+    assert "the 95\u202f% interval is 5.0\u202f%\u2009–\u200912.0\u202f%" in classes.lead
+    assert "adds up to 61 " in classes.lead
     # The class without items has no quality, and the worst comes first.
-    assert [c.name[-1] for c in report.classes] == ["D", "A", "B"]
-    assert report.classes[0].wrong_share == Estimate(10 / 75, 0.08, 0.2)
-    assert [c.items for c in report.classes] == [75, 75, 75]
-    assert [c.hidden for c in report.classes] == [1, 10, 4]
-    first = report.confusions[0]
-    assert (first.given[-1], first.believed[-1], first.items) == ("D", "A", 9)
+    rows = table_of(report, "classes", "Class", "Estimated wrong", "Items", "Hidden elsewhere")
+    assert [name[-1] for name, *_ in rows] == ["D", "A", "B"]
+    assert rows[0][1] == Estimate(10 / 75, 0.08, 0.2)
+    assert [items for *_, items, _ in rows] == [75, 75, 75]
+    assert [hidden for *_, hidden in rows] == [1, 10, 4]
+    heads = ("Given → believed", "Estimated items", "Flagged")
+    (given, believed), items, n_flagged = table_of(report, "confusion", *heads)[0]
+    assert (given[-1], believed[-1], items) == ("D", "A", 9)
     flagged = Counter(
         (planted.given_of(n), planted.predicted_of(n)) for n in LIVE if planted.is_issue(n)
     )
-    assert first.flagged == flagged[3, 0]
-    assert report.confusion_table is not None
-    assert np.array_equal(report.confusion_table.items, planted.JOINT)
+    assert n_flagged == flagged[3, 0]
+    heat = drawn(report, "confusion", "parts/heat.html.j2")
+    assert np.array_equal(heat.items, planted.JOINT)
 
 
 def test_gate__says_what_shipped_and_why_not(report: Report) -> None:
-    shipped, held = report.rules
+    shipped, held = drawn(report, "rules", "gate.html.j2")
     assert (shipped.name, shipped.proposed, shipped.shipped) == ("relabel-0.9", 40, 38)
     assert shipped.verdict == "shipped in part"
     assert "2 not changed: max_change_share is reached" in shipped.why
     assert shipped.meaning
     assert (held.proposed, held.shipped, held.verdict) == (30, 0, "held back")
     assert held.gain == Estimate(0.8, -0.1, 1.0)
-    assert report.fixed == Estimate(35.5)
-    assert report.broken == Estimate(1.25)
+    tiles = {tile.name: (tile.value, tile.under) for tile in section(report, "changes").tiles}
+    assert tiles["Expected fixed"] == ("36", "of 38 changed")
+    assert tiles["Expected broken"] == ("1", "of 38 changed")
 
 
 def test_decisions_left_out__are_not_counted_as_made(runs: dict[str, str]) -> None:
@@ -232,54 +246,27 @@ def test_decisions_left_out__are_not_counted_as_made(runs: dict[str, str]) -> No
     assert report.ledger.relabelled == decided["relabel"]
     assert report.ledger.dropped == decided["drop"]
     assert report.ledger.review == decided["review"]
-    assert report.changes is not None
-    assert report.changes.count == decided["relabel"]
-    facts = {fact.name: fact.value for fact in report.facts}
+    assert f"{decided['relabel']} labels were changed" in str(section(report, "changes").blocks[0])
+    facts = dict(drawn(report, "repeat", "repeat.html.j2")["facts"])
     assert facts["Left out of the dataset"] == ", ".join(("relabel-0.95", *items))
 
 
 def test_quarantine__names_reason_source_file_and_row(report: Report) -> None:
-    (found,) = report.quarantine
-    assert (found.reason, found.stage) == ("cannot be decoded", "infer")
-    assert found.count == N - len(LIVE)
-    assert len(found.examples) == 5
-    for row in found.examples:
+    ((reason, stage, n, examples),) = table_of(
+        report, "quarantine", "Reason", "Stage", "Rows", "Examples: item, shard and row"
+    )
+    assert (reason, stage) == ("cannot be decoded", "infer")
+    assert n == N - len(LIVE)
+    assert len(examples) == 5
+    for row in examples:
         assert row.shard.startswith("part-000")
-        assert row.detail == f"<b>{int(row.item_id[5:])}</b>"
+        assert planted.is_bad(int(row.item_id[5:]))
 
 
 def test_report__is_the_same_however_the_data_is_cut(runs: dict[str, str]) -> None:
-    def neutral(report: Report) -> Report:
-        def item(found: Item) -> Item:
-            return replace(found, shard=0)
-
-        assert report.outliers
-        assert report.duplicates
-        assert report.changes
-        return replace(
-            report,
-            timings=(),
-            finished="",
-            facts=(),
-            quarantine=(),
-            worst=tuple(
-                replace(group, items=tuple(map(item, group.items))) for group in report.worst
-            ),
-            outliers=replace(report.outliers, shown=tuple(map(item, report.outliers.shown))),
-            duplicates=replace(
-                report.duplicates,
-                shown=tuple(
-                    replace(group, items=tuple(map(item, group.items)))
-                    for group in report.duplicates.shown
-                ),
-            ),
-            changes=replace(
-                report.changes,
-                shown=tuple(
-                    replace(change, item=item(change.item)) for change in report.changes.shown
-                ),
-            ),
-        )
+    def neutral(report: Report) -> str:
+        sections = [s for s in report.sections if s.rank < 130]
+        return re.sub(r"shard=\d+", "", repr((report.ledger, sections)))
 
     first, *others = (neutral(collect(runs[cut])) for cut in CUTS)
     for other in others:
@@ -314,24 +301,22 @@ def test_limits__hold_for_every_list(runs: dict[str, str]) -> None:
         confusions=2,
     )
     report = collect(runs["four"], limits)
-    assert [len(group.items) for group in report.worst] == [2, 2, 2]
-    assert report.worst_left_out == 1
-    assert report.outliers is not None
-    assert len(report.outliers.shown) == 4
-    assert report.duplicates is not None
-    assert len(report.duplicates.shown) == 2
-    assert report.changes is not None
-    assert len(report.changes.shown) == 5
-    assert len(report.quarantine[0].examples) == 1
+    assert [len(items) for items in worst_groups(report).values()] == [2, 2, 2]
+    assert "1 more class with flagged items" in repr(section(report, "worst").blocks[-1])
+    assert len(items_of(section(report, "outliers").blocks)) == 4
+    assert len(drawn(report, "duplicates", "parts/duplicates.html.j2")) == 2
+    assert len(changes_of(report)) == 5
+    ((examples,),) = table_of(report, "quarantine", "Examples: item, shard and row")
+    assert len(examples) == 1
+    assert len(table_of(report, "confusion", "Flagged")) == 2
 
 
 def test_settings__are_those_of_the_recipe(report: Report) -> None:
-    shown = {(s.table, s.key): s.value for s in report.settings}
-    assert shown["confident", "knob"] == "3"
-    assert shown["data", "max_bad_share"] == "0.2"
-    assert [timing.name for timing in report.timings] == [
-        "source", "infer", "confident", "neighbours", "decide",
-    ]  # fmt: skip
+    shown = dict(table_of(report, "repeat", "Setting", "Value"))
+    assert shown["confident.knob"] == "3"
+    assert shown["data.max_bad_share"] == "0.2"
+    timings = [name for ((name, _),) in table_of(report, "timings", "Stage")]
+    assert timings == ["source", "infer", "confident", "neighbours", "decide", "All"]
 
 
 def test_source_rows__reads_only_the_row_groups_needed(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import io
 import itertools
 import struct
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -12,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.report import charts, confusion, text
+from pipelines.report import charts, text
 from pipelines.report.limits import Limits
-from pipelines.report.scan import Names
-from pipelines.report.select import Groups, Smallest, Tally, count_pairs
+from pipelines.report.names import Names
+from pipelines.report.parts import confusion
+from pipelines.report.select import Groups, Shortlist, Tally, by_count, count_pairs
 from pipelines.report.thumbnails import thumbnail
 
 # -- choosing rows ---------------------------------------------------------------------------------
@@ -26,25 +28,30 @@ from pipelines.report.thumbnails import thumbnail
     st.integers(1, 5),
     st.lists(st.integers(0, 40), max_size=4),
 )
-def test_smallest__is_a_sorted_list_cut_off_however_the_rows_are_cut(
+def test_shortlist__is_a_sorted_list_cut_off_however_the_rows_are_cut(
     entries: list[tuple[int, int]], n: int, cuts: list[int]
 ) -> None:
     rows = [(group, float(key), position) for position, (group, key) in enumerate(entries)]
-    smallest = Smallest(n)
+    hashes = np.arange(len(rows), dtype=np.uint64) * np.uint64(977) % np.uint64(1000)
+    found = Shortlist(4, n)
     for a, b in itertools.pairwise([0, *sorted(cuts), len(rows)]):
         part = rows[a:b] if a < b else []
-        smallest.add(
-            {
-                "group": np.array([r[0] for r in part], np.int64),
-                "key": np.array([r[1] for r in part], np.float64),
-                "hash": np.array([r[2] * 977 % 1000 for r in part], np.uint64),
-                "row": np.array([r[2] for r in part], np.int64),
-            }
+        frame = SimpleNamespace(index=5, array=lambda name: hashes)
+        found.add(
+            frame,  # type: ignore[arg-type]
+            np.array([r[2] for r in part], np.int64),
+            np.array([r[0] for r in part], np.int64),
+            np.array([r[1] for r in part], np.float64),
         )
+    assert found.count.sum() == len({r for a, b in seen(cuts, rows) for r in rows[a:b]})
     for group in range(4):
         mine = sorted((r for r in rows if r[0] == group), key=lambda r: (r[1], r[2] * 977 % 1000))
-        rows_of = smallest.of(group)
-        assert (rows_of["row"].tolist() if rows_of else []) == [r[2] for r in mine[:n]]
+        assert found.of(group) == {(5, r[2]): r[1] for r in mine[:n]}
+    assert by_count(np.array([2, 0, 5, 2]), 3) == [2, 0, 3]
+
+
+def seen(cuts: list[int], rows: list[tuple[int, float, int]]) -> list[tuple[int, int]]:
+    return [(a, b) for a, b in itertools.pairwise([0, *sorted(cuts), len(rows)]) if a < b]
 
 
 def test_pairs__are_counted_as_a_loop_would() -> None:
@@ -155,17 +162,13 @@ def test_thumbnail__beyond_its_share_of_bytes_is_left_out() -> None:
 
 def test_confusions__are_ranked_as_a_loop_ranks_them() -> None:
     joint = np.random.default_rng(5).integers(0, 30, (7, 7)).astype(float)
-    names = [f"c{k}" for k in range(7)]
-    found = confusion.ranked(joint, names, {(0, 1): 4}, Limits(confusions=10))
+    found = confusion.ranked(joint, 10)
     pairs = [
         (-joint[i, j], i, j)
         for i, j in itertools.product(range(7), repeat=2)
         if i != j and joint[i, j] >= 0.5
     ]
-    assert [(f.given, f.believed) for f in found] == [
-        (names[i], names[j]) for _, i, j in sorted(pairs)[:10]
-    ]
-    assert all(f.share_of_given == f.items / joint[names.index(f.given)].sum() for f in found)
+    assert found == [(i, j, -n) for n, i, j in sorted(pairs)[:10]]
 
 
 @pytest.mark.parametrize("k", [2, 30, 31, 130, 1000])

@@ -1,7 +1,6 @@
 """The page: complete in itself, safe with hostile strings, small for large data, readable."""
 
 import base64
-import dataclasses
 import hashlib
 import io
 import re
@@ -15,306 +14,12 @@ import pytest
 from PIL import Image
 
 from pipelines.report import model as m
-from pipelines.report.limits import Limits, worst_per_class
+from pipelines.report.limits import Limits
+from pipelines.report.parts.confusion import shades
 from pipelines.report.render import render
+from tests.pipelines.planted_report import example
 
-NAMES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
 VOID = {"meta", "link", "img", "br", "hr", "input", "wbr"}
-
-
-def picture(rng: np.random.Generator, side: int = 28) -> m.Picture:
-    """Make a blurred blob on black, as a garment of Fashion-MNIST looks from afar."""
-    y, x = np.mgrid[0:side, 0:side] / side - 0.5
-    a, b = rng.uniform(0.15, 0.4, 2)
-    blob = 255 * np.exp(-(((x / a) ** 4 + (y / b) ** 4) ** rng.uniform(0.6, 2)))
-    pixels = np.clip(blob * rng.uniform(0.5, 1, (side, side)), 0, 255).astype(np.uint8)
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG")
-    return m.Picture("image/png", out.getvalue(), side, side)
-
-
-def example(
-    names: tuple[str, ...] = NAMES,
-    n: int = 4000,
-    pictures: bool = True,
-    side: int = 28,
-    limits: Limits | None = None,
-) -> m.Report:
-    """Make a report as a run over ``n`` items would give, with everything that a page can show."""
-    limits = limits or Limits()
-    rng = np.random.default_rng(7)
-    k = len(names)
-    items = rng.multinomial(n, rng.dirichlet(np.full(k, 30)))
-    confusion = np.zeros((k, k))
-    for given in range(k):
-        wrong = items[given] * rng.uniform(0.04, 0.2)
-        others = rng.dirichlet(np.full(k, 0.25))
-        others[given] = 0
-        confusion[given] = wrong * others / max(others.sum(), 1e-9)
-        confusion[given, given] = items[given] - confusion[given].sum()
-    wrong_in = items - np.diag(confusion)
-
-    def item(given: int, score: float, **more: object) -> m.Item:
-        believed = int(np.argmax(np.where(np.arange(k) == given, 0, confusion[given])))
-        return m.Item(
-            item_id=f"fashion-{rng.integers(0, n):07d}",
-            shard=int(rng.integers(0, 8)),
-            given=names[given],
-            believed=names[believed],
-            score=score,
-            picture=picture(rng, side) if pictures else None,
-            excerpt="" if pictures else "Hukumar zabe ta sanya ranar da za a sake gudanar da zabe",
-            **more,  # type: ignore[arg-type]
-        )
-
-    def interval(share: float, of: int) -> m.Estimate:
-        half = 1.96 * np.sqrt(max(share * (1 - share), 1e-9) / max(of, 1))
-        return m.Estimate(share, max(share - half, 0), min(share + half, 1))
-
-    classes = tuple(
-        m.ClassQuality(
-            name=names[c],
-            items=int(items[c]),
-            flagged=int(wrong_in[c] * 0.9),
-            wrong_share=interval(float(wrong_in[c] / max(items[c], 1)), int(items[c])),
-            hidden=float(confusion[:, c].sum() - confusion[c, c]),
-        )
-        for c in np.argsort(-wrong_in / np.maximum(items, 1))
-    )
-    pairs = sorted(
-        ((float(confusion[i, j]), i, j) for i in range(k) for j in range(k) if i != j), reverse=True
-    )[: limits.confusions]
-    n_groups, each = worst_per_class(k, limits)
-    order = list(np.argsort(-wrong_in)[:n_groups])
-    is_small = k <= limits.table_classes
-    blocks = min(k, limits.map_blocks)
-    edge = -(-k // blocks)
-    off = confusion - np.diag(np.diag(confusion))
-    padded = np.zeros((blocks * edge, blocks * edge))
-    padded[:k, :k] = off
-    total = float(wrong_in.sum())
-    part = confusion
-    part_names = names
-    if not is_small:
-        top = np.argsort(-wrong_in)[: limits.part_classes]
-        rest = np.setdiff1d(np.arange(k), top)
-        part = np.zeros((len(top) + 1, len(top) + 1))
-        part[:-1, :-1] = confusion[np.ix_(top, top)]
-        part[:-1, -1] = confusion[np.ix_(top, rest)].sum(1)
-        part[-1, :-1] = confusion[np.ix_(rest, top)].sum(0)
-        part[-1, -1] = np.trace(confusion[np.ix_(rest, rest)])
-        part_names = (*(names[c] for c in top), "all others")
-    relabelled, dropped, review, quarantined = round(total * 0.6), 41, round(total * 0.2), 3
-    bins = [(0.1 * i, 0.1 * i + 0.1) for i in range(3, 10)]
-    weights = np.array([1, 3, 6, 9, 14, 30, 110]) * 10
-    return m.Report(
-        title="fashion_mnist",
-        recipe="audit",
-        finished="2026-02-03 14:05 UTC",
-        ledger=m.Ledger(
-            source=n,
-            kept=n - relabelled - dropped - review - quarantined,
-            relabelled=relabelled,
-            dropped=dropped,
-            review=review,
-            quarantined=quarantined,
-        ),
-        n_classes=k,
-        has_pictures=pictures,
-        wrong=m.Estimate(total, total * 0.92, total * 1.08),
-        wrong_share=m.Estimate(total / n, total / n * 0.92, total / n * 1.08),
-        flagged=round(total * 0.9),
-        fixed=m.Estimate(relabelled * 0.93, relabelled * 0.9, relabelled * 0.95),
-        broken=m.Estimate(relabelled * 0.03, relabelled * 0.02, relabelled * 0.05),
-        classes=classes,
-        confusions=tuple(
-            m.Confusion(
-                given=names[i],
-                believed=names[j],
-                items=v,
-                share_of_given=v / items[i],
-                flagged=int(v * 0.9),
-            )
-            for v, i, j in pairs
-        ),
-        confusion_table=m.ConfusionTable(
-            classes=part_names,
-            items=tuple(map(tuple, part.tolist())),
-            is_part=not is_small,
-        ),
-        confusion_map=None
-        if is_small
-        else m.ConfusionMap(
-            n_classes=k,
-            classes_per_block=edge,
-            wrong=tuple(
-                map(tuple, padded.reshape(blocks, edge, blocks, edge).sum((1, 3)).tolist())
-            ),
-        ),
-        worst=tuple(
-            m.WorstOfClass(
-                name=names[c],
-                flagged=int(wrong_in[c] * 0.9),
-                items=tuple(item(c, 0.004 * (i + 1) ** 1.5) for i in range(each)),
-            )
-            for c in order
-        ),
-        worst_left_out=k - n_groups,
-        duplicates=m.Duplicates(
-            conflict_sets=14,
-            conflict_items=30,
-            duplicate_items=52,
-            shown=tuple(
-                m.DuplicateSet(
-                    kind=("identical", "nearly identical")[i % 2],
-                    items=(item(i % k, 0.1), item((i + 3) % k, 0.2)),
-                    size=2,
-                )
-                for i in range(6)
-            ),
-        ),
-        outliers=m.Outliers(count=6, shown=tuple(item(i % k, 0.02 * i) for i in range(6))),
-        calibration=m.Calibration(
-            temperature=1.62,
-            items=3997,
-            accuracy=0.861,
-            metrics=(
-                m.Metric(name="ECE", meaning="15 equal-width bins", before=0.0712, after=0.0121),
-                m.Metric(
-                    name="Adaptive ECE", meaning="bins of equal size", before=0.0698, after=0.0117
-                ),
-                m.Metric(
-                    name="Class-wise ECE", meaning="mean over classes", before=0.0188, after=0.0094
-                ),
-                m.Metric(name="NLL", meaning="log loss", before=0.612, after=0.541),
-                m.Metric(name="Brier", meaning="squared error", before=0.231, after=0.214),
-            ),
-            before=tuple(
-                m.ReliabilityBin(
-                    low=lo,
-                    high=hi,
-                    count=int(w),
-                    confidence=lo + 0.06,
-                    accuracy=max(lo + 0.06 - 0.11 * (1 - lo) * 2, 0),
-                )
-                for (lo, hi), w in zip(bins, weights, strict=True)
-            ),
-            after=tuple(
-                m.ReliabilityBin(
-                    low=lo, high=hi, count=int(w), confidence=lo + 0.05, accuracy=lo + 0.045
-                )
-                for (lo, hi), w in zip(bins, weights[::-1] ** 0.8 + 50, strict=True)
-            ),
-        ),
-        is_decided=True,
-        changed=38,
-        changes=m.Changes(
-            count=relabelled,
-            by_reason=(
-                ("the model is sure of another class and nothing supports the given one", 298),
-                ("flagged, but not sure enough to change", 96),
-                ("two classes are equally likely", 41),
-            ),
-            by_pair=tuple((names[i], names[j], int(v * 0.6)) for v, i, j in pairs[:8]),
-            shown=tuple(
-                m.Change(
-                    item=item(i % k, 0.01 * i),
-                    before=names[i % k],
-                    after=names[(i + 2) % k],
-                    confidence=0.9 + 0.001 * i,
-                    reason="the model is sure of another class and nothing supports the given one",
-                )
-                for i in range(min(limits.changes, relabelled))
-            ),
-        ),
-        rules=(
-            m.Rule(
-                name="confident",
-                meaning="flagged, and the probability of the new class is at least 0.9",
-                proposed=relabelled,
-                shipped=relabelled,
-                fixed=m.Estimate(relabelled * 0.93, relabelled * 0.9, relabelled * 0.95),
-                broken=m.Estimate(relabelled * 0.03, relabelled * 0.02, relabelled * 0.05),
-                gain=m.Estimate(0.9, 0.79, 0.96),
-                verdict="shipped",
-                why="the gain is positive over its whole interval",
-            ),
-            m.Rule(
-                name="duplicates",
-                meaning="duplicates take the majority label of their set",
-                proposed=14,
-                shipped=0,
-                fixed=m.Estimate(8, 4, 12),
-                broken=m.Estimate(6, 2, 10),
-                gain=m.Estimate(0.14, -0.43, 0.71),
-                verdict="held back",
-                why="the interval of the gain contains zero",
-            ),
-        ),
-        quarantine=(
-            m.QuarantineReason(
-                reason="image cannot be decoded: truncated",
-                stage="infer",
-                count=3,
-                examples=tuple(
-                    m.QuarantinedRow(
-                        shard="part-00002.parquet", row=17 + i, item_id=f"fashion-00{i}", detail=""
-                    )
-                    for i in range(3)
-                ),
-            ),
-        ),
-        timings=tuple(
-            m.StageTiming(name=name, doc=doc, rows=n, shards=8, seconds=s)
-            for name, doc, s in (
-                ("source", "Read, name and number the items", 0.21),
-                ("infer", "Out-of-sample probabilities and embeddings", 14.2),
-                ("confident", "Which labels are wrong", 0.84),
-                ("neighbours", "Duplicates and outliers", 1.9),
-                ("decide", "Keep, relabel, drop or review", 0.61),
-                ("dataset", "The cleaned training set", 0.4),
-            )
-        ),
-        facts=tuple(
-            m.Fact(name=name, value=value)
-            for name, value in (
-                ("labelops", "0.1.0"),
-                ("Python", "3.11.7"),
-                ("numpy", "2.4.2"),
-                ("pyarrow", "26.0.1"),
-                ("torch", "2.11.0"),
-                ("Run key", hashlib.sha256(b"x").hexdigest()[:16]),
-            )
-        ),
-        settings=tuple(
-            m.Setting(table=t, key=key, value=value)
-            for t, key, value in (
-                ("infer", "folds", "5"),
-                ("infer", "embedder", '"pixels"'),
-                ("confident", "filter_by", '"prune_by_noise_rate"'),
-                ("confident", "score", '"self_confidence"'),
-                ("decide", "relabel_confidence", "0.9"),
-                ("decide", "max_change_share", "0.1"),
-            )
-        ),
-        notes=(
-            "The source was not changed. Train on the column label instead of label_clean to "
-            "ignore every change.",
-            "Delete a stage’s folder to undo it and all that follow; run the same command again "
-            "to repeat them.",
-        ),
-    )
 
 
 class Page(HTMLParser):
@@ -415,14 +120,8 @@ def test_page__links_lead_to_sections_that_exist(page: str) -> None:
 def test_page__links_lead_somewhere_whatever_the_run_lacks() -> None:
     bare = m.Report(
         title="t",
-        recipe="audit",
-        finished="",
         ledger=m.Ledger(source=5, kept=5, relabelled=0, dropped=0, review=0, quarantined=0),
         n_classes=2,
-        has_pictures=False,
-        wrong=None,
-        wrong_share=None,
-        flagged=None,
     )
     test_page__is_well_formed(render(bare))
     test_page__links_lead_to_sections_that_exist(render(bare))
@@ -433,7 +132,7 @@ def test_page__links_lead_somewhere_whatever_the_run_lacks() -> None:
 
 
 def test_page__adds_up_beliefs_beside_the_estimate() -> None:
-    report = dataclasses.replace(example(), doubted=1234.4)
+    report = example(doubted=1234.4)
     share = f"{100 * 1234.4 / report.ledger.source:.1f}"
     assert re.search(rf"adds up to 1,234 \({share}\W%\)", render(report))
     assert "adds up to" not in render(example())
@@ -507,59 +206,16 @@ HOSTILE = (
 )
 
 
-def hostile(text: str) -> m.Report:
+def hostile(text: str, *, pictures: bool = True) -> m.Report:
     """Make a report in which every string of the data is the given text."""
-    report = example(names=(text, f"{text}2", "ok"), n=90)
-    assert report.duplicates
-    assert report.outliers
-    assert report.changes
-    poisoned = m.Item(
-        item_id=text, shard=1, given=text, believed=text, score=0.1, excerpt=text, note=text
-    )
-    with_picture = replace(poisoned, picture=report.outliers.shown[0].picture)
-    return replace(
-        report,
-        title=text,
-        recipe=text,
-        worst=(
-            m.WorstOfClass(name=text, flagged=2, items=(poisoned, with_picture)),
-            m.WorstOfClass(name=text, flagged=2, items=(poisoned,)),
-        ),
-        duplicates=replace(
-            report.duplicates, shown=(m.DuplicateSet(kind=text, items=(poisoned,), size=2),)
-        ),
-        changes=replace(
-            report.changes,
-            by_reason=((text, 3),),
-            by_pair=((text, text, 3),),
-            shown=(
-                m.Change(
-                    item=with_picture, before=text, after=text, confidence=0.9, reason=text,
-                ),
-            ),
-        ),
-        rules=tuple(
-            replace(rule, name=text, meaning=text, why=text, verdict=text)
-            for rule in report.rules
-        ),
-        quarantine=(
-            m.QuarantineReason(
-                reason=text,
-                stage=text,
-                count=1,
-                examples=(m.QuarantinedRow(shard=text, row=1, item_id=text, detail=text),),
-            ),
-        ),
-        settings=(m.Setting(table=text, key=text, value=text),),
-        facts=(m.Fact(name=text, value=text),),
-        notes=(text,),
-    )  # fmt: skip
+    return example((text, f"{text}2", "ok"), n=90, text=text, pictures=pictures)
 
 
+@pytest.mark.parametrize("pictures", [True, False])
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
-def test_page__shows_hostile_strings_as_text(text: str) -> None:
-    harmless = Page(render(hostile("plain")))
-    html = render(hostile(text))
+def test_page__shows_hostile_strings_as_text(text: str, pictures: bool) -> None:
+    harmless = Page(render(hostile("plain", pictures=pictures)))
+    html = render(hostile(text, pictures=pictures))
     seen = Page(html)
     html.encode("utf-8")
     assert not seen.errors
@@ -593,16 +249,37 @@ def test_page__keeps_names_of_other_scripts() -> None:
         assert name in render(example(names=(name, "b"), n=60))
 
 
+def with_pictures(report: m.Report, shown: m.Picture) -> m.Report:
+    """Give every item of a report the same picture."""
+
+    def blocks(found: tuple[m.Block, ...]) -> tuple[m.Block, ...]:
+        return tuple(map(block, found))
+
+    def block(one: m.Block) -> m.Block:
+        if isinstance(one, m.Group):
+            return replace(one, blocks=blocks(one.blocks))
+        if isinstance(one, m.Items):
+            return replace(one, items=tuple(replace(item, picture=shown) for item in one.items))
+        return one
+
+    sections = (replace(section, blocks=blocks(section.blocks)) for section in report.sections)
+    return replace(report, sections=tuple(sections))
+
+
 def test_pictures__that_are_not_bitmaps_are_left_out() -> None:
-    report = example(n=300)
-    assert report.outliers
     evil = m.Picture("image/svg+xml", b"<svg onload='alert(1)'/>", 28, 28)
-    shown = tuple(replace(item, picture=evil) for item in report.outliers.shown)
-    report = replace(report, outliers=replace(report.outliers, shown=shown))
-    assert "svg+xml" not in render(report)
+    assert "svg+xml" not in render(with_pictures(example(n=300), evil))
 
 
 # -- size ------------------------------------------------------------------------------------------
+
+
+def worst_items(report: m.Report) -> list[m.Item]:
+    section = report.section("worst")
+    assert section is not None
+    groups = [block for block in section.blocks if isinstance(block, m.Group)]
+    shown = [block for group in groups for block in group.blocks if isinstance(block, m.Items)]
+    return [item for block in shown for item in block.items]
 
 
 def test_page__of_a_million_items_and_a_thousand_classes_stays_small() -> None:
@@ -616,26 +293,19 @@ def test_page__of_a_million_items_and_a_thousand_classes_stays_small() -> None:
         n=1_000_000,
         pictures=False,
     )
-    report = replace(
-        report,
-        has_pictures=True,
-        worst=tuple(
-            replace(group, items=tuple(replace(item, picture=large) for item in group.items))
-            for group in report.worst
-        ),
-    )
+    report = with_pictures(report, large)
     html = render(report)
     assert len(html.encode()) < 20_000_000
     assert not Page(html).errors
     n_pictures = html.count("<img ")
-    assert 0 < n_pictures < sum(len(group.items) for group in report.worst)
+    assert 0 < n_pictures < len(worst_items(report))
 
 
 def test_pictures__beyond_the_budget_are_left_out_and_their_text_stays() -> None:
     report = example(n=300)
     html = render(report, Limits(picture_bytes=0))
     assert "<img " not in html
-    assert all(item.item_id in html for group in report.worst for item in group.items)
+    assert all(item.item_id in html for item in worst_items(report))
 
 
 # -- numbers ---------------------------------------------------------------------------------------
@@ -664,9 +334,4 @@ def test_page__says_every_number_of_the_ledger(page: str) -> None:
 
 
 def test_heat_map__colours_by_share_of_the_row_and_never_the_diagonal() -> None:
-    from pipelines.report.charts import confusion_cells
-
-    table = m.ConfusionTable(classes=("a", "b"), items=((90.0, 10.0), (0.2, 99.8)))
-    cells = confusion_cells(table)
-    assert [[cell.level for cell in row] for row in cells] == [[0, 8], [0, 0]]
-    assert [[cell.is_diagonal for cell in row] for row in cells] == [[True, False], [False, True]]
+    assert shades(np.array([[90.0, 10.0], [0.2, 99.8]]), 2).tolist() == [[0, 8], [0, 0]]

@@ -1,11 +1,12 @@
 """How right labels and predictions are, on items whose classes people settled."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from pipelines.core.stage import Context
-from pipelines.report.limits import Limits
-from pipelines.report.model import Row, Section, Table
-from pipelines.report.text import decimal, plural
+from pipelines.report import model as m
+from pipelines.report.part import Part
+from pipelines.report.text import plural
 
 OF = (
     ("given", "labels as given"),
@@ -29,34 +30,35 @@ OF_SCORES = (
 """Measures of stage `evaluate`: name in the result, name and meaning for people."""
 
 
-def part(ctx: Context, limits: Limits) -> Section:
-    """Return the measures of stage `evaluate`."""
-    found = ctx.own("measures")
-    listed = [(of, f"{kind}_{key}", *said) for kind, of in OF for key, *said in OF_SETS]
-    listed += [("model’s probabilities", *one) for one in OF_SCORES]
-    bands: dict[str, list[Row]] = {}
-    for of, key, name, meaning in listed:
-        if key in found and np.isfinite(found[key]).all():
-            value, low, high = (decimal(float(x)) for x in found[key])
-            row = Row(name=name, note=meaning, values=(value, f"{low}\u2009–\u2009{high}"))
-            bands.setdefault(of, []).append(row)
-    items = plural(int(found["n_items"]), "item")
-    known = plural(int(found["n_known_cells"]), "class", "classes")
-    return Section(
-        name="evaluation",
-        title="Against a reference",
-        short="Reference",
-        intro=f"{items} with {known} that people settled. What they left open counts neither for "
-        "nor against. Intervals are of items drawn with replacement."
-        if bands
-        else "The reference knows no item of this data.",
-        tables=(
-            Table(
-                caption="Measures against the reference",
-                head=("Measure", "Value", "95\u202f% interval"),
-                bands=tuple((of, tuple(rows)) for of, rows in bands.items()),
-            ),
+class Evaluation(Part):
+    """The measures of stage `evaluate`."""
+
+    def sections(self) -> Iterator[m.Section]:
+        """Return them in one table for each thing measured."""
+        found = self.ctx.own("measures")
+        listed = [(of, [(f"{kind}_{key}", *said) for key, *said in OF_SETS]) for kind, of in OF]
+        listed.append(("model’s probabilities", list(OF_SCORES)))
+        tables = []
+        for of, measures in listed:
+            known = [one for one in measures if np.isfinite(found.get(one[0], np.nan)).all()]
+            values = [m.Estimate(*found[key].tolist()) for key, *_ in known]
+            columns = (
+                m.column("Measure", ((name, meaning) for _, name, meaning in known), "noted"),
+                m.column("Value", values, "decimal", "strong"),
+                m.column("95\u202f% interval", values, "between decimal", "soft"),
+            )
+            if known:
+                tables.append(m.Table(caption=of, is_titled=True, style="metrics", columns=columns))
+        items = plural(int(found["n_items"]), "item")
+        known_cells = plural(int(found["n_known_cells"]), "class", "classes")
+        intro = (
+            f"{items} with {known_cells} that people settled. What they left open counts neither "
+            "for nor against. Intervals are of items drawn with replacement."
         )
-        if bands
-        else (),
-    )
+        yield m.Section(
+            name="evaluation",
+            title="Against a reference",
+            short="Reference",
+            blocks=(intro if tables else "The reference knows no item of this data.", *tables),
+            artifacts=tuple((f"reference {table.caption}", table) for table in tables),
+        )

@@ -1,19 +1,262 @@
-"""What stage `multilabel` says in the data card."""
+"""Missing and wrong labels, where items may have several."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow.compute as pc
+from markupsafe import Markup
 
 from labelops.multilabel.beliefs import expected_errors
 from pipelines.core.stage import Context
+from pipelines.labels.columns import flat
+from pipelines.report import model as m
+from pipelines.report.charts import count_axis
 from pipelines.report.limits import Limits
-from pipelines.report.model import Section
+from pipelines.report.look import Reader
+from pipelines.report.overlays import Overlays
+from pipelines.report.part import Part
+from pipelines.report.parts.noise import NAME, cut
+from pipelines.report.select import Place, Shortlist, by_count
+from pipelines.report.text import clean, count, decimal, interval, percent, plural
+from pipelines.storage.frame import Frame
+
+KINDS = {"missing": ("added", "+"), "wrong": ("removed", "−")}
+"""What may be the matter with a label, and how that is marked."""
 
 
-def part(ctx: Context, limits: Limits) -> Section:
-    """Return how many labels are believed wrong, and how many missing."""
-    n_given, beliefs = int(ctx.own("estimates")["n_given"][:, 1].sum()), ctx.own("beliefs")
-    n_wrong, n_missing = expected_errors(
-        n_given, wrong=float(beliefs["wrong"]), missing=float(beliefs["missing"])
+class Lists(Part):
+    """What stage `multilabel` found."""
+
+    reads = (
+        "item_hash",
+        "is_label_issue",
+        *(f"{kind}_{what}" for kind in KINDS for what in ("ids", "probs")),
     )
-    return Section(
-        name="listed",
-        card=f"Of {n_given:,} labels about {n_wrong:,.0f} are believed wrong, and about "
-        f"{n_missing:,.0f} missing. Where the model is weak that is too many.",
-    )
+
+    def __init__(self, run: Reader, ctx: Context) -> None:
+        super().__init__(run, ctx)
+        each = suspects_each(len(run.names), run.limits)
+        self.found = ctx.own("estimates")
+        self.suspects = {kind: Shortlist(len(run.names), each) for kind in KINDS}
+        self.n_flagged = 0
+        self.n_live = 0
+        self.overlays = Overlays(run)
+        self.shows = self.overlays.columns
+
+    def scan(self, frame: Frame) -> None:
+        """Count what is suspected, and remember the surest of each class."""
+        self.n_live += frame.n
+        self.n_flagged += pc.sum(frame["is_label_issue"]).as_py() or 0
+        for kind, listed in self.suspects.items():
+            row, class_id = cells(frame, f"{kind}_ids")
+            p = flat(frame[f"{kind}_probs"])[0].to_numpy(zero_copy_only=False)
+            listed.add(frame, row, class_id, -p.astype(np.float64))
+
+    @property
+    def _n(self) -> np.ndarray:
+        """Suspected labels of each class."""
+        return self.suspects["missing"].count + self.suspects["wrong"].count
+
+    def _shown(self) -> list[int]:
+        return by_count(self._n, self.limits.worst_classes)
+
+    def places(self) -> Iterator[Place]:
+        """Return where the items are that are suspected."""
+        for c in self._shown():
+            for listed in self.suspects.values():
+                yield from listed.of(c)
+
+    def sections(self) -> Iterator[m.Section]:
+        """Return numbers by class, and suspects."""
+        yield self._classes()
+        if self._n.any():
+            yield self._suspects()
+
+    # -- numbers -----------------------------------------------------------------------------------
+
+    def _classes(self) -> m.Section:
+        n_no, n_given = (int(n) for n in self.found["n_given"].sum(axis=0))
+        n_unknown = max(self.n_live * len(self.run.names) - n_no - n_given, 0)
+        missing, wrong = self._total("missing", 0), self._total("wrong", 1)
+        beliefs = self.ctx.own("beliefs")
+        n_wrong, n_missing = expected_errors(
+            n_given, wrong=float(beliefs["wrong"]), missing=float(beliefs["missing"])
+        )
+        table = self._table()
+        intro = (
+            "Every class is a question of its own: which of the items that were given it do not "
+            "have it, and which have it though it was ruled out. Most of both together comes "
+            "first; the thin line is the 95\u202f% interval, which covers chance only, not the "
+            "model’s errors."
+        )
+        if n_unknown:
+            were = plural(n_unknown, "class of an item was", "classes of items were")
+            intro += (
+                f" {were} neither given nor ruled out: nobody looked, and they count for nothing "
+                "here."
+            )
+        n_items, seem = (
+            max(self.n_live, 1),
+            "label seems" if round(n_missing) == 1 else "labels seem",
+        )
+        confident = f"confident: {count(missing.value)}", f"confident: {count(wrong.value)}"
+        return m.Section(
+            name="lists",
+            title="Missing and wrong labels of each class",
+            short="Missing, wrong",
+            rank=20,
+            blocks=(intro, *cut(table, self.limits.most_classes, "multilabel")),
+            headline=Markup(
+                "About <em>{}</em> {} to be missing, and <em>{}</em> of {} wrong."
+            ).format(count(n_missing), seem, count(n_wrong), plural(n_given, "given one")),
+            lead="That is what beliefs add up to, which trust the model no further than it fits "
+            f"the given labels. Confident learning, class by class, counts {count(missing.value)} "
+            f"missing (95\u202f% interval {interval(missing, 'count')}) and {count(wrong.value)} "
+            f"wrong ({interval(wrong, 'count')}). Its intervals cover chance only, not the model’s "
+            "errors: where it cannot tell a class, both numbers are too high; where it errs as the "
+            "annotators did, too low.",
+            tiles=(
+                m.Tile("Labels given", count(n_given), f"{decimal(n_given / n_items, 2)} an item"),
+                m.Tile("Believed missing", count(n_missing), confident[0], "wrong"),
+                m.Tile("Believed wrong", count(n_wrong), confident[1], "wrong"),
+                m.Tile(
+                    "Flagged items",
+                    count(self.n_flagged),
+                    f"{percent(self.n_flagged / n_items)} of items",
+                ),
+            ),
+            findings=tuple(_findings(table, n_unknown)),
+            card=f"Of {n_given:,} labels about {n_wrong:,.0f} are believed wrong, and about "
+            f"{n_missing:,.0f} missing. Where the model is weak that is too many. Confident "
+            f"learning counts {wrong.value:,.0f} wrong and {missing.value:,.0f} missing.",
+            artifacts=(("class-quality", table),),
+        )
+
+    def _total(self, kind: str, column: int) -> m.Estimate:
+        """Return the sum over classes; their errors are taken as independent."""
+        n, each = self.found["n_given"][:, column], self.found[f"n_{kind}"].astype(np.float64)
+        ends = [np.nan_to_num(self.found[f"{kind}_rate_{end}"] * n) for end in ("low", "high")]
+        below, above = (float(np.sqrt(np.square(end - each).sum())) for end in ends)
+        value = float(each.sum())
+        return m.Estimate(value, max(value - below, 0.0), value + above)
+
+    def _table(self) -> m.Table:
+        """Return one row a class, those with most wrong and missing labels first."""
+        doubt = self.found["n_wrong"] + self.found["n_missing"]
+        order = np.lexsort((np.arange(len(doubt)), -doubt))
+        wrong, missing = (
+            self._of(kind, column, order) for kind, column in (("wrong", 1), ("missing", 0))
+        )
+        # The intervals of a few classes may be very wide; the bars are what shall be seen.
+        most = max((one.value for one in (*wrong, *missing)), default=0.0)
+        ends = (one.high or one.value for one in (*wrong, *missing))
+        on = count_axis(min(max(ends, default=0.0), 1.5 * most))
+        outcome = self.run.outcome() or {}
+        columns = [
+            m.column("Class", (self.run.names.name(c) for c in order), "name"),
+            m.column("Given", self.found["n_given"][order, 1]),
+        ]
+        for kind, found, done in (("wrong", wrong, "removed"), ("missing", missing, "added")):
+            columns += [
+                m.column(kind.capitalize(), found, "bounds", "strong"),
+                m.column(f"0 to {count(on.top)}", found, "bar", axis=on),
+                m.column(f"Flagged {kind}", self.suspects[kind].count[order]),
+            ]
+            if outcome:
+                columns.append(m.column(done.capitalize(), outcome[done][order]))
+        return m.Table(
+            caption="Missing and wrong labels of each class",
+            style="quality two",
+            columns=tuple(columns),
+            n_open=self.limits.class_rows,
+            more="more classes",
+        )
+
+    def _of(self, kind: str, column: int, order: np.ndarray) -> list[m.Estimate]:
+        """Return numbers of items: estimates, and intervals of their rates times their number."""
+        value, n = self.found[f"n_{kind}"][order], self.found["n_given"][order, column]
+        low, high = (self.found[f"{kind}_rate_{end}"][order] * n for end in ("low", "high"))
+        ends = np.stack([value, np.minimum(low, value), np.maximum(high, value)], axis=1)
+        return [m.Estimate(*(row if np.isfinite(row).all() else row[:1]).tolist()) for row in ends]
+
+    # -- suspects ----------------------------------------------------------------------------------
+
+    def _suspects(self) -> m.Section:
+        groups = [
+            self._group(c, is_open=i < self.limits.open_classes)
+            for i, c in enumerate(self._shown())
+        ]
+        intro = (
+            "The surest examples of each class, with the probability that the class is there "
+            "though it was not given, or not there though it was."
+        )
+        if self.overlays.facts is not None:
+            intro += " Marked is where its label map shows the class, the stronger the surer."
+        blocks: list[m.Block] = [intro, *groups]
+        if more := int(np.count_nonzero(self._n)) - len(groups):
+            said = Markup("{} with suspects: see <code>multilabel/</code>.")
+            blocks.append(m.Text(said.format(plural(more, "more class", "more classes"))))
+        return m.Section(
+            name="worst",
+            title="Suspected missing and wrong labels",
+            short="Suspects",
+            rank=22,
+            blocks=tuple(blocks),
+        )
+
+    def _group(self, c: int, *, is_open: bool) -> m.Group:
+        name, blocks = self.run.names.name(c), list[m.Block]()
+        for kind, mark in KINDS.items():
+            items = self.overlays.items(self.suspects[kind].of(c), c)
+            if items:
+                title = Markup('<span class="mark {}" aria-hidden="true">{}</span> probably {}')
+                caption = f"Items in which {clean(name, 80)} is probably {kind}"
+                blocks += [m.Text(title.format(*mark, kind), "h4"), probable(items, kind, caption)]
+        missing, wrong = (count(int(listed.count[c])) for listed in self.suspects.values())
+        note = f"{missing} suspected missing, {wrong} suspected wrong"
+        return m.Group(name=name, note=note, blocks=tuple(blocks), is_open=is_open)
+
+
+def suspects_each(n_classes: int, limits: Limits) -> int:
+    """Return the items shown of each class, so that with many classes the page stays light."""
+    fair = limits.suspects // (2 * max(min(n_classes, limits.worst_classes), 1))
+    return max(1, min(limits.suspects_per_class, fair))
+
+
+def probable(items: tuple[m.Item, ...], kind: str, caption: str) -> m.Items:
+    """Return items whose number is a probability."""
+    return m.Items(caption=caption, items=items, score=f"{kind} to", score_kind="percent")
+
+
+def cells(frame: Frame, ids: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows and class ids of lists of classes."""
+    found, start = flat(frame[ids])
+    row = np.repeat(np.arange(frame.n), np.diff(start))
+    return row, found.to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def _findings(table: m.Table, n_unknown: int) -> Iterator[m.Finding]:
+    for kind, where, has in (
+        ("missing", "though it was ruled out", "have it"),
+        ("wrong", "though it is not there", "were given it"),
+    ):
+        found = (table.values(head) for head in ("Class", "Given", kind.capitalize()))
+        sure = [one for one in zip(*found, strict=True) if (one[2].low or 0.0) > 0]
+        if sure:
+            name, given, number = max(sure, key=lambda one: (one[2].low, one[0]))
+            yield m.Finding(
+                f"{clean(name, NAME)} has the most {kind} labels",
+                f"About {plural(number.value, 'item')} {has} {where} (95\u202f% interval "
+                f"{count(number.low)} to {count(number.high)}); it was given to "
+                f"{plural(given, 'item')}.",
+                "lists",
+                rank=20,
+            )
+    if n_unknown:
+        yield m.Finding(
+            f"{plural(n_unknown, 'class', 'classes')} of items nobody looked for",
+            "They are neither given nor ruled out, and nothing here says how many of them are "
+            "there.",
+            "lists",
+            rank=20,
+        )

@@ -1,9 +1,168 @@
-"""What stage `decide_maps` says in the data card."""
+"""What label maps show: classes that pictures were not given, and where they are seen."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from markupsafe import Markup
 
 from pipelines.core.stage import Context
+from pipelines.labels.columns import flat
 from pipelines.maps.evidence import COMPLETE, KNOWN, POSITIVES, REFERENCE
-from pipelines.report.limits import Limits
-from pipelines.report.model import Section
+from pipelines.report import model as m
+from pipelines.report.look import Reader
+from pipelines.report.overlays import Overlays
+from pipelines.report.part import Part
+from pipelines.report.parts.lists import cells, probable, suspects_each
+from pipelines.report.select import Place, Shortlist, by_count
+from pipelines.report.text import clean, count, decimal, percent, plural, verb
+from pipelines.storage.frame import Frame
+
+MOST_COUNTS = 12
+"""Rows of the table of how many classes a picture has."""
+
+RULES = {
+    "f1": "where precision and recall balance (largest F1)",
+    "recall": "where what is known to be there is found and little else (recall² over how often "
+    "the class is found): it was only known what pictures have, not what they have not",
+}
+
+
+class Maps(Part):
+    """What stage `localize` found."""
+
+    def __init__(self, run: Reader, ctx: Context) -> None:
+        super().__init__(run, ctx)
+        given = [run.given] if run.given else []
+        self.reads = ("item_hash", "present_ids", "present_scores", *given)
+        self.overlays = Overlays(run)
+        self.shows = self.overlays.columns
+        self.new = Shortlist(len(run.names), suspects_each(len(run.names), run.limits))
+
+    def scan(self, frame: Frame) -> None:
+        """Count what is found though not given, and remember the surest of each class."""
+        row, class_id = cells(frame, "present_ids")
+        p = flat(frame["present_scores"])[0].to_numpy(zero_copy_only=False).astype(np.float64)
+        n_classes = len(self.run.names)
+        is_new = ~np.isin(row * n_classes + class_id, self._given(frame))
+        self.new.add(frame, row[is_new], class_id[is_new], -p[is_new])
+
+    def _given(self, frame: Frame) -> np.ndarray:
+        """Return the given cells of a shard, as item · K + class."""
+        column = self.run.given
+        if not column:
+            return np.empty(0, np.int64)
+        if self.run.has_lists:
+            row, class_id = cells(frame, column)
+        else:
+            row, class_id = np.arange(frame.n), frame.array(column).astype(np.int64)
+        return np.asarray(row * len(self.run.names) + class_id)
+
+    def _shown(self) -> list[int]:
+        return by_count(self.new.count, self.limits.worst_classes)
+
+    def places(self) -> Iterator[Place]:
+        """Return where the surest are."""
+        for c in self._shown():
+            yield from self.new.of(c)
+
+    def sections(self) -> Iterator[m.Section]:
+        """Return how many classes are found, and where the new ones are seen."""
+        cutoffs, totals = self.ctx.own("cutoffs"), self.ctx.own("totals")
+        facts, shown = self.overlays.facts, self._shown()
+        assert facts is not None, "stage `localize` writes label maps"
+        n_pictures, found = int(totals["n_items_with"].sum()), int(totals["n_present"].sum())
+        n_new, census = int(self.new.count.sum()), self.run.result("source", "census")
+        n_given = 0 if census is None else int(census["n_given"].sum())
+        seen = (found - n_new) / n_given if n_given else None
+        pictures = plural(n_pictures, "picture")
+        table = self._classes(shown[: self.limits.class_rows])
+        intro = (
+            f"A classifier was asked for every cell of {pictures} ({facts.width} × {facts.height} "
+            f"cells, {facts.k} classes kept in each). A class is found where some cell is surer of "
+            "it than a cutoff of its own, chosen "
+            f"{RULES.get(str(cutoffs['rule']), RULES['recall'])}, on "
+            f"{plural(int(cutoffs['n_items']), 'item')}."
+        )
+        tiles = []
+        if seen is not None:
+            intro += f" Of the given labels the maps show {percent(seen)}, too."
+            tiles.append(m.Tile("Given labels seen", percent(seen), "by the maps, too"))
+        mean = decimal(found / max(n_pictures, 1), 2)
+        tiles.append(m.Tile("Classes a picture", mean, "found by the maps", "believed"))
+        blocks: list[m.Block] = [
+            intro,
+            m.Pair((_by_number(totals["n_items_with"]),), (table,) if shown else ()),
+            m.Text("The surest of each class, marked where it is seen", "h3"),
+            *(self._group(c, is_open=i < self.limits.open_classes) for i, c in enumerate(shown)),
+        ]
+        if more := int(np.count_nonzero(self.new.count)) - len(shown):
+            said = Markup("{}: see <code>localize/</code>.")
+            blocks.append(m.Text(said.format(plural(more, "more class", "more classes"))))
+        yield m.Section(
+            name="maps",
+            title="What label maps show",
+            short="Label maps",
+            rank=30,
+            blocks=tuple(blocks),
+            headline=Markup(
+                "Label maps show <em>{}</em> classes beyond the given ones in {}."
+            ).format(count(n_new), pictures),
+            tiles=tuple(tiles),
+            findings=tuple(_blind(seen)),
+            card=f"Label maps of {n_pictures:,} pictures show {n_new:,} classes that were not "
+            "given.",
+            artifacts=(("maps", table),),
+        )
+
+    def _classes(self, shown: list[int]) -> m.Table:
+        cutoff = self.ctx.own("cutoffs")["cutoff"][shown]
+        return m.Table(
+            caption="Classes found that were not given",
+            is_titled=True,
+            columns=(
+                m.column("Class", map(self.run.names.name, shown), "name"),
+                m.column("Cutoff", (t if np.isfinite(t) else None for t in cutoff), "decimal"),
+                m.column("Found in", self.ctx.own("totals")["n_present"][shown]),
+                m.column("Not given", self.new.count[shown], "count", "strong"),
+            ),
+        )
+
+    def _group(self, c: int, *, is_open: bool) -> m.Group:
+        name, n = self.run.names.name(c), int(self.new.count[c])
+        caption = f"Pictures in which {clean(name, 80)} is seen though not given"
+        items = self.overlays.items(self.new.of(c), c)
+        return m.Group(
+            name=name,
+            note=f"found in {plural(n, 'picture')} that {verb(n, 'was', 'were')} not given it",
+            blocks=(probable(items, "seen", caption),),
+            is_open=is_open,
+        )
+
+
+def _by_number(with_n: np.ndarray) -> m.Table:
+    n = np.flatnonzero(with_n)[:MOST_COUNTS]
+    return m.Table(
+        caption="Classes found in a picture",
+        is_titled=True,
+        columns=(
+            m.column("Classes", n),
+            m.column("Pictures", with_n[n]),
+            m.column("", with_n[n] / with_n.max(initial=1), "share"),
+        ),
+    )
+
+
+def _blind(seen: float | None) -> Iterator[m.Finding]:
+    if seen is not None and seen < 0.5:
+        yield m.Finding(
+            f"Label maps show only {percent(seen)} of the given labels",
+            "The classifier may be of other classes than the data, or in another order; or it "
+            "cannot tell what is in single cells. Do not train on its crops before that is "
+            "settled.",
+            "maps",
+            rank=30,
+        )
+
 
 KNOWN_OF = {
     POSITIVES: "How often added labels are right is not known: cutoffs were chosen on what items "
@@ -18,12 +177,14 @@ KNOWN_OF = {
 }
 
 
-def part(ctx: Context, limits: Limits) -> Section:
-    """Return how many labels were added, and how far that can be relied on."""
-    outcome, cutoffs = ctx.own("outcome"), ctx.result(ctx.beliefs_stage, "cutoffs")
-    n_given = int(ctx.result("source", "census")["n_given"].sum())
-    said = KNOWN_OF[str(outcome["known"])].format(n_items=int(cutoffs["n_items"]))
-    return Section(
-        name="added",
-        card=f"To {n_given:,} labels {int(outcome['added'].sum()):,} were added. {said}",
-    )
+class Added(Part):
+    """How far labels that stage `decide_maps` added can be relied on, for the data card."""
+
+    def sections(self) -> Iterator[m.Section]:
+        """Return the paragraph."""
+        outcome = self.ctx.own("outcome")
+        n_items = int(self.ctx.result(self.ctx.beliefs_stage, "cutoffs")["n_items"])
+        n_given = int(self.ctx.result("source", "census")["n_given"].sum())
+        known = KNOWN_OF[str(outcome["known"])].format(n_items=n_items)
+        added = int(outcome["added"].sum())
+        yield m.Section(name="added", card=f"To {n_given:,} labels {added:,} were added. {known}")

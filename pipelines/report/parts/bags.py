@@ -1,7 +1,8 @@
-"""What a run found out about bags: how well their totals are told, and which contradict."""
+"""Bags: how well their totals are told, and which of them contradict their items."""
 
 import itertools
-from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
@@ -13,8 +14,8 @@ from pipelines.core.reader import frames
 from pipelines.core.results import load_result, result_name
 from pipelines.core.stage import Arrays
 from pipelines.core.state import Run
-from pipelines.report import model
 from pipelines.report.limits import Limits
+from pipelines.report.model import Axis
 
 STEPS = ("learn", "constrain")
 """Of which stage `proportions` does one."""
@@ -29,7 +30,149 @@ MUCH = 1.1
 """The same above which they differ by more than chance."""
 
 
-def bags(run: Run, limits: Limits) -> model.Bags | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bag:
+    """A bag's total of one class, beside what a model says that has not seen it."""
+
+    bag_id: str
+    name: str
+    """The class that is counted."""
+    items: int
+    count: int
+    expected: float
+    p_value: float
+    q_value: float
+    """Least rate of false findings at which it is one."""
+
+
+class BagPoint(NamedTuple):
+    """A class's share of a bag, as counted and as expected."""
+
+    counted: float
+    expected: float
+    is_improbable: bool
+
+
+class BagClass(NamedTuple):
+    """Items of a class: as totals count them, and as they are believed one by one."""
+
+    name: str
+    counted: int
+    likely: int
+    """Items with a total of which it is the most probable class."""
+    likely_others: int
+    """The same of items without a total."""
+
+
+class BagShare(NamedTuple):
+    """How much the share of a class differs between bags."""
+
+    name: str
+    mean: float
+    std: float
+    by_chance: float
+    """What the spread would be if bags had been drawn at random."""
+
+
+class BagRound(NamedTuple):
+    """One round of learning from totals, or the one time that they were brought in."""
+
+    name: str
+    components: int
+    not_settled: int
+    """Groups of bags whose messages did not settle; their beliefs are those of the last sweep."""
+    strength: float | None = None
+    """How much neighbours may say, as held-out totals chose it."""
+    approximated: int = 0
+    """Bags whose counts had their say by a saddle point, not by counting through."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bags:
+    """Groups of items of which the totals are known."""
+
+    count: int
+    items: int
+    others: int
+    """Items without a total."""
+    absent: int
+    incomplete: int
+    smallest: int
+    median: float
+    largest: int
+    shares: tuple[BagShare, ...]
+    is_constant: bool
+    """Whether all bags have one share, from which nothing can be learned."""
+    is_learned: bool
+    """Whether a model was learned from totals, or they were brought into what was believed."""
+    held_out: int
+    loss_model: float | None
+    loss_constant: float | None
+    rounds: tuple[BagRound, ...]
+    rounded: int
+    residual: float
+    dispersion: float
+    improbable: int
+    shown: tuple[Bag, ...]
+    moved: float | None = None
+    missing: int = 0
+    """Items of which a feature is missing."""
+    unsettled: float | None = None
+    """Nats that another step of the regression on totals would have gained."""
+    left_out: int = 0
+    """Bags whose totals were not brought in, since given labels and model contradict them."""
+    is_contrary: bool = False
+    """Whether that is so of all, because one share for all tells totals better."""
+    is_clear: bool = True
+    """Whether all totals, each told without it, are told clearly better than by one share."""
+    spread: str = "chance"
+    """Shares of bags differ far ``less`` than by chance, about as by ``chance``, or ``more``."""
+    order: tuple[str, ...] = ()
+    """Names of the first classes, in the order of their counts."""
+    classes: tuple[BagClass, ...] = ()
+    sureness: float | None = None
+    """Probability of the most probable class, mean over items."""
+    n_classes: int = 0
+    points: tuple[BagPoint, ...] = ()
+    n_points: int = 0
+    """How many there are; not all may be drawn."""
+
+    @property
+    def last(self) -> str:
+        """The stage whose beliefs are the last ones, and the folder they are in."""
+        return self.rounds[-1].name if self.rounds else "proportions"
+
+    @property
+    def not_settled(self) -> int:
+        """Groups of bags that did not settle in the last round."""
+        return self.rounds[-1].not_settled if self.rounds else 0
+
+    @property
+    def approximated(self) -> int:
+        """Bags whose counts had their say by approximation in the last round."""
+        return self.rounds[-1].approximated if self.rounds else 0
+
+    @property
+    def is_no_better(self) -> bool:
+        """Whether totals are told no better by the model than by one share for all.
+
+        Where beliefs were there before totals, that share has seen them, and bags that were filled
+        to have it are told best by it, however good the model.
+        """
+        if self.loss_model is None or self.loss_constant is None:
+            return False
+        if not self.is_learned and (self.is_constant or self.spread == "less"):
+            return False
+        return self.loss_model >= self.loss_constant
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether held-out totals are told better, but so little that it may be chance."""
+        is_told = self.loss_model is not None and self.loss_constant is not None
+        return self.is_learned and is_told and not self.is_clear and not self.is_no_better
+
+
+def read_bags(run: Run, limits: Limits) -> Bags | None:
     """Read what stage `proportions` found, over all its rounds; None where the run has none."""
     found = _rounds(run)
     if not found:
@@ -42,7 +185,7 @@ def bags(run: Run, limits: Limits) -> model.Bags | None:
     in_bags = int(sizes.sum())
     n_drawn = 0 if is_learned and census["is_constant"] else limits.bag_points
     likely, likely_others, sureness = _believed(run, found[-1][0], len(census["classes"]))
-    return model.Bags(
+    return Bags(
         count=len(sizes),
         items=in_bags,
         others=int(census["n_items"]) - in_bags,
@@ -76,7 +219,7 @@ def bags(run: Run, limits: Limits) -> model.Bags | None:
         spread=_spread(census),
         order=tuple(census["classes"][: limits.bag_shares].tolist()),
         classes=tuple(
-            model.BagClass(
+            BagClass(
                 name=str(census["classes"][c]),
                 counted=int(census["counts"][:, c].sum()),
                 likely=int(likely[c]),
@@ -85,18 +228,10 @@ def bags(run: Run, limits: Limits) -> model.Bags | None:
             for c in range(min(len(likely), limits.bag_shares))
         ),
         sureness=sureness,
+        n_classes=len(likely),
         points=_points(census, last, bag, k, n_drawn),
         n_points=len(bag),
     )
-
-
-def class_names(run: Run) -> Sequence[str]:
-    """Return the names of the classes that bags are counted by; none without bags."""
-    found = _rounds(run)
-    if not found:
-        return ()
-    names: list[str] = load_result(run.store, found[0][0], CENSUS)["classes"].tolist()
-    return names
 
 
 def _rounds(run: Run) -> list[tuple[str, Arrays]]:
@@ -113,11 +248,11 @@ def _number(value: np.ndarray) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _shares(census: Arrays) -> tuple[model.BagShare, ...]:
+def _shares(census: Arrays) -> tuple[BagShare, ...]:
     n_classes = len(census["classes"])
     shown = [1] if n_classes == 2 else range(n_classes)
     return tuple(
-        model.BagShare(
+        BagShare(
             name=str(census["classes"][k]),
             mean=float(census["share"][k]),
             std=float(census["share_std"][k]),
@@ -127,8 +262,8 @@ def _shares(census: Arrays) -> tuple[model.BagShare, ...]:
     )
 
 
-def _round(name: str, found: Arrays) -> model.BagRound:
-    return model.BagRound(
+def _round(name: str, found: Arrays) -> BagRound:
+    return BagRound(
         name=name,
         components=int(found["n_components"]),
         not_settled=int(found["n_open"]),
@@ -192,7 +327,7 @@ def _believed(run: Run, stage: str, n_classes: int) -> tuple[np.ndarray, np.ndar
 
 def _points(
     census: Arrays, found: Arrays, bag: np.ndarray, k: np.ndarray, most: int
-) -> tuple[model.BagPoint, ...]:
+) -> tuple[BagPoint, ...]:
     """Return what was counted and expected of bags, improbable totals first and others evenly."""
     n_improbable = min(int((found["q_value"][bag, k] <= LEVEL).sum()), most)
     n_others = min(len(bag) - n_improbable, most - n_improbable)
@@ -201,7 +336,7 @@ def _points(
     b, c = bag[at], k[at]
     size = census["sizes"][b]
     return tuple(
-        model.BagPoint(counted=counted, expected=expected, is_improbable=i < n_improbable)
+        BagPoint(counted=counted, expected=expected, is_improbable=i < n_improbable)
         for i, (counted, expected) in enumerate(
             zip(
                 (census["counts"][b, c] / size).tolist(),
@@ -212,8 +347,8 @@ def _points(
     )
 
 
-def _bag(census: Arrays, found: Arrays, b: int, k: int) -> model.Bag:
-    return model.Bag(
+def _bag(census: Arrays, found: Arrays, b: int, k: int) -> Bag:
+    return Bag(
         bag_id=str(census["bag_ids"][b]),
         name=str(census["classes"][k]),
         items=int(census["sizes"][b]),
@@ -222,3 +357,17 @@ def _bag(census: Arrays, found: Arrays, b: int, k: int) -> model.Bag:
         p_value=float(found["p_value"][b, k]),
         q_value=float(found["q_value"][b, k]),
     )
+
+
+class BagPlot(NamedTuple):
+    """Counted against expected shares of bags, in fractions of one axis for both; y upwards.
+
+    Shares rather than counts: bags of different sizes would else lie along the diagonal for their
+    sizes alone.
+    """
+
+    axis: Axis
+    usual: tuple[tuple[float, float], ...]
+    improbable: tuple[tuple[float, float], ...]
+    order: tuple[str, ...]
+    n_points: int

@@ -1,13 +1,14 @@
 """The confusion of given and believed classes, in the forms that a page can show."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
 
 from labelops.confident.latent import Matrix
-from pipelines.report import model
+from pipelines.report.charts import level
 from pipelines.report.limits import Limits
 
 # K classes; the joint holds estimated items, row = given class, column = believed class; sparse, as
@@ -33,33 +34,27 @@ def _largest_first(wrong: sparse.csr_array) -> tuple[np.ndarray, np.ndarray, np.
     return rows[order], columns[order], found.data[order]
 
 
-def ranked(
-    joint: Matrix,
-    names: Sequence[str],
-    flagged: Mapping[tuple[int, int], int] | None,
-    limits: Limits,
-) -> tuple[model.Confusion, ...]:
-    """Suspected confusions, most estimated items first; ties by class ids."""
-    n_given = joint.sum(axis=1)
+def ranked(joint: Matrix, most: int) -> list[tuple[int, int, float]]:
+    """Return suspected confusions: given and believed class, estimated items; most items first."""
     pairs = zip(*(part.tolist() for part in _largest_first(wrong_only(joint))), strict=True)
-    return tuple(
-        model.Confusion(
-            given=names[i],
-            believed=names[j],
-            items=float(items),
-            share_of_given=float(items / max(n_given[i], 1e-9)),
-            flagged=None if flagged is None else flagged.get((i, j), 0),
-        )
-        for i, j, items in itertools.islice(pairs, limits.confusions)
-        if items >= SHOWN_FROM
-    )
+    return [pair for pair in itertools.islice(pairs, most) if pair[2] >= SHOWN_FROM]
 
 
-def table(joint: Matrix, names: Sequence[str], limits: Limits) -> model.ConfusionTable:
+class Heat(NamedTuple):
+    """Estimated items per given (row) and believed (column) class, with shades."""
+
+    classes: tuple[str, ...]
+    items: tuple[tuple[float, ...], ...]
+    levels: tuple[tuple[int, ...], ...]
+    is_part: bool
+    """Whether only the most confused classes are shown; the last is all others together."""
+
+
+def table(joint: Matrix, names: Sequence[str], limits: Limits) -> Heat:
     """All cells, or for many classes those of the most confused ones with the others summed."""
     whole = sparse.csr_array(joint)
     if len(names) <= limits.table_classes:
-        return model.ConfusionTable(classes=tuple(names), items=_rows(whole.toarray()))
+        return _heat(tuple(names), whole.toarray())
     picked = _most_confused(wrong_only(joint), limits.part_classes)
     # Classes that are not picked are summed in one row and column at the end.
     place = np.full(len(names), picked.size)
@@ -68,12 +63,36 @@ def table(joint: Matrix, names: Sequence[str], limits: Limits) -> model.Confusio
     part = np.zeros((picked.size + 1, picked.size + 1))
     np.add.at(part, (place[found.coords[0]], place[found.coords[1]]), found.data)
     n_others = len(names) - picked.size
-    listed = (*(names[c] for c in picked.tolist()), f"{n_others:,} others")
-    return model.ConfusionTable(classes=listed, items=_rows(part), is_part=True)
+    return _heat((*(names[c] for c in picked.tolist()), f"{n_others:,} others"), part, is_part=True)
 
 
-def _rows(values: np.ndarray) -> tuple[tuple[float, ...], ...]:
-    return tuple(tuple(row) for row in values.astype(np.float64).tolist())
+def _heat(classes: tuple[str, ...], items: np.ndarray, *, is_part: bool = False) -> Heat:
+    items = items.astype(np.float64)
+    return Heat(
+        classes, _rows(items), _rows(shades(items, n_named=len(classes) - is_part)), is_part
+    )
+
+
+def shades(items: np.ndarray, n_named: int) -> np.ndarray:
+    """Shade cells by their share of the row's items, compared with the largest such share.
+
+    The diagonal has no shade: right labels outnumber wrong ones so much that they would hide them.
+    All classes beyond the named ones together do not count for the comparison either.
+
+    Examples
+    --------
+    >>> shades(np.array([[90.0, 10.0], [0.2, 99.8]]), 2).tolist()
+    [[0, 8], [0, 0]]
+    """
+    share = items / np.maximum(items.sum(axis=1, keepdims=True), 1.0)
+    np.fill_diagonal(share, 0)
+    full = share[:n_named, :n_named].max(initial=0.0)
+    share[items < SHOWN_FROM] = 0
+    return np.asarray(np.vectorize(level, otypes=[int])(share, full))
+
+
+def _rows(values: np.ndarray) -> tuple[tuple[Any, ...], ...]:
+    return tuple(map(tuple, values.tolist()))
 
 
 def _most_confused(wrong: sparse.csr_array, most: int) -> np.ndarray:
@@ -85,7 +104,17 @@ def _most_confused(wrong: sparse.csr_array, most: int) -> np.ndarray:
     return np.array(sorted(list(picked)[:most]), np.int64)
 
 
-def coarse(joint: Matrix, limits: Limits) -> model.ConfusionMap | None:
+class Coarse(NamedTuple):
+    """A picture of a large confusion matrix: blocks of neighbouring classes."""
+
+    n_classes: int
+    classes_per_block: int
+    wrong: tuple[tuple[float, ...], ...]
+    """Estimated wrong labels per block of given (row) and believed (column) classes."""
+    levels: tuple[tuple[int, ...], ...]
+
+
+def coarse(joint: Matrix, limits: Limits) -> Coarse | None:
     """A picture of all classes in blocks; None where the table shows them all."""
     k = joint.shape[0]
     if k <= limits.table_classes:
@@ -95,4 +124,6 @@ def coarse(joint: Matrix, limits: Limits) -> model.ConfusionMap | None:
     found = sparse.coo_array(wrong_only(joint))
     block = (found.coords[0] // width) * side + found.coords[1] // width
     blocks = np.bincount(block, found.data, minlength=side * side).reshape(side, side)
-    return model.ConfusionMap(n_classes=k, classes_per_block=width, wrong=_rows(blocks))
+    seen = np.where(blocks < SHOWN_FROM, 0, blocks)
+    levels = np.vectorize(level, otypes=[int])(seen, blocks.max(initial=0.0))
+    return Coarse(k, width, _rows(blocks), _rows(levels))

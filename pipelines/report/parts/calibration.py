@@ -1,0 +1,183 @@
+"""How far the confidence of the model can be trusted."""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from pipelines.core.stage import Arrays
+from pipelines.report import model as m
+from pipelines.report.part import Part
+from pipelines.report.text import count, decimal, percent, plural, signed
+
+METRICS = (
+    ("ece", "ECE", "mean gap of confidence and accuracy"),
+    ("adaptive_ece", "Adaptive ECE", "the same, in bins of equal size"),
+    ("classwise_ece", "Class-wise ECE", "the same, mean over all classes"),
+    ("mce", "Maximum error", "largest gap of any bin"),
+    ("nll", "Log loss", "negative log-likelihood"),
+    ("brier", "Brier score", "squared error"),
+)
+"""Measures: name in the result, name and meaning for people."""
+
+WHEN = ("before", "after")
+
+SURE = 1.25
+"""What log-odds have to be divided by, beyond which the model is said to be too sure."""
+
+
+class Dot(NamedTuple):
+    """A bin of the reliability diagram; all in [0, 1], the radius in units of the drawing."""
+
+    low: float
+    width: float
+    confidence: float
+    accuracy: float
+    height: float
+    radius: float
+
+
+class Calibration(Part):
+    """What stage `infer` found out about its probabilities.
+
+    Of whole labels, by a temperature, or of single classes, by slope and shift of their log-odds.
+    """
+
+    def sections(self) -> Iterator[m.Section]:
+        """Return measures and a diagram."""
+        found = self.run.result("infer", "calibration")
+        if found is None or ("temperature" not in found and not found["n_cells"]):
+            return
+        known = [one for one in METRICS if f"before_{one[0]}" in found]
+        table = m.Table(
+            caption="Calibration error, lower is better",
+            is_titled=True,
+            style="metrics",
+            columns=(
+                m.column("Measure", ((name, meaning) for _, name, meaning in known), "noted"),
+                m.column("Before", (found[f"before_{key}"] for key, *_ in known), "fine"),
+                m.column("After", (found[f"after_{key}"] for key, *_ in known), "fine", "strong"),
+            ),
+        )
+        is_whole = "temperature" in found
+        yield m.Section(
+            name="calibration",
+            title="Can the model’s confidence be trusted?",
+            short="Calibration",
+            rank=100,
+            blocks=(
+                _of_labels(found, self.run.outcome() or {}) if is_whole else _of_classes(found),
+                m.Pair((_drawing(found),), (table, _bins(found)), style="pair"),
+            ),
+            findings=tuple(_too_sure(found, table)),
+        )
+
+
+def _of_labels(found: Arrays, outcome: Arrays) -> str:
+    said = (
+        "When the model says 80\u202f%, it should agree with the given label 80\u202f% of the "
+        f"time. Temperature {decimal(float(found['temperature']))} was fitted on "
+        f"{plural(int(found['n']), 'out-of-sample prediction')}"
+    )
+    if "before_accuracy" in found:
+        agree = percent(float(found["before_accuracy"]))
+        said += f", which agree with the given labels in {agree} of cases"
+    said += (
+        ". Wrong labels count as disagreements here, so a sound model may look less sure than it "
+        "should be. Flags use the probabilities as predicted; decisions correct them"
+    )
+    if "temperature" in outcome:
+        used = decimal(float(outcome["temperature"]))
+        said += f" with temperature {used}, fitted through the estimated noise"
+    return f"{said}."
+
+
+def _of_classes(found: Arrays) -> str:
+    slope, shift = float(found["slope"]), float(found["shift"])
+    return (
+        "When the model says 80\u202f% of a class, that class should be given 80\u202f% of the "
+        f"time. All classes of {plural(int(found['n']), 'item')} count together here, "
+        f"{count(int(found['n_cells']))} out-of-sample probabilities of classes that are either "
+        f"given or not; unknown ones take no part. Log-odds times {decimal(slope)} and "
+        f"{signed(shift)} fit them best. Missing labels count as classes that are not there, so a "
+        "sound model may look surer than it should be. Flags use the probabilities as predicted; "
+        "what is believed of a label corrects them class by class."
+    )
+
+
+def _bins(found: Arrays) -> m.Table:
+    is_whole = "temperature" in found
+    listed = [(when, b) for when in WHEN for b in np.flatnonzero(found[f"{when}_bins_n"])]
+    width = 1 / len(found["before_bins_n"])
+    n, confidence, accuracy = (
+        [found[f"{when}_bins_{what}"][b] for when, b in listed]
+        for what in ("n", "confidence", "accuracy")
+    )
+    return m.Table(
+        caption="Bins of the reliability diagram",
+        style="list bins",
+        columns=(
+            m.column(
+                "Confidence",
+                (f"{b * width:.2f}\u2009–\u2009{(b + 1) * width:.2f}" for _, b in listed),
+                "text",
+            ),
+            m.column("When", (when for when, _ in listed), "text"),
+            m.column("Items" if is_whole else "Cells", n),
+            m.column("Mean confidence", confidence, "decimal"),
+            m.column("Share agreeing" if is_whole else "Share given", accuracy, "decimal"),
+        ),
+        n_open=0,
+        more="bins",
+    )
+
+
+def _drawing(found: Arrays) -> m.Drawing:
+    """Return stated confidence against observed accuracy, and how many items stand behind."""
+    most = max(int(found[f"{when}_bins_n"].max()) for when in WHEN)
+    marks = {when: _dots(found, when, max(most, 1)) for when in WHEN}
+    said = {"how": "scaling of log-odds", "of": "cells"}
+    if "temperature" in found:
+        said = {"how": f"temperature {found['temperature']:.2f}", "of": "items"}
+    return m.Drawing("parts/reliability.html.j2", marks | said)
+
+
+def _dots(found: Arrays, when: str, most: int) -> tuple[Dot, ...]:
+    n, confidence, accuracy = (
+        found[f"{when}_bins_{what}"] for what in ("n", "confidence", "accuracy")
+    )
+    width = 1 / len(n)
+    return tuple(
+        Dot(
+            low=b * width,
+            width=width,
+            confidence=confidence[b],
+            accuracy=accuracy[b],
+            height=n[b] / most,
+            radius=2.2 + 3.4 * math.sqrt(n[b] / most),
+        )
+        for b in np.flatnonzero(n).tolist()
+    )
+
+
+def _too_sure(found: Arrays, table: m.Table) -> Iterator[m.Finding]:
+    is_whole = "temperature" in found
+    excess = float(found["temperature"]) if is_whole else 1 / max(float(found["slope"]), 1e-9)
+    if not table.rows or 1 / SURE <= excess <= SURE:
+        return
+    if is_whole:
+        what = f"Temperature {decimal(excess, 2)} corrects it"
+        used = "Decisions use corrected probabilities, flags do not."
+    else:
+        slope, shift = float(found["slope"]), float(found["shift"])
+        what = f"Log-odds times {decimal(slope, 2)} and {shift:+.2f} correct it"
+        used = "Decisions correct it class by class, flags do not."
+    how = "surer than it is often right" if excess > 1 else "right more often than sure"
+    (name, _), before, after = table.rows[0]
+    yield m.Finding(
+        f"The model was {how}",
+        f"{what}: {name} goes from {decimal(before)} to {decimal(after)}. {used}",
+        "calibration",
+        rank=110,
+    )

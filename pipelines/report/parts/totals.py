@@ -1,0 +1,490 @@
+"""What is said of bags and their totals."""
+
+from collections.abc import Iterator
+
+from markupsafe import Markup
+
+from labelops import __version__
+from pipelines.bags.findings import bags_folder
+from pipelines.core.state import Run
+from pipelines.report import model as m
+from pipelines.report.charts import axis
+from pipelines.report.limits import Limits
+from pipelines.report.part import Part
+from pipelines.report.parts.bags import Bag, BagPlot, Bags, read_bags
+from pipelines.report.text import count, decimal, marked, named, percent, plural, times, verb
+
+DISPERSED = 10.0
+"""Variance of totals, in that which the model allows, beyond which something must be wrong."""
+
+UNSETTLED = 0.1
+"""Nats that another step may gain: less does not move what is believed by what can be seen."""
+
+
+class Totals(Part):
+    """What stage `proportions` found, over all its rounds."""
+
+    def sections(self) -> Iterator[m.Section]:
+        """Return how well totals are told, and what is believed."""
+        found = read_bags(self.run.run, self.limits)
+        if found is not None:
+            yield totals(found, self.limits, whole_card=whole_card(found, self.run.run))
+
+
+def totals(b: Bags, limits: Limits, *, whole_card: str = "") -> m.Section:
+    """Return what is said of bags; ``whole_card`` where that is what the run was for."""
+    sizes = b.smallest if b.smallest == b.largest else f"{b.smallest:,} to {b.largest}"
+    return m.Section(
+        name="bags",
+        title="Bags and their totals",
+        short="Bags",
+        rank=60,
+        blocks=(
+            " ".join(_sizes(b)),
+            *_order(b),
+            *_how_good(b),
+            m.Text("What is believed", "h3"),
+            marked(" ".join(_believed(b))),
+            _tables(b),
+            m.Text("Totals that contradict what their items look like", "h3"),
+            *_improbable(b, limits),
+        ),
+        headline=f"{plural(b.items + b.others, 'item')} in {plural(b.count, 'bag')} of known "
+        "totals.",
+        eyebrow="Labels from totals",
+        tiles=(
+            m.Tile("Bags", count(b.count), f"of {sizes} {verb(b.largest, 'item', 'items')}"),
+            m.Tile(
+                "Improbable totals",
+                count(b.improbable),
+                "at most about 5\u202f% by chance",
+                "wrong",
+            ),
+        ),
+        findings=tuple(_findings(b)),
+        card=card(b),
+        whole_card=whole_card,
+        artifacts=(("bags", _shown(b, limits)),),
+        n_classes=b.n_classes,
+    )
+
+
+def _sizes(b: Bags) -> Iterator[str]:
+    each = (
+        f"{count(b.smallest)} to each"
+        if b.smallest == b.largest
+        else f"{count(b.smallest)} to {count(b.largest)} to a bag, median {b.median:g}"
+    )
+    yield f"{plural(b.count, 'bag')} with {plural(b.items, 'item')}, {each}."
+    if b.others:
+        has, them = verb(b.others, "has", "have"), verb(b.others, "it", "them")
+        yield f"{plural(b.others, 'item')} {has} no total: of {them} only the model says something."
+    if b.incomplete:
+        has = verb(b.incomplete, "has", "have")
+        yield (
+            f"{plural(b.incomplete, 'bag')} {has} fewer items in the data than n says, by no more "
+            "than went to quarantine; what is left of "
+            f"{verb(b.incomplete, 'its total', 'their totals')} is not known."
+        )
+    if b.absent:
+        are = verb(b.absent, "is", "are")
+        yield f"{plural(b.absent, 'bag')} of the table {are} not in the data."
+    if b.missing:
+        yield f"Of {plural(b.missing, 'item')} a feature is missing; the mean stands in for it."
+    if b.rounded:
+        yield (
+            f"Totals of {plural(b.rounded, 'bag')} were no whole numbers and were rounded, by up "
+            f"to {decimal(b.residual, 2)}."
+        )
+
+
+def _order(b: Bags) -> Iterator[m.Block]:
+    if len(b.order) == 2:
+        first, second = map(named, b.order)
+        yield Markup(
+            "<code>positives</code> was taken to count {1}, the second of the classes {0} and {1} "
+            "(<code>counts</code>: both, in this order). If the table counts {0}, every belief is "
+            "inverted: put n&#8239;−&#8239;positives into it."
+        ).format(first, second)
+    elif b.order:
+        yield marked(
+            "`counts` was taken to be in the order of the classes, as in the table “Items by "
+            "class”."
+        )
+
+
+def _how_good(b: Bags) -> Iterator[m.Block]:
+    if b.is_constant and b.is_learned:
+        yield marked(
+            f"**{CONSTANT}**: a model that says so explains every total, and no other could "
+            "be checked. Nothing was learned."
+        )
+    elif b.loss_model is not None and b.loss_constant is not None:
+        yield marked(" ".join([_losses(b), *_warning(b)]))
+
+
+DOUBT = "do not rely on single beliefs."
+
+CONSTANT = (
+    "All bags have the same share of every class, or there is but one. That share is all that can "
+    "be known of any item"
+)
+
+
+def _losses(b: Bags) -> str:
+    who = (
+        "A model that has not seen held-out totals"
+        if b.is_learned
+        else "The model, before it saw totals,"
+    )
+    said = (
+        f"{who} misses them by {decimal(b.loss_model or 0.0)} nats a bag, the same share for all "
+        f"by {decimal(b.loss_constant or 0.0)}, in {plural(b.held_out, 'bag')}. (Items of a bag "
+        "times the divergence of its counted shares from the expected ones; 0 would be exact.)"
+    )
+    if b.is_learned:
+        said += (
+            " No label of an item was used to choose or to check it, so the share of right labels "
+            "is not known."
+        )
+    return said
+
+
+def _warning(b: Bags) -> Iterator[str]:
+    if b.is_no_better:
+        yield f"**The model is no better than the same share for all: {DOUBT}**"
+    elif b.is_doubtful:
+        yield (
+            "**Over all bags, each told by a model that was not fitted to it, the difference may "
+            "be chance: do not rely on single beliefs.**"
+        )
+
+
+def _believed(b: Bags) -> Iterator[str]:
+    yield (f"Beliefs of all items are in `{b.last}/` (`topk_ids`, `topk_probs`, `tail_prob`).")
+    if b.sureness is not None:
+        yield (
+            "The most probable class of an item has a probability of "
+            f"{percent(b.sureness)} on average."
+        )
+    if b.is_contrary:
+        yield "**No total was brought in: all bags together contradict given labels and model.**"
+        return
+    if b.left_out:
+        yield (
+            f"Totals of {plural(b.left_out, 'bag')} were not brought in, since given labels and "
+            "model find them improbable."
+        )
+    if b.moved is not None:
+        yield f"Bringing totals in moved {count(b.moved)} labels’ worth of belief."
+    if b.approximated:
+        yield (
+            f"What totals make of the items of {plural(b.approximated, 'bag')} was approximated by "
+            "a saddle point: there are too many ways to meet their counts to go through all. On "
+            "average the error is small; single items can be off by 0.1, most so where a class is "
+            "rare in a bag."
+        )
+
+
+def _tables(b: Bags) -> m.Block:
+    believed = m.Table(
+        caption="Items by class",
+        is_titled=True,
+        columns=(
+            m.column("Class", (c.name for c in b.classes), "name"),
+            m.column("By totals", (c.counted for c in b.classes)),
+            m.column("Most probable", (c.likely for c in b.classes)),
+            *(
+                (m.column("… without a total", (c.likely_others for c in b.classes)),)
+                * bool(b.others)
+            ),
+        ),
+    )
+    shares = m.Table(
+        caption="Share of a class, over bags",
+        is_titled=True,
+        columns=(
+            m.column("Class", (share.name for share in b.shares), "name"),
+            m.column("Mean", (share.mean for share in b.shares), "percent"),
+            m.column("Spread", (share.std for share in b.shares), "percent"),
+            m.column("Spread by chance", (share.by_chance for share in b.shares), "percent"),
+        ),
+    )
+    some = f" The first {len(b.classes)} of {count(b.n_classes)} classes are shown."
+    without = "without those left out, " if b.left_out else ""
+    left: tuple[m.Block, ...] = (
+        believed,
+        m.Text(
+            f"By totals: items that the bags’ counts add up to; {without}beliefs add up to as "
+            "many. Most probable: items of which it is the most probable class. Where these are "
+            "fewer, items are in doubt and the doubt goes to other "
+            f"classes.{some if len(b.classes) < b.n_classes else ''}"
+        ),
+        shares,
+        m.Text(
+            marked(
+                "Spread: standard deviation over bags. By chance: what it would be if bags were "
+                "filled at random. "
+                f"{SPREADS[b.spread] if b.is_learned and not b.is_constant else ''}"
+            )
+        ),
+        *(_rounds(b) if b.is_learned else ()),
+    )
+    return m.Pair(left, (m.Drawing("parts/bags.html.j2", _plot(b)),) if b.points else ())
+
+
+SPREADS = {
+    "less": "**Shares differ far less than by chance, as if bags had been filled to have the same "
+    "one. Such totals hardly tell labels apart: that is why little or nothing can be learned from "
+    "them.**",
+    "more": "Bags differ by more than chance: such totals say most.",
+    "chance": "The spread is about what chance gives: from one such bag little can be learned, so "
+    "many are needed, or small ones.",
+}
+
+
+def _rounds(b: Bags) -> tuple[m.Block, ...]:
+    weights = (decimal(r.strength, 1) if r.strength else "none" for r in b.rounds)
+    columns = [
+        m.column("Stage", (r.name for r in b.rounds), "text"),
+        m.column("Weight of neighbours", weights, "text"),
+        m.column("Connected groups", (r.components for r in b.rounds)),
+        m.column("Not settled", (r.not_settled for r in b.rounds)),
+    ]
+    if b.approximated:
+        columns.append(m.column("Bags approximated", (r.approximated for r in b.rounds)))
+    rounds = m.Table(caption="Rounds", is_titled=True, columns=tuple(columns))
+    return (
+        rounds,
+        m.Text(
+            "Weight of neighbours: how much items listen to similar ones; the largest one tried "
+            "that held-out totals are clearly told better with. None: they were not, and every bag "
+            "is a group by itself. Connected groups: bags that neighbours join. Not settled: "
+            "groups whose beliefs were still changing at the end."
+        ),
+    )
+
+
+def _plot(b: Bags) -> BagPlot:
+    on = axis(max(max(p.counted, p.expected) for p in b.points))
+    usual, improbable = (
+        tuple(
+            (p.expected / on.top, p.counted / on.top) for p in b.points if p.is_improbable is which
+        )
+        for which in (False, True)
+    )
+    return BagPlot(on, usual, improbable, b.order, b.n_points)
+
+
+def _improbable(b: Bags, limits: Limits) -> Iterator[m.Block]:
+    folder = bags_folder(b.last)
+    if b.dispersion > 1:
+        yield (
+            f"The variance of totals is {times(b.dispersion)} times what the model allows. "
+            "q-values allow for it, so that only totals which stand out even so are listed."
+        )
+    if not b.shown:
+        given = ", given this variance" if b.dispersion > 1 else ""
+        yield m.Text(
+            marked(f"No total is improbable{given}. All bags are in `{folder}/`."), "intro fine"
+        )
+        return
+    some = f" The first {len(b.shown)} are shown." if len(b.shown) < b.improbable else ""
+    are, them = verb(b.improbable, "is", "are"), verb(b.improbable, "it", "them")
+    yield marked(
+        f"{plural(b.improbable, 'total')} {are} improbable under a model that was not fitted to "
+        f"{them}; at most about 5\u202f% of such findings are by chance.{some} The count may be "
+        f"wrong, or the items, or the model. All bags are in `{folder}/`, the most improbable "
+        "first."
+    )
+    yield _shown(b, limits)
+    variance = ", and for their variance" if b.dispersion > 1 else ""
+    yield m.Text(
+        "p-value: how probable a count at least so far off is, if the model is right. q-value: the "
+        "share of findings by chance among all totals with at most this q; it allows for how many "
+        f"totals were looked at{variance}."
+    )
+
+
+def _shown(b: Bags, limits: Limits) -> m.Table:
+    return m.Table(
+        caption="Improbable totals, the most improbable first",
+        columns=(
+            m.column("Bag", (bag.bag_id for bag in b.shown), "text"),
+            m.column("Class", (bag.name for bag in b.shown), "name"),
+            m.column("Items", (bag.items for bag in b.shown)),
+            m.column("Count", (bag.count for bag in b.shown), "count", "strong"),
+            m.column("Expected", (bag.expected for bag in b.shown), "tenths"),
+            m.column("Count is", map(_excess, b.shown), "text"),
+            m.column("p-value", (bag.p_value for bag in b.shown), "tiny"),
+            m.column("q-value", (bag.q_value for bag in b.shown), "tiny"),
+        ),
+        n_open=limits.open_bags,
+    )
+
+
+def _excess(bag: Bag) -> str:
+    excess = bag.count - bag.expected
+    return f"{decimal(abs(excess), 1)} too {'high' if excess > 0 else 'low'}"
+
+
+# -- findings --------------------------------------------------------------------------------------
+
+
+def _findings(b: Bags) -> Iterator[m.Finding]:
+    for title, detail in _found(b):
+        yield m.Finding(title, detail, "bags", rank=10)
+
+
+def _found(b: Bags) -> Iterator[tuple[str, str]]:
+    if b.is_constant and b.is_learned:
+        yield (
+            "Totals cannot tell labels apart",
+            "All bags have the same share of every class, so every item is believed to have it, "
+            "too. Bags that differ are needed.",
+        )
+    if b.is_contrary:
+        yield (
+            "Totals contradict given labels, and were left out",
+            "One share for all tells them better than labels and model do. They are probably "
+            "wrong, of other bags, or their classes in another order; if it is the labels, set "
+            "proportions.improbable to impose.",
+        )
+    elif b.is_no_better:
+        yield (
+            "Totals are told no better by the model than by one share for all",
+            f"Do not rely on single beliefs. {_why(b)}",
+        )
+    elif b.is_doubtful:
+        yield (
+            "It may be chance that the model tells totals better than one share for all",
+            f"Do not rely on single beliefs. {_why(b)} Or there are too few bags.",
+        )
+    elif b.dispersion > DISPERSED:
+        yield (
+            f"Totals vary {times(b.dispersion)} times as much as the model allows",
+            f"{_why(b)} Until that is known, do not rely on single beliefs, nor on the list of "
+            "improbable totals: it allows for such variance.",
+        )
+    if b.improbable:
+        yield (
+            f"{plural(b.improbable, 'total')} {verb(b.improbable, 'contradicts', 'contradict')} "
+            "what their items look like",
+            "The count may be wrong, or the bag may hold other items than its table thinks; or the "
+            "model does not know such bags.",
+        )
+    if b.unsettled is not None and b.unsettled > UNSETTLED:
+        yield (
+            "The model of totals did not converge",
+            f"Another step would have gained {b.unsettled:.2g} nats. Features that are nearly "
+            "copies of each other, or far apart in size, make this hard: leave some out.",
+        )
+    if b.not_settled:
+        yield (
+            f"{plural(b.not_settled, 'group')} of bags did not settle",
+            f"Beliefs of their items in {b.last} are those after the last exchange of messages. "
+            f"More may help: raise {b.last}.max_sweeps.",
+        )
+
+
+def _why(b: Bags) -> str:
+    if b.is_learned and b.spread == "less":
+        return (
+            "Shares differ far less between bags than chance would make them, so that totals "
+            "hardly tell labels apart. Bags that differ are needed."
+        )
+    if b.is_learned:
+        return (
+            "The totals are probably wrong, or those of other bags; or features do not tell these "
+            "classes."
+        )
+    return (
+        "The totals, or the order of their classes, are probably wrong; or the model knows little "
+        "of these items."
+    )
+
+
+# -- data card -------------------------------------------------------------------------------------
+
+
+def card(b: Bags) -> str:
+    """Return what totals had to say where labels were cleaned, or where they are all there is."""
+    folder = bags_folder(b.last)
+    if b.is_learned:
+        return (
+            f"{b.count:,} bags with {b.items:,} items; {b.improbable:,} totals are improbable, "
+            f"{b.not_settled:,} groups of bags did not settle."
+        )
+    n = b.count - b.left_out
+    said = (
+        f"Totals of {n:,} of {b.count:,} bags were brought into what is believed of single items; "
+        f"{b.improbable:,} totals are improbable (`{folder}/`)."
+    )
+    if b.is_contrary:
+        said += " All were left out: together they contradict given labels and model."
+    elif b.left_out:
+        said += " Those left out contradict given labels and model."
+    if b.approximated and n:
+        said += f" With {b.approximated:,} bags that is by approximation."
+    return "\n\n".join([said, *_card_warnings(b)])
+
+
+def _card_warnings(b: Bags) -> Iterator[str]:
+    yield from _warning(b)
+    if b.dispersion > 1:
+        yield (
+            f"The variance of totals is {times(b.dispersion)} times what the model allows; "
+            "q-values allow for it."
+        )
+
+
+BELIEFS = """\
+| column | meaning |
+|---|---|
+| `item_id` | the item, as in the source |
+| `topk_ids`, `topk_probs`, `tail_prob` | what is believed: the most probable classes, their \
+probabilities, and that of all others together, to be spread evenly over them |
+| `bag_residual` | by how much the total of the item's bag was rounded; null for items without a \
+total |"""
+
+LEARNED = """
+| `bag_logits`, `bag_held_logits`, `bag_embedding` | what a next round begins with: logits, logits \
+without held-out bags, last layer of the network |"""
+
+
+def whole_card(b: Bags, run: Run) -> str:
+    """Return the card of beliefs from totals."""
+    folder, in_all = b.last, run.source.n_items
+    rows = (
+        ("bags with a total", b.count),
+        ("items in them", b.items),
+        ("items without a total", b.others),
+        ("items that could not be used (`quarantine/`)", in_all - b.items - b.others),
+        ("bags whose total was rounded", b.rounded),
+        ("groups of bags that did not settle", b.not_settled),
+        ("bags whose total was brought in by approximation", b.approximated),
+        (f"improbable totals (`{bags_folder(folder)}/`)", b.improbable),
+    )
+    good = [CONSTANT + "."]
+    if not (b.is_constant and b.is_learned):
+        good = ["Too few bags to hold any out: how good beliefs are is not known."]
+        if b.loss_model is not None and b.loss_constant is not None:
+            good = [_losses(b), *_card_warnings(b)]
+    if len(b.order) == 2:
+        good.append(
+            "`positives` was taken to count the second of the two classes. If it counts the first, "
+            "every belief is inverted."
+        )
+    paragraphs = [
+        "---\ntags:\n- labelops\nconfigs:\n- config_name: default\n"
+        f"  data_files: {folder}/part-*.parquet\n- config_name: bags\n"
+        f"  data_files: {bags_folder(folder)}/part-00000.parquet\n---",
+        "# Labels from totals",
+        f"Made by labelops {__version__}, run `{run.key[:16]}`, from {len(run.source.shards)} "
+        f"shards with {in_all:,} items. Nothing in the source was changed.",
+        "\n".join(["| | |", "|---|---:|", *(f"| {name} | {n:,} |" for name, n in rows)]),
+        *good,
+        " ".join([*_believed(b), "Those of a bag's items add up to its total."]),
+        BELIEFS + (LEARNED if b.is_learned else ""),
+    ]
+    return "\n\n".join(paragraphs)
