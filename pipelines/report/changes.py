@@ -150,7 +150,8 @@ class Changes(Part):
                 f"beside the new ones. {first}Every label added, removed, or kept though suspected "
                 "is one row of the decision log."
             )
-        none = m.Text("No label was changed.", "intro fine")
+        what = "list of labels" if self.has_lists else "label"
+        none = m.Text(f"No {what} was changed.", "intro fine")
         tiles = [replace(tile, tone="believed")]
         for name, tone in (("fixed", "good"), ("broken", "wrong")):
             value = _expected(outcome[f"shipped_expected_{name}"].sum())
