@@ -110,7 +110,7 @@ def test_flow__gives_the_same_bytes_as_a_direct_run_with_one_task_a_stage(
         "labelops-report",
     }
     classes = json.loads(artifacts["labelops-class-quality"]["data"])
-    assert {row["class"] for row in classes} == {"ant", "bee", "cow"}
+    assert {row["Class"] for row in classes} == {"ant", "bee", "cow"}
     assert (flow / "report.html").as_uri() in artifacts["labelops-report"]["data"]
 
 
