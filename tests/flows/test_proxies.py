@@ -1,5 +1,6 @@
 """What is on this machine is reached without a proxy; the user's own exceptions are kept."""
 
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -39,10 +40,13 @@ def test_run__reaches_an_api_on_this_machine_past_every_proxy(
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     out = tmp_path / "run"
+    # What opens addresses reads the proxies when it is first asked, and keeps them.
+    monkeypatch.setattr(urllib.request, "_opener", None)
     done = inside("run", nap_recipe, "--data", shards, "--out", out, **prefect_url, **proxies)
     assert done.returncode == 0, done.stderr
     for name in proxies:
         monkeypatch.delenv(name)
+    monkeypatch.setattr(urllib.request, "_opener", None)
     assert flow_run_on(ask, out)["state_type"] == "COMPLETED"
 
 
