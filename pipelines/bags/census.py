@@ -32,11 +32,11 @@ def table_of(ctx: "Context[Config]") -> BagTable:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     ids_of(pa.array([], kind), where="the data")
-    found = open_table(path)
-    ids = same_ids(found.ids, kind, where=path)
+    table = open_table(path)
+    ids = same_ids(table.ids, kind, where=path)
     order = np.argsort(ids, kind="stable")
     check_once(ids[order], path)
-    return BagTable(ids[order], found.sizes[order], found.counts[order], found.residual[order])
+    return BagTable(ids[order], table.sizes[order], table.counts[order], table.residual[order])
 
 
 def class_names(ctx: "Context[Config]", n_classes: int) -> list[str]:
@@ -73,9 +73,9 @@ def bags_of(column: pa.Array, ids: np.ndarray) -> np.ndarray:
     if pa.types.is_uint64(column.type) and kind == pa.int64():
         ids_of(column.drop_null(), where="the data")  # refuses what does not fit
     index = pc.index_in(column.cast(kind), value_set=pa.array(ids.tolist(), kind))
-    found = np.asarray(index.fill_null(-2).to_numpy(zero_copy_only=False), np.int64)
-    found[column.is_null().to_numpy(zero_copy_only=False)] = -1
-    return found
+    bags = np.asarray(index.fill_null(-2).to_numpy(zero_copy_only=False), np.int64)
+    bags[column.is_null().to_numpy(zero_copy_only=False)] = -1
+    return bags
 
 
 def count_bags(frame: Frame, ctx: "Context[Config]") -> Arrays:
@@ -132,7 +132,7 @@ def check_counts(summary: Arrays, ctx: "Context[Config]") -> Arrays:
     is_whole = _whole(table, n, is_absent, n_quarantined, ctx)
     counts, sizes = table.counts[is_whole], table.sizes[is_whole]
     n_absent, n_incomplete = int(is_absent.sum()), int((~is_absent & ~is_whole).sum())
-    spreads = [share_spread(counts[:, k], sizes) for k in range(table.n_classes)]
+    variations = [share_spread(counts[:, k], sizes) for k in range(table.n_classes)]
     return {
         "bag_ids": table.ids[is_whole],
         "sizes": sizes,
@@ -144,17 +144,17 @@ def check_counts(summary: Arrays, ctx: "Context[Config]") -> Arrays:
         "n_unlisted": summary["n_unlisted"],
         "n_absent": np.array(n_absent),
         "n_incomplete": np.array(n_incomplete),
-        "share": np.array([spread.mean for spread in spreads]),
-        "share_std": np.array([spread.std for spread in spreads]),
-        "share_by_chance": np.array([spread.by_chance for spread in spreads]),
-        "is_constant": np.array(all(spread.is_constant for spread in spreads)),
+        "share": np.array([variation.mean for variation in variations]),
+        "share_std": np.array([variation.std for variation in variations]),
+        "share_by_chance": np.array([variation.by_chance for variation in variations]),
+        "is_constant": np.array(all(variation.is_constant for variation in variations)),
         **_notices(summary, n_absent, n_incomplete, ctx),
     }
 
 
 def _notices(summary: Arrays, n_absent: int, n_incomplete: int, ctx: Context) -> Arrays:
     """Return what of table and data is left out, in sentences."""
-    said = {
+    counts = {
         "items are in no bag: nothing is known of their totals": int(summary["n_without_bag"]),
         f"items are in bags that the table lacks ({some(summary['unlisted'])})": int(
             summary["n_unlisted"]
@@ -162,8 +162,8 @@ def _notices(summary: Arrays, n_absent: int, n_incomplete: int, ctx: Context) ->
         "bags of the table have no item in the data and are left out": n_absent,
         "bags lost items to quarantine and are left out": n_incomplete,
     }
-    found = [f"{ctx.stage}.bags: {n} {what}" for what, n in said.items() if n]
-    return {"notices": np.array(found, dtype=np.str_)} if found else {}
+    notices = [f"{ctx.stage}.bags: {n} {what}" for what, n in counts.items() if n]
+    return {"notices": np.array(notices, dtype=np.str_)} if notices else {}
 
 
 def _check_listed(summary: Arrays, ctx: "Context[Config]") -> None:

@@ -51,9 +51,9 @@ def judge_bags(probs: np.ndarray, start: np.ndarray, counts: np.ndarray) -> Arra
         rest[is_likely] = np.delete(probs[is_likely], k, axis=1).sum(axis=1).clip(0, 1)
         tails.append(count_tails(p, start, counts[:, k], rest=rest, find=marginals))
     log_tails = np.stack([np.minimum(t.log_lower, t.log_upper) for t in tails], axis=1)
-    spread = dispersion(log_tails.ravel())
-    q_value = false_discovery_rates(widened_p_values(log_tails.ravel(), spread=spread))
-    found = {
+    factor = dispersion(log_tails.ravel())
+    q_value = false_discovery_rates(widened_p_values(log_tails.ravel(), spread=factor))
+    judged = {
         "expected": np.stack([t.expected for t in tails], axis=1),
         "std": np.stack([t.std for t in tails], axis=1),
         "p_value": np.stack([t.p_value for t in tails], axis=1),
@@ -61,9 +61,9 @@ def judge_bags(probs: np.ndarray, start: np.ndarray, counts: np.ndarray) -> Arra
     }
     if n_classes == 2:
         size = counts.sum(axis=1, keepdims=True)
-        found = {name: np.repeat(values, 2, axis=1) for name, values in found.items()}
-        found["expected"][:, 0] = size[:, 0] - found["expected"][:, 1]
-    return {**found, "dispersion": np.array(spread)}
+        judged = {name: np.repeat(values, 2, axis=1) for name, values in judged.items()}
+        judged["expected"][:, 0] = size[:, 0] - judged["expected"][:, 1]
+    return {**judged, "dispersion": np.array(factor)}
 
 
 def bag_losses(probs: np.ndarray, start: np.ndarray, counts: np.ndarray) -> np.ndarray:

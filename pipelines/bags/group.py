@@ -55,8 +55,8 @@ def group(items: Items, census: Arrays) -> Grouped:
     hashes, bags = [np.zeros(0, np.uint64)], [np.zeros(0, np.int32)]
     for table in items.tables(1 << 18):
         hashes.append(table.column("item_hash").to_numpy())
-        found = bags_of(table.column("bag_id").combine_chunks(), census["bag_ids"])
-        bags.append(found.astype(np.int32))
+        positions = bags_of(table.column("bag_id").combine_chunks(), census["bag_ids"])
+        bags.append(positions.astype(np.int32))
     bag = np.concatenate(bags)
     n_bags = len(census["sizes"])
     order = np.argsort(np.where(bag < 0, n_bags, bag), kind="stable")

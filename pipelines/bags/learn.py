@@ -99,11 +99,11 @@ def learn(items: Items, ctx: "Context[Config]", folder: str) -> Arrays:
     if census["is_constant"]:
         return _nothing_to_learn(census, grouped, features, folder)
     begun = _begin(items, ctx, census, grouped, features)
-    spread = _spread(begun, counts, grouped, ctx)
-    fitted = _fit(features, start, counts, spread.beliefs, ctx)
+    propagated = _propagate(begun, counts, grouped, ctx)
+    fitted = _fit(features, start, counts, propagated.beliefs, ctx)
     logits = _net_logits(fitted, features.values)
     beliefs = softmax(logits)
-    beliefs[: grouped.n_in_bags] = spread.beliefs
+    beliefs[: grouped.n_in_bags] = propagated.beliefs
     save_canonical(folder, "beliefs", beliefs, grouped)
     save_canonical(folder, "bag_logits", (begun.logits + normalised(logits)) / 2, grouped)
     save_canonical(folder, "bag_held_logits", begun.held_logits, grouped)
@@ -112,11 +112,11 @@ def learn(items: Items, ctx: "Context[Config]", folder: str) -> Arrays:
         **begun.result,
         "held_out": begun.held_out,
         "n_without_vector": np.array(features.n_missing),
-        "strength": np.array(spread.strength),
-        "n_edges": np.array(spread.n_edges),
+        "strength": np.array(propagated.strength),
+        "n_edges": np.array(propagated.n_edges),
         "loss_network": np.array(fitted.loss),
         "epoch": np.array(fitted.epoch),
-        **spread.convergence,
+        **propagated.convergence,
     }
 
 
@@ -171,7 +171,7 @@ def _begin(
 STARTED = ("loss_start", "loss_constant", "n_fitted", "log_evidence", "left")
 
 
-class Spread(NamedTuple):
+class Propagated(NamedTuple):
     """What neighbours and counts made of the logits.
 
     Attributes
@@ -188,7 +188,9 @@ class Spread(NamedTuple):
     convergence: Arrays
 
 
-def _spread(begun: Begun, counts: np.ndarray, grouped: Grouped, ctx: "Context[Config]") -> Spread:
+def _propagate(
+    begun: Begun, counts: np.ndarray, grouped: Grouped, ctx: "Context[Config]"
+) -> Propagated:
     from labelops.nn.bag_rounds import choose_class_strength, spread_beliefs, strengthened
 
     n_threads = len(os.sched_getaffinity(0))
@@ -197,7 +199,7 @@ def _spread(begun: Begun, counts: np.ndarray, grouped: Grouped, ctx: "Context[Co
     strength = choose_class_strength(
         begun.held_logits[inside], start, counts, edges, begun.held_out, n_threads=n_threads
     )
-    found = spread_beliefs(
+    posterior = spread_beliefs(
         begun.logits[inside],
         start,
         counts,
@@ -205,16 +207,16 @@ def _spread(begun: Begun, counts: np.ndarray, grouped: Grouped, ctx: "Context[Co
         max_sweeps=ctx.config.max_sweeps,
         n_threads=n_threads,
     )
-    settled = found.convergence
+    settled = posterior.convergence
     convergence = {
         "bag_converged": settled.converged[settled.component_of_bag],
         "n_components": np.array(len(settled.converged)),
         "n_open": np.array(int((~settled.converged).sum())),
         "n_sweeps": np.array(int(settled.n_sweeps.max(initial=0))),
         "last_change": np.array(float(settled.last_change.max(initial=0.0))),
-        "n_saddle_point": np.array(int((~found.is_exact).sum())),
+        "n_saddle_point": np.array(int((~posterior.is_exact).sum())),
     }
-    return Spread(found.beliefs, strength, len(edges.first), convergence)
+    return Propagated(posterior.beliefs, strength, len(edges.first), convergence)
 
 
 def _edges(vectors: np.ndarray, grouped: Grouped, ctx: "Context[Config]", n_threads: int) -> Edges:
@@ -228,16 +230,16 @@ def _edges(vectors: np.ndarray, grouped: Grouped, ctx: "Context[Config]", n_thre
     place = grouped.place[grouped.bag >= 0]
     if ctx.config.neighbours == 0 or len(place) < 2:
         return no_edges()
-    found = neighbour_edges(
+    pairs = neighbour_edges(
         np.asarray(vectors[place]),
         k=ctx.config.neighbours,
         flat_limit=ctx.config.flat_limit,
         n_threads=n_threads,
     )
-    a, b = place[found.first], place[found.second]
+    a, b = place[pairs.first], place[pairs.second]
     first, second = np.minimum(a, b), np.maximum(a, b)
     order = np.argsort(first * len(grouped.place) + second)
-    return Edges(first[order], second[order], found.weight[order])
+    return Edges(first[order], second[order], pairs.weight[order])
 
 
 def _fit(

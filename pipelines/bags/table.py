@@ -87,14 +87,14 @@ def _open(named: Named, version: str) -> BagTable:
     order = np.argsort(ids, kind="stable")
     ids, table = ids[order], table.take(pa.array(order))
     check_once(ids, path)
-    says = _Says(ids, path)
-    sizes = _sizes(table["n"], says)
+    check = _BagCheck(ids, path)
+    sizes = _sizes(table["n"], check)
     by_class, read = (
         name in ("counts", "shares"),
         _lists if name in ("counts", "shares") else _pairs,
     )
-    said = read(table[name], name, sizes, says)
-    rounded = _rounded(said, sizes, says, by_class=by_class)
+    totals = read(table[name], name, sizes, check)
+    rounded = _rounded(totals, sizes, check, by_class=by_class)
     return BagTable(ids, sizes, rounded.counts, rounded.residual.max(axis=1, initial=0.0))
 
 
@@ -102,19 +102,19 @@ def _count_column(table: pa.Table, named: Named) -> str:
     """Return in which column totals are; stop when one is missing, or there are several."""
     path = named.path
     require(table, ("bag_id", "n"), named, WORDS)
-    has = [name for name in TOTALS if name in table.column_names]
-    if not has:
+    present = [name for name in TOTALS if name in table.column_names]
+    if not present:
         require(table, TOTALS[:1], named, WORDS)
-    if len(has) > 1:
+    if len(present) > 1:
         raise DataError(
             f"bag table: one of the columns {', '.join(TOTALS)} was expected, got "
-            f"{' and '.join(has)}; at {path}. Remove all but one"
+            f"{' and '.join(present)}; at {path}. Remove all but one"
         )
     if table.num_rows == 0:
         raise DataError(
             f"bag table: one row a bag was expected, got none; at {path}. Correct {SETTING}"
         )
-    return has[0]
+    return present[0]
 
 
 def _ids(column: pa.ChunkedArray, path: str) -> np.ndarray:
@@ -200,7 +200,7 @@ def some(ids: np.ndarray, n_all: int | None = None) -> str:
     return ", ".join(repr(value) for value in ids[:NAMED].tolist()) + more
 
 
-class _Says:
+class _BagCheck:
     """Refuses bags by a rule, naming the first of them and what it says."""
 
     def __init__(self, ids: np.ndarray, path: str) -> None:
@@ -216,40 +216,40 @@ class _Says:
             )
 
 
-def _numbers(column: pa.ChunkedArray, name: str, says: _Says) -> np.ndarray:
+def _numbers(column: pa.ChunkedArray, name: str, check: _BagCheck) -> np.ndarray:
     try:
         values = column.combine_chunks().cast(pa.float64())
     except pa.ArrowException as err:
         raise DataError(
             f"bag table: column {name!r} must hold numbers, got {column.type}: {err}; at "
-            f"{says.path}. Correct the table"
+            f"{check.path}. Correct the table"
         ) from err
-    found = np.asarray(values.fill_null(np.nan).to_numpy(zero_copy_only=False), np.float64)
-    says.refuse(~np.isfinite(found), f"{name} must be a finite number", lambda b: str(found[b]))
-    return found
+    floats = np.asarray(values.fill_null(np.nan).to_numpy(zero_copy_only=False), np.float64)
+    check.refuse(~np.isfinite(floats), f"{name} must be a finite number", lambda b: str(floats[b]))
+    return floats
 
 
-def _sizes(column: pa.ChunkedArray, says: _Says) -> np.ndarray:
-    n = _numbers(column, "n", says)
+def _sizes(column: pa.ChunkedArray, check: _BagCheck) -> np.ndarray:
+    n = _numbers(column, "n", check)
     wrong = np.asarray((n < 1) | (n != np.rint(n)) | (n > MOST))
-    says.refuse(wrong, f"n must be a whole number from 1 to {MOST}", lambda b: f"n = {n[b]:g}")
+    check.refuse(wrong, f"n must be a whole number from 1 to {MOST}", lambda b: f"n = {n[b]:g}")
     return n.astype(np.int64)
 
 
-def _pairs(column: pa.ChunkedArray, name: str, sizes: np.ndarray, says: _Says) -> np.ndarray:
-    k = _numbers(column, name, says)
-    says.refuse(np.asarray(k < 0), f"{name} must not be negative", lambda b: f"{name} = {k[b]:g}")
+def _pairs(column: pa.ChunkedArray, name: str, sizes: np.ndarray, check: _BagCheck) -> np.ndarray:
+    k = _numbers(column, name, check)
+    check.refuse(np.asarray(k < 0), f"{name} must not be negative", lambda b: f"{name} = {k[b]:g}")
     if name == "share":
-        _refuse_large(k, name, says)
+        _refuse_large(k, name, check)
         k = k * sizes
     # Shares taken for counts would be rounded to 0 and 1, and nothing would look wrong.
     elif (k <= 1).all() and (k != np.rint(k)).any() and (sizes > 1).any():
         like_shares = np.asarray(k != np.rint(k))
         rule = "positives must be numbers of items"
-        says.refuse(
+        check.refuse(
             like_shares, rule, lambda b: f"{k[b]:g}, like a share: name the column share if it is,"
         )
-    says.refuse(
+    check.refuse(
         np.asarray(k > sizes),
         "positives must not be more than the items of the bag",
         lambda b: f"positives = {k[b]:g} of n = {sizes[b]}",
@@ -257,56 +257,56 @@ def _pairs(column: pa.ChunkedArray, name: str, sizes: np.ndarray, says: _Says) -
     return np.stack([sizes - k, k], axis=1)
 
 
-def _lists(column: pa.ChunkedArray, name: str, sizes: np.ndarray, says: _Says) -> np.ndarray:
+def _lists(column: pa.ChunkedArray, name: str, sizes: np.ndarray, check: _BagCheck) -> np.ndarray:
     values = column.combine_chunks()
     if pa.types.is_string(values.type):
         values = pc.split_pattern(values, ";")
     if not (pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type)):
-        one = {"counts": "positives", "shares": "share"}[name]
+        scalar = {"counts": "positives", "shares": "share"}[name]
         raise DataError(
             f"bag table: column {name!r} must hold lists with one number a class, got "
-            f"{values.type}; at {says.path}. For two classes, {one!r} will do"
+            f"{values.type}; at {check.path}. For two classes, {scalar!r} will do"
         )
     length = pc.list_value_length(values).fill_null(0).to_numpy(zero_copy_only=False)
     n_classes = int(length[0])
     wrong = np.asarray((length != n_classes) | (length < 2))
     rule = f"{name} must have one number for each of the {max(n_classes, 2)} classes"
-    says.refuse(wrong, rule, lambda b: f"{length[b]} numbers")
-    spread = _Spread(says, n_classes)
-    flat = _numbers(pa.chunked_array([values.flatten()]), name, spread)
-    said = flat.reshape(-1, n_classes)
-    negative = np.any(said < 0, axis=1)
-    says.refuse(negative, f"{name} must not be negative", lambda b: f"{said[b].tolist()}")
+    check.refuse(wrong, rule, lambda b: f"{length[b]} numbers")
+    of_values = _ValueCheck(check, n_classes)
+    flat = _numbers(pa.chunked_array([values.flatten()]), name, of_values)
+    totals = flat.reshape(-1, n_classes)
+    negative = np.any(totals < 0, axis=1)
+    check.refuse(negative, f"{name} must not be negative", lambda b: f"{totals[b].tolist()}")
     if name == "shares":
-        _refuse_large(flat, name, spread)
-        off = np.abs(said.sum(axis=1) - 1) > SHARES_OFF
+        _refuse_large(flat, name, of_values)
+        off = np.abs(totals.sum(axis=1) - 1) > SHARES_OFF
         rule = "shares of a bag must add up to 1"
-        says.refuse(np.asarray(off), rule, lambda b: f"{said[b].tolist()}")
-        said = said / said.sum(axis=1, keepdims=True) * sizes[:, None]
-    return said
+        check.refuse(np.asarray(off), rule, lambda b: f"{totals[b].tolist()}")
+        totals = totals / totals.sum(axis=1, keepdims=True) * sizes[:, None]
+    return totals
 
 
-def _refuse_large(share: np.ndarray, name: str, says: _Says) -> None:
-    says.refuse(np.asarray(share > 1), f"{name} must be at most 1", lambda b: f"{share[b]:g}")
+def _refuse_large(share: np.ndarray, name: str, check: _BagCheck) -> None:
+    check.refuse(np.asarray(share > 1), f"{name} must be at most 1", lambda b: f"{share[b]:g}")
 
 
-class _Spread(_Says):
+class _ValueCheck(_BagCheck):
     """The same for values of which each bag has several."""
 
-    def __init__(self, says: _Says, each: int) -> None:
-        super().__init__(np.repeat(says.ids, each), says.path)
+    def __init__(self, check: _BagCheck, each: int) -> None:
+        super().__init__(np.repeat(check.ids, each), check.path)
 
 
-def _rounded(said: np.ndarray, sizes: np.ndarray, says: _Says, *, by_class: bool) -> Rounded:
+def _rounded(totals: np.ndarray, sizes: np.ndarray, check: _BagCheck, *, by_class: bool) -> Rounded:
     if not by_class:
-        k = np.rint(said[:, 1])
-        residual = np.abs(said[:, 1] - k)
+        k = np.rint(totals[:, 1])
+        residual = np.abs(totals[:, 1] - k)
         counts = np.stack([sizes - k, k], axis=1).astype(np.int64)
         return Rounded(counts, np.stack([residual, residual], axis=1))
-    total = said.sum(axis=1)
-    says.refuse(
+    total = totals.sum(axis=1)
+    check.refuse(
         np.asarray(np.abs(total - sizes) >= 0.5),
         "counts of a bag must add up to its n",
         lambda b: f"counts that add up to {total[b]:g} of n = {sizes[b]}",
     )
-    return round_class_counts(said, sizes)
+    return round_class_counts(totals, sizes)

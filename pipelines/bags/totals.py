@@ -130,13 +130,13 @@ def _own_beliefs(items: Items, ctx: Context, grouped: Grouped) -> np.ndarray:
     first = 0
     for table in items.tables(block_rows(n_classes)):
         probs, _ = vectors_of(table.column("pred_probs").combine_chunks())
-        found = np.asarray(probs, np.float64)
+        block = np.asarray(probs, np.float64)
         if labelled:
-            found = believe(probs, table.column("given").to_numpy(), noise, temperature=temperature)
-        found = np.maximum(found, FLOOR)
-        rows = slice(first, first + len(found))
-        out[grouped.place[rows]] = found / found.sum(axis=1, keepdims=True)
-        first += len(found)
+            block = believe(probs, table.column("given").to_numpy(), noise, temperature=temperature)
+        block = np.maximum(block, FLOOR)
+        rows = slice(first, first + len(block))
+        out[grouped.place[rows]] = block / block.sum(axis=1, keepdims=True)
+        first += len(block)
     return out
 
 
@@ -146,8 +146,8 @@ def _posterior(probs: np.ndarray, start: np.ndarray, counts: np.ndarray) -> tupl
         from labelops.fast.cardinality import marginals
 
         log_odds = np.log(probs[:, 1]) - np.log(probs[:, 0])
-        found = marginals(log_odds, start, hard_counts(counts[:, 1])).beliefs
-        return np.stack([1 - found, found], axis=1), 0
+        positive = marginals(log_odds, start, hard_counts(counts[:, 1])).beliefs
+        return np.stack([1 - positive, positive], axis=1), 0
     from labelops.fast.bag_classes import fast_class_posterior
 
     classes = fast_class_posterior(np.log(probs), start, counts)
