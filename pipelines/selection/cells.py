@@ -25,10 +25,10 @@ def estimates_in(result: Arrays) -> Estimates:
     return Estimates(*(result[name] for name in Estimates._fields))
 
 
-def found_rules(ctx: "Context[Config]") -> Rules:
+def finished_rules(ctx: "Context[Config]") -> Rules:
     """Return what flags cells, when all steps of the cuts are done."""
     settings = ctx.config.settings
-    cuts = _passes(ctx).found(ctx) if is_chosen_from(settings) else None
+    cuts = _passes(ctx).finished(ctx) if is_chosen_from(settings) else None
     return Rules(settings, estimates_in(ctx.own("estimates")), cuts)
 
 

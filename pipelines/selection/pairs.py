@@ -48,11 +48,11 @@ def cut_steps(settings: Settings, ctx: Context) -> "list[Step[Config]]":
     """
     narrow = ["given", "p_given", "p_other", "item_hash"]
     reads = [*narrow, rows_folder(ctx), deep_folder(ctx)]
-    found: list[Step[Config]] = [
+    steps: list[Step[Config]] = [
         Reduce(name="cuts", reads=reads, summarize=count_first, finish=narrow_first)
     ]
     if settings.filter_by in BY_PAIRS:
-        found += [
+        steps += [
             Map(
                 name="deep",
                 reads=[*prediction_columns(ctx.columns), *narrow],
@@ -68,7 +68,7 @@ def cut_steps(settings: Settings, ctx: Context) -> "list[Step[Config]]":
                 when=has_short,
             ),
         ]
-    return [*found, *_passes(reads, ctx).steps()]
+    return [*steps, *_passes(reads, ctx).steps()]
 
 
 def _passes(reads: Sequence[str], ctx: Context) -> "Passes[Config]":
@@ -103,13 +103,13 @@ def _n_complete(ctx: Context) -> int:
 
 
 def _start(ctx: Context, edges: np.ndarray) -> Selection:
-    found = ctx.own("estimates")
-    return sel.start_groups(found["quota_group"], found["quota"], edges)
+    estimates = ctx.own("estimates")
+    return sel.start_groups(estimates["quota_group"], estimates["quota"], edges)
 
 
 def _start_deep(ctx: Context, edges: np.ndarray) -> Selection:
-    found, short = ctx.own("estimates"), ctx.own("cuts")["is_short"]
-    return sel.start_groups(found["quota_group"][short], found["quota"][short], edges)
+    estimates, short = ctx.own("estimates"), ctx.own("cuts")["is_short"]
+    return sel.start_groups(estimates["quota_group"][short], estimates["quota"][short], edges)
 
 
 def has_short(ctx: Context) -> bool:
@@ -124,9 +124,9 @@ def _after_first(ctx: Context) -> Selection:
     return selection
 
 
-def found_cuts(ctx: "Context[Config]") -> Selection:
+def finished_cuts(ctx: "Context[Config]") -> Selection:
     """Return the finished selection."""
-    return _passes((), ctx).found(ctx)
+    return _passes((), ctx).finished(ctx)
 
 
 # -- elements of a shard ---------------------------------------------------------------------------
@@ -180,9 +180,9 @@ def count_first(frame: Frame, ctx: "Context[Config]") -> Arrays:
         lead = dtype_of(ctx).type(clear_lead(ctx.n_classes))
         blocks = (block[1:] for block in row_blocks(frame, ctx, deep=False))
         cuts = _pair_cuts(selection, ctx)
-        found = cuts.count_first(blocks, bits=_first_bits(ctx), n_bins=n_bins, below=lead)
-        counts[:, :n_bins] += found[:, :n_bins]
-        n_behind += found[:, n_bins]
+        counted = cuts.count_first(blocks, bits=_first_bits(ctx), n_bins=n_bins, below=lead)
+        counts[:, :n_bins] += counted[:, :n_bins]
+        n_behind += counted[:, n_bins]
     if _by_single(ctx):
         counts += sel.count_first(selection, edges, singles(frame, ctx))
     return {"counts": counts, "n_behind": n_behind}
@@ -217,24 +217,24 @@ def keep_deep(frame: Frame, ctx: Context) -> Iterator[Mapping[str, pa.Table]]:
     schema = rows_schema(ctx)
     for first, probs in prediction_blocks(frame, ctx):
         chosen = np.flatnonzero(wanted[first : first + len(probs)])
-        rows, found = chosen + first, probs[chosen]
-        rival = _rivals(short, found, given[rows])
+        rows, kept = chosen + first, probs[chosen]
+        rival = _rivals(short, kept, given[rows])
         near = np.asarray(p_given[rows] - rival <= reach[given[rows]])
         if near.any():
-            table = rows_table(rows[near], given, hashes, found[near], schema)
+            table = rows_table(rows[near], given, hashes, kept[near], schema)
             yield {deep_folder(ctx): table}
 
 
 def _rivals(short: np.ndarray, probs: Probs, given: np.ndarray) -> np.ndarray:
     """Return the largest probability in a short pair of each row; −∞ without one."""
     n_classes = probs.shape[1]
-    found = [np.empty(0, probs.dtype)]
+    largest = [np.empty(0, probs.dtype)]
     for piece in pieces_of(short, n_classes, given):
         y = given[piece].astype(np.int64)
         row, group = pairs_of(short, n_classes, y)
         values = at(probs[piece], row, group - y[row] * n_classes)
-        found.append(largest_of(values, np.searchsorted(row, np.arange(len(y) + 1))))
-    return np.concatenate(found)
+        largest.append(largest_of(values, np.searchsorted(row, np.arange(len(y) + 1))))
+    return np.concatenate(largest)
 
 
 def count_deep(frame: Frame, ctx: Context) -> Arrays:
@@ -288,7 +288,7 @@ def taken(frame: Frame, ctx: "Context[Config]") -> tuple[np.ndarray | None, np.n
     in_pair = in_class = None
     if not (_by_pairs(ctx) or _by_single(ctx)):
         return in_pair, in_class
-    selection = found_cuts(ctx)
+    selection = finished_cuts(ctx)
     if _by_pairs(ctx):
         cuts = _pair_cuts(selection, ctx)
         in_pair = np.zeros(frame.n, bool)

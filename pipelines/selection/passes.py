@@ -77,7 +77,7 @@ class Passes(Generic[C]):
         )
         return [*turns, last]
 
-    def found(self, ctx: Context[C]) -> Selection:
+    def finished(self, ctx: Context[C]) -> Selection:
         """Return the finished selection."""
         narrowed = self._before(self._turns, ctx)
         return stored(ctx.own(f"{self.name}-last")) if narrowed.total_open else narrowed
@@ -156,7 +156,7 @@ class SurestFirst(Generic[C]):
 
     def is_taken(self, elements: Elements, ctx: Context[C]) -> np.ndarray:
         """Return which elements are within their quota; bool."""
-        return sel.is_taken(self._passes.found(ctx), elements)
+        return sel.is_taken(self._passes.finished(ctx), elements)
 
     @property
     def _passes(self) -> Passes[C]:

@@ -41,17 +41,17 @@ def _summarize_part(part: int, flagged: Flagged[C]) -> Callable[[Frame, Context[
         hashes = frame.array("item_hash")
         of_part = ranks.part_of(hashes, n_parts(ctx))
         at = np.flatnonzero(is_issue & (of_part == part))
-        found = ranks.places(score[at], hashes[at])
-        return {name: found[name].copy() for name in ("key", "hash")}
+        places = ranks.places(score[at], hashes[at])
+        return {name: places[name].copy() for name in ("key", "hash")}
 
     return places_of_part
 
 
 def sort_places(summary: Arrays, ctx: Context) -> Arrays:
     """Sort the issues of a part."""
-    found = np.empty(len(summary["key"]), ranks.ISSUE)
-    found["key"], found["hash"] = summary["key"], summary["hash"]
-    return ranks.know(found)._asdict()
+    places = np.empty(len(summary["key"]), ranks.ISSUE)
+    places["key"], places["hash"] = summary["key"], summary["hash"]
+    return ranks.know(places)._asdict()
 
 
 def ranks_of(is_issue: np.ndarray, score: np.ndarray, frame: Frame, ctx: Context) -> np.ndarray:

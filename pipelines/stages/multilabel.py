@@ -35,7 +35,7 @@ from pipelines.core.stage import (
 from pipelines.labels import cells as lc
 from pipelines.labels.columns import GIVEN, flat, ids_type, lists_of
 from pipelines.labels.lists import given_columns
-from pipelines.selection.cells import cut_steps, found_rules
+from pipelines.selection.cells import cut_steps, finished_rules
 from pipelines.selection.pruning import Pruning
 from pipelines.selection.ranking import rank_steps, ranks_of
 from pipelines.storage.frame import Frame
@@ -150,13 +150,13 @@ def finish_estimates(summary: Arrays, ctx: Context[Config]) -> Arrays:
     `joint_counts`; `missing_rate_low`, `wrong_rate_low` and so on; `shares` of cells drawn.
     """
     known = ctx.own("thresholds")
-    found = estimate(summary["joint"], known["n_given"], known["thresholds"])
+    estimates = estimate(summary["joint"], known["n_given"], known["thresholds"])
     ends = rate_intervals(summary["joint"])
     n_no, n_yes = (int(n) for n in known["n_given"].sum(axis=0))
     n_contradicted = int(summary["disagreeing"][:, 0].sum())
     shares = shares_of(n_yes, n_contradicted, n_no, wanted=ctx.config.learn_cells)
     return {
-        **{name: np.asarray(value) for name, value in found._asdict().items()},
+        **{name: np.asarray(value) for name, value in estimates._asdict().items()},
         "joint_counts": summary["joint"],
         "disagreeing": summary["disagreeing"],
         "sure": summary["sure"],
@@ -203,7 +203,7 @@ def learn_beliefs(summary: Arrays, ctx: Context) -> Arrays:
 def flagged(frame: Frame, ctx: Context[Config]) -> tuple[np.ndarray, np.ndarray]:
     """Return which items of a shard have a flagged cell, and the scores of all."""
     cells, _ = lc.read_cells(frame, ctx)
-    chosen = is_flagged(found_rules(ctx), cells, frame.array("item_hash"))
+    chosen = is_flagged(finished_rules(ctx), cells, frame.array("item_hash"))
     is_issue = np.zeros(frame.n, bool)
     is_issue[cells.row[chosen]] = True
     return is_issue, frame.array("score")
@@ -213,7 +213,7 @@ def write_flags(frame: Frame, ctx: Context[Config]) -> Tables:
     """Write a shard's verdicts."""
     is_issue, score = flagged(frame, ctx)
     cells, features = lc.read_cells(frame, ctx)
-    chosen = np.flatnonzero(is_flagged(found_rules(ctx), cells, frame.array("item_hash")))
+    chosen = np.flatnonzero(is_flagged(finished_rules(ctx), cells, frame.array("item_hash")))
     cells, features = cells.choose(chosen), Features(*(column[chosen] for column in features))
     believed = p_label_error(features, Learned.of(ctx.own("beliefs"))).astype(np.float32)
     arrays: list[pa.Array] = [frame["item_id"]]
@@ -238,9 +238,9 @@ def flagged_cells(frame: Frame, ctx: Context) -> Cells:
         p = scores.to_numpy(zero_copy_only=False).astype(np.float64)
         given = np.full(len(class_id), bool(is_given))
         parts.append((owners(start), class_id, given, p, np.zeros(len(class_id), np.int64)))
-    found = Cells(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-    order = np.lexsort((found.class_id, found.row))
-    return Cells(*(column[order] for column in found))
+    cells = Cells(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    order = np.lexsort((cells.class_id, cells.row))
+    return Cells(*(column[order] for column in cells))
 
 
 STAGE = Stage(
