@@ -76,8 +76,8 @@ def _decided(run: Run, stage: str) -> tuple[dict[str, int], int]:
     """Count items by decision, and those kept that are trained on with a lower weight."""
     product = run.context(PRODUCT, run.layout()) if has_product(run) else None
     if product is None or not leaves_out(product.config):
-        found = load_result(run.store, stage, "outcome")
-        counts, softened = found["decided"], int(found["softened"])
+        outcome = load_result(run.store, stage, "outcome")
+        counts, softened = outcome["decided"], int(outcome["softened"])
     else:
         counts, softened = np.zeros(len(DECISIONS), np.int64), 0
         for frame in frames(run, narrow(product.config, product.columns)):

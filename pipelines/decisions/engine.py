@@ -189,17 +189,17 @@ class Engine(Generic[C]):
 
     def propose(self, frame: Frame, ctx: Context[C]) -> Tables:
         """Write what is proposed for a shard, and what reviewers said of the same slots."""
-        found = self.decider.propose(frame, ctx)
-        decider, proposals = self.decider, found.proposals
+        proposed = self.decider.propose(frame, ctx)
+        decider, proposals = self.decider, proposed.proposals
         truth = np.full(len(proposals.row), lo.NOBODY)
         if decider.limits(ctx.config).reviewed:
             proposals, truth = reviews.bring_in(proposals, decider.clean, frame, ctx)
         pairs = zip((*proposals, truth), PROPOSED, strict=True)
         arrays = [pa.array(x, kind) for x, (_, kind) in pairs]
         tables = {f"{ctx.stage}/_proposed": pa.table(arrays, schema=pa.schema(PROPOSED))}
-        if found.carried:
+        if proposed.carried:
             names = ["carried_" + name for name, _ in decider.carried(ctx.n_classes)]
-            tables[f"{ctx.stage}/_carried"] = pa.table(list(found.carried), names=names)
+            tables[f"{ctx.stage}/_carried"] = pa.table(list(proposed.carried), names=names)
         return tables
 
     def tally(self, frame: Frame, ctx: Context[C]) -> Arrays:
@@ -226,8 +226,8 @@ class Engine(Generic[C]):
         """Return the selection of the surest changes (group 0) and drops (group 1)."""
 
         def quotas(ctx: Context[C]) -> np.ndarray:
-            found, limits = ctx.own("gate"), self.decider.limits(ctx.config)
-            n_labels, n_items = int(found["sizes"].sum()), int(found["n"])
+            judged, limits = ctx.own("gate"), self.decider.limits(ctx.config)
+            n_labels, n_items = int(judged["sizes"].sum()), int(judged["n"])
             return np.array(
                 [room(limits.max_change_share, n_labels), room(limits.max_drop_share, n_items)]
             )
@@ -264,49 +264,49 @@ class Engine(Generic[C]):
 
     def _free(self, frame: Frame, ctx: Context[C]) -> tuple[Proposals, np.ndarray]:
         """Return what is proposed after reviews, and what gate and class sizes hold back."""
-        found = lo.with_reviews(*read_proposed(frame, ctx))
-        judged = ctx.own("gate")
-        return found, lo.hold(found, shipping=judged["ships"], small=judged["small_classes"])
+        proposals, judged = lo.with_reviews(*read_proposed(frame, ctx)), ctx.own("gate")
+        held = lo.hold(proposals, shipping=judged["ships"], small=judged["small_classes"])
+        return proposals, held
 
     def _competing(
-        self, frame: Frame, ctx: Context[C], found: Proposals, held: np.ndarray
+        self, frame: Frame, ctx: Context[C], proposals: Proposals, held: np.ndarray
     ) -> tuple[Elements, np.ndarray]:
         """Return what competes for the room under the limits, and where it stands."""
-        changes, drops = lo.competing(found, held)
+        changes, drops = lo.competing(proposals, held)
         at = np.flatnonzero(changes | drops)
-        hashes = frame.array("item_hash")[found.row[at]]
-        is_class = found.slot[at] != lo.WHOLE
-        hashes = np.where(is_class, cell_hash(hashes, found.slot[at]), hashes)
-        keys = doubt_keys(lo.doubt(found)[at])
+        hashes = frame.array("item_hash")[proposals.row[at]]
+        is_class = proposals.slot[at] != lo.WHOLE
+        hashes = np.where(is_class, cell_hash(hashes, proposals.slot[at]), hashes)
+        keys = doubt_keys(lo.doubt(proposals)[at])
         return Elements(drops[at].astype(np.int64), keys, hashes), at
 
     def _within_shares(self, frame: Frame, ctx: Context[C]) -> tuple[Proposals, np.ndarray]:
         """Return what is proposed, and what is held back by all limits but the budget."""
-        found, held = self._free(frame, ctx)
-        elements, at = self._competing(frame, ctx, found, held)
+        proposals, held = self._free(frame, ctx)
+        elements, at = self._competing(frame, ctx, proposals, held)
         over = ~self._changes(()).is_taken(elements, ctx)
         why = np.where(elements.group == 1, lo.Held.MAX_DROP, lo.Held.MAX_CHANGE)
         held[at[over]] = why[over]
-        return found, held
+        return proposals, held
 
     def _waiting(
-        self, frame: Frame, ctx: Context[C], found: Proposals, held: np.ndarray
+        self, frame: Frame, ctx: Context[C], proposals: Proposals, held: np.ndarray
     ) -> tuple[Elements, np.ndarray, np.ndarray]:
         """Return the items that compete for being looked at, where they stand, and their slots."""
         rules = self.decider.rules(ctx)
-        pool = lo.for_review(found, held, rules)
-        doubt = lo.item_doubt(found, pool, rules, frame.n)
+        pool = lo.for_review(proposals, held, rules)
+        doubt = lo.item_doubt(proposals, pool, rules, frame.n)
         at = np.flatnonzero(np.isfinite(doubt))
         group = np.zeros(len(at), np.int64)
         return Elements(group, doubt_keys(doubt[at]), frame.array("item_hash")[at]), at, pool
 
     def settled(self, frame: Frame, ctx: Context[C]) -> tuple[Proposals, np.ndarray]:
         """Return what is done to a shard's slots within all limits, and why not more."""
-        found, held = self._within_shares(frame, ctx)
-        elements, at, pool = self._waiting(frame, ctx, found, held)
+        proposals, held = self._within_shares(frame, ctx)
+        elements, at, pool = self._waiting(frame, ctx, proposals, held)
         in_budget = np.zeros(frame.n, bool)
         in_budget[at] = self._looks(()).is_taken(elements, ctx)
-        return lo.settle(found, held, pool, in_budget)
+        return lo.settle(proposals, held, pool, in_budget)
 
     # -- decisions ---------------------------------------------------------------------------------
 
@@ -383,22 +383,22 @@ class Engine(Generic[C]):
 
     def report(self, summary: Arrays, ctx: Context[C]) -> Arrays:
         """Return the gate's table and what came of it; see `gate.report`."""
-        found = gate.report(summary, ctx.own("gate"), self.decider.allowance)
-        said = {
+        table = gate.report(summary, ctx.own("gate"), self.decider.allowance)
+        texts = {
             "if_measured": "Gains marked as measured come from reviewed items.",
             "if_expected": "These numbers are expected from the model's calibrated beliefs, not "
             f"measured: give `{ctx.stage}.reviewed` a table of checked labels to measure them.",
         }
-        words = {name: np.array(text) for name, text in said.items()}
-        return {**found, **words, **self.decider.notes(ctx)}
+        words = {name: np.array(text) for name, text in texts.items()}
+        return {**table, **words, **self.decider.notes(ctx)}
 
 
 def read_proposed(frame: Frame, ctx: Context) -> tuple[Proposals, np.ndarray]:
     """Return what the model proposes for a shard, and what reviewers said of the same slots."""
     table = frame.file(f"{ctx.stage}/_proposed").combine_chunks()
-    found: Mapping[str, np.ndarray] = {
+    columns: Mapping[str, np.ndarray] = {
         name: numpy_of(column.chunk(0) if column.num_chunks else pa.array([], kind), name)
         for (name, kind), column in zip(PROPOSED, table.columns, strict=True)
     }
-    wide = {name: found[name].astype(np.int64) for name in ("row", "slot", "before", "after")}
-    return Proposals(**{**{n: found[n] for n in Proposals._fields}, **wide}), found["truth"]
+    wide = {name: columns[name].astype(np.int64) for name in ("row", "slot", "before", "after")}
+    return Proposals(**{**{n: columns[n] for n in Proposals._fields}, **wide}), columns["truth"]

@@ -134,7 +134,7 @@ def judge_rules(
         for what in ("fixed", "broken")
     }
     known: list[Evidence] = []
-    found: list[Verdict] = []
+    verdicts: list[Verdict] = []
     for r, rule in enumerate(rules):
         evidence = Evidence(
             proposed=int(summary["proposed"][r]),
@@ -147,7 +147,7 @@ def judge_rules(
         )
         both = verdict(evidence, r, limits, allowance, ctx) if rule.changes else None
         known.append(both[0] if both else evidence)
-        found.append(both[1] if both else NOT_JUDGED)
+        verdicts.append(both[1] if both else NOT_JUDGED)
     return {
         **{name: summary[name] for name in ("n", "n_reviewed", "sizes", "proposed")},
         "rules": np.array([rule.name for rule in rules]),
@@ -156,12 +156,12 @@ def judge_rules(
         "expected_fixed": expected["fixed"],
         "expected_broken": expected["broken"],
         **{name: np.array([getattr(e, name) for e in known]) for name in MEASURED},
-        "gain": np.array([v.gain.value for v in found]),
-        "gain_low": np.array([v.gain.low for v in found]),
-        "gain_high": np.array([v.gain.high for v in found]),
-        "is_measured": np.array([v.is_measured for v in found]),
-        "ships": np.array([v.ships for v in found]),
-        "verdict": np.array([v.why for v in found]),
+        "gain": np.array([v.gain.value for v in verdicts]),
+        "gain_low": np.array([v.gain.low for v in verdicts]),
+        "gain_high": np.array([v.gain.high for v in verdicts]),
+        "is_measured": np.array([v.is_measured for v in verdicts]),
+        "ships": np.array([v.ships for v in verdicts]),
+        "verdict": np.array([v.why for v in verdicts]),
         "small_classes": small_classes(
             summary["sizes"], summary["leaving"], min_class_size=limits.min_class_size
         ),
@@ -232,19 +232,19 @@ def report(summary: Arrays, judged: Arrays, allowance: Allowance) -> Arrays:
     """
     n_shipped = int(summary["shipped"][judged["changes_labels"]].sum())
     is_unknown = summary["unknown"] > 0
-    found: Arrays = {}
+    totals: Arrays = {}
     for what in ("fixed", "broken"):
         total = int(summary[what].sum()) / UNIT
-        spread = int(summary[f"{what}_variance"].sum()) / UNIT
-        interval = expected_count(total, spread, n_shipped, allowance=allowance.share)
+        total_variance = int(summary[f"{what}_variance"].sum()) / UNIT
+        interval = expected_count(total, total_variance, n_shipped, allowance=allowance.share)
         for end, value in zip(("", "_low", "_high"), interval, strict=True):
-            found[f"total_{what}{end}"] = np.array(np.nan if is_unknown.any() else value)
-        found[f"shipped_expected_{what}"] = np.where(is_unknown, np.nan, summary[what] / UNIT)
+            totals[f"total_{what}{end}"] = np.array(np.nan if is_unknown.any() else value)
+        totals[f"shipped_expected_{what}"] = np.where(is_unknown, np.nan, summary[what] / UNIT)
     if summary["n_whole"]:
-        found["doubted"] = np.array(int(summary["doubt"]) / UNIT)
+        totals["doubted"] = np.array(int(summary["doubt"]) / UNIT)
     kept = ("decided", "softened", "done", "held", "shipped", "added", "removed")
     return {
-        **found,
+        **totals,
         **judged,
         **{name: summary[name] for name in kept},
         "actions": WORDS,

@@ -139,24 +139,24 @@ def derive(
     nothing = np.zeros(len(at))
     done = Proposals(row[at], slot[at], *(nothing,) * 2, action, *(nothing,) * 4)
     items = outcome(done, len(ids))
-    found = {"item_id": source["item_id"], "decision": pa.array(DECISIONS[items.decision])}
+    columns = {"item_id": source["item_id"], "decision": pa.array(DECISIONS[items.decision])}
     space = announced(source.column_names)
     assert space is not None, f"a column with labels was expected, got {source.column_names}"
     if space.name != "labels" and (slot == WHOLE).all():
-        label, told = source[space.name].combine_chunks(), at[done.is_change]
+        label, changes = source[space.name].combine_chunks(), at[done.is_change]
         change = np.full(len(ids), -1)
-        change[row[told]] = told
+        change[row[changes]] = changes
         mine = pa.array(change, mask=(change < 0) | items.is_aside)
         after = log["after"].combine_chunks().take(mine).cast(label.type)
         is_kept = pa.array(items.is_aside | (change >= 0))
-        return pa.table({**found, space.clean[0]: pc.if_else(is_kept, after, label)})
+        return pa.table({**columns, space.clean[0]: pc.if_else(is_kept, after, label)})
     if space.name != "labels":
-        one = source[space.name].combine_chunks()
-        source = source.append_column("labels", lists_of(one, np.arange(len(one) + 1)))
+        labels = source[space.name].combine_chunks()
+        source = source.append_column("labels", lists_of(labels, np.arange(len(labels) + 1)))
     for name, joins in (("labels", Action.ADD), ("labels_negative", Action.REMOVE)):
         if name in source.column_names:
-            found[f"{name}_clean"] = _changed(source[name], log, row, at, action, joins, items)
-    return pa.table(found)
+            columns[f"{name}_clean"] = _changed(source[name], log, row, at, action, joins, items)
+    return pa.table(columns)
 
 
 def _changed(
@@ -170,8 +170,8 @@ def _changed(
 ) -> pa.Array:
     """Return lists with some labels joined and others taken out, each label once."""
     values, start = flat(lists)
-    told = np.isin(action, (Action.ADD, Action.REMOVE))
-    at, action = at[told], action[told]
+    is_change = np.isin(action, (Action.ADD, Action.REMOVE))
+    at, action = at[is_change], action[is_change]
     labels = pc.coalesce(
         *(log[name].combine_chunks().take(pa.array(at)) for name in ("after", "before"))
     )

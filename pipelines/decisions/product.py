@@ -91,18 +91,18 @@ def added_features(old: Mapping[str, Any], ctx: Context) -> dict[str, Any]:
     assert given is not None
     single = given.name
     label = old.get(ctx.data.columns.get(single, single))
-    found: dict[str, Any] = {}
+    features: dict[str, Any] = {}
     for name in added(ctx.columns):
         kind = ctx.types[name]
         if name.startswith("label"):
-            found[name] = _feature(kind) if label is None else label
+            features[name] = _feature(kind) if label is None else label
             if label is not None and single == "label" and pa.types.is_list(kind):
-                found[name] = {"feature": label, "_type": "Sequence"}
+                features[name] = {"feature": label, "_type": "Sequence"}
         elif pa.types.is_list(kind):
-            found[name] = _feature(kind)
+            features[name] = _feature(kind)
         else:
-            found[name] = {"dtype": TYPES[name], "_type": "Value"}
-    return found
+            features[name] = {"dtype": TYPES[name], "_type": "Value"}
+    return features
 
 
 def _feature(kind: pa.DataType) -> dict[str, Any]:
@@ -157,13 +157,13 @@ def with_left_out(frame: Frame, ctx: "Context[Config]") -> pa.Table:
     first[row[out][::-1]] = np.flatnonzero(out)[::-1]
     rule = log["rule"].combine_chunks().take(pa.array(first, mask=first < 0))
     is_partly = pa.array(items.first >= 0)
-    said = pc.if_else(is_partly, "partly left out: ", "left out: ")
+    prefix = pc.if_else(is_partly, "partly left out: ", "left out: ")
     reason = pa.array(texts, pa.string()).take(pa.array(of_item))
     rest = pc.binary_join_element_wise("; ", reason, "")
     undone = {
         **_space(ctx.columns).apply(given_sets(frame, ctx), done, items, ctx),
         "decision": pa.array(DECISIONS[items.decision]),
-        "reason": pc.binary_join_element_wise(said, rule, pc.if_else(is_partly, rest, ""), ""),
+        "reason": pc.binary_join_element_wise(prefix, rule, pc.if_else(is_partly, rest, ""), ""),
         "confidence": pa.array(confidence, pa.float32(), from_pandas=True),
         "weight": pa.array(items.weight.astype(np.float32)),
     }

@@ -26,11 +26,11 @@ def reviewed_classes(frame: Frame, ctx: Context) -> np.ndarray:
 
     Its settings must have `reviewed`, which may be None.
     """
-    found = np.full(frame.n, -1, np.int64)
+    classes = np.full(frame.n, -1, np.int64)
     if getattr(ctx.config, SETTING) is not None:
-        known, said = reference_sets(SETTING, frame["item_id"], ctx, wanted=ONE)
-        found[known] = said.ids
-    return found
+        known, reviews = reference_sets(SETTING, frame["item_id"], ctx, wanted=ONE)
+        classes[known] = reviews.ids
+    return classes
 
 
 def bring_in(
@@ -53,24 +53,24 @@ def bring_in(
     if _wanted(space) == ONE:
         truth = reviewed_classes(frame, ctx)
         return proposals, np.where(truth < 0, NOBODY, truth)[proposals.row]
-    known, said = reference_sets(SETTING, frame["item_id"], ctx, wanted=_wanted(space))
+    known, reviews = reference_sets(SETTING, frame["item_id"], ctx, wanted=_wanted(space))
     n_classes, given = ctx.n_classes, given_sets(frame, ctx)
-    yes = _keys(said.ids, said.start, known, n_classes)
+    yes = _keys(reviews.ids, reviews.start, known, n_classes)
     listed = _keys(given.ids, given.start, np.arange(frame.n), n_classes)
     proposed = proposals.row * n_classes + proposals.slot
-    if said.negative_ids is None or said.negative_start is None:
+    if reviews.negative_ids is None or reviews.negative_start is None:
         # A class that is not listed is not there.
         mine = np.isin(listed // n_classes, known)
         no = np.setdiff1d(np.union1d(listed[mine], proposed), yes)
         no = no[np.isin(no // n_classes, known)]
     else:
-        no = _keys(said.negative_ids, said.negative_start, known, n_classes)
+        no = _keys(reviews.negative_ids, reviews.negative_start, known, n_classes)
     more = np.concatenate([np.setdiff1d(yes, listed), np.intersect1d(no, listed)])
     more = np.setdiff1d(more, proposed)
-    found = _with(proposals, more, np.isin(more, listed), n_classes)
-    key = found.row * n_classes + found.slot
+    merged = _with(proposals, more, np.isin(more, listed), n_classes)
+    key = merged.row * n_classes + merged.slot
     truth = np.where(np.isin(key, no), ABSENT, NOBODY)
-    return found, np.where(np.isin(key, yes), found.slot, truth)
+    return merged, np.where(np.isin(key, yes), merged.slot, truth)
 
 
 def _keys(ids: np.ndarray, start: np.ndarray, row: np.ndarray, n_classes: int) -> np.ndarray:

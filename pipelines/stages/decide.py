@@ -133,16 +133,16 @@ def propose_shard(frame: Frame, ctx: Context[Config]) -> Proposed:
         ctx.config.top_k,
     )
     reviewed = reviewed_classes(frame, ctx)
-    found, soft = [], []
+    proposals, soft = [], []
     for rows, belief in ctx.asked.blocks(frame, ctx, k, reviewed):
         mine = given[rows]
         here = {name: flag[rows] for name, flag in flags.items()}
         proposed = propose(belief.belief, belief.column_of(mine), policy=policy, **here)
-        found.append(in_classes(proposed, belief)._replace(row=proposed.row + rows.start))
+        proposals.append(in_classes(proposed, belief)._replace(row=proposed.row + rows.start))
         soft.append(_columns(soften(with_certainty(belief, reviewed[rows]), mine, k=k)))
     parts = [pa.table(columns, names=SOFT) for columns in soft]
     table = pa.concat_tables(parts).combine_chunks()
-    return Proposed(_rounded(found), [_chunk(column) for column in table.columns])
+    return Proposed(_rounded(proposals), [_chunk(column) for column in table.columns])
 
 
 def _columns(soft: SoftLabels) -> list[pa.Array]:
@@ -157,9 +157,9 @@ def _chunk(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks else pa.array([], column.type)
 
 
-def _rounded(found: Sequence[Proposals]) -> Proposals:
+def _rounded(parts: Sequence[Proposals]) -> Proposals:
     """Return proposals in single precision, in which they are compared and written."""
-    whole = Proposals(*(np.concatenate(part) for part in zip(*found, strict=True)))
+    whole = Proposals(*(np.concatenate(part) for part in zip(*parts, strict=True)))
     p = {name: getattr(whole, name).astype(np.float32).astype(np.float64) for name in BELIEVED}
     return whole._replace(**p)
 
@@ -185,8 +185,8 @@ def _is_copy(frame: Frame) -> np.ndarray:
 
 def notes(ctx: Context[Config]) -> Arrays:
     """Return how soft labels were made."""
-    found = {"top_k": np.array(min(ctx.config.top_k, ctx.n_classes))}
-    return {**found, "temperature": np.array(ctx.asked.temperature(ctx))}
+    top_k = {"top_k": np.array(min(ctx.config.top_k, ctx.n_classes))}
+    return {**top_k, "temperature": np.array(ctx.asked.temperature(ctx))}
 
 
 STAGE = deciding_stage(

@@ -88,9 +88,9 @@ def policy_of(config: Config) -> LabelPolicy:
 
 def propose_shard(frame: Frame, ctx: Context[Config]) -> Proposed:
     """Propose an action for every cell of which something is believed."""
-    found = ctx.asked.cells(frame, ctx)
-    action, rule = propose(found.p, found.is_given, policy=policy_of(ctx.config))
-    return Proposed(cells(found.row, found.class_id, found.is_given, action, rule, found.p))
+    beliefs = ctx.asked.cells(frame, ctx)
+    action, rule = propose(beliefs.p, beliefs.is_given, policy=policy_of(ctx.config))
+    return Proposed(cells(beliefs.row, beliefs.class_id, beliefs.is_given, action, rule, beliefs.p))
 
 
 STAGE = deciding_stage(

@@ -99,20 +99,20 @@ def rules(ctx: Context[Config]) -> tuple[Rule, ...]:
 
 def propose_shard(frame: Frame, ctx: Context[Config]) -> Proposed:
     """Propose an action for every class on which maps and labels do not plainly agree."""
-    found = ctx.asked.cells(frame, ctx)
-    is_no, is_new = found.kind == CONTRADICTED, found.kind == SEEN
-    rule = np.full(len(found.row), UNSEEN)
-    action = np.full(len(found.row), Action.KEEP)
+    beliefs = ctx.asked.cells(frame, ctx)
+    is_no, is_new = beliefs.kind == CONTRADICTED, beliefs.kind == SEEN
+    rule = np.full(len(beliefs.row), UNSEEN)
+    action = np.full(len(beliefs.row), Action.KEEP)
     rule[is_no], action[is_no] = CONTRADICTS, Action.REVIEW
     first = len(FIXED_RULES)
     if is_calibrated(ctx):
-        action[is_no & (found.p < ctx.config.review_confidence)] = Action.KEEP
-        band = np.searchsorted(bands(ctx.config.add_confidence), found.p, side="right") - 1
+        action[is_no & (beliefs.p < ctx.config.review_confidence)] = Action.KEEP
+        band = np.searchsorted(bands(ctx.config.add_confidence), beliefs.p, side="right") - 1
         rule[is_new] = np.where(band >= 0, first + band, UNSURE)[is_new]
         action[is_new & (band >= 0)] = Action.ADD
     else:
         rule[is_new], action[is_new] = first, Action.ADD
-    proposed = cells(found.row, found.class_id, found.is_given, action, rule, found.p)
+    proposed = cells(beliefs.row, beliefs.class_id, beliefs.is_given, action, rule, beliefs.p)
     if has_unknown(ctx):
         proposed = proposed._replace(before=np.where(is_new, UNSAID, proposed.before))
     return Proposed(proposed)
@@ -127,17 +127,17 @@ def judge(
         ships = what == POSITIVES and ctx.config.add_unmeasured
         return evidence, Verdict(ships, Interval(0.0, -1.0, 1.0), False, WHY[what])
     cutoffs = ctx.result(ctx.beliefs_stage, "cutoffs")
-    mine = np.flatnonzero(cutoffs["edges"] >= ctx.config.add_confidence)[rule - len(FIXED_RULES)]
-    right, wrong = (int(cutoffs[f"held_{what}"][mine]) for what in ("right", "wrong"))
+    band = np.flatnonzero(cutoffs["edges"] >= ctx.config.add_confidence)[rule - len(FIXED_RULES)]
+    right, wrong = (int(cutoffs[f"held_{what}"][band]) for what in ("right", "wrong"))
     n, gain = right + wrong, measured_gain(right, wrong, right + wrong)
-    said = (
+    why = (
         f"measured on {n} held-out classes: {right} there, {wrong} not, gain {gain.value:+.2f} per "
         f"change [{gain.low:+.2f}, {gain.high:+.2f}]"
     )
     if not gain.low > 0:
-        said += "; held back, not surely above 0"
+        why += "; held back, not surely above 0"
     counted = evidence._replace(reviewed=n, fixed=right, broken=wrong)
-    return counted, Verdict(gain.low > 0, gain, n > 0, said)
+    return counted, Verdict(gain.low > 0, gain, n > 0, why)
 
 
 def notes(ctx: Context) -> Arrays:
