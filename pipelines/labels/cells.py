@@ -90,7 +90,7 @@ def merge_pairs(a: Arrays, b: Arrays) -> Arrays:
 
 def pack_pairs(pairs: co.Pairs) -> Arrays:
     """Return counts as plain arrays, entries in the order of rows and columns."""
-    found: Arrays = {"n_yes": pairs.n_yes, "n_no": pairs.n_no}
+    arrays: Arrays = {"n_yes": pairs.n_yes, "n_no": pairs.n_no}
     for name in ("both", "against"):
         counts = getattr(pairs, name)
         if counts is not None:
@@ -98,8 +98,8 @@ def pack_pairs(pairs: co.Pairs) -> Arrays:
             counts.sum_duplicates()
             counts.eliminate_zeros()
             for part in PARTS:
-                found[f"{name}_{part}"] = getattr(counts, part).astype(np.int64)
-    return found
+                arrays[f"{name}_{part}"] = getattr(counts, part).astype(np.int64)
+    return arrays
 
 
 def unpack_pairs(arrays: Arrays) -> co.Pairs:
@@ -152,12 +152,12 @@ def scan(frame: Frame, ctx: "Context[Config]") -> Iterator[Tables]:
     engine, pairs = CompiledEngine(), unpack_pairs(ctx.own("pairs"))
     shares, hashes = Shares(*ctx.own("estimates")["shares"].tolist()), frame.array("item_hash")
     for first, probs, labels in prob_blocks(frame, ctx):
-        found = engine.disagreeing(probs, labels)
-        _, said = co.evidence(found, labels, pairs)
+        contrary = engine.disagreeing(probs, labels)
+        _, evidence = co.evidence(contrary, labels, pairs)
         mine = hashes[first : first + len(probs)]
-        drawn, kind = draw(probs, labels, mine, found, shares)
+        drawn, kind = draw(probs, labels, mine, contrary, shares)
         _, of_drawn = co.evidence(drawn, labels, pairs)
-        cells = [found.row + first, found.class_id, found.is_given, found.p, said]
+        cells = [contrary.row + first, contrary.class_id, contrary.is_given, contrary.p, evidence]
         sample = [
             cell_hash(mine[drawn.row], drawn.class_id),
             *(drawn.class_id, drawn.is_given, kind),
@@ -176,7 +176,7 @@ def scan(frame: Frame, ctx: "Context[Config]") -> Iterator[Tables]:
 
 def read_cells(frame: Frame, ctx: Context) -> tuple[Cells, Features]:
     """Return a shard's disagreeing cells, and what is known of each."""
-    found = arrays_of(frame.file(cells_folder(ctx)))
-    class_id, is_given = found["class_id"].astype(np.int64), found["is_given"].astype(bool)
-    cells = Cells(found["row"].astype(np.int64), class_id, is_given, found["p"])
-    return cells, Features(class_id, is_given, model_log_odds(found["p"]), found["evidence"])
+    arrays = arrays_of(frame.file(cells_folder(ctx)))
+    class_id, is_given = arrays["class_id"].astype(np.int64), arrays["is_given"].astype(bool)
+    cells = Cells(arrays["row"].astype(np.int64), class_id, is_given, arrays["p"])
+    return cells, Features(class_id, is_given, model_log_odds(arrays["p"]), arrays["evidence"])

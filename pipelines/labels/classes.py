@@ -193,8 +193,7 @@ def some(names: Sequence[str] | np.ndarray) -> str:
 
 def known_labels(ctx: Context) -> tuple[np.ndarray, np.ndarray]:
     """Return the class names, and how labels of the data call the classes."""
-    found = ctx.own("values")
-    names, values = found["names"], found["values"]
+    names, values = (ctx.own("values")[name] for name in ("names", "values"))
     return names, (names if values.size == 0 else values)
 
 

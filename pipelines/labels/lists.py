@@ -183,22 +183,22 @@ class Lists:
 
     def distinct(self, frame: Frame, ctx: Context) -> Arrays:
         """Return the distinct labels in a shard's lists, sorted."""
-        found: Arrays = {}
+        merged: Arrays = {}
         for name in list_columns(ctx.columns):
             values, _ = flat(frame[name])
             if not pa.types.is_null(values.type):
                 part = distinct(plain(values, name))
-                found = merge_labels(found, part) if found else part
-        return found or {"numbers": np.empty(0, np.int64)}
+                merged = merge_labels(merged, part) if merged else part
+        return merged or {"numbers": np.empty(0, np.int64)}
 
     def read(self, frame: Frame, ctx: Context) -> Mapping[str, pa.Array]:
         """Return the columns with given classes of the rows that can be used."""
         labels = read_lists(frame, ctx)
-        found = {GIVEN: lists_of(labels.ids.astype(np.uint32), labels.start)}
+        columns = {GIVEN: lists_of(labels.ids.astype(np.uint32), labels.start)}
         if labels.negative_ids is not None and labels.negative_start is not None:
             ids = labels.negative_ids.astype(np.uint32)
-            found[RULED_OUT] = lists_of(ids, labels.negative_start)
-        return found
+            columns[RULED_OUT] = lists_of(ids, labels.negative_start)
+        return columns
 
     def count(self, frame: Frame, ctx: Context) -> Arrays:
         """Count the items that were said to have, and not to have, each class."""
@@ -231,13 +231,13 @@ class Lists:
         self, given: LabelSets, final: Proposals, items: Outcome, ctx: Context
     ) -> dict[str, pa.Array]:
         """Return the columns with clean lists; null for items that are set aside."""
-        told = np.flatnonzero(final.is_change)
-        is_added = final.action[told] == Action.ADD
-        clean = with_changes(given, final.row[told], final.slot[told], is_added)
-        found = clean_columns(clean, ~items.is_aside, ctx)
+        changes = np.flatnonzero(final.is_change)
+        is_added = final.action[changes] == Action.ADD
+        clean = with_changes(given, final.row[changes], final.slot[changes], is_added)
+        columns = clean_columns(clean, ~items.is_aside, ctx)
         # One label says nothing of other classes; there is no list of them to go on with.
         wanted = {name for name, _ in self.clean_fields(ctx.label_type, ctx.columns)}
-        return {name: column for name, column in found.items() if name in wanted}
+        return {name: column for name, column in columns.items() if name in wanted}
 
 
 SPACE = Lists()

@@ -38,8 +38,8 @@ def is_listed(ctx: Context) -> bool:
 def dtype_of(ctx: Context) -> np.dtype:
     """Return the type of the probabilities."""
     kind = ctx.types[LISTED[1] if is_listed(ctx) else WHOLE].value_type
-    found: np.dtype = np.dtype(kind.to_pandas_dtype())
-    return found
+    dtype: np.dtype = np.dtype(kind.to_pandas_dtype())
+    return dtype
 
 
 def listed_fields(values: pa.DataType) -> list[tuple[str, pa.DataType]]:

@@ -38,29 +38,29 @@ def _read(named: Named, version: str, wanted: str) -> pa.Table:
     """
     words = _words(wanted)
     table = read_named(named, columns=words, text=("item_id", ONE, TRUE, RULED_OUT))
-    has = [name for name in (TRUE, ONE) if name in table.column_names]
-    if len(has) == 2:
+    present = [name for name in (TRUE, ONE) if name in table.column_names]
+    if len(present) == 2:
         raise named.error(
             f"one of the columns {ONE} and {TRUE} was expected", "both", "Remove one of them"
         )
-    require(table, ("item_id", *(has or [wanted])), named, words)
-    if has == [ONE]:
+    require(table, ("item_id", *(present or [wanted])), named, words)
+    if present == [ONE]:
         lists = {TRUE: _ones(table[ONE], named)}
     else:
         names = [name for name in (TRUE, RULED_OUT) if name in table.column_names]
         lists = {name: _lists(table[name], name, named) for name in names}
     # Nobody said anything of an item whose label or list is null; an empty list says it has none.
-    is_said = lists[TRUE].is_valid()
-    ids = as_text(table["item_id"], "item_id", named).filter(is_said)
-    n_blank = len(is_said) - len(ids)
-    lists = {name: column.filter(is_said) for name, column in lists.items()}
-    said = lists if has == [TRUE] else {ONE: lists[TRUE].flatten()}
-    check_ids(ids, said, named)
+    is_reviewed = lists[TRUE].is_valid()
+    ids = as_text(table["item_id"], "item_id", named).filter(is_reviewed)
+    n_blank = len(is_reviewed) - len(ids)
+    lists = {name: column.filter(is_reviewed) for name, column in lists.items()}
+    labels = lists if present == [TRUE] else {ONE: lists[TRUE].flatten()}
+    check_ids(ids, labels, named)
     if RULED_OUT in lists:
         _check_consistent(ids, lists, named)
     n_none = int(pc.sum(pc.equal(lists[TRUE].value_lengths(), 0)).as_py() or 0)
-    facts = {"form": has[0], "n_blank": str(n_blank), "n_none": str(n_none)}
-    columns = {TRUE: has[0], RULED_OUT: RULED_OUT}
+    facts = {"form": present[0], "n_blank": str(n_blank), "n_none": str(n_none)}
+    columns = {TRUE: present[0], RULED_OUT: RULED_OUT}
     facts |= {name: str(int(_is_number(table[columns[name]].type))) for name in lists}
     return pa.table({"item_id": ids, **lists}).replace_schema_metadata(facts)
 
@@ -155,17 +155,17 @@ def match_reference(setting: str, what: str, *, wanted: str = TRUE) -> Reduce:
 
     def notes(ctx: Context) -> list[str]:
         facts = table(ctx).schema.metadata or {}
-        who, found = f"{ctx.stage}.{setting}", []
+        who, texts = f"{ctx.stage}.{setting}", []
         if facts[b"form"] == ONE.encode() and int(facts[b"n_blank"]):
-            found.append(
+            texts.append(
                 f"{who}: {int(facts[b'n_blank'])} rows have no true_label and count as not reviewed"
             )
         if int(facts[b"n_none"]):
-            found.append(
+            texts.append(
                 f"{who}: {int(facts[b'n_none'])} rows have an empty list, which says that the "
                 "items have none of the classes"
             )
-        return found
+        return texts
 
     return match_step(
         keys=lambda ctx: table(ctx)["item_id"].combine_chunks(),

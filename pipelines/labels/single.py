@@ -90,9 +90,9 @@ class Single:
 
         One label says what an item has, and nothing of what it has not: all else is unknown.
         """
-        one, none = np.arange(frame.n + 1), np.zeros(frame.n + 1, np.int64)
+        start, none = np.arange(frame.n + 1), np.zeros(frame.n + 1, np.int64)
         given = frame.array(self.given[0]).astype(np.int64)
-        return from_flat(given, one, given[:0], none, n_classes=ctx.n_classes)
+        return from_flat(given, start, given[:0], none, n_classes=ctx.n_classes)
 
     def clean_fields(
         self, label: pa.DataType, columns: Collection[str]
@@ -105,8 +105,7 @@ class Single:
     ) -> dict[str, pa.Array]:
         """Return the column with clean labels; null for items that are set aside."""
         label = given.ids.astype(np.int64)
-        told = final.is_change
-        label[final.row[told]] = final.after[told]
+        label[final.row[final.is_change]] = final.after[final.is_change]
         return {self.clean[0]: ctx.labels(np.where(items.is_aside, -1, label))}
 
 

@@ -101,14 +101,14 @@ def announced(columns: Collection[str]) -> LabelSpace | None:
                 f"source: column {name!r} was expected beside {beside[0]!r}, there is none. Map "
                 "the column with the classes that items have to it in data.columns"
             )
-    found = [name for name in SPACES if name in columns]
-    if len(found) > 1:
+    names = [name for name in SPACES if name in columns]
+    if len(names) > 1:
         raise DataError(
-            f"source: one of the columns {' and '.join(map(repr, found))} was expected, of which "
+            f"source: one of the columns {' and '.join(map(repr, names))} was expected, of which "
             "each holds labels of another kind, the data has both. Map the other one away, for "
-            f"example data.columns = {{ unused = {found[0]!r} }}"
+            f"example data.columns = {{ unused = {names[0]!r} }}"
         )
-    return load_space(found[0]) if found else None
+    return load_space(names[0]) if names else None
 
 
 def space_of(columns: Collection[str]) -> LabelSpace | None:
