@@ -37,15 +37,15 @@ def check_order(summary: Arrays, ctx: Context, *, what: str = "columns of pred_p
     agreed, better = float(np.mean(predicted == given)), float(np.mean(predicted == order[given]))
     moved = np.flatnonzero(order != np.arange(ctx.n_classes))[:NAMED]
     places = ", ".join(f"{ctx.classes[k]!r} in column {order[k]}" for k in moved.tolist())
-    found = (
+    agreement = (
         f"with the {what} in the order of the classes {agreed:.0%} of labels agree "
         f"with the most probable class, in another order {better:.0%}: {places}"
         + (", …" if np.count_nonzero(order != np.arange(ctx.n_classes)) > NAMED else "")
     )
     if ctx.data.classes:
-        return {"notices": np.array([found], dtype=np.str_)}
+        return {"notices": np.array([agreement], dtype=np.str_)}
     raise DataError(
         f"stage {ctx.stage!r}: {what} in the order of the classes were expected; "
-        f"{found}. Name the classes in data.classes, in the order of the columns; if labels are "
-        "that wrong indeed, naming them lets the run go on"
+        f"{agreement}. Name the classes in data.classes, in the order of the columns; if labels "
+        "are that wrong indeed, naming them lets the run go on"
     )

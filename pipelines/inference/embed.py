@@ -104,8 +104,8 @@ def pictures(
         return data if isinstance(data, str) else make(data)
 
     row = 0
-    for found in _ahead(work, _encoded(frame), n_threads):
-        for picture in found:
+    for chunk in _ahead(work, _encoded(frame), n_threads):
+        for picture in chunk:
             if isinstance(picture, str):
                 frame.reject([row], picture)
             else:

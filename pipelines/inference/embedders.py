@@ -26,10 +26,10 @@ def n_features(config: "Config") -> int:
     if config.is_program:
         import numpy as np
 
-        one = np.zeros((1, 3, config.side, config.side), np.uint8)
+        blank = np.zeros((1, 3, config.side, config.side), np.uint8)
         forward = open_embedder(config)
         try:
-            return int(forward(one).shape[1])
+            return int(forward(blank).shape[1])
         except (LabelopsError, MemoryError):
             raise
         except Exception as err:  # whatever a program of somebody else's raises
@@ -51,8 +51,8 @@ def open_embedder(config: "Config") -> "Forward":
         file_key(path) if path else None,
         (config.mean, config.std, config.batch_rows, config.device),
     )
-    found: Forward = once(key, lambda: _open(config))
-    return found
+    embedder: Forward = once(key, lambda: _open(config))
+    return embedder
 
 
 def _open(config: "Config") -> "Forward":

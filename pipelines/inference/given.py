@@ -97,12 +97,12 @@ class OneClass:
     def measure(self, given: np.ndarray, probs: np.ndarray, n_bins: int) -> Arrays:
         """Fit a temperature for all classes."""
         temperature = fit_temperature(calibration.log_safe(probs), given)
-        found: Arrays = {"temperature": np.array(temperature), "n": np.array(len(given))}
+        metrics: Arrays = {"temperature": np.array(temperature), "n": np.array(len(given))}
         scaled = apply_temperature(probs, temperature=temperature)
         for when, p in (("before", probs.astype(np.float64)), ("after", scaled)):
             bins = calibration.top_reliability(p, given, n_bins=n_bins)
-            found |= _measured(when, calibration.metrics(p, given, n_bins=n_bins), bins)
-        return found
+            metrics |= _measured(when, calibration.metrics(p, given, n_bins=n_bins), bins)
+        return metrics
 
 
 class ClassSets:
@@ -171,7 +171,7 @@ class ClassSets:
         p, is_given = of_cells.known_cells(probs, given)
         slope, shift = of_cells.pooled_scaling(p, is_given)
         after = 1 / (1 + np.exp(-(slope * model_log_odds(p) + shift)))
-        found: Arrays = {
+        metrics: Arrays = {
             "slope": np.array(slope),
             "shift": np.array(shift),
             "n": np.array(len(given)),
@@ -179,8 +179,8 @@ class ClassSets:
         }
         for when, values in (("before", p), ("after", after)):
             bins = calibration.reliability(values, is_given, n_bins=n_bins)
-            found |= _measured(when, of_cells.metrics(values, is_given, n_bins=n_bins), bins)
-        return found
+            metrics |= _measured(when, of_cells.metrics(values, is_given, n_bins=n_bins), bins)
+        return metrics
 
 
 def _measured(when: str, metrics: Mapping[str, float], bins: Bins) -> Arrays:

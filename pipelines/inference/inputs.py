@@ -26,7 +26,7 @@ def input_column(use: str, columns: frozenset[str]) -> str:
         return use
     # One class an item is what lists of probable classes are of.
     usable = columns - {"topk_probs"} if is_multi_label(columns) else columns
-    found = next((name for name in INPUTS if name in usable), None)
-    if found is None:
+    column = next((name for name in INPUTS if name in usable), None)
+    if column is None:
         raise NoColumnError(INPUTS)
-    return found
+    return column

@@ -79,9 +79,9 @@ def validate(frame: Frame, ctx: "Context[Config]") -> Mapping[str, pa.Table]:
     predictions = {
         name: pa.chunked_array([part[at] for part in parts]) for at, name in enumerate(LISTED)
     }
-    found = {"item_id": frame["item_id"].take(pa.array(frame.kept()))}
+    ids = {"item_id": frame["item_id"].take(pa.array(frame.kept()))}
     return {
-        ctx.stage: pa.table({**found, "p_given": np.concatenate(p_given), **predictions}),
+        ctx.stage: pa.table({**ids, "p_given": np.concatenate(p_given), **predictions}),
         folder(ctx): pa.concat_tables(samples[1:] or samples),
     }
 
@@ -153,8 +153,8 @@ def read_rows(
 
 
 def _lengths(lists: pa.Array) -> np.ndarray:
-    found = pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False)
-    return np.asarray(found, np.int64)
+    lengths = pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False)
+    return np.asarray(lengths, np.int64)
 
 
 def _check_ids(
@@ -200,10 +200,10 @@ def _tails(
     missing = np.maximum(1.0 - listed, 0.0)
     if column is None:
         return np.asarray(missing)
-    said = column.take(at).cast(pa.float64())
-    is_said = said.is_valid().to_numpy(zero_copy_only=False)
-    tail = np.where(is_said, said.fill_null(0).to_numpy(zero_copy_only=False), missing)
-    for place in np.flatnonzero(~np.isfinite(tail) & is_said).tolist():
+    stated = column.take(at).cast(pa.float64())
+    is_stated = stated.is_valid().to_numpy(zero_copy_only=False)
+    tail = np.where(is_stated, stated.fill_null(0).to_numpy(zero_copy_only=False), missing)
+    for place in np.flatnonzero(~np.isfinite(tail) & is_stated).tolist():
         bad.setdefault(int(fits[place]), f"probabilities not finite: {TAIL} is {tail[place]}")
     # One minus a sum is often a little below 0.
     for place in np.flatnonzero(tail < -tolerance).tolist():
@@ -228,19 +228,19 @@ def count_tails(frame: Frame, ctx: Context) -> Arrays:
 
 def say_tails(summary: Arrays, ctx: Context) -> Arrays:
     """Say how classes were numbered, and where the most probable class is not among the listed."""
-    said = []
+    notices = []
     metadata = (ctx.source_schema.metadata or {}).get(b"huggingface", b"")
     if not ctx.class_values and not ctx.data.classes and b"ClassLabel" not in metadata:
         first = ", ".join(repr(name) for name in ctx.classes[:5])
-        said.append(
+        notices.append(
             f"Class ids in {IDS} were taken to count the {ctx.n_classes:,} labels of the data in "
             f"their order ({first}{', …' if ctx.n_classes > 5 else ''}); name the classes of the "
             "model in data.classes if that is another one."
         )
     if summary["n_tail"]:
-        said.append(
+        notices.append(
             f"Of {int(summary['n_tail']):,} items no class in {IDS} is as probable as each of the "
             "others: predicted is the first of these in the order of the classes, which says "
             f"nothing. List their most probable classes in {IDS}."
         )
-    return summary | ({"notices": np.array(said, np.str_)} if said else {})
+    return summary | ({"notices": np.array(notices, np.str_)} if notices else {})

@@ -62,8 +62,8 @@ def open_models(ctx: "Context[Config]") -> "list[Forward]":
         except ValueError as err:
             raise RecipeError(f"stage {ctx.stage!r}: {err}") from err
 
-    found: list[Forward] = once(key, load)
-    return found
+    models: list[Forward] = once(key, load)
+    return models
 
 
 def grid_of(ctx: "Context[Config]") -> tuple[int, int]:
@@ -196,9 +196,9 @@ def _head(infer: Context, fold: int) -> "nn.Linear":
     import torch
     from torch import nn
 
-    found = infer.own("heads")
-    weight = found["weight"][fold] / found["std"][:, None]
-    bias = found["bias"][fold] - found["mean"] @ weight
+    heads = infer.own("heads")
+    weight = heads["weight"][fold] / heads["std"][:, None]
+    bias = heads["bias"][fold] - heads["mean"] @ weight
     with torch.random.fork_rng(devices=[]):
         head = nn.Linear(*weight.shape)
     with torch.no_grad():

@@ -105,8 +105,8 @@ def _open(ctx: "Context[Config]") -> "list[Forward]":
     def load() -> "list[Forward]":
         return [_open_one(ctx, fold) for fold in range(ctx.config.folds)]
 
-    found: list[Forward] = once(("trained", ctx.config.device, *map(file_key, paths)), load)
-    return found
+    models: list[Forward] = once(("trained", ctx.config.device, *map(file_key, paths)), load)
+    return models
 
 
 def trained(ctx: "Context[Config]", fold: int) -> "Classifier":

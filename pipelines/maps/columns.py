@@ -65,8 +65,8 @@ class MapFacts(NamedTuple):
                 f"label maps: a schema with the metadata {METADATA.decode()!r} was expected, got "
                 f"columns {schema.names}. Read a Parquet file that stage 'localize' wrote"
             )
-        found = json.loads(text)
-        return cls(**{name: found[name] for name in cls._fields})
+        facts = json.loads(text)
+        return cls(**{name: facts[name] for name in cls._fields})
 
 
 def map_fields(facts: MapFacts) -> list[tuple[str, pa.DataType]]:

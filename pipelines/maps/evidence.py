@@ -132,7 +132,7 @@ def find_cutoffs(summary: Arrays, ctx: "Context[Config]") -> Arrays:
     knows_absent = bool((table == NO).any())
     choose = choose_cutoffs if knows_absent else choose_cutoffs_from_positives
     cutoffs = choose(peaks, from_states(table))
-    found = {
+    result = {
         "cutoff": cutoffs,
         "n_known_present": (table == YES).sum(axis=0),
         "n_known_absent": (table == NO).sum(axis=0),
@@ -141,22 +141,22 @@ def find_cutoffs(summary: Arrays, ctx: "Context[Config]") -> Arrays:
         "known": np.array(_known(ctx, knows_absent=knows_absent)),
     }
     if not knows_absent:
-        return found
+        return result
     is_given = summary["given"][order] == 1
     # Given lists cannot be judged by themselves: there, what is given is what is known.
     counted = ~is_given if ctx.config.reference is not None else np.ones_like(is_given)
     fold = np.arange(len(table)) % FOLDS
     counted &= found_by_others(peaks, table, fold)
     fits = [fit_probability(peaks, table, counted)]
-    one = np.ones(table.shape[1])
+    ones = np.ones(table.shape[1])
     fits.append(
         fit_probability(peaks, table, is_given)
         if ctx.config.reference is not None
-        else Scaling(one, 0 * one)
+        else Scaling(ones, 0 * ones)
     )
     edges = np.array(BANDS)
     held = held_out(peaks, table, counted, fold, edges=edges)
-    return found | {
+    return result | {
         "slope": np.stack([fit.slope for fit in fits]),
         "shift": np.stack([fit.shift for fit in fits]),
         "edges": edges,

@@ -66,15 +66,15 @@ def find_sets(frame: Frame, ctx: Context, facts: MapFacts) -> Iterator[Tables]:
         is_present = sets_from(single, cutoffs) & (cell >= 0)
         here = ids.slice(start, len(table))
         columns = {name: table.column(name) for name in COLUMNS}
-        found = {
+        tables = {
             ctx.stage: pa.table({"item_id": here, **columns, **_lists(single, cell, is_present)})
         }
         if labels:
             is_given, is_no = (
                 _table(cells, start, is_present.shape) for cells in (given, ruled_out)
             )
-            found[LOG_FOLDER] = _log(here, single, is_present, is_given, is_no, ctx)
-        yield found
+            tables[LOG_FOLDER] = _log(here, single, is_present, is_given, is_no, ctx)
+        yield tables
 
 
 def _lists(sure: np.ndarray, cell: np.ndarray, is_present: np.ndarray) -> Mapping[str, pa.Array]:
@@ -122,9 +122,9 @@ def _log(
 ) -> pa.Table:
     """Return one row for every class of a picture that is given or found."""
     item, class_id = np.nonzero(is_present | is_given)
-    given, found = is_given[item, class_id], is_present[item, class_id]
+    given, present = is_given[item, class_id], is_present[item, class_id]
     new = np.where(is_ruled_out[item, class_id], CONTRADICTED, SEEN)
-    rule = np.where(given, np.where(found, AGREES, UNSEEN), new)
+    rule = np.where(given, np.where(present, AGREES, UNSEEN), new)
     names, actions = (np.array(column) for column in zip(*RULES, strict=True))
     action, peak = actions[rule], sure[item, class_id]
     p = probability_of(peak, class_id, given, ctx.own("cutoffs"))
@@ -144,7 +144,7 @@ def _log(
         evidence={
             "p_given": pa.array(peak, mask=~given),
             "p_believed": peak,
-            "believed": labels(found),
+            "believed": labels(present),
             "label_score": pa.nulls(n, pa.float32()),
         },
         actor=np.full(n, f"stage {ctx.stage}"),

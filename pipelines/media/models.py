@@ -23,11 +23,11 @@ def once(key: tuple[object, ...], load: Any) -> Any:
     with _lock:
         if key in _models:
             return _models[key]
-        found = load()
+        model = load()
         while len(_models) >= 2:
             del _models[next(iter(_models))]
-        _models[key] = found
-        return found
+        _models[key] = model
+        return model
 
 
 def forget_models() -> None:
@@ -38,8 +38,8 @@ def forget_models() -> None:
 
 def file_key(path: str) -> tuple[str, int, int]:
     """Return what tells a file from its successor of the same name."""
-    found = os.stat(path)
-    return (os.path.realpath(path), found.st_size, found.st_mtime_ns)
+    status = os.stat(path)
+    return (os.path.realpath(path), status.st_size, status.st_mtime_ns)
 
 
 def refuse_unsafe_loading() -> None:
@@ -75,7 +75,7 @@ def load_weights(path: str | None) -> dict[str, "Tensor"]:
             return load_file(path)
         import torch
 
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as err:
         raise RecipeError(
             f"infer: a file with weights (safetensors, or a torch state dict of tensors only) was "
@@ -83,11 +83,11 @@ def load_weights(path: str | None) -> dict[str, "Tensor"]:
             "safetensors.torch.save_file(model.state_dict(), path)"
         ) from err
     for outer in ("state_dict", "model"):
-        if isinstance(found, dict) and isinstance(found.get(outer), dict):
-            found = found[outer]
-    if not isinstance(found, dict) or not all(hasattr(v, "shape") for v in found.values()):
+        if isinstance(weights, dict) and isinstance(weights.get(outer), dict):
+            weights = weights[outer]
+    if not isinstance(weights, dict) or not all(hasattr(v, "shape") for v in weights.values()):
         raise RecipeError(
-            f"infer: a state dict was expected in {path}, got {type(found).__name__}. Save "
+            f"infer: a state dict was expected in {path}, got {type(weights).__name__}. Save "
             "model.state_dict(), not the model"
         )
-    return {str(key).removeprefix("module."): value for key, value in found.items()}
+    return {str(key).removeprefix("module."): value for key, value in weights.items()}

@@ -71,10 +71,10 @@ def load_program(path: str, device: "torch.device") -> "nn.Module":
         from torch.export.passes import move_to_device_pass
 
         program = move_to_device_pass(program, device)
-    found: Any = program.module(check_guards=False)
+    module: Any = program.module(check_guards=False)
     if shape is not None:
-        found.meta[MADE_FOR] = shape
-    return cast("nn.Module", found)
+        module.meta[MADE_FOR] = shape
+    return cast("nn.Module", module)
 
 
 def _input_shape(program: "torch.export.ExportedProgram") -> tuple[int | None, ...] | None:
@@ -128,12 +128,12 @@ def _read(path: str) -> dict[str, bytes]:
         with zipfile.ZipFile(path) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > MAX_ARCHIVE_BYTES:
                 raise _refuse(path, f"more than {MAX_ARCHIVE_BYTES} bytes")
-            found: dict[str, bytes] = {}
+            records: dict[str, bytes] = {}
             for entry in archive.infolist():
                 # All records lie in one folder, whose name is free.
                 name = entry.filename.partition("/")[2]
                 if name in PLAIN or RAW.fullmatch(name):
-                    found[name] = archive.read(entry)
+                    records[name] = archive.read(entry)
                 elif not IGNORED.match(name):
                     raise _refuse(path, f"a record {name!r} that is neither")
     except LabelopsError:
@@ -143,9 +143,9 @@ def _read(path: str) -> dict[str, bytes]:
     except Exception as err:  # what is damaged makes zipfile and zlib raise half a dozen kinds
         raise _refuse(path, f"no whole archive ({why(err)})") from err
     for name in ("archive_format", MODEL, WEIGHTS_CONFIG, CONSTANTS_CONFIG):
-        if name not in found:
+        if name not in records:
             raise _refuse(path, f"an archive without {name!r}")
-    return found
+    return records
 
 
 def _check_payload(path: str, config: str, records: dict[str, bytes]) -> None:
