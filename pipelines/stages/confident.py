@@ -158,10 +158,10 @@ def _scratch(config: Config, ctx: Context) -> dict[str, Output]:
     ]
     if _has_score(config):
         columns.append(("score", pa.float32()))
-    found = {f"{ctx.stage}/_scan": Output(schema=pa.schema(columns), ipc=True)}
+    outputs = {f"{ctx.stage}/_scan": Output(schema=pa.schema(columns), ipc=True)}
     if config.filter_by in BY_PAIRS:
-        found[rows_folder(ctx)] = Output(schema=rows_schema(ctx), rows="some", ipc=True)
-    return found
+        outputs[rows_folder(ctx)] = Output(schema=rows_schema(ctx), rows="some", ipc=True)
+    return outputs
 
 
 # -- thresholds ------------------------------------------------------------------------------------
@@ -243,9 +243,9 @@ def scan_listed(frame: Frame, ctx: Context[Config]) -> Iterator[Tables]:
     yield _scanned(frame, ctx, whole, np.concatenate(scores))
 
 
-def _scanned(frame: Frame, ctx: Context[Config], found: Scan, score: np.ndarray) -> Tables:
+def _scanned(frame: Frame, ctx: Context[Config], scanned: Scan, score: np.ndarray) -> Tables:
     narrow = {name: frame.array(name) for name in ("given", "item_hash", "p_given")}
-    columns = narrow | found._asdict() | ({"score": score} if _has_score(ctx.config) else {})
+    columns = narrow | scanned._asdict() | ({"score": score} if _has_score(ctx.config) else {})
     return {f"{ctx.stage}/_scan": pa.table(columns)}
 
 
@@ -302,16 +302,16 @@ def finish_joint(summary: Arrays, ctx: Context[Config]) -> Arrays:
     """Turn counts into estimates, suspected confusions and quotas."""
     n_given = ctx.own("thresholds")["n_given"]
     if "counts" in summary:
-        found = estimate(summary["counts"], n_given)
+        estimates = estimate(summary["counts"], n_given)
     else:
-        found = estimate(sparse_joint.matrix(_unpacked(summary), ctx.n_classes), n_given)
-    confusions = rank_confusions(found.calibrated_joint)
+        estimates = estimate(sparse_joint.matrix(_unpacked(summary), ctx.n_classes), n_given)
+    confusions = rank_confusions(estimates.calibrated_joint)
     n_disagreeing = int(summary["n_disagreeing"])
     settings = ctx.config.settings
-    groups, quotas = quotas_of(settings, found.calibrated_joint, n_given, n_disagreeing)
+    groups, quotas = quotas_of(settings, estimates.calibrated_joint, n_given, n_disagreeing)
     dtype = dtype_of(ctx)
     reach = np.where(summary["reach"] > 0, float_of_keys(summary["reach"], dtype), -1)
-    return pack(found) | {
+    return pack(estimates) | {
         "thresholds": ctx.own("thresholds")["thresholds"],
         "n_given": n_given,
         **{f"confusion_{name}": value for name, value in confusions._asdict().items()},

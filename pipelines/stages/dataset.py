@@ -98,13 +98,13 @@ def names_of_source(ctx: Context) -> list[str]:
     """
     names = ctx.source_schema.names
     taken = {SHARD, *added(ctx.columns), *(() if "item_id" in names else ("item_id",))}
-    found: list[str] = []
+    renamed: list[str] = []
     for name in names:
-        while name in taken or (name != names[len(found)] and name in names):
+        while name in taken or (name != names[len(renamed)] and name in names):
             name = f"previous_{name}"
         taken.add(name)
-        found.append(name)
-    return found
+        renamed.append(name)
+    return renamed
 
 
 def product_schema(ctx: Context) -> pa.Schema:

@@ -110,16 +110,16 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
 def _present(frame: Frame, ctx: Context, rows: np.ndarray) -> dict[str, np.ndarray]:
     """Return which classes some items have, as given, cleaned, and seen in maps; bool, (n, K)."""
     given = _as_table(given_sets(frame, ctx), rows)
-    found = {"given": given}
+    present = {"given": given}
     clean = _clean(frame, ctx, rows)
     if clean is not None:
         table, is_settled = clean
         # What waits for a person is as given until then.
-        found["clean"] = np.where(is_settled[:, None], table, given)
+        present["clean"] = np.where(is_settled[:, None], table, given)
     if "present_ids" in frame:
         ids, start = flat(frame["present_ids"])
-        found["maps"] = _as_table(_sets(ids.to_numpy(), start, ctx), rows)
-    return found
+        present["maps"] = _as_table(_sets(ids.to_numpy(), start, ctx), rows)
+    return present
 
 
 def _sets(ids: np.ndarray, start: np.ndarray, ctx: Context) -> LabelSets:
@@ -178,10 +178,10 @@ def collect(frame: Frame, ctx: Context[Config]) -> Arrays:
         share = min(1.0, ctx.config.max_items / max(n_rows(ctx, "reference"), 1))
         chosen = hashes <= np.uint64(min(int(share * 2**64), 2**64 - 1))
         rows, hashes, table = rows[chosen], hashes[chosen], table[chosen]
-    found: Arrays = {"item_hash": hashes, "truth": table, **_present(frame, ctx, rows)}
+    result: Arrays = {"item_hash": hashes, "truth": table, **_present(frame, ctx, rows)}
     if "pred_probs" in frame:
-        found["probs"] = frame.array("pred_probs")[rows].astype(np.float32)
-    return found
+        result["probs"] = frame.array("pred_probs")[rows].astype(np.float32)
+    return result
 
 
 def measure_all(summary: Arrays, ctx: Context[Config]) -> Arrays:
@@ -198,18 +198,18 @@ def measure_all(summary: Arrays, ctx: Context[Config]) -> Arrays:
     order = np.argsort(summary["item_hash"], kind="stable")
     items = {name: values[order] for name, values in summary.items()}
     truth = from_states(items["truth"])
-    found: Arrays = {
+    measures: Arrays = {
         "n_items": np.array(truth.n_items),
         "n_known_cells": np.array(int((items["truth"] != UNKNOWN).sum())),
         "n_present": (items["truth"] == 1).sum(axis=0),
     }
     if "probs" in items:
-        found |= _rank(items["probs"], truth, ctx)
+        measures |= _rank(items["probs"], truth, ctx)
         items["model"] = _predicted(items["probs"], ctx)
     for name in SETS:
         if name in items:
-            found |= _set(name, items, truth, ctx)
-    return found
+            measures |= _set(name, items, truth, ctx)
+    return measures
 
 
 def _predicted(probs: np.ndarray, ctx: Context[Config]) -> np.ndarray:
@@ -224,21 +224,21 @@ def _rng(ctx: Context) -> np.random.Generator:
 
 
 def _rank(probs: np.ndarray, truth: LabelSets, ctx: Context[Config]) -> Arrays:
-    found = rank_measures(probs, truth, rng=_rng(ctx), n_draws=ctx.config.n_draws)
-    return {name: np.array(value, np.float64) for name, value in found._asdict().items()}
+    measures = rank_measures(probs, truth, rng=_rng(ctx), n_draws=ctx.config.n_draws)
+    return {name: np.array(value, np.float64) for name, value in measures._asdict().items()}
 
 
 def _set(name: str, items: Arrays, truth: LabelSets, ctx: Context[Config]) -> Arrays:
     n_draws, table = ctx.config.n_draws, items[name]
     measured = set_measures(table, truth, rng=_rng(ctx), n_draws=n_draws)
-    found = {f"{name}_{key}": np.array(value) for key, value in measured._asdict().items()}
+    measures = {f"{name}_{key}": np.array(value) for key, value in measured._asdict().items()}
     if name != "given":
         gain = micro_f1_gain(table, items["given"], truth, rng=_rng(ctx), n_draws=n_draws)
-        found[f"{name}_micro_f1_gain"] = np.array(gain)
+        measures[f"{name}_micro_f1_gain"] = np.array(gain)
     one_each = ["given"] if "labels_clean" in ctx.columns else ["given", "clean"]
     if GIVEN not in ctx.columns and name in one_each:
-        found[f"{name}_real_accuracy"] = np.array(_real(table, truth, ctx))
-    return found
+        measures[f"{name}_real_accuracy"] = np.array(_real(table, truth, ctx))
+    return measures
 
 
 def _real(table: np.ndarray, truth: LabelSets, ctx: Context[Config]) -> Measure:

@@ -155,8 +155,8 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
     facts = _facts(ctx)
     fields = map_fields(facts)
     item_id = ("item_id", ctx.types["item_id"])
-    found = set_fields(ctx.n_classes)
-    schema = pa.schema([item_id, *fields, *found], metadata={METADATA: facts.to_json()})
+    of_sets = set_fields(ctx.n_classes)
+    schema = pa.schema([item_id, *fields, *of_sets], metadata={METADATA: facts.to_json()})
     log_of = log_schema(ctx.types["item_id"], ctx.label_type)
     log = {LOG_FOLDER: Output(schema=log_of, rows="some")} if labels else {}
     return [

@@ -200,20 +200,20 @@ def _judge(
 
     copies, usable = narrow.copies, narrow.usable
     n, k = int(usable.sum()), min(ctx.config.k, max(int(usable.sum()) - 1, 0))
-    found = find_neighbours(
+    search = find_neighbours(
         vectors,
         k=ctx.config.k,
         metric=metric,
         flat_limit=ctx.config.flat_limit,
         n_threads=len(os.sched_getaffinity(0)),
     )
-    mean, first = _to_neighbours(found.neighbours, copies, k)
+    mean, first = _to_neighbours(search.neighbours, copies, k)
     far, near = outlier_limit(mean), near_limit(first) if k else 0.0
-    sets = sets_of(copies, near_edges(found.neighbours, limit=near))
-    convinced = sets_of(copies, convincing_edges(found.neighbours, limit=near))
+    sets = sets_of(copies, near_edges(search.neighbours, limit=near))
+    convinced = sets_of(copies, convincing_edges(search.neighbours, limit=near))
     given, hashes = narrow.given[usable], narrow.hashes[usable]
 
-    def spread(values: np.ndarray, rest: object) -> np.ndarray:
+    def all_rows(values: np.ndarray, rest: object) -> np.ndarray:
         whole = np.full(len(usable), rest, values.dtype)
         whole[usable] = values
         return whole
@@ -221,12 +221,12 @@ def _judge(
     is_duplicate = sets >= 0
     table = {
         "item_hash": narrow.hashes,
-        "nn_distance": spread(first, np.nan),
-        "outlier_score": spread(outlier_scores(mean), np.nan),
-        "is_outlier": spread(mean > far, False),
-        "duplicate_set": spread(hashes[np.maximum(sets, 0)], 0) if n else np.zeros(len(usable)),
-        "is_duplicate": spread(is_duplicate, False),
-        "is_duplicate_conflict": spread(has_conflict(convinced, given), False),
+        "nn_distance": all_rows(first, np.nan),
+        "outlier_score": all_rows(outlier_scores(mean), np.nan),
+        "is_outlier": all_rows(mean > far, False),
+        "duplicate_set": all_rows(hashes[np.maximum(sets, 0)], 0) if n else np.zeros(len(usable)),
+        "is_duplicate": all_rows(is_duplicate, False),
+        "is_duplicate_conflict": all_rows(has_conflict(convinced, given), False),
     }
     totals = {
         "n_items": np.array(len(usable)),
@@ -238,7 +238,7 @@ def _judge(
         "n_duplicate_conflicts": np.array(int(table["is_duplicate_conflict"].sum())),
         "outlier_limit": np.array(far),
         "near_limit": np.array(near),
-        "recall": np.array(found.recall),
+        "recall": np.array(search.recall),
     }
     return table, totals
 

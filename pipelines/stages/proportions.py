@@ -269,8 +269,8 @@ def look_up(frame: Frame, ctx: Context[Config]) -> Mapping[str, pa.Table]:
 
     def opened(name: str) -> np.ndarray:
         path = ctx.artifact(step, f"{name}.npy")
-        found: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-        return found
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        return array
 
     at = np.searchsorted(opened("item_hash"), frame.array("item_hash"))
     bag = np.asarray(opened("bag")[at])

@@ -42,7 +42,7 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
     space = announced(ctx.columns)
     given = {} if space is None else space.given_types(ctx)
     schema = {"item_id": _id_type(ctx), "item_hash": pa.uint64(), **given}
-    found: list[Step] = [
+    item_steps: list[Step] = [
         Map(
             name="items",
             reads=columns,
@@ -60,7 +60,7 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
         ),
     ]
     if space is None:
-        return found
+        return item_steps
     values = Reduce(
         name="values",
         reads=[name for name in columns if name != "item_id"],
@@ -74,7 +74,7 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
         summarize=space.count,
         finish=space.check,
     )
-    return [values, *found, census]
+    return [values, *item_steps, census]
 
 
 def _id_type(ctx: Context) -> pa.DataType:
@@ -111,8 +111,8 @@ def find_double_hashes(items: Items, ctx: Context, folder: str) -> Arrays:
         hashes = np.concatenate([last, np.asarray(block["item_hash"])])
         double.append(hashes[1:][hashes[1:] == hashes[:-1]])
         last = hashes[-1:]
-    found = np.unique(np.concatenate(double)) if double else last
-    return {"hashes": found[: NAMED * 100]}
+    shared = np.unique(np.concatenate(double)) if double else last
+    return {"hashes": shared[: NAMED * 100]}
 
 
 def name_duplicates(frame: Frame, ctx: Context) -> Arrays:
