@@ -93,17 +93,17 @@ def propose(
     Examples
     --------
     >>> no, keep = np.zeros(2, bool), Action.KEEP
-    >>> found = propose(
+    >>> proposals = propose(
     ...     np.array([[0.03, 0.97], [0.4, 0.6]]), np.array([0, 0]), is_issue=~no, is_conflict=no,
     ...     is_copy=no, is_outlier=no,
     ...     policy=Policy(0.9, 0.95, None, Action.REVIEW, keep, keep))
-    >>> [Action(a).name for a in found.action], [rules(0.9)[r].name for r in found.rule]
+    >>> [Action(a).name for a in proposals.action], [rules(0.9)[r].name for r in proposals.rule]
     (['RELABEL', 'REVIEW'], ['relabel-0.95', 'issue-unsure'])
     """
     action = np.full(len(given), Action.KEEP, np.uint8)
     rule = np.full(len(given), NO_ISSUE, np.uint8)
-    found = labels(belief, given, action, rule)
-    new, p_new, p_given = found.after, found.p_after, found.p_before
+    proposals = labels(belief, given, action, rule)
+    new, p_new, p_given = proposals.after, proposals.p_after, proposals.p_before
 
     def put(where: np.ndarray, what: Action, why: int) -> None:
         action[where], rule[where] = what, why
@@ -127,4 +127,4 @@ def propose(
         put(suspect & is_outlier, Action.REVIEW, ON_OUTLIER)
     elif policy.label_issue != Action.KEEP:
         put(is_issue, policy.label_issue, ISSUE)
-    return found._replace(action=action, rule=rule)
+    return proposals._replace(action=action, rule=rule)

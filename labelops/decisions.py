@@ -171,8 +171,8 @@ def labels(
 
     Examples
     --------
-    >>> found = labels(np.array([[0.25, 0.75]]), np.array([0]), np.array([1]), np.array([2]))
-    >>> found.after.tolist(), found.p_after.tolist(), found.p_next.tolist()
+    >>> proposals = labels(np.array([[0.25, 0.75]]), np.array([0]), np.array([1]), np.array([2]))
+    >>> proposals.after.tolist(), proposals.p_after.tolist(), proposals.p_next.tolist()
     ([1], [0.75], [0.25])
     """
     row = np.arange(len(given))
@@ -332,9 +332,9 @@ def item_doubt(
     is_certain = np.array([rule.is_certain for rule in rules])[proposals.rule[pool]]
     # What is not known is looked at last.
     p = np.where(is_certain, 0.0, np.nan_to_num(proposals.p_before[pool], nan=1.0))
-    found = np.full(n_items, np.inf)
-    np.minimum.at(found, proposals.row[pool], p)
-    return found
+    lowest = np.full(n_items, np.inf)
+    np.minimum.at(lowest, proposals.row[pool], p)
+    return lowest
 
 
 def settle(
@@ -413,10 +413,10 @@ def outcome(final: Proposals, n_items: int) -> Outcome:
     --------
     >>> action = np.array([Action.ADD, Action.KEEP])
     >>> p, is_given = np.array([0.95, 0.2]), np.array([False, True])
-    >>> found = outcome(cells(np.array([1, 1]), np.array([0, 2]), is_given, action, action, p), 2)
-    >>> DECISIONS[found.decision].tolist(), found.confidence.round(2).tolist()
+    >>> final = outcome(cells(np.array([1, 1]), np.array([0, 2]), is_given, action, action, p), 2)
+    >>> DECISIONS[final.decision].tolist(), final.confidence.round(2).tolist()
     (['keep', 'relabel'], [1.0, 0.8])
-    >>> found.weight.round(2).tolist()
+    >>> final.weight.round(2).tolist()
     [1.0, 0.6]
     """
     row, action, changed = final.row, final.action, final.is_change

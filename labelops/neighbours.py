@@ -107,12 +107,12 @@ def nearest(vectors: np.ndarray, *, k: int = 10, metric: str | None = None) -> N
     metric = metric or metric_for(n_dims)
     ready = prepare(vectors, metric=metric)
     k = min(k, max(n - 1, 0))
-    found = Neighbours(np.empty((n, k), np.int64), np.empty((n, k)))
+    neighbours = Neighbours(np.empty((n, k), np.int64), np.empty((n, k)))
     for i in range(n):
         others = np.delete(np.arange(n), i)
         row = choose(distance(ready[i], ready[others], metric=metric)[None], others[None], k=k)
-        found.indices[i], found.distances[i] = row.indices[0], row.distances[0]
-    return found
+        neighbours.indices[i], neighbours.distances[i] = row.indices[0], row.distances[0]
+    return neighbours
 
 
 def choose(distances: np.ndarray, positions: np.ndarray, *, k: int) -> Neighbours:

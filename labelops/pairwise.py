@@ -45,8 +45,8 @@ def row_sums(
     >>> dense = np.zeros(1000)
     >>> at = np.array([3, 40, 800, 801])
     >>> dense[at] = [0.1, 1e16, -1e16, 0.3]
-    >>> [found] = row_sums(dense[at], np.zeros(4, int), at, n_rows=1, length=1000)
-    >>> bool(found == dense.sum())
+    >>> [total] = row_sums(dense[at], np.zeros(4, int), at, n_rows=1, length=1000)
+    >>> bool(total == dense.sum())
     True
     """
     start = np.zeros(len(at), np.int64)

@@ -24,7 +24,7 @@ def spans(first: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
     Examples
     --------
-    >>> [found.tolist() for found in spans(np.array([7, 0]), np.array([2, 1]))]
+    >>> [part.tolist() for part in spans(np.array([7, 0]), np.array([2, 1]))]
     [[0, 0, 1], [7, 8, 0]]
     """
     start = offsets(sizes)

@@ -37,8 +37,8 @@ class SparseNoise:
 
     def at(self, given: np.ndarray, true: np.ndarray) -> np.ndarray:
         """Return P(given | true) of some pairs; shapes are alike."""
-        found = at(self.listed, given.ravel().astype(np.int64), true.ravel().astype(np.int64))
-        return np.where(found > 0, found, self.floor[true.ravel()]).reshape(true.shape)
+        p_listed = at(self.listed, given.ravel().astype(np.int64), true.ravel().astype(np.int64))
+        return np.where(p_listed > 0, p_listed, self.floor[true.ravel()]).reshape(true.shape)
 
     @cached_property
     def row_sums(self) -> np.ndarray:
@@ -88,8 +88,8 @@ def sound_sparse_noise(noise: sparse.csr_array) -> SparseNoise:
     Examples
     --------
     >>> matrix = np.array([[0.9, 0.0], [0.1, 0.0]])
-    >>> found = sound_sparse_noise(sparse.csr_array(matrix))
-    >>> found[np.array([0, 1])].round(3).tolist()
+    >>> noise = sound_sparse_noise(sparse.csr_array(matrix))
+    >>> noise[np.array([0, 1])].round(3).tolist()
     [[0.9, 0.5], [0.1, 0.5]]
     """
     n_classes = noise.shape[0]

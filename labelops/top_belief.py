@@ -136,12 +136,12 @@ def believe_top(
     return TopBelief(ids, np.where(known, belief, 0.0), others, n_classes)
 
 
-def in_classes(found: Proposals, belief: TopBelief) -> Proposals:
+def in_classes(proposals: Proposals, belief: TopBelief) -> Proposals:
     """Return proposals about candidates as proposals about classes."""
     if belief.has_all:
-        return found
-    before, after = (belief.class_of(column) for column in (found.before, found.after))
-    return found._replace(before=before, after=after)
+        return proposals
+    before, after = (belief.class_of(column) for column in (proposals.before, proposals.after))
+    return proposals._replace(before=before, after=after)
 
 
 def with_certainty(belief: TopBelief, class_id: np.ndarray) -> TopBelief:

@@ -46,8 +46,8 @@ class TopRows:
     @property
     def dtype(self) -> np.dtype:
         """Type of the probabilities."""
-        found: np.dtype = self.values.dtype
-        return found
+        dtype: np.dtype = self.values.dtype
+        return dtype
 
     @property
     def n_listed(self) -> np.ndarray:
@@ -127,11 +127,11 @@ def largest_of(values: np.ndarray, start: np.ndarray) -> np.ndarray:
     >>> largest_of(np.array([1.0, 3.0, 2.0]), np.array([0, 2, 2, 3])).tolist()
     [3.0, -inf, 2.0]
     """
-    found = np.full(len(start) - 1, -np.inf, values.dtype)
+    maxima = np.full(len(start) - 1, -np.inf, values.dtype)
     some = np.flatnonzero(np.diff(start))
     if some.size:
-        found[some] = np.maximum.reduceat(values, start[some])
-    return found
+        maxima[some] = np.maximum.reduceat(values, start[some])
+    return maxima
 
 
 def at(probs: Probs, row: np.ndarray, class_id: np.ndarray) -> np.ndarray:

@@ -42,14 +42,14 @@ def rank_confusions(calibrated: Matrix, *, limit: int = 1000) -> Confusions:
 
     Examples
     --------
-    >>> found = rank_confusions(np.array([[8, 2, 0], [3, 5, 0], [0, 0, 4]]))
-    >>> found.given.tolist(), found.true.tolist(), found.n_items.tolist(), found.share.tolist()
+    >>> ranked = rank_confusions(np.array([[8, 2, 0], [3, 5, 0], [0, 0, 4]]))
+    >>> ranked.given.tolist(), ranked.true.tolist(), ranked.n_items.tolist(), ranked.share.tolist()
     ([1, 0], [0, 1], [3, 2], [0.375, 0.2])
     """
-    found = sparse.coo_array(calibrated)
-    given, true = found.coords
-    is_error = (given != true) & (found.data > 0)
-    given, true, n_items = given[is_error], true[is_error], found.data[is_error]
+    cells = sparse.coo_array(calibrated)
+    given, true = cells.coords
+    is_error = (given != true) & (cells.data > 0)
+    given, true, n_items = given[is_error], true[is_error], cells.data[is_error]
     order = np.lexsort((true, given, -n_items))[:limit]
     given, true, n_items = given[order], true[order], n_items[order]
     return Confusions(

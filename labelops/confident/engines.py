@@ -90,13 +90,13 @@ class ReadablePairs:
         limit = order_keys(np.array([below], self.dtype))[0]
         counts = np.zeros((len(self.selection.groups), n_bins + 1), np.int64)
         for block in blocks:
-            for (probs, given, _), row, found in self._elements(block):
-                is_near = found.key < limit
-                near = Elements(*(column[is_near] for column in found))
+            for (probs, given, _), row, elements in self._elements(block):
+                is_near = elements.key < limit
+                near = Elements(*(column[is_near] for column in elements))
                 counts[:, :n_bins] += sel.count_first(self.selection, edges, near)[:, :n_bins]
                 is_led = largest(probs) > at(probs, np.arange(len(given)), given)
-                is_behind = (~is_near | (found.key >= edges[n_bins])) & is_led[row]
-                slots = sel.find_slots(self.selection, found.group[is_behind])
+                is_behind = (~is_near | (elements.key >= edges[n_bins])) & is_led[row]
+                slots = sel.find_slots(self.selection, elements.group[is_behind])
                 counts[:, n_bins] += np.bincount(slots, minlength=len(counts))
         return counts
 
@@ -104,25 +104,25 @@ class ReadablePairs:
         """Count as `selection.count`."""
         counts = np.zeros((len(self.selection.open_slots), 1 << bits), np.int64)
         for block in blocks:
-            for _, _, found in self._elements(block):
-                counts += sel.count(self.selection, bits, found)
+            for _, _, elements in self._elements(block):
+                counts += sel.count(self.selection, bits, elements)
         return counts
 
     def collect(self, blocks: Iterable[Rows]) -> Elements:
         """Collect as `selection.collect`."""
         open_ones = [
-            sel.collect(self.selection, found)
+            sel.collect(self.selection, elements)
             for block in blocks
-            for _, _, found in self._elements(block)
+            for _, _, elements in self._elements(block)
         ]
         return sel.concatenate([sel.no_elements(), *open_ones])
 
     def take(self, probs: Probs, given: np.ndarray, hashes: np.ndarray) -> np.ndarray:
         """Return whether a row is taken in any of its pairs; bool, shape (N,)."""
         parts = [np.zeros(0, bool)]
-        for (_, own, _), row, found in self._elements((probs, given, hashes)):
+        for (_, own, _), row, elements in self._elements((probs, given, hashes)):
             taken = np.zeros(len(own), bool)
-            taken[row[sel.is_taken(self.selection, found)]] = True
+            taken[row[sel.is_taken(self.selection, elements)]] = True
             parts.append(taken)
         return np.concatenate(parts)
 

@@ -61,11 +61,11 @@ def estimate(counts: Matrix, n_given: np.ndarray) -> Estimates:
 
     Examples
     --------
-    >>> found = estimate(np.array([[90, 10], [0, 50]]), np.array([150, 50]))
-    >>> found.calibrated_joint.tolist(), found.n_errors, found.n_errors_low, found.n_errors_high
+    >>> noise = estimate(np.array([[90, 10], [0, 50]]), np.array([150, 50]))
+    >>> noise.calibrated_joint.tolist(), noise.n_errors, noise.n_errors_low, noise.n_errors_high
     ([[135, 15], [0, 50]], 15, 7, 25)
     """
-    joint, calibrated, found = _matrices(counts, n_given)
+    joint, calibrated, conditionals = _matrices(counts, n_given)
     n_items = int(n_given.sum())
     n_wrong = calibrated.sum(axis=1) - calibrated.diagonal()
     n_errors = int(n_wrong.sum())
@@ -78,9 +78,9 @@ def estimate(counts: Matrix, n_given: np.ndarray) -> Estimates:
     return Estimates(
         confident_joint=joint,
         calibrated_joint=calibrated,
-        noise_matrix=found.noise_matrix,
-        inverse_noise_matrix=found.inverse_noise_matrix,
-        prior=found.prior,
+        noise_matrix=conditionals.noise_matrix,
+        inverse_noise_matrix=conditionals.inverse_noise_matrix,
+        prior=conditionals.prior,
         noise_rate=rate,
         # Rounding and the one right label that every class is granted can move the estimate of a
         # tiny class out of its interval.
@@ -106,7 +106,7 @@ def _matrices(counts: Matrix, n_given: np.ndarray) -> tuple[Matrix, Matrix, late
     return whole, calibrated, latent.estimate_latent(calibrated, n_given)
 
 
-def pack(found: Estimates) -> dict[str, np.ndarray]:
+def pack(estimates: Estimates) -> dict[str, np.ndarray]:
     """Return estimates as plain arrays, for storing.
 
     Returns
@@ -122,12 +122,12 @@ def pack(found: Estimates) -> dict[str, np.ndarray]:
     >>> [packed[name].tolist() for name in ("pair_given", "pair_true", "calibrated_joint")]
     [[0, 0, 1], [0, 1, 1], [135, 15, 50]]
     """
-    if not isinstance(found.confident_joint, sparse.csr_array):
-        return {name: np.asarray(value) for name, value in found._asdict().items()}
-    assert isinstance(found.calibrated_joint, sparse.csr_array)
-    n_classes = found.confident_joint.shape[0]
+    if not isinstance(estimates.confident_joint, sparse.csr_array):
+        return {name: np.asarray(value) for name, value in estimates._asdict().items()}
+    assert isinstance(estimates.calibrated_joint, sparse.csr_array)
+    n_classes = estimates.confident_joint.shape[0]
     keys = []
-    for joint in (found.confident_joint, found.calibrated_joint):
+    for joint in (estimates.confident_joint, estimates.calibrated_joint):
         row, column, _ = sparse_joint.entries(joint)
         keys.append(row * n_classes + column)
     given, true = np.divmod(np.union1d(*keys), n_classes)
@@ -135,7 +135,7 @@ def pack(found: Estimates) -> dict[str, np.ndarray]:
         "pair_given": given.astype(np.int32),
         "pair_true": true.astype(np.int32),
     }
-    for name, value in found._asdict().items():
+    for name, value in estimates._asdict().items():
         if not isinstance(value, sparse.csr_array):
             arrays[name] = np.asarray(value)
         elif name == "inverse_noise_matrix":
@@ -152,8 +152,8 @@ def unpack_matrix(arrays: Mapping[str, np.ndarray], name: str) -> Matrix:
         return values
     pair = (arrays["pair_given"], arrays["pair_true"])
     n_classes = len(arrays["prior"])
-    found = sparse.coo_array(
+    matrix = sparse.coo_array(
         (values, pair[::-1] if name == "inverse_noise_matrix" else pair),
         shape=(n_classes, n_classes),
     )
-    return sparse.csr_array(found)
+    return sparse.csr_array(matrix)

@@ -104,8 +104,8 @@ def estimate_noise(probs: Probs, given: np.ndarray) -> tuple[np.ndarray, Estimat
     Examples
     --------
     >>> probs = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.2, 0.8], [0.1, 0.9]])
-    >>> thresholds, found = estimate_noise(probs, np.array([0, 0, 0, 1, 1]))
-    >>> thresholds.round(3).tolist(), found.confident_joint.tolist()
+    >>> thresholds, estimates = estimate_noise(probs, np.array([0, 0, 0, 1, 1]))
+    >>> thresholds.round(3).tolist(), estimates.confident_joint.tolist()
     ([0.6, 0.85], [[2, 1], [0, 1]])
     """
     check_inputs(probs, given)
@@ -319,8 +319,8 @@ class _Flagging:
             return np.asarray(counts + sel.count(known, bits, singles))
 
         def collect_open(known: Selection) -> Elements:
-            found = self._pairs(known).collect(self._rows())
-            return sel.concatenate([found, sel.collect(known, singles)])
+            elements = self._pairs(known).collect(self._rows())
+            return sel.concatenate([elements, sel.collect(known, singles)])
 
         return sel.search(selection, count_open, collect_open)
 

@@ -54,8 +54,8 @@ def estimate_latent(joint: np.ndarray, n_given: np.ndarray) -> Latent:
 
     Examples
     --------
-    >>> found = estimate_latent(np.array([[8, 2], [0, 20]]), np.array([10, 20]))
-    >>> found.inverse_noise_matrix.round(3).tolist(), found.prior.round(3).tolist()
+    >>> latent = estimate_latent(np.array([[8, 2], [0, 20]]), np.array([10, 20]))
+    >>> latent.inverse_noise_matrix.round(3).tolist(), latent.prior.round(3).tolist()
     ([[0.8, 0.0], [0.2, 1.0]], [0.267, 0.733])
     """
     of_true, of_given = joint.sum(axis=0), joint.sum(axis=1)

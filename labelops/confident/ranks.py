@@ -26,10 +26,10 @@ def places(scores: np.ndarray, hashes: np.ndarray) -> np.ndarray:
     -------
     Records of type `ISSUE`, shape (F,), in the order given.
     """
-    found = np.empty(len(scores), ISSUE)
-    found["key"] = order_keys(scores).astype(np.uint32)
-    found["hash"] = hashes
-    return found
+    issues = np.empty(len(scores), ISSUE)
+    issues["key"] = order_keys(scores).astype(np.uint32)
+    issues["hash"] = hashes
+    return issues
 
 
 class Known(NamedTuple):
@@ -51,11 +51,11 @@ def part_of(hashes: np.ndarray, n_parts: int) -> np.ndarray:
     return np.asarray(((hashes >> np.uint64(32)) * np.uint64(n_parts)) >> np.uint64(32))
 
 
-def know(found: np.ndarray) -> Known:
+def know(issues: np.ndarray) -> Known:
     """Sort the places of a part, and keep what counting needs."""
-    found = sort_places(found)
-    key = np.ascontiguousarray(found["key"])
-    return Known(key, found["hash"][_is_tied(key)])
+    issues = sort_places(issues)
+    key = np.ascontiguousarray(issues["key"])
+    return Known(key, issues["hash"][_is_tied(key)])
 
 
 def _is_tied(key: np.ndarray) -> np.ndarray:
@@ -63,14 +63,14 @@ def _is_tied(key: np.ndarray) -> np.ndarray:
     return np.append(same, False) | np.append(False, same) if len(key) else np.zeros(0, bool)
 
 
-def sort_places(found: np.ndarray) -> np.ndarray:
+def sort_places(issues: np.ndarray) -> np.ndarray:
     """Return places in ascending order."""
     # Sorting one integer is much faster than sorting by two; those that share 64 bits are rare.
-    packed = (found["key"].astype(np.uint64) << np.uint64(32)) | (found["hash"] >> np.uint64(32))
+    packed = (issues["key"].astype(np.uint64) << np.uint64(32)) | (issues["hash"] >> np.uint64(32))
     order = np.argsort(packed)
     if np.any(packed[order][1:] == packed[order][:-1]):
-        order = np.lexsort((found["hash"], found["key"]))
-    return np.asarray(found[order])
+        order = np.lexsort((issues["hash"], issues["key"]))
+    return np.asarray(issues[order])
 
 
 def count_before(known: Known, wanted: np.ndarray, *, part: int, n_parts: int) -> np.ndarray:
@@ -122,5 +122,5 @@ def count_before(known: Known, wanted: np.ndarray, *, part: int, n_parts: int) -
 
 def rank(scores: np.ndarray, hashes: np.ndarray) -> np.ndarray:
     """Return ranks from 1 (lowest score); int64, shape (F,)."""
-    found = places(scores, hashes)
-    return count_before(know(found), found, part=0, n_parts=1) + 1
+    issues = places(scores, hashes)
+    return count_before(know(issues), issues, part=0, n_parts=1) + 1

@@ -55,8 +55,8 @@ def scan_rows(probs: np.ndarray, given: np.ndarray, thresholds: np.ndarray) -> S
     Examples
     --------
     >>> probs = np.array([[0.9, 0.1], [0.4, 0.6], [0.45, 0.55]])
-    >>> found = scan_rows(probs, np.array([0, 0, 1]), np.array([0.65, 0.55]))
-    >>> found.guess.tolist(), found.predicted.tolist(), found.agrees.tolist()
+    >>> scan = scan_rows(probs, np.array([0, 0, 1]), np.array([0.65, 0.55]))
+    >>> scan.guess.tolist(), scan.predicted.tolist(), scan.agrees.tolist()
     ([0, 1, 1], [0, 1, 1], [True, False, True])
     """
     rows = np.arange(len(probs))

@@ -165,10 +165,10 @@ def round_rows(values: sparse.csr_array) -> sparse.csr_array:
         more_column.append(other)
         more.append(counts[other])
     row, column = np.concatenate([row, *more_row]), np.concatenate([column, *more_column])
-    found = np.concatenate([rounded, *more]).astype(np.int64)
+    integers = np.concatenate([rounded, *more]).astype(np.int64)
     order = np.argsort(row * length + column)
-    order = order[found[order] != 0]
-    return _matrix(found[order], row[order], column[order], n_rows)
+    order = order[integers[order] != 0]
+    return _matrix(integers[order], row[order], column[order], n_rows)
 
 
 def _settle(exact: np.ndarray, rounded: np.ndarray, target: float) -> bool:
@@ -237,9 +237,9 @@ def prune_counts(
     back = row_sums(counts - kept, given, true, n_rows=n_classes, length=n_classes)
     kept[is_right] = diagonal + back
     # Whole numbers, so that there is nothing to round.
-    found = np.trunc(kept).astype(np.int64)
-    some = found != 0
-    return _matrix(found[some], given[some], true[some], n_classes)
+    kept_counts = np.trunc(kept).astype(np.int64)
+    some = kept_counts != 0
+    return _matrix(kept_counts[some], given[some], true[some], n_classes)
 
 
 def listed_quotas(

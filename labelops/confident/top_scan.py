@@ -23,8 +23,8 @@ def scan_top(rows: TopRows, given: np.ndarray, thresholds: np.ndarray) -> Scan:
     --------
     >>> rows = TopRows(np.array([0, 1, 2]), np.array([2, 0]), np.array([0.9, 0.1]),
     ...                np.array([0.05, 0.45]), 3)
-    >>> found = scan_top(rows, np.array([2, 0]), np.full(3, 0.5))
-    >>> found.predicted.tolist(), found.guess.tolist(), found.p_other.tolist()
+    >>> scan = scan_top(rows, np.array([2, 0]), np.full(3, 0.5))
+    >>> scan.predicted.tolist(), scan.guess.tolist(), scan.p_other.tolist()
     ([2, 1], [2, -1], [0.05, 0.45])
     """
     given = given.astype(np.int64)
@@ -61,11 +61,11 @@ def scan_top(rows: TopRows, given: np.ndarray, thresholds: np.ndarray) -> Scan:
 
 def _first(ids: np.ndarray, start: np.ndarray, absent: int) -> np.ndarray:
     """Return the smallest id of each run; `absent` of an empty one."""
-    found = np.full(len(start) - 1, absent, np.int64)
+    lowest = np.full(len(start) - 1, absent, np.int64)
     some = np.flatnonzero(np.diff(start))
     if some.size:
-        found[some] = np.minimum.reduceat(ids, start[some])
-    return found
+        lowest[some] = np.minimum.reduceat(ids, start[some])
+    return lowest
 
 
 def first_unlisted(rows: TopRows) -> np.ndarray:
@@ -139,7 +139,7 @@ def _terms(p: np.ndarray) -> np.ndarray:
 def _lowest_unlisted(rows: TopRows, given: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """Return the least threshold of a class that is neither listed nor given; ∞ without one."""
     order = np.argsort(thresholds, kind="stable")
-    found = np.full(len(rows), np.inf)
+    lowest = np.full(len(rows), np.inf)
     open_rows = np.arange(len(rows))
     for class_id in order.tolist():
         if not open_rows.size:
@@ -147,6 +147,6 @@ def _lowest_unlisted(rows: TopRows, given: np.ndarray, thresholds: np.ndarray) -
         asked = np.full(len(open_rows), class_id)
         _, is_listed = rows.find(open_rows, asked)
         free = ~is_listed & (given[open_rows] != class_id)
-        found[open_rows[free]] = thresholds[class_id]
+        lowest[open_rows[free]] = thresholds[class_id]
         open_rows = open_rows[~free]
-    return found
+    return lowest

@@ -39,26 +39,26 @@ def _bag(p, counts):  # type: ignore[no-untyped-def]
             forward[i + 1, s] = total
     backward, before = np.zeros(n_states), np.zeros(n_states)
     backward[n_states - 1] = 1.0
-    found = np.empty(n_classes)
+    marginal = np.empty(n_classes)
     for i in range(n - 1, -1, -1):
-        found[:] = 0.0
+        marginal[:] = 0.0
         for s in range(n_states):
             here = forward[i, s]
-            found[first] += here * backward[s]
+            marginal[first] += here * backward[s]
             total = p[i, first] * backward[s]
             for k in range(n_classes):
                 if stride[k] and room[k, s] < counts[k]:
                     after = backward[s + stride[k]]
-                    found[k] += here * after
+                    marginal[k] += here * after
                     total += p[i, k] * after
             before[s] = total
         backward, before = before, backward
         norm = 0.0
         for k in range(n_classes):
-            found[k] *= p[i, k]
-            norm += found[k]
+            marginal[k] *= p[i, k]
+            norm += marginal[k]
         for k in range(n_classes):
-            p[i, k] = found[k] / norm
+            p[i, k] = marginal[k] / norm
 
 
 @compiled()
@@ -108,8 +108,8 @@ def fast_class_posterior(
 
     Examples
     --------
-    >>> found = fast_class_posterior(np.zeros((4, 3)), np.array([0, 4]), np.array([[2, 1, 1]]))
-    >>> found.beliefs[0].round(3).tolist()
+    >>> posterior = fast_class_posterior(np.zeros((4, 3)), np.array([0, 4]), np.array([[2, 1, 1]]))
+    >>> posterior.beliefs[0].round(3).tolist()
     [0.5, 0.25, 0.25]
     """
     count = partial(count_bags, n_threads=n_threads)

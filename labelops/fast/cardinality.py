@@ -117,11 +117,11 @@ def _tilt(q, n, low, high, centre, strength):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def bag_marginals(log_odds, start, counts, b, accuracy, room, found):  # type: ignore[no-untyped-def]
+def bag_marginals(log_odds, start, counts, b, accuracy, room, out):  # type: ignore[no-untyped-def]
     """Write beliefs and messages of one bag; return the log evidence and the error's bound."""
     q, item, g, sides, tree = room
     p, not_p, with_it, without = sides
-    beliefs, messages, _ = found
+    beliefs, messages, _ = out
     strength = counts.strength[b]
     n, n_sure = 0, 0
     for i in range(start[b], start[b + 1]):
@@ -184,12 +184,12 @@ def make_room(start, bags):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _marginals(log_odds, start, counts, bags, accuracy, found, bound):  # type: ignore[no-untyped-def]
+def _marginals(log_odds, start, counts, bags, accuracy, out, bound):  # type: ignore[no-untyped-def]
     """Write the marginals of some bags, one after the other."""
     room = make_room(start, bags)
     for b in bags:
-        found.log_evidence[b], bound[b] = bag_marginals(
-            log_odds, start, counts, b, accuracy, room, found
+        out.log_evidence[b], bound[b] = bag_marginals(
+            log_odds, start, counts, b, accuracy, room, out
         )
 
 
@@ -221,15 +221,15 @@ def bounded_marginals(
     if not accuracy >= 0:
         raise ValueError(f"marginals: accuracy must be at least 0, got {accuracy}")
     n_bags = len(start) - 1
-    found = Marginals(np.empty(len(q)), np.empty(len(q)), np.empty(n_bags))
+    out = Marginals(np.empty(len(q)), np.empty(len(q)), np.empty(n_bags))
     bound = np.empty(n_bags)
 
     def work(chunk: tuple[int, int]) -> None:
-        _marginals(q, start, counts, np.arange(*chunk), accuracy, found, bound)
+        _marginals(q, start, counts, np.arange(*chunk), accuracy, out, bound)
 
     with ThreadPoolExecutor(n_threads) as pool:
         list(pool.map(work, chunks(start)))
-    return Bounded(found, bound)
+    return Bounded(out, bound)
 
 
 def marginals(

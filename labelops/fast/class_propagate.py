@@ -14,9 +14,9 @@ from labelops.proportions.edges import Edges, Inbox
 
 
 @compiled()
-def _deliver(items, message, fresh, total, inbox, damping, found):  # type: ignore[no-untyped-def]
+def _deliver(items, message, fresh, total, inbox, damping, out):  # type: ignore[no-untyped-def]
     start, source, reverse, weight = inbox
-    received, change = found
+    received, change = out
     n_classes = message.shape[1]
     a = np.empty(n_classes)
     for row in range(len(items)):
@@ -54,9 +54,9 @@ def deliver(
     items: np.ndarray, message: np.ndarray, total: np.ndarray, inbox: Inbox, damping: np.ndarray
 ) -> Delivered:
     """Do what `labelops.proportions.class_propagate.deliver` does, faster."""
-    found = Delivered(np.zeros((len(items), message.shape[1])), np.zeros(len(items)))
-    _deliver(items, message, np.empty_like(message), total, inbox, damping, found)
-    return found
+    delivered = Delivered(np.zeros((len(items), message.shape[1])), np.zeros(len(items)))
+    _deliver(items, message, np.empty_like(message), total, inbox, damping, delivered)
+    return delivered
 
 
 def propagate_classes(

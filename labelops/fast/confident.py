@@ -52,8 +52,8 @@ def _first(bits, i, wanted):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _scan(probs, bits, given, bounds, tolerance, lowest, found):  # type: ignore[no-untyped-def]
-    guess, predicted, p_predicted, p_other, agrees = found
+def _scan(probs, bits, given, bounds, tolerance, lowest, out):  # type: ignore[no-untyped-def]
+    guess, predicted, p_predicted, p_other, agrees = out
     sides = np.empty(2, probs.dtype)
     side_bits = sides.view(bits.dtype)
     n_classes = probs.shape[1]
@@ -94,8 +94,8 @@ def scan_rows(
     probs: np.ndarray, given: np.ndarray, thresholds: np.ndarray, *, out: Scan | None = None
 ) -> Scan:
     """Do what `labelops.confident.scan.scan_rows` does; into `out` if that is given."""
-    found = empty_scan(len(probs), probs.dtype) if out is None else out
-    return scan_block(probs, given, confident_bounds(thresholds, probs.dtype), found)
+    scan = empty_scan(len(probs), probs.dtype) if out is None else out
+    return scan_block(probs, given, confident_bounds(thresholds, probs.dtype), scan)
 
 
 def scan_block(probs: np.ndarray, given: np.ndarray, bounds: np.ndarray, out: Scan) -> Scan:

@@ -255,7 +255,7 @@ class PairCuts:
     def collect(self, blocks: Iterable[Rows]) -> Elements:
         """Collect as `selection.collect`, over blocks of (probs, given, hashes)."""
         opened = self._open()
-        found: list[Elements] = [no_elements()]
+        parts: list[Elements] = [no_elements()]
         for probs, given, hashes in blocks:
             size = 1 << 14
             while True:
@@ -266,8 +266,8 @@ class PairCuts:
                 if n <= size:
                     break
                 size = n
-            found.append(Elements(*(part[:n].copy() for part in out)))
-        slot, key, hashes = concatenate(found)
+            parts.append(Elements(*(part[:n].copy() for part in out)))
+        slot, key, hashes = concatenate(parts)
         return Elements(self.selection.groups[self.selection.open_slots[slot]], key, hashes)
 
     def take(self, probs: Probs, given: np.ndarray, hashes: np.ndarray) -> np.ndarray:

@@ -36,7 +36,7 @@ class _Limits(NamedTuple):
     tolerance: float
 
 
-class _Found(NamedTuple):
+class _Tallies(NamedTuple):
     """Counts of one given state: guesses "no" and "yes", disagreeing, sure; int32, shape (K,)."""
 
     no: np.ndarray
@@ -78,9 +78,9 @@ def _sum_listed(probs, ids, start, is_yes, sign, high, low):  # type: ignore[no-
 
 
 @compiled()
-def _count_rest(probs, limits, found):  # type: ignore[no-untyped-def]
+def _count_rest(probs, limits, counts):  # type: ignore[no-untyped-def]
     low_no, low_yes, tolerance = limits
-    to_no, to_yes, apart, sure = found
+    to_no, to_yes, apart, sure = counts
     one = probs.dtype.type(1)
     for i in range(len(probs)):
         for c in range(probs.shape[1]):
@@ -95,9 +95,9 @@ def _count_rest(probs, limits, found):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _count_listed(probs, ids, start, is_given, sign, limits, found):  # type: ignore[no-untyped-def]
+def _count_listed(probs, ids, start, is_given, sign, limits, counts):  # type: ignore[no-untyped-def]
     low_no, low_yes, tolerance = limits
-    to_no, to_yes, apart, sure = found
+    to_no, to_yes, apart, sure = counts
     one = probs.dtype.type(1)
     for i in range(len(probs)):
         for m in range(start[i], start[i + 1]):
@@ -210,8 +210,8 @@ class CompiledEngine:
         """Do `ReadableEngine.counts`."""
         low = np.ascontiguousarray(bounds.T)
         limits = _Limits(low[0], low[1], probs.dtype.type(TOLERANCE))
-        found = np.zeros((2, 4, labels.n_classes), np.int32)
-        of_no, of_yes = _Found(*found[0]), _Found(*found[1])
+        tallies = np.zeros((2, 4, labels.n_classes), np.int32)
+        of_no, of_yes = _Tallies(*tallies[0]), _Tallies(*tallies[1])
         if labels.negative_ids is None:
             _count_rest(probs, limits, of_no)
             _count_listed(probs, labels.ids, labels.start, False, -1, limits, of_no)
@@ -219,8 +219,8 @@ class CompiledEngine:
             negative = labels.negative_ids, labels.negative_start
             _count_listed(probs, *negative, False, 1, limits, of_no)
         _count_listed(probs, labels.ids, labels.start, True, 1, limits, of_yes)
-        joint = found[:, :2].transpose(2, 0, 1).astype(np.int64)
-        return Counts(joint, found[:, 2].T.astype(np.int64), found[:, 3].T.astype(np.int64))
+        joint = tallies[:, :2].transpose(2, 0, 1).astype(np.int64)
+        return Counts(joint, tallies[:, 2].T.astype(np.int64), tallies[:, 3].T.astype(np.int64))
 
     def disagreeing(self, probs: np.ndarray, labels: LabelSets) -> Cells:
         """Do `ReadableEngine.disagreeing`."""
@@ -304,9 +304,9 @@ def row_scores(probs: np.ndarray, labels: LabelSets, *, score: RowScore = "ema")
     kernels = {"ema": _row_ema, "softmin": _row_softmin}
     if score not in kernels:
         raise ValueError(f"row_scores: score must be one of {list(kernels)}, got {score!r}")
-    found = np.empty(len(probs))
-    kernels[score](probs, _sets(labels), found)
-    return found
+    scores = np.empty(len(probs))
+    kernels[score](probs, _sets(labels), scores)
+    return scores
 
 
 def find_label_issues(

@@ -223,7 +223,7 @@ def _inverted(vectors: np.ndarray, metric: str) -> Any:
     return search
 
 
-def _recall(vectors: np.ndarray, found: Neighbours, *, k: int, metric: str) -> float:
+def _recall(vectors: np.ndarray, neighbours: Neighbours, *, k: int, metric: str) -> float:
     """Return the share of true neighbours found, for the first rows, against all pairs."""
     import faiss
 
@@ -238,7 +238,7 @@ def _recall(vectors: np.ndarray, found: Neighbours, *, k: int, metric: str) -> f
         heap.add_result(near, at + part.start)
     heap.finalize()
     hits = [
-        len(np.intersect1d(true[true != row][:k], found.indices[row]))
+        len(np.intersect1d(true[true != row][:k], neighbours.indices[row]))
         for row, true in zip(rows, heap.I, strict=True)
     ]
     return float(np.mean(hits)) / k

@@ -38,7 +38,7 @@ class _State(NamedTuple):
     message: np.ndarray
     total: np.ndarray
     q: np.ndarray
-    found: Marginals
+    posterior: Marginals
     swept: Swept
 
 
@@ -75,17 +75,17 @@ def _receive(first, last, problem, state, damping, sent):  # type: ignore[no-unt
 @compiled()
 def _sweep(bags, damping, problem, state, sent, to_send):  # type: ignore[no-untyped-def]
     start, counts, q = problem.start, problem.counts, state.q
-    found, swept = state.found, state.swept
+    out, swept = state.posterior, state.swept
     room = make_room(start, bags)
     for at in range(len(bags)):
         b = bags[at]
         first, last = start[b], start[b + 1]
         swept.change[b] = _receive(first, last, problem, state, damping[at], sent)
-        found.log_evidence[b], _ = bag_marginals(q, start, counts, b, problem.accuracy, room, found)
+        out.log_evidence[b], _ = bag_marginals(q, start, counts, b, problem.accuracy, room, out)
         expected = 0.0
         for i in range(first, last):
-            expected += found.beliefs[i]
-            state.total[i] = min(max(q[i] + found.messages[i], -CLIP), CLIP)
+            expected += out.beliefs[i]
+            state.total[i] = min(max(q[i] + out.messages[i], -CLIP), CLIP)
         swept.count_error[b] = max(counts.low[b] - expected, expected - counts.high[b])
         _send(first, last, problem, state, to_send)
 
@@ -154,4 +154,4 @@ def propagate(
         convergence = sweep_until_settled(
             sweep, start, edges, damping=damping, tolerance=tolerance, max_sweeps=max_sweeps
         )
-    return Propagated(state.found.beliefs, state.q, state.found.log_evidence, convergence)
+    return Propagated(state.posterior.beliefs, state.q, state.posterior.log_evidence, convergence)

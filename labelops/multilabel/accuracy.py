@@ -93,9 +93,9 @@ def variable_top_k(scores: np.ndarray, truth: LabelSets) -> tuple[Share, Share]:
     known = np.where(table == UNKNOWN, -np.inf, scores)
     order = np.argsort(-known, axis=1, kind="stable")
     is_top = np.arange(scores.shape[1]) < k[:, None]
-    found = (np.take_along_axis(table, order, axis=1) == YES) & is_top
+    is_hit = (np.take_along_axis(table, order, axis=1) == YES) & is_top
     has_any = (k > 0).astype(np.float64)
-    recall = found.sum(axis=1) / np.maximum(k, 1)
+    recall = is_hit.sum(axis=1) / np.maximum(k, 1)
     return Share(recall, has_any), Share((recall == 1) * has_any, has_any)
 
 

@@ -40,8 +40,8 @@ def metrics(p: np.ndarray, given: np.ndarray, *, n_bins: int = N_BINS) -> Mappin
 
     Examples
     --------
-    >>> found = metrics(np.array([0.8, 0.8, 0.2, 0.2]), np.array([True, True, False, True]))
-    >>> {name: round(value, 3) for name, value in found.items()}
+    >>> measures = metrics(np.array([0.8, 0.8, 0.2, 0.2]), np.array([True, True, False, True]))
+    >>> {name: round(value, 3) for name, value in measures.items()}
     {'nll': 0.57, 'brier': 0.19, 'ece': 0.25}
     """
     if not len(p):
@@ -65,5 +65,5 @@ def pooled_scaling(p: np.ndarray, given: np.ndarray) -> tuple[float, float]:
     0.75
     """
     one = np.zeros(len(p), np.int64)
-    found = fit_scaling(model_log_odds(p), given, one, np.ones(len(p)), n_classes=1)
-    return float(found.slope[0]), float(found.shift[0])
+    scaling = fit_scaling(model_log_odds(p), given, one, np.ones(len(p)), n_classes=1)
+    return float(scaling.slope[0]), float(scaling.shift[0])

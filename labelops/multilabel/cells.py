@@ -146,8 +146,8 @@ class ReadableEngine:
         --------
         >>> from labelops.multilabel.labels import label_sets
         >>> probs = np.array([[0.75, 0.25], [0.5, 0.875]])
-        >>> found = ReadableEngine().disagreeing(probs, label_sets([[0, 1], []], n_classes=2))
-        >>> found.row.tolist(), found.class_id.tolist(), found.is_given.tolist()
+        >>> cells = ReadableEngine().disagreeing(probs, label_sets([[0, 1], []], n_classes=2))
+        >>> cells.row.tolist(), cells.class_id.tolist(), cells.is_given.tolist()
         ([0, 1], [1, 1], [True, False])
         """
         table = states(labels)

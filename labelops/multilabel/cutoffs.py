@@ -139,11 +139,11 @@ def choose_cutoffs_from_positives(
     if not is_yes.any():
         return np.full(truth.n_classes, np.inf)
     tried = _cutoffs_to_try(scores.astype(np.float64), max_tried)
-    found = _count_above(scores, is_yes, tried)
+    hits = _count_above(scores, is_yes, tried)
     said = _count_above(scores, table != NO, tried)
     s = pseudo_positives / float(is_yes.sum())
-    found, said = found + s * found.sum(axis=0), said + s * said.sum(axis=0)
-    return _highest_best(tried, found**2 / np.maximum(said, 1e-12))
+    hits, said = hits + s * hits.sum(axis=0), said + s * said.sum(axis=0)
+    return _highest_best(tried, hits**2 / np.maximum(said, 1e-12))
 
 
 def _count_above(scores: np.ndarray, counted: np.ndarray, tried: np.ndarray) -> np.ndarray:

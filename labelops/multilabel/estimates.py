@@ -65,8 +65,8 @@ def estimate(counts: np.ndarray, n_given: np.ndarray, thresholds: np.ndarray) ->
 
     Examples
     --------
-    >>> found = estimate(np.array([[[90, 10], [1, 9]]]), np.array([[200, 20]]), np.ones((1, 2)))
-    >>> found.calibrated[0].tolist(), found.n_missing.tolist(), found.n_wrong.tolist()
+    >>> estimates = estimate(np.array([[[90, 10], [1, 9]]]), np.array([[200, 20]]), np.ones((1, 2)))
+    >>> estimates.calibrated[0].tolist(), estimates.n_missing.tolist(), estimates.n_wrong.tolist()
     ([[180, 20], [2, 18]], [20], [2])
     """
     joint = confident_joints(counts)
@@ -186,14 +186,14 @@ def prune_counts(
     return np.ascontiguousarray(round_pairs(np.trunc(kept).transpose(0, 2, 1)).transpose(0, 2, 1))
 
 
-def quotas(settings: Settings, found: Estimates, counts: Counts) -> np.ndarray:
+def quotas(settings: Settings, estimates: Estimates, counts: Counts) -> np.ndarray:
     """Return how many disagreeing cells a filter takes of each group.
 
     Parameters
     ----------
     settings
         The filter, one that takes so many of a group.
-    found, counts
+    estimates, counts
         Of all items.
 
     Returns
@@ -209,10 +209,10 @@ def quotas(settings: Settings, found: Estimates, counts: Counts) -> np.ndarray:
     if settings.filter_by in BY_LOWEST:
         return np.asarray(counts.sure.sum(axis=1))
     keep = settings.min_examples_per_class
-    prune = prune_counts(found.calibrated, min_examples=keep, frac_noise=settings.frac_noise)
+    prune = prune_counts(estimates.calibrated, min_examples=keep, frac_noise=settings.frac_noise)
     wanted = counts.disagreeing.copy()
     for own in (NO, YES):
-        n = found.n_given[:, own]
+        n = estimates.n_given[:, own]
         if settings.filter_by in BY_PAIRS:
             np.minimum(wanted[:, own], prune[:, own, 1 - own], out=wanted[:, own])
         if settings.filter_by in BY_CLASSES:

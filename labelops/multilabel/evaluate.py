@@ -179,10 +179,10 @@ def set_measures(
     --------
     >>> from labelops.multilabel.labels import label_sets
     >>> predicted = np.array([[True, False], [True, True]])
-    >>> found = set_measures(
+    >>> measures = set_measures(
     ...     predicted, label_sets([[0], [1]], n_classes=2), rng=np.random.default_rng(0)
     ... )
-    >>> found.subset_accuracy.value, found.micro_f1.value
+    >>> measures.subset_accuracy.value, measures.micro_f1.value
     (0.5, 0.8)
     """
     table = known_states(predicted, truth)

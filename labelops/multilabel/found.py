@@ -42,8 +42,8 @@ def fit_probability(scores: np.ndarray, table: np.ndarray, counted: np.ndarray) 
     --------
     >>> scores = np.full((4000, 1), 0.9)
     >>> table = (np.arange(4000) % 4 > 0).astype(int)[:, None]
-    >>> found = fit_probability(scores, table, np.ones((4000, 1), bool))
-    >>> probability(np.array([0.9]), np.array([0]), found).round(2).tolist()
+    >>> fitted = fit_probability(scores, table, np.ones((4000, 1), bool))
+    >>> probability(np.array([0.9]), np.array([0]), fitted).round(2).tolist()
     [0.75]
     """
     item, class_id = np.nonzero(counted & (table != UNKNOWN))
@@ -129,8 +129,8 @@ def held_out(
     >>> scores = np.tile([0.9, 0.1], 100)[:, None]
     >>> table, fold = np.tile([1, 0], 100)[:, None], np.arange(200) // 2 % 5
     >>> counted = found_by_others(scores, table, fold)
-    >>> found = held_out(scores, table, counted, fold, edges=np.array([0.5]))
-    >>> found.right.tolist(), found.wrong.tolist()
+    >>> held = held_out(scores, table, counted, fold, edges=np.array([0.5]))
+    >>> held.right.tolist(), held.wrong.tolist()
     ([100], [0])
     """
     counts = np.zeros((2, len(edges)), np.int64)

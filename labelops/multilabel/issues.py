@@ -63,10 +63,10 @@ def find_label_issues(
     >>> from labelops.multilabel.labels import label_sets
     >>> probs = np.array([[0.9], [0.8], [0.9], [0.1], [0.2], [0.1]])
     >>> labels = label_sets([[0], [0], [], [], [], [0]], n_classes=1)
-    >>> cells, found = find_label_issues(probs, labels)
+    >>> cells, estimates = find_label_issues(probs, labels)
     >>> cells.row.tolist(), cells.is_given.tolist()
     ([2, 5], [False, True])
-    >>> found.n_missing.tolist(), found.n_wrong.tolist()
+    >>> estimates.n_missing.tolist(), estimates.n_wrong.tolist()
     ([1], [1])
     """
     hashes = np.arange(len(probs), dtype=np.uint64) if item_hash is None else item_hash
@@ -77,12 +77,12 @@ def find_label_issues(
         settings=Settings(filter_by, frac_noise, min_examples_per_class),
         engine=engine,
     )
-    found, first = [], 0
+    flagged, first = [], 0
     for block in blocks_of(whole):
         cells = apply(rules, block, engine=engine)
-        found.append(cells._replace(row=cells.row + first))
+        flagged.append(cells._replace(row=cells.row + first))
         first += len(block.probs)
-    return concatenate(found), rules.estimates
+    return concatenate(flagged), rules.estimates
 
 
 def blocks_of(whole: Block) -> Iterator[Block]:

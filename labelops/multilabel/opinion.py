@@ -163,7 +163,7 @@ def fit_opinion(
     most = [max(float(logit(limit)), -14.0) for limit in limits]
     bounds = [(-14.0, end if np.isfinite(end) else None) for end in most]
     begin = np.concatenate([[min(-2.0, end) for end in most], [0.0], first])
-    found = minimize(
+    theta = minimize(
         loss,
         begin,
         jac=True,
@@ -171,7 +171,7 @@ def fit_opinion(
         bounds=[*bounds, *[(None, None)] * (n_features + 1)],
         options={"maxiter": 500},
     ).x
-    return Opinion(float(found[2]), found[3:], *(float(x) for x in expit(found[:2])))
+    return Opinion(float(theta[2]), theta[3:], *(float(x) for x in expit(theta[:2])))
 
 
 def _false_share(

@@ -158,9 +158,9 @@ def fit(
         engine.counts(b.probs, b.labels, state_bounds(thresholds, b.probs.dtype)) for b in blocks()
     )
     counts = reduce(add_counts, parts, no_counts(n_classes))
-    found = estimate(counts.joint, total.n.reshape(-1, 2), thresholds)
+    noise = estimate(counts.joint, total.n.reshape(-1, 2), thresholds)
     if not is_chosen_from(settings):
-        return Rules(settings, found, None)
+        return Rules(settings, noise, None)
 
     def elements() -> Iterator[Elements]:
         for block in blocks():
@@ -175,8 +175,8 @@ def fit(
         open_ones = (sel.collect(known, part) for part in elements())
         return sel.concatenate([sel.no_elements(), *open_ones])
 
-    cuts = sel.search(start_cuts(settings, found, counts), count_open, collect_open, most=COLLECT)
-    return Rules(settings, found, cuts)
+    cuts = sel.search(start_cuts(settings, noise, counts), count_open, collect_open, most=COLLECT)
+    return Rules(settings, noise, cuts)
 
 
 def elements_of(settings: Settings, cells: Cells, hashes: np.ndarray) -> Elements:
@@ -203,21 +203,21 @@ def is_chosen_from(settings: Settings) -> bool:
     return settings.filter_by in BY_PAIRS | BY_CLASSES | BY_LOWEST
 
 
-def start_cuts(settings: Settings, found: Estimates, counts: Counts) -> Selection:
+def start_cuts(settings: Settings, estimates: Estimates, counts: Counts) -> Selection:
     """Return what is known of the cuts before competing cells are looked at.
 
     Parameters
     ----------
     settings
         A filter of those that take so many of a group.
-    found, counts
+    estimates, counts
         Of all items.
     """
     by_class = settings.filter_by in BY_LOWEST
     n_open = counts.disagreeing.sum(axis=1) if by_class else counts.disagreeing.ravel()
     # A single bin, counted before: nothing that disagrees has more than a half.
     edges = order_keys(np.array([0.0, 0.5])) + np.array([0, 1], np.uint64)
-    selection = sel.start(quotas(settings, found, counts), edges)
+    selection = sel.start(quotas(settings, estimates, counts), edges)
     selection, _ = sel.narrow_first(selection, edges, n_open[selection.groups][:, None])
     return selection
 

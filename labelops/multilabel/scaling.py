@@ -71,8 +71,8 @@ def fit_scaling(
     >>> log_odds = np.repeat([-3.0, 3.0], 4000)  # too sure: right three times in four
     >>> is_given = np.concatenate([np.tile([1, 0, 0, 0], 1000), np.tile([0, 1, 1, 1], 1000)]) > 0
     >>> one = np.zeros(8000, np.int64)
-    >>> found = fit_scaling(log_odds, is_given, one, np.ones(8000), n_classes=1)
-    >>> found.slope.round(3).tolist(), (np.log(3) / 3).round(3).item()
+    >>> scaling = fit_scaling(log_odds, is_given, one, np.ones(8000), n_classes=1)
+    >>> scaling.slope.round(3).tolist(), (np.log(3) / 3).round(3).item()
     ([0.366], 0.366)
     """
     weight = weight * (len(weight) / weight.sum()) if len(weight) else weight
@@ -80,8 +80,8 @@ def fit_scaling(
     one = np.zeros(len(class_id), np.int64)
     pooled = _newton(log_odds, is_given, one, weight, start, prior_cells)
     priors = np.repeat(pooled, n_classes, axis=0)
-    found = _newton(log_odds, is_given, class_id, weight, priors, prior_cells)
-    return Scaling(found[:, 0].copy(), found[:, 1].copy())
+    coefficients = _newton(log_odds, is_given, class_id, weight, priors, prior_cells)
+    return Scaling(coefficients[:, 0].copy(), coefficients[:, 1].copy())
 
 
 def _newton(

@@ -151,9 +151,9 @@ def _best_width(
         fourier = draw_fourier(x, width=width, n_fourier=n_fourier, seed=seed, relevance=relevance)
         counts = BagCounts(Basis(fourier, x), start, k)
         near = FIRST_PRIOR if chosen is None else chosen.prior
-        prior, found = _best_prior(counts, near, with_fourier=n_fourier > 0)
-        if chosen is None or found.log_evidence > chosen.log_evidence:
-            chosen = _model(fourier, width, prior, found)
+        prior, optimum = _best_prior(counts, near, with_fourier=n_fourier > 0)
+        if chosen is None or optimum.log_evidence > chosen.log_evidence:
+            chosen = _model(fourier, width, prior, optimum)
     assert chosen is not None
     return chosen
 
@@ -162,9 +162,9 @@ def _best_prior(
     counts: BagCounts, near: tuple[float, float], *, with_fourier: bool
 ) -> tuple[tuple[float, float], Optimum]:
     """Climb the evidence in steps of a factor, one variance at a time."""
-    here, found = near, counts.maximise(FIRST_PRIOR)
+    here, optimum = near, counts.maximise(FIRST_PRIOR)
     if here != FIRST_PRIOR:
-        found = counts.maximise(here, found)
+        optimum = counts.maximise(here, optimum)
     seen = {here}
     moves = [(STEP, 1.0), (1 / STEP, 1.0)]
     moves += [(1.0, STEP), (1.0, 1 / STEP)] if with_fourier else []
@@ -176,18 +176,18 @@ def _best_prior(
             if there in seen or not all(SMALLEST <= v <= LARGEST for v in there):
                 continue
             seen.add(there)
-            wanted = found.log_evidence + ENOUGH
-            other = counts.maximise(there, found, least_evidence=wanted)
+            wanted = optimum.log_evidence + ENOUGH
+            other = counts.maximise(there, optimum, least_evidence=wanted)
             if other.log_evidence > wanted:
-                here, found, is_moving = there, other, True
-    return here, found
+                here, optimum, is_moving = there, other, True
+    return here, optimum
 
 
 def _model(
-    fourier: FourierFeatures, width: float, prior: tuple[float, float], found: Optimum
+    fourier: FourierFeatures, width: float, prior: tuple[float, float], optimum: Optimum
 ) -> BagModel:
-    weight, bias = found.coefficients[:-1], float(found.coefficients[-1])
-    return BagModel(fourier, weight, bias, width, prior, found.log_evidence, found.left)
+    weight, bias = optimum.coefficients[:-1], float(optimum.coefficients[-1])
+    return BagModel(fourier, weight, bias, width, prior, optimum.log_evidence, optimum.left)
 
 
 def _relevance(model: BagModel, x: np.ndarray) -> np.ndarray:
@@ -219,8 +219,8 @@ def refit_bag_model(
         items, cut = rows_of_bags(few, begin)
         first = BagCounts(Basis(model.fourier, x[items]), cut, k[few]).maximise(model.prior)
         first = first._replace(beyond=first.beyond * (len(x) / len(items)))
-    found = BagCounts(Basis(model.fourier, x), begin, k).maximise(model.prior, first)
-    return _model(model.fourier, model.width, model.prior, found)
+    optimum = BagCounts(Basis(model.fourier, x), begin, k).maximise(model.prior, first)
+    return _model(model.fourier, model.width, model.prior, optimum)
 
 
 def _few_bags(start: np.ndarray) -> np.ndarray:

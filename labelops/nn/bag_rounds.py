@@ -62,12 +62,12 @@ def neighbour_edges(
         As for `labelops.fast.neighbours.find_neighbours`.
     """
     single = np.ascontiguousarray(vectors, np.float32)
-    found = find_neighbours(
+    indices, distances = find_neighbours(
         single, k=k, metric="euclidean", flat_limit=flat_limit, n_threads=n_threads
     ).neighbours
-    known = found.distances[np.isfinite(found.distances)]
+    known = distances[np.isfinite(distances)]
     unit = max(float(np.median(known)) if len(known) else 1.0, 1e-12)
-    edges = edges_of_neighbours(found.indices, kernel_weights(found.distances / unit, strength=1.0))
+    edges = edges_of_neighbours(indices, kernel_weights(distances / unit, strength=1.0))
     return normalise_by_degree(edges, n_items=len(single), strength=1.0)
 
 
@@ -113,7 +113,7 @@ def choose_strength(
     best: np.ndarray | None = None
     chosen = STRENGTHS[0]
     for strength in STRENGTHS:
-        found = propagate(
+        propagated = propagate(
             held_logits,
             start,
             open_counts,
@@ -121,7 +121,7 @@ def choose_strength(
             max_sweeps=SWEEPS,
             n_threads=n_threads,
         )
-        told = marginals(found.log_odds[items], cut, hard_counts(positives[held_out]))
+        told = marginals(propagated.log_odds[items], cut, hard_counts(positives[held_out]))
         if best is None:
             best = told.log_evidence
             continue
@@ -211,8 +211,8 @@ def spread_beliefs(
     Examples
     --------
     >>> counts = np.array([[2, 1, 1]])
-    >>> found = spread_beliefs(np.zeros((4, 3)), np.array([0, 4]), counts, no_edges())
-    >>> found.beliefs[0].round(3).tolist()
+    >>> propagated = spread_beliefs(np.zeros((4, 3)), np.array([0, 4]), counts, no_edges())
+    >>> propagated.beliefs[0].round(3).tolist()
     [0.5, 0.25, 0.25]
     """
     if counts.shape[1] == 2:
@@ -226,7 +226,7 @@ def spread_beliefs(
         )
         beliefs = np.stack([1 - two.beliefs, two.beliefs], axis=1)
         return ClassSpread(beliefs, np.ones(len(counts), bool), two.convergence)
-    found = propagate_classes(
+    propagated = propagate_classes(
         logits, start, counts, edges, max_sweeps=max_sweeps, n_threads=n_threads
     )
-    return ClassSpread(found.beliefs, found.is_exact, found.convergence)
+    return ClassSpread(propagated.beliefs, propagated.is_exact, propagated.convergence)

@@ -281,7 +281,7 @@ def rows_of_bags(bags: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.nd
 
     Examples
     --------
-    >>> [found.tolist() for found in rows_of_bags(np.array([2, 0]), np.array([0, 1, 3, 5]))]
+    >>> [part.tolist() for part in rows_of_bags(np.array([2, 0]), np.array([0, 1, 3, 5]))]
     [[3, 4, 0], [0, 2, 3]]
     """
     sizes = np.diff(start)[bags]

@@ -349,9 +349,9 @@ def fit_linear(
             l2, theta = _choose_l2(sample, theta, covariance, tolerance)
             l2 *= float(n) / max(whole.n_items, 1)
         theta = whole.minimise(theta, covariance, l2=l2, max_iter=max_iter, tolerance=tolerance)
-    found = theta.cpu().numpy().reshape(n_features + 1, n_folds, n_classes).transpose(1, 0, 2)
+    thetas = theta.cpu().numpy().reshape(n_features + 1, n_folds, n_classes).transpose(1, 0, 2)
     n_passes = whole.n_passes + sample.n_passes
-    return Heads(found[:, 1:].copy(), found[:, 0].copy(), scale, l2, n_passes)
+    return Heads(thetas[:, 1:].copy(), thetas[:, 0].copy(), scale, l2, n_passes)
 
 
 def _first(blocks: Blocks[G], n: int) -> Blocks[G]:
@@ -434,6 +434,6 @@ def predict(
                 batch.numpy()[: len(part)] = (features[part] - heads.scale.mean) / heads.scale.std
                 logits = torch.addmm(bias, batch.to(device), weight)
                 logits = logits[: len(part)]
-                found = logits.softmax(dim=1) if link == "softmax" else logits.sigmoid()
-                probs[part] = found.to(torch.float32).cpu().numpy()
+                output = logits.softmax(dim=1) if link == "softmax" else logits.sigmoid()
+                probs[part] = output.to(torch.float32).cpu().numpy()
     return probs

@@ -86,8 +86,8 @@ def _rectified(maps: Tensor, filters: Tensor) -> Tensor:
     n, channels, height, width = maps.shape
     single = maps.reshape(n * channels, 1, height, width)
     padded = functional.pad(single, (1, 1, 1, 1), mode="replicate")
-    found = functional.relu(functional.conv2d(padded, filters))
-    return found.reshape(n, channels * len(filters), height, width)
+    responses = functional.relu(functional.conv2d(padded, filters))
+    return responses.reshape(n, channels * len(filters), height, width)
 
 
 def _even_contrast(maps: Tensor) -> Tensor:

@@ -97,8 +97,8 @@ def _refused(what: str) -> ValueError:
 
 def _name(node: Node) -> str:
     """Return an operation's name, as ``mean`` of ``aten.mean.dim``."""
-    found = getattr(node.target, "overloadpacket", None)
-    return str(getattr(found, "__name__", node.target))
+    packet = getattr(node.target, "overloadpacket", None)
+    return str(getattr(packet, "__name__", node.target))
 
 
 def _only_output(program: GraphModule) -> Node:

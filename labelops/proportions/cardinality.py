@@ -90,13 +90,13 @@ def marginals(log_odds: np.ndarray, start: np.ndarray, counts: Counts) -> Margin
     [0.532363, 0.135493, 0.881978, 0.450166]
     """
     q, start = check_bags(log_odds, start, counts)
-    found = Marginals(np.empty(len(q)), np.empty(len(q)), np.empty(len(start) - 1))
+    posterior = Marginals(np.empty(len(q)), np.empty(len(q)), np.empty(len(start) - 1))
     for b in range(len(start) - 1):
         items = slice(start[b], start[b + 1])
         one = bag_marginals(q[items], log_potential(counts, b, start[b + 1] - start[b]))
-        found.beliefs[items], found.messages[items] = one.beliefs, one.messages
-        found.log_evidence[b] = one.log_evidence[0]
-    return found
+        posterior.beliefs[items], posterior.messages[items] = one.beliefs, one.messages
+        posterior.log_evidence[b] = one.log_evidence[0]
+    return posterior
 
 
 def check_bags(

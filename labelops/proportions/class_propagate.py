@@ -112,8 +112,8 @@ def propagate_classes(
     >>> edge = Edges(np.array([0]), np.array([3]), np.array([1.0]))
     >>> h = np.array([0.4, -0.2, 1.0, 0.0, -0.5, 0.3])
     >>> h = np.stack([np.zeros(6), h], axis=1)
-    >>> found = propagate_classes(h, np.array([0, 3, 6]), np.array([[2, 1], [1, 2]]), edge)
-    >>> found.beliefs[:3, 1].round(4).tolist()
+    >>> propagated = propagate_classes(h, np.array([0, 3, 6]), np.array([[2, 1], [1, 2]]), edge)
+    >>> propagated.beliefs[:3, 1].round(4).tolist()
     [0.3823, 0.143, 0.4747]
     """
     h, start, _ = checked_classes("propagate_classes", logits, start, counts)
@@ -134,11 +134,11 @@ def propagate_classes(
         np.maximum.at(change, bag_of_item[items], changes)
         q[items] = h[items] + received
         cut = np.concatenate([[0], np.cumsum(sizes[bags])])
-        found = answer(q[items], cut, whole[bags])
-        beliefs[items], is_exact[bags] = found.beliefs, found.is_exact
+        posterior = answer(q[items], cut, whole[bags])
+        beliefs[items], is_exact[bags] = posterior.beliefs, posterior.is_exact
         with np.errstate(divide="ignore"):
-            total[items] = _clipped(np.log(found.beliefs))
-        off = np.abs(np.add.reduceat(found.beliefs, cut[:-1], axis=0) - whole[bags])
+            total[items] = _clipped(np.log(posterior.beliefs))
+        off = np.abs(np.add.reduceat(posterior.beliefs, cut[:-1], axis=0) - whole[bags])
         return Swept(change[bags], off.max(axis=1))
 
     convergence = sweep_until_settled(

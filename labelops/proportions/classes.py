@@ -115,8 +115,8 @@ def class_posterior(
 
     Examples
     --------
-    >>> found = class_posterior(np.zeros((4, 3)), np.array([0, 4]), np.array([[2, 1, 1]]))
-    >>> found.beliefs[0].round(3).tolist()
+    >>> posterior = class_posterior(np.zeros((4, 3)), np.array([0, 4]), np.array([[2, 1, 1]]))
+    >>> posterior.beliefs[0].round(3).tolist()
     [0.5, 0.25, 0.25]
     """
     if np.asarray(counts).dtype.kind not in "iu":
@@ -191,16 +191,16 @@ def count_through(probs: np.ndarray, counts: np.ndarray) -> np.ndarray:
             forward[i + 1][upper] += p[i, k] * forward[i][lower]
     backward = np.zeros(shape)
     backward[tuple(c[1:])] = 1
-    found = np.empty_like(p)
+    joint = np.empty_like(p)
     for i in reversed(range(n)):
-        found[i, 0] = p[i, 0] * (forward[i] * backward).sum()
+        joint[i, 0] = p[i, 0] * (forward[i] * backward).sum()
         before = p[i, 0] * backward
         for k, (lower, upper) in enumerate(ahead, 1):
-            found[i, k] = p[i, k] * (forward[i][lower] * backward[upper]).sum()
+            joint[i, k] = p[i, k] * (forward[i][lower] * backward[upper]).sum()
             before[lower] += p[i, k] * backward[upper]
         backward = before
-    posterior = np.empty_like(found)
-    posterior[:, order] = found / found.sum(axis=1, keepdims=True)
+    posterior = np.empty_like(joint)
+    posterior[:, order] = joint / joint.sum(axis=1, keepdims=True)
     return posterior
 
 

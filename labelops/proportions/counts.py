@@ -136,13 +136,13 @@ def join_counts(parts: list[Counts]) -> Counts:
 
 
 def _integers(who: str, name: str, values: np.ndarray) -> np.ndarray:
-    found = np.asarray(values)
-    if found.dtype.kind not in "iu":
+    array = np.asarray(values)
+    if array.dtype.kind not in "iu":
         raise TypeError(
-            f"{who}: {name} must be integers, got {found.dtype}; round_counts rounds them and says "
+            f"{who}: {name} must be integers, got {array.dtype}; round_counts rounds them and says "
             "how far they were off, soft_counts takes them as they are"
         )
-    return found.astype(np.int64)
+    return array.astype(np.int64)
 
 
 def log_potential(counts: Counts, bag: int, size: int) -> np.ndarray:

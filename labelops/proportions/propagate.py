@@ -101,8 +101,8 @@ def propagate(
     >>> h = np.array([0.4, -0.2, 1.0, 0.0, -0.5, 0.3])
     >>> edge = Edges(np.array([0]), np.array([3]), np.array([1.0]))
     >>> counts = hard_counts(np.array([1, 2]))
-    >>> found = propagate(h, np.array([0, 3, 6]), counts, edge, tolerance=1e-13)
-    >>> found.beliefs.round(6).tolist()
+    >>> propagated = propagate(h, np.array([0, 3, 6]), counts, edge, tolerance=1e-13)
+    >>> propagated.beliefs.round(6).tolist()
     [0.382309, 0.14298, 0.474711, 0.620271, 0.572029, 0.8077]
     """
     h, start = check_bags(log_odds, start, counts)
@@ -128,10 +128,10 @@ def propagate(
         q[items] = (h + np.bincount(target, message, len(h)))[items]
         sizes = np.diff(start)[bags]
         some = Counts(*(column[bags] for column in counts))
-        found = marginals(q[items], np.concatenate([[0], np.cumsum(sizes)]), some)
-        beliefs[items], log_evidence[bags] = found.beliefs, found.log_evidence
-        total[items] = np.clip(q[items] + found.messages, -CLIP, CLIP)
-        expected = np.bincount(bag_of_item[items], found.beliefs, len(worst))[bags]
+        posterior = marginals(q[items], np.concatenate([[0], np.cumsum(sizes)]), some)
+        beliefs[items], log_evidence[bags] = posterior.beliefs, posterior.log_evidence
+        total[items] = np.clip(q[items] + posterior.messages, -CLIP, CLIP)
+        expected = np.bincount(bag_of_item[items], posterior.beliefs, len(worst))[bags]
         return Swept(worst[bags], np.maximum(some.low - expected, expected - some.high))
 
     convergence = sweep_until_settled(

@@ -74,8 +74,8 @@ def count_tails(
 
     Examples
     --------
-    >>> found = count_tails(np.full(10, 0.1), np.array([0, 5, 10]), np.array([0, 4]))
-    >>> found.p_value.round(5).tolist()
+    >>> tails = count_tails(np.full(10, 0.1), np.array([0, 5, 10]), np.array([0, 4]))
+    >>> tails.p_value.round(5).tolist()
     [1.0, 0.00092]
     """
     p, sizes = _checked("probs", probs), np.diff(start)
