@@ -57,9 +57,9 @@ def test_calibration__labels_drawn_from_the_probabilities_are_calibrated() -> No
     rng = np.random.default_rng(0)
     probs = rng.dirichlet(np.ones(5), 200_000)
     given = (probs.cumsum(axis=1) < rng.random((len(probs), 1))).sum(axis=1).clip(0, 4)
-    found = calibration.metrics(probs, given)
+    metrics = calibration.metrics(probs, given)
     # The bias of a finite sample is about sqrt(15 / 200 000) = 0.009 at the most.
-    assert max(found["ece"], found["adaptive_ece"], found["classwise_ece"]) < 0.009
+    assert max(metrics["ece"], metrics["adaptive_ece"], metrics["classwise_ece"]) < 0.009
 
 
 def test_calibration__an_edge_belongs_to_the_bin_below_it() -> None:
@@ -69,10 +69,10 @@ def test_calibration__an_edge_belongs_to_the_bin_below_it() -> None:
 
 def test_calibration__always_sure_and_always_wrong_is_as_bad_as_can_be() -> None:
     probs, given = np.eye(2)[[0, 0, 1]], np.array([1, 1, 0])
-    found = calibration.metrics(probs, given)
-    assert (found["ece"], found["mce"], found["accuracy"]) == (1.0, 1.0, 0.0)
-    assert found["brier"] == 2.0
-    assert found["nll"] == pytest.approx(149 * np.log(2))
+    metrics = calibration.metrics(probs, given)
+    assert (metrics["ece"], metrics["mce"], metrics["accuracy"]) == (1.0, 1.0, 0.0)
+    assert metrics["brier"] == 2.0
+    assert metrics["nll"] == pytest.approx(149 * np.log(2))
 
 
 def test_nll__equals_scikit_learns() -> None:
@@ -96,5 +96,5 @@ def test_calibration__an_absent_class_counts_in_the_classwise_error() -> None:
 
 
 def test_calibration__no_items_give_zeros() -> None:
-    found = calibration.metrics(np.empty((0, 3)), np.empty(0, np.int64))
-    assert set(found.values()) == {0.0}
+    metrics = calibration.metrics(np.empty((0, 3)), np.empty(0, np.int64))
+    assert set(metrics.values()) == {0.0}

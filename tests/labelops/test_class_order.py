@@ -21,12 +21,12 @@ def noisy(n_classes: int, n: int, share: float, seed: int) -> tuple[np.ndarray, 
 def test_planted_order__is_found(n_classes: int, seed: int) -> None:
     given, predicted = noisy(n_classes, 60 * n_classes, 0.2, seed)
     order = np.random.default_rng(seed).permutation(n_classes)
-    found = likelier_order(given, order[predicted], n_classes)
+    likelier = likelier_order(given, order[predicted], n_classes)
     if np.mean(order == np.arange(n_classes)) >= 0.5:
-        assert found is None
+        assert likelier is None
     else:
-        assert found is not None
-        assert found.tolist() == order.tolist()
+        assert likelier is not None
+        assert likelier.tolist() == order.tolist()
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -50,9 +50,9 @@ def test_found_order__is_the_best_of_all(seed: int) -> None:
         order: int((np.array(order)[given] == predicted).sum())
         for order in itertools.permutations(range(4))
     }
-    found = likelier_order(given, predicted, 4)
-    assert found is not None
-    assert agreements[tuple(found.tolist())] == max(agreements.values())
+    likelier = likelier_order(given, predicted, 4)
+    assert likelier is not None
+    assert agreements[tuple(likelier.tolist())] == max(agreements.values())
 
 
 def test_pair_flips_of_two_fifths__are_noise() -> None:
@@ -64,9 +64,9 @@ def test_pair_flips_of_two_fifths__are_noise() -> None:
 
 def test_absent_classes__keep_their_columns() -> None:
     given = np.repeat([0, 1], 60)
-    found = likelier_order(given, 1 - given, 5)
-    assert found is not None
-    assert found.tolist() == [1, 0, 2, 3, 4]
+    likelier = likelier_order(given, 1 - given, 5)
+    assert likelier is not None
+    assert likelier.tolist() == [1, 0, 2, 3, 4]
 
 
 def test_too_few_items__tell_nothing() -> None:

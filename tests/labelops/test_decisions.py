@@ -75,29 +75,29 @@ def random_cells(seed: int, n: int = 60, *, unknown: bool = False):
 
 
 def test_reviews__of_whole_labels_keep_or_relabel_with_certainty():
-    found = with_reviews(
+    reviewed = with_reviews(
         whole([DROP] * 3, [UNSURE] * 3, before=[2, 2, 2]), np.array([NOBODY, 2, 1])
     )
-    assert [Action(a) for a in found.action] == [DROP, KEEP, RELABEL]
-    assert found.rule.tolist() == [UNSURE, REVIEWED, REVIEWED]
-    assert found.after.tolist() == [0, 2, 1]
-    assert found.p_after.tolist() == [0.9, 1, 1]
-    assert found.p_before.tolist() == [0.1, 1, 0]
-    assert found.p_next.tolist() == [0.1, 0, 0]
+    assert [Action(a) for a in reviewed.action] == [DROP, KEEP, RELABEL]
+    assert reviewed.rule.tolist() == [UNSURE, REVIEWED, REVIEWED]
+    assert reviewed.after.tolist() == [0, 2, 1]
+    assert reviewed.p_after.tolist() == [0.9, 1, 1]
+    assert reviewed.p_before.tolist() == [0.1, 1, 0]
+    assert reviewed.p_next.tolist() == [0.1, 0, 0]
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_reviews__of_classes_settle_them_whatever_was_proposed(seed):
-    found = random_cells(seed)
+    proposals = random_cells(seed)
     rng = np.random.default_rng([seed, 1])
-    truth = np.where(rng.random(60) < 0.5, found.slot, ABSENT)
+    truth = np.where(rng.random(60) < 0.5, proposals.slot, ABSENT)
     truth[rng.random(60) < 0.3] = NOBODY
-    after = with_reviews(found, truth)
+    after = with_reviews(proposals, truth)
     for i, said in enumerate(truth.tolist()):
         if said == NOBODY:
-            assert all(column[i] == old[i] for column, old in zip(after, found, strict=True))
+            assert all(column[i] == old[i] for column, old in zip(after, proposals, strict=True))
             continue
-        given = found.before[i] >= 0
+        given = proposals.before[i] >= 0
         expected = KEEP if (said >= 0) == given else REMOVE if given else ADD
         assert (after.action[i], after.rule[i]) == (expected, REVIEWED)
         assert (after.p_after[i], after.p_before[i]) == (expected != KEEP, expected == KEEP)
@@ -106,8 +106,8 @@ def test_reviews__of_classes_settle_them_whatever_was_proposed(seed):
 
 def test_reviews__that_rule_out_what_nobody_said_change_nothing():
     one = random_cells(0, n=1)._replace(before=np.array([UNSAID]), slot=np.array([2]))
-    found = with_reviews(one, np.array([ABSENT]))
-    assert found.action.tolist() == [KEEP]
+    reviewed = with_reviews(one, np.array([ABSENT]))
+    assert reviewed.action.tolist() == [KEEP]
     assert with_reviews(one, np.array([2])).action.tolist() == [ADD]
 
 
@@ -115,52 +115,52 @@ def test_reviews__that_rule_out_what_nobody_said_change_nothing():
 
 
 def test_hold__gate_and_small_classes_stop_what_leaves_a_class_and_nothing_else():
-    found = whole(
+    proposals = whole(
         [RELABEL, RELABEL, DROP, REVIEW, KEEP, RELABEL],
         [CHANGE, OTHER_CHANGE, UNSURE, UNSURE, NO_ISSUE, REVIEWED],
         before=[0, 0, 1, 1, 1, 1],
     )
     ships = np.array([rule.name != "change-0.99" for rule in RULES])
-    held = hold(found, shipping=ships, small=np.array([False, True, False, False]))
+    held = hold(proposals, shipping=ships, small=np.array([False, True, False, False]))
     assert held.tolist() == [Held.NO, Held.GATE, Held.CLASS_SIZE, Held.NO, Held.NO, Held.NO]
-    changes, drops = competing(found, held)
+    changes, drops = competing(proposals, held)
     assert np.flatnonzero(changes).tolist() == [0]
     assert not drops.any()
 
 
 def test_hold__a_small_class_may_gain_but_not_lose():
     is_given = np.array([False, True, True])
-    found = cells(
+    proposals = cells(
         np.arange(3), np.array([0, 0, 1]), is_given, np.where(is_given, REMOVE, ADD),
         np.full(3, CHANGE), np.full(3, 0.97),
     )  # fmt: skip
     every = np.ones(len(RULES), bool)
-    held = hold(found, shipping=every, small=np.array([True, False, False, False]))
+    held = hold(proposals, shipping=every, small=np.array([True, False, False, False]))
     assert held.tolist() == [Held.NO, Held.CLASS_SIZE, Held.NO]
 
 
 def test_hold__nothing_of_one_class_goes_out_of_range():
-    found = cells(
+    proposals = cells(
         np.zeros(1, int), np.zeros(1, int), np.array([False]), np.array([ADD]), np.array([CHANGE]),
         np.ones(1),
     )._replace(before=np.array([UNSAID]))  # fmt: skip
-    held = hold(found, shipping=np.ones(len(RULES), bool), small=np.array([True]))
+    held = hold(proposals, shipping=np.ones(len(RULES), bool), small=np.array([True]))
     assert held.tolist() == [Held.NO]
 
 
 def test_doubt__is_that_of_what_would_be_done():
-    found = whole([RELABEL, DROP, REVIEW], [CHANGE, UNSURE, UNSURE], p_after=0.75, p_before=0.125)
-    assert doubt(found).tolist() == [0.25, 0.125, 0.125]
+    slots = whole([RELABEL, DROP, REVIEW], [CHANGE, UNSURE, UNSURE], p_after=0.75, p_before=0.125)
+    assert doubt(slots).tolist() == [0.25, 0.125, 0.125]
 
 
 def test_item_doubt__is_that_of_the_most_suspicious_slot_in_the_pool():
     row, p = np.array([0, 0, 2, 2, 3]), np.array([0.6, 0.8, 0.9, 0.7, np.nan])
     rule = np.array([UNSURE] * 4 + [CERTAIN])
-    found = cells(row, np.arange(5), np.zeros(5, bool), np.full(5, REVIEW), rule, p)
+    proposals = cells(row, np.arange(5), np.zeros(5, bool), np.full(5, REVIEW), rule, p)
     pool = np.array([True, True, False, True, True])
-    got = item_doubt(found, pool, RULES, 5)
+    got = item_doubt(proposals, pool, RULES, 5)
     np.testing.assert_allclose(got, [0.2, np.inf, 0.3, 0, np.inf])
-    unknown = item_doubt(found._replace(rule=np.full(5, UNSURE)), pool, RULES, 5)
+    unknown = item_doubt(proposals._replace(rule=np.full(5, UNSURE)), pool, RULES, 5)
     assert unknown[3] == 1
 
 
@@ -174,13 +174,13 @@ def test_small_classes__counts_what_would_stay(leaving):
 
 
 def test_settle__what_is_held_back_is_looked_at_or_kept_with_less_weight():
-    found = whole(
+    proposals = whole(
         [RELABEL, RELABEL, REVIEW, DROP, DROP, KEEP, ABSTAIN],
         [CHANGE, CHANGE, UNSURE, UNSURE, COPY, NO_ISSUE, UNSURE],
     )
     held = np.array([Held.NO, Held.GATE, Held.NO, Held.MAX_DROP, Held.MAX_DROP, 0, 0], np.uint8)
-    pool = for_review(found, held, RULES)
-    final, why = settle(found, held, pool, np.array([0, 1, 0, 0, 0, 0, 0], bool))
+    pool = for_review(proposals, held, RULES)
+    final, why = settle(proposals, held, pool, np.array([0, 1, 0, 0, 0, 0, 0], bool))
     assert [Action(a) for a in final.action] == [
         *(RELABEL, REVIEW, SOFTEN, SOFTEN, KEEP, KEEP, ABSTAIN),
     ]
@@ -195,26 +195,26 @@ def test_settle__what_is_held_back_is_looked_at_or_kept_with_less_weight():
 
 
 def test_weight__of_a_kept_label_is_its_lead_over_all_others():
-    found = whole([KEEP, KEEP], [NO_ISSUE] * 2, before=[0, 3], after=[0, 0], p_before=0.7)
-    found = found._replace(p_after=np.array([0.7, 0.8]), p_next=np.array([0.2, 0.7]))
-    np.testing.assert_allclose(outcome(found, 2).weight, [0.5, 0.0])
+    proposals = whole([KEEP, KEEP], [NO_ISSUE] * 2, before=[0, 3], after=[0, 0], p_before=0.7)
+    proposals = proposals._replace(p_after=np.array([0.7, 0.8]), p_next=np.array([0.2, 0.7]))
+    np.testing.assert_allclose(outcome(proposals, 2).weight, [0.5, 0.0])
 
 
-def one_by_one(found, held, chosen, n_items):
+def one_by_one(proposals, held, chosen, n_items):
     """Settle and judge items in plain loops."""
-    rows = {i: np.flatnonzero(found.row == i).tolist() for i in range(n_items)}
+    rows = {i: np.flatnonzero(proposals.row == i).tolist() for i in range(n_items)}
     done, items = {}, {}
     for i, mine in rows.items():
-        pool = [m for m in mine if found.action[m] == REVIEW or held[m] != Held.NO]
+        pool = [m for m in mine if proposals.action[m] == REVIEW or held[m] != Held.NO]
         waits = bool(pool) and bool(chosen[i])
         for m in mine:
-            done[m] = Action(found.action[m])
+            done[m] = Action(proposals.action[m])
             if m in pool:
                 done[m] = REVIEW if waits else SOFTEN
         changed = [m for m in mine if done[m] in (ADD, REMOVE)]
         confidence, weight = 1.0, 1.0
         for m in mine:
-            p = found.p_after[m] if m in changed and not waits else 1 - found.p_after[m]
+            p = proposals.p_after[m] if m in changed and not waits else 1 - proposals.p_after[m]
             if np.isnan(p) and m in changed and not waits:
                 confidence, weight = np.nan, 1.0
                 break
@@ -227,34 +227,34 @@ def one_by_one(found, held, chosen, n_items):
 
 @pytest.mark.parametrize(("seed", "unknown"), [(seed, seed % 2 == 1) for seed in range(12)])
 def test_settle_and_outcome__follow_from_the_slots_of_an_item(seed, unknown):
-    found = random_cells(seed, unknown=unknown)
+    proposals = random_cells(seed, unknown=unknown)
     rng = np.random.default_rng([seed, 1])
-    held = np.where((found.action == ADD) & (rng.random(60) < 0.3), Held.MAX_CHANGE, Held.NO)
+    held = np.where((proposals.action == ADD) & (rng.random(60) < 0.3), Held.MAX_CHANGE, Held.NO)
     held, chosen = held.astype(np.uint8), rng.random(20) < 0.5
-    final, why = settle(found, held, for_review(found, held, RULES), chosen)
+    final, why = settle(proposals, held, for_review(proposals, held, RULES), chosen)
     items = outcome(final, 20)
-    done, expected = one_by_one(found, held, chosen, 20)
+    done, expected = one_by_one(proposals, held, chosen, 20)
     assert [Action(a) for a in final.action] == [done[m] for m in range(60)]
     softened = (final.action == SOFTEN) & (held == Held.NO)
     assert why.tolist() == np.where(softened, Held.MAX_REVIEW, held).tolist()
     for i, (waits, changed, confidence, weight) in expected.items():
-        mine = np.flatnonzero(found.row == i)
+        mine = np.flatnonzero(proposals.row == i)
         word = "review" if waits else "relabel" if changed else "keep"
         assert DECISIONS[items.decision[i]] == word
         assert items.n_added[i] + items.n_removed[i] == len(changed)
         assert items.n_doubted[i] == len(mine) - len(changed)
         np.testing.assert_allclose(items.confidence[i], confidence)
         np.testing.assert_allclose(items.weight[i], weight, atol=1e-9)
-        sure = np.nan_to_num(found.p_after, nan=-1)
+        sure = np.nan_to_num(proposals.p_after, nan=-1)
         assert items.first[i] == max(changed or mine.tolist(), key=lambda m: sure[m], default=-1)
 
 
 def test_p_right__claims_nothing_of_what_nobody_said():
-    found = random_cells(1)._replace(before=np.full(60, UNSAID))
-    kept = ~found.is_change
-    assert np.isnan(p_right(found)[kept]).all()
-    assert p_right(found)[~kept].tolist() == found.p_after[~kept].tolist()
-    assert (outcome(found._replace(action=np.zeros(60, np.uint8)), 20).confidence == 1).all()
+    proposals = random_cells(1)._replace(before=np.full(60, UNSAID))
+    kept = ~proposals.is_change
+    assert np.isnan(p_right(proposals)[kept]).all()
+    assert p_right(proposals)[~kept].tolist() == proposals.p_after[~kept].tolist()
+    assert (outcome(proposals._replace(action=np.zeros(60, np.uint8)), 20).confidence == 1).all()
 
 
 def test_no_proposal__keeps_everything_with_full_weight():
@@ -268,9 +268,9 @@ def test_no_proposal__keeps_everything_with_full_weight():
 
 
 def test_outcome__does_not_depend_on_the_order_of_slots_within_an_item():
-    found = random_cells(3)
-    order = np.lexsort((np.random.default_rng(0).random(60), found.row))
-    straight, turned = outcome(found, 20), outcome(Proposals(*(x[order] for x in found)), 20)
+    slots = random_cells(3)
+    order = np.lexsort((np.random.default_rng(0).random(60), slots.row))
+    straight, turned = outcome(slots, 20), outcome(Proposals(*(x[order] for x in slots)), 20)
     for name in ("decision", "n_added", "n_removed", "n_doubted", "confidence", "weight"):
         assert np.array_equal(getattr(straight, name), getattr(turned, name))
 
@@ -287,9 +287,9 @@ def test_reason__says_what_was_held_back_and_why():
 
 
 def test_reasons__are_those_of_every_item_worded_once():
-    found = random_cells(5)
-    held = np.where(found.action == ADD, Held.GATE, Held.NO).astype(np.uint8)
-    final, why = settle(found, held, for_review(found, held, RULES), np.arange(20) % 2 == 0)
+    proposals = random_cells(5)
+    held = np.where(proposals.action == ADD, Held.GATE, Held.NO).astype(np.uint8)
+    final, why = settle(proposals, held, for_review(proposals, held, RULES), np.arange(20) % 2 == 0)
     items = outcome(final, 20)
     texts, of_item = reasons(final, why, items, RULES)
     assert len(set(texts)) == len(texts)

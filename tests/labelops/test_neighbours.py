@@ -42,9 +42,9 @@ def test_nearest__agrees_with_scikit_learn(n_dims, metric):
     want, at = (
         NearestNeighbors(n_neighbors=10, metric=metric, algorithm="brute").fit(x).kneighbors()
     )
-    found = nearest(x)
-    np.testing.assert_array_equal(found.indices, at)
-    np.testing.assert_allclose(found.distances, want, atol=1e-12)
+    neighbours = nearest(x)
+    np.testing.assert_array_equal(neighbours.indices, at)
+    np.testing.assert_allclose(neighbours.distances, want, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -76,10 +76,10 @@ def test_find_neighbours__is_symmetric_and_exact_on_pictures_with_ties():
 
 def test_find_neighbours__fewer_items_than_neighbours():
     x = np.eye(4, dtype=np.float32)[:3]
-    found = find_neighbours(x, k=10, metric="cosine").neighbours
-    assert (found.indices[:, 2:] == -1).all()
-    assert (np.sort(found.indices[:, :2], axis=1) == [[1, 2], [0, 2], [0, 1]]).all()
-    assert np.isinf(found.distances[:, 2:]).all()
+    neighbours = find_neighbours(x, k=10, metric="cosine").neighbours
+    assert (neighbours.indices[:, 2:] == -1).all()
+    assert (np.sort(neighbours.indices[:, :2], axis=1) == [[1, 2], [0, 2], [0, 1]]).all()
+    assert np.isinf(neighbours.distances[:, 2:]).all()
     one = find_neighbours(x[:1], k=10, metric="cosine").neighbours
     assert (one.indices == -1).all()
 
@@ -90,20 +90,20 @@ def test_find_neighbours__inverted_file_measures_its_recall(n_dims):
     centres = rng.normal(size=(40, n_dims))
     x = (centres[rng.integers(0, 40, 6000)] + 0.3 * rng.normal(size=(6000, n_dims))).astype("f4")
     x[4000:4050] = x[:50] * np.float32(1.0001) + np.float32(1e-5)
-    found = find_neighbours(x, k=10, metric="cosine", flat_limit=1000)
+    search = find_neighbours(x, k=10, metric="cosine", flat_limit=1000)
     twice = find_neighbours(x, k=10, metric="cosine", flat_limit=1000, n_threads=3)
-    np.testing.assert_array_equal(found.neighbours.indices, twice.neighbours.indices)
-    np.testing.assert_array_equal(found.neighbours.distances, twice.neighbours.distances)
+    np.testing.assert_array_equal(search.neighbours.indices, twice.neighbours.indices)
+    np.testing.assert_array_equal(search.neighbours.distances, twice.neighbours.distances)
     rows = np.arange(200)
     at = NearestNeighbors(n_neighbors=11, metric="cosine", algorithm="brute").fit(x)
     true = at.kneighbors(x[rows], return_distance=False)
     hits = [
-        len(np.intersect1d(true[i][true[i] != i][:10], found.neighbours.indices[i])) for i in rows
+        len(np.intersect1d(true[i][true[i] != i][:10], search.neighbours.indices[i])) for i in rows
     ]
-    assert found.recall == pytest.approx(np.mean(hits) / 10, abs=0.01)
-    assert found.recall > 0.5
+    assert search.recall == pytest.approx(np.mean(hits) / 10, abs=0.01)
+    assert search.recall > 0.5
     # What matters most is nearest: copies lie in the same cell.
-    assert (found.neighbours.indices[:50, 0] == np.arange(4000, 4050)).mean() > 0.95
+    assert (search.neighbours.indices[:50, 0] == np.arange(4000, 4050)).mean() > 0.95
 
 
 def test_distance__is_symmetric_and_exactly_zero_between_equal_vectors():
@@ -134,11 +134,11 @@ def test_with_copies__equals_brute_force_over_all_items(seed):
     k = 10
     copies = group_copies(digest_rows(items))
     reps = items[copies.first]
-    found = nearest(reps, k=k)
+    neighbours = nearest(reps, k=k)
     often = np.bincount(copies.vector_of_item)
-    own = with_copies(found, often, k=k)[copies.vector_of_item]
-    some = with_copies(found, often, k=k, rows=slice(3, 9))
-    np.testing.assert_array_equal(some, with_copies(found, often, k=k)[3:9])
+    own = with_copies(neighbours, often, k=k)[copies.vector_of_item]
+    some = with_copies(neighbours, often, k=k, rows=slice(3, 9))
+    np.testing.assert_array_equal(some, with_copies(neighbours, often, k=k)[3:9])
     np.testing.assert_array_equal(own, nearest(items, k=k).distances)
 
 
@@ -153,8 +153,8 @@ def test_outliers_and_near_duplicates__are_those_of_cleanlab_on_digits():
         features=x.astype(np.float64), issue_types={"outlier": {}, "near_duplicate": {}}
     )
     theirs = lab.get_issues()
-    found = find_neighbours(x, k=10, metric="cosine").neighbours
-    mean = found.distances.mean(axis=1)
+    neighbours = find_neighbours(x, k=10, metric="cosine").neighbours
+    mean = neighbours.distances.mean(axis=1)
     # Theirs are from 1 − ⟨a, b⟩.
     np.testing.assert_allclose(outlier_scores(mean), theirs["outlier_score"], atol=1e-9)
     np.testing.assert_array_equal(mean > outlier_limit(mean), theirs["is_outlier_issue"])
@@ -206,11 +206,11 @@ def test_conflicts__dense_region_has_none():
 def test_conflicts__hardly_one_by_chance_in_few_dimensions(n_dims):
     rng = np.random.default_rng(n_dims)
     x = rng.normal(size=(3000, n_dims)).astype(np.float32)
-    found = find_neighbours(x, k=10, metric=metric_for(n_dims)).neighbours
+    neighbours = find_neighbours(x, k=10, metric=metric_for(n_dims)).neighbours
     # Directions in n dimensions are a surface of n − 1, and 1 − cos grows with the angle squared.
     want = n_dims if n_dims <= 3 else (n_dims - 1) / 2
-    assert growth(found) == pytest.approx(want, rel=0.25)
-    edges = convincing_edges(found, limit=near_limit(found.distances[:, 0]))
+    assert growth(neighbours) == pytest.approx(want, rel=0.25)
+    edges = convincing_edges(neighbours, limit=near_limit(neighbours.distances[:, 0]))
     # 0.3 expected at most.
     assert len(edges.a) <= 2
 
@@ -231,8 +231,8 @@ def test_digest_rows__minus_zero_is_zero():
 
 def test_sets__of_nobody():
     copies = group_copies(digest_rows(np.zeros((0, 3))))
-    found = find_neighbours(np.zeros((0, 4), np.float32), k=10, metric="cosine").neighbours
+    neighbours = find_neighbours(np.zeros((0, 4), np.float32), k=10, metric="cosine").neighbours
     assert isinstance(copies, Copies)
-    assert len(sets_of(copies, near_edges(found, limit=1.0))) == 0
+    assert len(sets_of(copies, near_edges(neighbours, limit=1.0))) == 0
     assert len(outlier_scores(np.zeros(0))) == 0
     assert outlier_limit(np.zeros(0)) == np.inf

@@ -19,11 +19,11 @@ def test_row_sums__have_the_bits_of_numpy(seed, length, share):
     whole = rng.random((n_rows, length)) * 10.0 ** rng.integers(-9, 9, (n_rows, length))
     whole *= rng.random((n_rows, length)) < share
     row, at = np.nonzero(whole)
-    found = row_sums(whole[row, at], row, at, n_rows=n_rows, length=length)
-    assert found.dtype == np.float64
-    assert np.array_equal(found, [np.sum(values) for values in whole])
+    sums = row_sums(whole[row, at], row, at, n_rows=n_rows, length=length)
+    assert sums.dtype == np.float64
+    assert np.array_equal(sums, [np.sum(values) for values in whole])
     # Columns that lie in memory one after the other are summed along the same tree.
-    assert np.array_equal(found, np.asfortranarray(whole.T).sum(axis=0))
+    assert np.array_equal(sums, np.asfortranarray(whole.T).sum(axis=0))
 
 
 @pytest.mark.parametrize("n_classes", [3, 100, 777])

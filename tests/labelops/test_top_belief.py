@@ -62,21 +62,21 @@ def test_beliefs__and_what_follows_are_those_of_rows_written_out(seed, k, temper
     reviewed = np.where(rng.random(n) < 0.2, rng.integers(0, n_classes, n), -1)
     n_listed = int(rows.n_listed.max(initial=0))
     ids = candidates(rows, given, noise.likeliest(k + 2 + n_listed), reviewed)
-    found = believe_top(rows, given, noise, ids, temperature=temperature)
+    top = believe_top(rows, given, noise, ids, temperature=temperature)
     whole = (
         believe(rows.dense(), given, noise, temperature=temperature)
         if n
         else np.zeros((0, n_classes))
     )
-    known = found.ids < n_classes
+    known = top.ids < n_classes
     item = np.broadcast_to(np.arange(n)[:, None], ids.shape)
-    assert np.allclose(found.belief[known], whole[item[known], ids[known]], rtol=1e-10, atol=1e-15)
-    assert np.allclose(found.belief.sum(axis=1) + found.others, 1, rtol=0, atol=1e-12)
+    assert np.allclose(top.belief[known], whole[item[known], ids[known]], rtol=1e-10, atol=1e-15)
+    assert np.allclose(top.belief.sum(axis=1) + top.others, 1, rtol=0, atol=1e-12)
     if not n:
         return
     no = np.zeros(n, bool)
     flags = {"is_issue": rng.random(n) < 0.5, "is_conflict": no, "is_copy": no, "is_outlier": no}
-    ours = in_classes(propose(found.belief, found.column_of(given), policy=POLICY, **flags), found)
+    ours = in_classes(propose(top.belief, top.column_of(given), policy=POLICY, **flags), top)
     theirs = propose(whole, given, policy=POLICY, **flags)
     for name in ("p_after", "p_before", "p_next"):
         assert np.allclose(getattr(ours, name), getattr(theirs, name), rtol=1e-10)
@@ -91,7 +91,7 @@ def test_beliefs__and_what_follows_are_those_of_rows_written_out(seed, k, temper
     sure = np.flatnonzero(reviewed >= 0)
     whole[sure] = 0
     whole[sure, reviewed[sure]] = 1
-    soft = soften(with_certainty(found, reviewed), given, k=k)
+    soft = soften(with_certainty(top, reviewed), given, k=k)
     wanted = sparsify(whole, given=given, k=k)
     # Class ids and what they have may change places where they tie; half precision hides the rest.
     assert np.allclose(np.sort(smooth(soft)), np.sort(smooth(wanted)), atol=2e-3)
@@ -105,12 +105,12 @@ def test_certainty__is_all_on_the_reviewed_class_wherever_it_stands():
     noise = SparseNoise(np.full(9, 1 / 9), sparse.csr_array((9, 9)))
     reviewed = np.array([8, -1, 0, 4, 4])
     ids = candidates(rows, given, noise.likeliest(3), reviewed)
-    found = with_certainty(believe_top(rows, given, noise, ids, temperature=1.0), reviewed)
+    certain = with_certainty(believe_top(rows, given, noise, ids, temperature=1.0), reviewed)
     sure = reviewed >= 0
-    assert np.array_equal(found.ids[sure, found.belief[sure].argmax(axis=1)], reviewed[sure])
-    assert found.belief[sure].sum(axis=1).tolist() == [1.0] * 4
-    assert not found.others[sure].any()
-    assert found.others[~sure] > 0
+    assert np.array_equal(certain.ids[sure, certain.belief[sure].argmax(axis=1)], reviewed[sure])
+    assert certain.belief[sure].sum(axis=1).tolist() == [1.0] * 4
+    assert not certain.others[sure].any()
+    assert certain.others[~sure] > 0
 
 
 def test_sparse_noise__of_two_hundred_thousand_classes_is_small():

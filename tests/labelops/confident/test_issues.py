@@ -28,8 +28,8 @@ def test_flags__equal_those_of_cleanlab_on_every_row(find, filter_by, problem):
     probs, given = problem
     thresholds, _ = estimate_noise(probs, given)
     assume(is_untied(probs, given, thresholds))
-    found = find(probs, given, filter_by=filter_by)
-    assert np.array_equal(found, cleanlab_flags(probs, given, filter_by))
+    flags = find(probs, given, filter_by=filter_by)
+    assert np.array_equal(flags, cleanlab_flags(probs, given, filter_by))
 
 
 @pytest.mark.parametrize("filter_by", PRUNING)
@@ -46,8 +46,8 @@ def test_flags__equal_those_of_cleanlab_for_every_setting(
     thresholds, _ = estimate_noise(probs, given)
     assume(is_untied(probs, given, thresholds))
     settings = {"frac_noise": frac_noise, "min_examples_per_class": min_examples_per_class}
-    found = find_label_issues(probs, given, filter_by=filter_by, **settings)
-    assert np.array_equal(found, cleanlab_flags(probs, given, filter_by, **settings))
+    flags = find_label_issues(probs, given, filter_by=filter_by, **settings)
+    assert np.array_equal(flags, cleanlab_flags(probs, given, filter_by, **settings))
 
 
 @every_filter
@@ -55,10 +55,10 @@ def test_flags__equal_those_of_cleanlab_for_every_setting(
 def test_flags__equal_those_of_cleanlab_on_digits(filter_by, dtype):
     probs, given, true = digits()
     probs = probs.astype(dtype)
-    found = find_label_issues(probs, given, filter_by=filter_by)
-    assert np.array_equal(found, cleanlab_flags(probs, given, filter_by))
+    flags = find_label_issues(probs, given, filter_by=filter_by)
+    assert np.array_equal(flags, cleanlab_flags(probs, given, filter_by))
     # And they mean something: of the flagged ones most are truly wrong.
-    assert (given != true)[found].mean() > 4 * (given != true).mean()
+    assert (given != true)[flags].mean() > 4 * (given != true).mean()
 
 
 @every_filter
@@ -70,15 +70,15 @@ def test_flags__equal_those_of_cleanlab_on_human_labels(shared_data, filter_by, 
         pytest.skip(f"{path.name} is not there")
     with np.load(path, allow_pickle=False) as archive:
         probs, given = archive[f"pred_probs_{model}"], archive[labels].astype(np.int64)
-    found = find_label_issues(probs, given, filter_by=filter_by)
+    flags = find_label_issues(probs, given, filter_by=filter_by)
     wanted = cleanlab_flags(probs, given, filter_by)
-    assert found.sum() == wanted.sum()
+    assert flags.sum() == wanted.sum()
     thresholds, _ = estimate_noise(probs, given)
     if is_untied(probs, given, thresholds):
-        assert np.array_equal(found, wanted)
+        assert np.array_equal(flags, wanted)
     else:
         # Among equals cleanlab's choice depends on the order of the rows.
-        assert np.count_nonzero(found != wanted) <= 0.002 * len(found)
+        assert np.count_nonzero(flags != wanted) <= 0.002 * len(flags)
 
 
 @every_filter
@@ -87,8 +87,8 @@ def test_flags__as_many_as_cleanlab_where_everything_ties(filter_by):
     probs = np.array([[0.75, 0.125, 0.125], [0.125, 0.75, 0.125], [0.25, 0.25, 0.5]])
     true = rng.integers(0, 3, 600)
     given = np.where(rng.random(600) < 0.2, rng.integers(0, 3, 600), true)
-    found = find_label_issues(probs[true], given, filter_by=filter_by)
-    assert found.sum() == cleanlab_flags(probs[true], given, filter_by).sum()
+    flags = find_label_issues(probs[true], given, filter_by=filter_by)
+    assert flags.sum() == cleanlab_flags(probs[true], given, filter_by).sum()
 
 
 @every_filter
@@ -98,38 +98,38 @@ def test_flags__move_with_the_items(filter_by, dtype):
     probs[::7] = np.round(probs[::7] * 4) / 4
     order = np.random.default_rng(0).permutation(400)
     hashes = np.random.default_rng(1).permutation(400).astype(np.uint64)
-    found = find_label_issues(probs, given, filter_by=filter_by, item_hash=hashes)
+    flags = find_label_issues(probs, given, filter_by=filter_by, item_hash=hashes)
     moved = find_label_issues(
         probs[order], given[order], filter_by=filter_by, item_hash=hashes[order]
     )
-    assert np.array_equal(moved, found[order])
+    assert np.array_equal(moved, flags[order])
 
 
 @every_filter
 def test_flags__do_not_depend_on_the_names_of_the_classes(filter_by):
     probs, given, _ = make(12, n=500, n_classes=6)
     names = np.random.default_rng(0).permutation(6)
-    found = find_label_issues(probs, given, filter_by=filter_by)
+    flags = find_label_issues(probs, given, filter_by=filter_by)
     renamed = find_label_issues(probs[:, np.argsort(names)], names[given], filter_by=filter_by)
-    assert np.array_equal(found, renamed)
+    assert np.array_equal(flags, renamed)
 
 
 @every_filter
 def test_flags__a_class_that_nobody_has_changes_nothing(filter_by):
     probs, given, _ = make(13, n=300)
     wider = np.concatenate([probs, np.zeros((300, 1))], axis=1)
-    found = find_label_issues(probs, given, filter_by=filter_by)
-    assert np.array_equal(found, find_label_issues(wider, given, filter_by=filter_by))
+    flags = find_label_issues(probs, given, filter_by=filter_by)
+    assert np.array_equal(flags, find_label_issues(wider, given, filter_by=filter_by))
 
 
 @pytest.mark.parametrize("filter_by", ["confident_learning", "predicted_neq_given"])
 def test_flags__every_item_twice_is_flagged_twice(filter_by):
     probs, given, _ = make(14)
-    found = find_label_issues(probs, given, filter_by=filter_by)
+    flags = find_label_issues(probs, given, filter_by=filter_by)
     doubled = find_label_issues(
         np.concatenate([probs, probs]), np.concatenate([given, given]), filter_by=filter_by
     )
-    assert np.array_equal(doubled, np.concatenate([found, found]))
+    assert np.array_equal(doubled, np.concatenate([flags, flags]))
 
 
 @every_filter
@@ -143,8 +143,8 @@ def test_flags__clean_labels_have_no_issues(filter_by):
 @pytest.mark.parametrize("n", [0, 1])
 def test_flags__of_nothing_of_one_item_and_of_one_class(filter_by, n, n_classes):
     probs = np.full((n, n_classes), 1.0 / n_classes)
-    found = find_label_issues(probs, np.zeros(n, int), filter_by=filter_by)
-    assert found.tolist() == [False] * n
+    flags = find_label_issues(probs, np.zeros(n, int), filter_by=filter_by)
+    assert flags.tolist() == [False] * n
 
 
 @every_filter
@@ -153,11 +153,11 @@ def test_flags__of_nothing_of_one_item_and_of_one_class(filter_by, n, n_classes)
 def test_flags__do_not_depend_on_when_counting_ends(find, filter_by, collect, monkeypatch):
     probs, given, _ = make(15, n=500)
     probs[::3] = np.round(probs[::3] * 4) / 4
-    found = find_label_issues(probs, given, filter_by=filter_by)
+    flags = find_label_issues(probs, given, filter_by=filter_by)
     monkeypatch.setattr(sel, "COLLECT", collect)
     monkeypatch.setattr(sel, "CELLS", 1)
     monkeypatch.setattr("labelops.confident.issues.BLOCK_CELLS", 100)
-    assert np.array_equal(found, find(probs, given, filter_by=filter_by))
+    assert np.array_equal(flags, find(probs, given, filter_by=filter_by))
 
 
 @pytest.mark.parametrize(

@@ -21,16 +21,16 @@ from tests.oracles.confident import slow_joint
 @examples(problem=problems())
 def test_estimates__equal_those_of_cleanlab_bit_for_bit(problem):
     probs, given = problem
-    thresholds, found = estimate_noise(probs, given)
+    thresholds, estimates = estimate_noise(probs, given)
     assume(is_untied(probs, given, thresholds))
     raw = compute_confident_joint(given, probs, calibrate=False)
     calibrated = compute_confident_joint(given, probs)
     prior, noise, inverse = estimate_latent(calibrated, given)
-    assert np.array_equal(found.confident_joint, raw)
-    assert np.array_equal(found.calibrated_joint, calibrated)
-    assert np.array_equal(found.prior, prior)
-    assert np.array_equal(found.noise_matrix, noise)
-    assert np.array_equal(found.inverse_noise_matrix, inverse)
+    assert np.array_equal(estimates.confident_joint, raw)
+    assert np.array_equal(estimates.calibrated_joint, calibrated)
+    assert np.array_equal(estimates.prior, prior)
+    assert np.array_equal(estimates.noise_matrix, noise)
+    assert np.array_equal(estimates.inverse_noise_matrix, inverse)
     counts = slow_joint(probs, given, thresholds)
     assert np.array_equal(raw, j.confident_joint(counts))
 
@@ -39,9 +39,9 @@ def test_estimates__equal_those_of_cleanlab_bit_for_bit(problem):
 def test_round_rows__equals_cleanlab_also_where_remainders_tie(seed, size):
     rng = np.random.default_rng(seed)
     values = rng.integers(0, 40, (5, size)) / rng.choice([1.0, 2.0, 3.0, 8.0])
-    found = j.round_rows(values)
-    assert np.array_equal(found, round_preserving_row_totals(values))
-    assert np.array_equal(found.sum(axis=1), np.round([np.sum(row) for row in values]))
+    rounded = j.round_rows(values)
+    assert np.array_equal(rounded, round_preserving_row_totals(values))
+    assert np.array_equal(rounded.sum(axis=1), np.round([np.sum(row) for row in values]))
 
 
 @examples(
@@ -74,52 +74,52 @@ def test_calibrate__keeps_given_class_sizes():
 def test_latent__columns_sum_to_one_and_invert_each_other_by_bayes():
     joint = np.array([[80, 5, 0], [10, 60, 2], [0, 1, 40]])
     n_given = joint.sum(axis=1)
-    found = our_latent(joint, n_given)
-    assert np.allclose(found.noise_matrix.sum(axis=0), 1)
-    assert np.allclose(found.inverse_noise_matrix.sum(axis=0), 1)
+    latent = our_latent(joint, n_given)
+    assert np.allclose(latent.noise_matrix.sum(axis=0), 1)
+    assert np.allclose(latent.inverse_noise_matrix.sum(axis=0), 1)
     # P(true | given) P(given) = P(given | true) P(true), all from one joint.
-    both = found.inverse_noise_matrix * (n_given / n_given.sum())
-    assert np.allclose(both.T, found.noise_matrix * found.prior)
+    both = latent.inverse_noise_matrix * (n_given / n_given.sum())
+    assert np.allclose(both.T, latent.noise_matrix * latent.prior)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_noise_rate__finds_planted_uniform_noise(seed):
     probs, given, true = make(seed, n=20_000, n_classes=6, noise=0.24, sharpness=16.0)
-    _, found = estimate_noise(probs, given)
-    assert found.total_noise_rate == pytest.approx((given != true).mean(), abs=0.02)
+    _, estimates = estimate_noise(probs, given)
+    assert estimates.total_noise_rate == pytest.approx((given != true).mean(), abs=0.02)
     planted = np.array([(given[true == b] == a).mean() for a in range(6) for b in range(6)])
-    assert np.allclose(found.noise_matrix.ravel(), planted, atol=0.03)
+    assert np.allclose(estimates.noise_matrix.ravel(), planted, atol=0.03)
 
 
 def test_clean_labels__have_no_noise():
     given = np.repeat(np.arange(4), 25)
-    _, found = estimate_noise(np.eye(4)[given], given)
-    assert found.n_errors == 0
-    assert np.array_equal(found.calibrated_joint, np.eye(4, dtype=int) * 25)
-    assert (found.noise_rate_low == 0).all()
-    assert found.total_noise_rate_low == 0
+    _, estimates = estimate_noise(np.eye(4)[given], given)
+    assert estimates.n_errors == 0
+    assert np.array_equal(estimates.calibrated_joint, np.eye(4, dtype=int) * 25)
+    assert (estimates.noise_rate_low == 0).all()
+    assert estimates.total_noise_rate_low == 0
 
 
 @examples(seed=st.integers(0, 9999))
 def test_confusions__are_the_off_diagonal_sorted(seed):
     rng = np.random.default_rng(seed)
     joint = rng.integers(0, 4, (5, 5))
-    found = rank_confusions(joint, limit=12)
+    ranked = rank_confusions(joint, limit=12)
     pairs = [(-joint[a, b], a, b) for a in range(5) for b in range(5) if a != b and joint[a, b]]
-    assert list(zip(-found.n_items, found.given, found.true, strict=True)) == sorted(pairs)[:12]
+    assert list(zip(-ranked.n_items, ranked.given, ranked.true, strict=True)) == sorted(pairs)[:12]
 
 
 def test_confusions__rank_as_cleanlab_ranks_overlapping_classes():
     from cleanlab.dataset import find_overlapping_classes
 
     probs, given, _ = make(5, n=2000, n_classes=4, noise=0.3)
-    _, found = estimate_noise(probs, given)
+    _, estimates = estimate_noise(probs, given)
     table = find_overlapping_classes(
-        joint=found.calibrated_joint / len(given),
+        joint=estimates.calibrated_joint / len(given),
         num_examples=len(given),
         asymmetric=True,
     )
-    ours = rank_confusions(found.calibrated_joint)
+    ours = rank_confusions(estimates.calibrated_joint)
     counts = table["Num Overlapping Examples"].tolist()
     assert counts[: len(ours.n_items)] == ours.n_items.tolist()
     pairs = zip(table["Class Index A"], table["Class Index B"], strict=True)

@@ -17,20 +17,20 @@ def test_ranks__are_those_of_sorting_however_the_issues_are_parted(seed, n_parts
     if seed % 2:
         hashes *= np.uint64(2**57 + 1)
     all_of_them = ranks.places(scores, hashes)
-    found = np.ones(n, np.int64)
+    rank = np.ones(n, np.int64)
     of_part = ranks.part_of(hashes, n_parts)
     for part in range(n_parts):
         known = ranks.know(all_of_them[of_part == part])
-        found += ranks.count_before(known, all_of_them, part=part, n_parts=n_parts)
+        rank += ranks.count_before(known, all_of_them, part=part, n_parts=n_parts)
     order = sorted(range(n), key=lambda i: (scores[i], hashes[i]))
-    assert np.array_equal(found[order], np.arange(1, n + 1))
-    assert np.array_equal(ranks.rank(scores, hashes), found)
+    assert np.array_equal(rank[order], np.arange(1, n + 1))
+    assert np.array_equal(ranks.rank(scores, hashes), rank)
 
 
 def test_ranks__all_scores_equal_follow_the_hash():
     hashes = np.random.default_rng(0).permutation(1000).astype(np.uint64)
-    found = ranks.rank(np.zeros(1000, np.float32), hashes)
-    assert np.array_equal(found, hashes.astype(np.int64) + 1)
+    rank = ranks.rank(np.zeros(1000, np.float32), hashes)
+    assert np.array_equal(rank, hashes.astype(np.int64) + 1)
 
 
 @pytest.mark.parametrize("n", [0, 1])

@@ -27,23 +27,23 @@ def cases(seed: int, dtype: str, kind: str):
 @examples(seed=st.integers(0, 9999))
 def test_scan__compiled_and_readable_agree_with_the_loop(seed, dtype, kind):
     probs, given, thresholds = cases(seed, dtype, kind)
-    found = scan_rows(probs, given, thresholds)
+    scan = scan_rows(probs, given, thresholds)
     compiled = fast.scan_rows(probs, given, thresholds)
-    for name, a, b in zip(found._fields, found, compiled, strict=True):
+    for name, a, b in zip(scan._fields, scan, compiled, strict=True):
         assert a.dtype == b.dtype, name
         assert np.array_equal(a, b), name
     for i, row in enumerate(probs):
-        assert found.guess[i] == slow_guess(row, thresholds)
-        assert found.predicted[i] == int(np.argmax(row))
+        assert scan.guess[i] == slow_guess(row, thresholds)
+        assert scan.predicted[i] == int(np.argmax(row))
         raised = row.copy()
         raised[given[i]] += np.array(1e-6, dtype)
-        assert found.agrees[i] == (int(np.argmax(raised)) == given[i])
+        assert scan.agrees[i] == (int(np.argmax(raised)) == given[i])
 
 
 @pytest.mark.parametrize("scan", [scan_rows, fast.scan_rows])
 def test_scan__empty_shard_gives_empty_columns(scan):
-    found = scan(np.empty((0, 3)), np.empty(0, np.int32), np.full(3, 0.5))
-    assert [len(column) for column in found] == [0] * 5
+    columns = scan(np.empty((0, 3)), np.empty(0, np.int32), np.full(3, 0.5))
+    assert [len(column) for column in columns] == [0] * 5
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -31,8 +31,8 @@ def test_score__equals_that_of_cleanlab(scores, score, problem):
     # It computes in the precision of the probabilities, and takes log(1 + s), which for small s
     # loses digits that log1p keeps.
     tolerance = 1e-9 if probs.dtype == np.float64 else 3e-4
-    found = scores(probs, given, score=score)
-    assert np.allclose(found[sound], wanted[sound], rtol=tolerance, atol=tolerance)
+    values = scores(probs, given, score=score)
+    assert np.allclose(values[sound], wanted[sound], rtol=tolerance, atol=tolerance)
 
 
 @IMPLEMENTATIONS
@@ -43,26 +43,26 @@ def test_score__adjusted_equals_that_of_cleanlab(scores, score, problem):
     probs, given = problem
     thresholds, _ = estimate_noise(probs, given)
     wanted = get_label_quality_scores(given, probs, method=score, adjust_pred_probs=True)
-    found = scores(probs, given, score=score, thresholds=thresholds)
-    assert np.allclose(found, wanted, atol=1e-12 if probs.dtype == np.float64 else 1e-5)
+    values = scores(probs, given, score=score, thresholds=thresholds)
+    assert np.allclose(values, wanted, atol=1e-12 if probs.dtype == np.float64 else 1e-5)
 
 
 @IMPLEMENTATIONS
 def test_entropy_score__ranks_a_perfect_row_best(scores):
     probs = np.array([[1.0, 0.0], [0.9, 0.1], [0.1, 0.9], [0.0, 1.0]])
-    found = scores(probs, np.zeros(4, int), score="confidence_weighted_entropy")
-    assert found[0] == 1
-    assert 1 > found[1] > found[2]
+    values = scores(probs, np.zeros(4, int), score="confidence_weighted_entropy")
+    assert values[0] == 1
+    assert 1 > values[1] > values[2]
     # A sure and wrong row has no entropy either: this score cannot tell it from a right one.
-    assert found[3] == 1
+    assert values[3] == 1
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_entropy_score__nears_one_where_released_cleanlab_drops_to_zero(dtype):
     tiny = np.array([1e-30, 1e-12, 1e-8], dtype)
     probs = np.stack([1 - tiny, tiny], axis=1)
-    found = label_scores(probs, np.zeros(3, int), score="confidence_weighted_entropy")
-    assert np.allclose(found, 1, atol=1e-6)
+    values = label_scores(probs, np.zeros(3, int), score="confidence_weighted_entropy")
+    assert np.allclose(values, 1, atol=1e-6)
     wanted = get_label_quality_scores(
         np.array([0, 0, 1, 1]),
         np.concatenate([probs[:2], probs[:2, ::-1]]),
@@ -75,8 +75,8 @@ def test_entropy_score__nears_one_where_released_cleanlab_drops_to_zero(dtype):
 def test_scores__lie_in_the_unit_interval_at_exact_zero_and_one(scores):
     probs = np.eye(3, dtype=np.float32)
     for score in NAMES:
-        found = scores(probs, np.array([0, 0, 2]), score=score)
-        assert ((found >= 0) & (found <= 1)).all()
+        values = scores(probs, np.array([0, 0, 2]), score=score)
+        assert ((values >= 0) & (values <= 1)).all()
 
 
 @IMPLEMENTATIONS

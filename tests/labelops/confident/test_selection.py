@@ -59,8 +59,8 @@ def test_selection__takes_what_sorting_takes_for_every_sharding(
         passes += 1
     key_bits = 8 * np.dtype(dtype).itemsize
     assert passes <= -(-key_bits // bits) + -(-64 // bits)
-    found = sel.concatenate([sel.collect(selection, shard) for shard in shards])
-    selection = sel.settle(selection, found)
+    collected = sel.concatenate([sel.collect(selection, shard) for shard in shards])
+    selection = sel.settle(selection, collected)
     taken = sel.is_taken(selection, elements)
     assert np.array_equal(taken, slow_first(quotas, *elements))
 
@@ -93,23 +93,23 @@ def test_pair_cuts__compiled_do_what_the_readable_ones_do(seed, bits, coarse, dt
     # Groups on the diagonal are whole classes: they get no elements from pairs.
     elements = elements_at(*pairs_of(selection.groups, n_classes, given), probs, given, hashes)
     counts = sel.count_first(selection, edges, elements)
-    found = compiled().count_first(blocks, bits=bits, n_bins=len(edges) - 1, below=np.inf)
-    assert np.array_equal(found[:, :-1], counts)
-    assert not found[:, -1].any()
+    actual = compiled().count_first(blocks, bits=bits, n_bins=len(edges) - 1, below=np.inf)
+    assert np.array_equal(actual[:, :-1], counts)
+    assert not actual[:, -1].any()
     readable = ReadablePairs(selection, probs.dtype)
     for n_bins, limit in ((3, edges_value(edges, 2, dtype)), (2, 0.0), (1, np.inf)):
         first = {"bits": bits, "n_bins": n_bins, "below": limit}
-        found = compiled().count_first(blocks, **first)
-        assert np.array_equal(found, readable.count_first(blocks, **first))
-    assert np.array_equal(found[:, 0], counts[:, 0])
+        actual = compiled().count_first(blocks, **first)
+        assert np.array_equal(actual, readable.count_first(blocks, **first))
+    assert np.array_equal(actual[:, 0], counts[:, 0])
     selection, _ = sel.narrow_first(selection, edges, counts)
     while selection.total_open > 3:
         counts = sel.count(selection, bits, elements)
         assert np.array_equal(compiled().count(blocks, bits=bits), counts)
         selection = sel.narrow(selection, bits, counts)
-    found = compiled().collect(blocks)
+    actual = compiled().collect(blocks)
     wanted = sel.collect(selection, elements)
-    assert sorted(zip(*found, strict=True)) == sorted(zip(*wanted, strict=True))
+    assert sorted(zip(*actual, strict=True)) == sorted(zip(*wanted, strict=True))
     selection = sel.settle(selection, wanted)
     taken = np.zeros(n, bool)
     row_of_hash = {value: row for row, value in enumerate(hashes.tolist())}

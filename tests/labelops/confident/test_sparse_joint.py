@@ -42,12 +42,12 @@ def test_estimates__of_listed_pairs_have_the_bits_of_whole_matrices(seed):
     packed = pack(listed)
     assert all(array.ndim < 2 for array in packed.values())
     for name in dense._fields:
-        wanted, found = getattr(dense, name), getattr(listed, name)
+        wanted, actual = getattr(dense, name), getattr(listed, name)
         if name in MATRICES:
             assert np.array_equal(unpack_matrix(packed, name).toarray(), wanted)
             assert np.array_equal(unpack_matrix(pack(dense), name), wanted)
-            found = found.toarray()
-        assert np.array_equal(found, wanted, equal_nan=True), name
+            actual = actual.toarray()
+        assert np.array_equal(actual, wanted, equal_nan=True), name
     ranked = rank_confusions(listed.calibrated_joint, limit=20)
     for ours, theirs in zip(ranked, rank_confusions(dense.calibrated_joint, limit=20), strict=True):
         assert ours.dtype == theirs.dtype
@@ -103,10 +103,10 @@ def test_matrices__of_many_classes_take_memory_as_pairs_not_as_classes():
     given = rng.integers(0, k, n)
     guess = np.where(rng.random(n) < 0.2, rng.integers(0, k, n), given)
     counts = sj.matrix(sj.count(given, guess, n_classes=k), k)
-    found = estimate(counts, np.bincount(given, minlength=k))
-    assert found.confident_joint.nnz <= n + k
-    assert found.calibrated_joint.nnz <= n
-    assert found.calibrated_joint.sum() == n
+    estimates = estimate(counts, np.bincount(given, minlength=k))
+    assert estimates.confident_joint.nnz <= n + k
+    assert estimates.calibrated_joint.nnz <= n
+    assert estimates.calibrated_joint.sum() == n
 
 
 @pytest.mark.parametrize("filter_by", get_args(Filter))
@@ -116,8 +116,8 @@ def test_flags__by_listed_pairs_equal_those_of_cleanlab(filter_by, seed, monkeyp
     thresholds, wanted = estimate_noise(probs, given)
     assert is_untied(probs, given, thresholds)
     monkeypatch.setattr(sj, "DENSE_CLASSES", 0)
-    _, found = estimate_noise(probs, given)
-    assert np.array_equal(found.calibrated_joint.toarray(), wanted.calibrated_joint)
+    _, estimates = estimate_noise(probs, given)
+    assert np.array_equal(estimates.calibrated_joint.toarray(), wanted.calibrated_joint)
     for find in (find_label_issues, fast.find_label_issues):
         flags = find(probs, given, filter_by=filter_by)
         assert np.array_equal(flags, cleanlab_flags(probs, given, filter_by))

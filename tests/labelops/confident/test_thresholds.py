@@ -30,9 +30,9 @@ def test_thresholds__absent_class_is_never_confident():
 
 
 def test_thresholds__of_zero_are_raised_so_that_zero_is_not_confident():
-    found = conf.finish(conf.summarize(np.zeros(3), np.zeros(3, int), n_classes=1))
-    assert found[0] == 2e-6
-    assert not (np.zeros(1) >= conf.confident_bounds(found, np.dtype(float))).any()
+    thresholds = conf.finish(conf.summarize(np.zeros(3), np.zeros(3, int), n_classes=1))
+    assert thresholds[0] == 2e-6
+    assert not (np.zeros(1) >= conf.confident_bounds(thresholds, np.dtype(float))).any()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -46,9 +46,9 @@ def test_thresholds__saturated_confidences_stay_confident_for_every_sharding(dty
         sums = parts[0]
         for part in parts[1:]:
             sums = conf.merge(sums, part)
-        found = conf.finish(sums)
-        assert found[0] == float(dtype(0.9))
-        assert (p_given >= conf.confident_bounds(found, p_given.dtype)).all()
+        thresholds = conf.finish(sums)
+        assert thresholds[0] == float(dtype(0.9))
+        assert (p_given >= conf.confident_bounds(thresholds, p_given.dtype)).all()
 
 
 @examples(p=st.floats(0, 1, width=32), t=st.floats(2e-6, 1))

@@ -43,9 +43,9 @@ def test_scan__has_the_bits_of_the_rows_written_out(kind, seed):
     whole = rows.dense()
     # The readable scan knows no arg-max of no rows.
     wanted = (scan_rows if len(rows) else fast.scan_rows)(whole, given, thresholds)
-    found = scan_top(rows, given, thresholds)
+    scan = scan_top(rows, given, thresholds)
     for name in wanted._fields:
-        ours, theirs = getattr(found, name), getattr(wanted, name)
+        ours, theirs = getattr(scan, name), getattr(wanted, name)
         assert ours.dtype == theirs.dtype, name
         assert np.array_equal(ours, theirs), name
 
@@ -61,13 +61,13 @@ def test_scores__are_those_of_the_rows_written_out(score, is_adjusted, seed):
         with pytest.raises(ValueError, match="not defined on adjusted rows"):
             top_scores(rows, given, score=score, thresholds=thresholds)
         return
-    found = top_scores(rows, given, score=score, thresholds=thresholds)
+    values = top_scores(rows, given, score=score, thresholds=thresholds)
     wanted = label_scores(rows.dense(), given, score=score, thresholds=thresholds)
     if is_adjusted or score == "confidence_weighted_entropy":
         # Sums over classes are rounded otherwise; scores are stored in single precision.
-        assert np.allclose(found, wanted, rtol=1e-12, atol=1e-14)
+        assert np.allclose(values, wanted, rtol=1e-12, atol=1e-14)
     else:
-        assert np.array_equal(found, wanted)
+        assert np.array_equal(values, wanted)
 
 
 @pytest.mark.parametrize("filter_by", get_args(Filter))
@@ -78,8 +78,8 @@ def test_flags__equal_those_of_the_rows_written_out(filter_by, seed):
     hashes = np.random.default_rng(seed).permutation(40).astype(np.uint64) << np.uint64(40)
     wanted = find_label_issues(rows.dense(), given, filter_by=filter_by, item_hash=hashes)
     for find in (find_label_issues, fast.find_label_issues):
-        found = find(rows, given, filter_by=filter_by, item_hash=hashes)
-        assert np.array_equal(found, wanted)
+        flags = find(rows, given, filter_by=filter_by, item_hash=hashes)
+        assert np.array_equal(flags, wanted)
     thresholds, estimates = estimate_noise(rows, given)
     of_whole = estimate_noise(rows.dense(), given)
     assert np.array_equal(thresholds, of_whole[0])
@@ -103,8 +103,8 @@ def test_flags__of_listed_rows_equal_those_of_cleanlab(filter_by):
 
 def test_prediction__in_the_rest_is_the_first_class_that_is_not_listed():
     rows = TopRows(np.array([0, 2, 3, 3]), np.array([0, 1, 2]), np.full(3, 0.1), np.full(3, 0.2), 4)
-    found = scan_top(rows, np.array([0, 0, 3]), np.full(4, 0.9))
-    assert found.predicted.tolist() == rows.dense().argmax(axis=1).tolist() == [2, 0, 0]
+    scan = scan_top(rows, np.array([0, 0, 3]), np.full(4, 0.9))
+    assert scan.predicted.tolist() == rows.dense().argmax(axis=1).tolist() == [2, 0, 0]
 
 
 @pytest.mark.parametrize("where", ["listed", "rest"])

@@ -22,17 +22,17 @@ from tests.labelops.proportions.data import make_bags, make_edges, two_gaussians
 def test_beliefs__are_those_of_the_definition(seed, damping):
     h, start, counts = make_bags(seed, [0, 1, 5, 9, 60, 2, 100])
     edges = make_edges(seed, len(h), 2 * len(h), strength=1.5)
-    found = fast(h, start, counts, edges, damping=damping, max_sweeps=15)
+    propagated = fast(h, start, counts, edges, damping=damping, max_sweeps=15)
     want = propagate(h, start, counts, edges, damping=damping, max_sweeps=15)
     # Sums are in the same order; exponentials of the two differ in the last bit.
-    np.testing.assert_allclose(found.beliefs, want.beliefs, atol=1e-10)
-    np.testing.assert_allclose(found.log_odds, want.log_odds, atol=1e-9)
-    np.testing.assert_allclose(found.log_evidence, want.log_evidence, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(propagated.beliefs, want.beliefs, atol=1e-10)
+    np.testing.assert_allclose(propagated.log_odds, want.log_odds, atol=1e-9)
+    np.testing.assert_allclose(propagated.log_evidence, want.log_evidence, rtol=1e-9, atol=1e-9)
     for field in ("component_of_bag", "converged", "n_sweeps", "damping"):
-        a, b = getattr(found.convergence, field), getattr(want.convergence, field)
+        a, b = getattr(propagated.convergence, field), getattr(want.convergence, field)
         np.testing.assert_array_equal(a, b)
     np.testing.assert_allclose(
-        found.convergence.last_change, want.convergence.last_change, atol=1e-9
+        propagated.convergence.last_change, want.convergence.last_change, atol=1e-9
     )
 
 
@@ -42,10 +42,10 @@ def test_threads__change_no_bit(monkeypatch):
     edges = make_edges(1, len(h), 3 * len(h))
     want = fast(h, start, counts, edges, n_threads=1)
     for n_threads in (2, 5):
-        found = fast(h, start, counts, edges, n_threads=n_threads)
-        np.testing.assert_array_equal(found.beliefs, want.beliefs)
-        np.testing.assert_array_equal(found.log_odds, want.log_odds)
-        np.testing.assert_array_equal(found.convergence.last_change, want.convergence.last_change)
+        actual = fast(h, start, counts, edges, n_threads=n_threads)
+        np.testing.assert_array_equal(actual.beliefs, want.beliefs)
+        np.testing.assert_array_equal(actual.log_odds, want.log_odds)
+        np.testing.assert_array_equal(actual.convergence.last_change, want.convergence.last_change)
 
 
 def test_components__are_what_they_would_be_alone_to_the_same_bits():
@@ -62,19 +62,19 @@ def test_components__are_what_they_would_be_alone_to_the_same_bits():
             np.concatenate([edges_one.weight, edges_two.weight]),
         ),
     )
-    want = np.concatenate([found.beliefs for found in alone])
+    want = np.concatenate([component.beliefs for component in alone])
     np.testing.assert_array_equal(together.beliefs, want)
-    sweeps = np.concatenate([found.convergence.n_sweeps for found in alone])
+    sweeps = np.concatenate([component.convergence.n_sweeps for component in alone])
     np.testing.assert_array_equal(together.convergence.n_sweeps, sweeps)
     assert len(np.unique(sweeps)) > 1
 
 
 def test_empty_and_unknown__are_themselves():
-    found = fast(np.empty(0), np.array([0]), free_counts(0), no_edges())
-    assert len(found.beliefs) == 0
+    propagated = fast(np.empty(0), np.array([0]), free_counts(0), no_edges())
+    assert len(propagated.beliefs) == 0
     h = np.array([1.0, -2.0])
-    found = fast(h, np.arange(3), free_counts(2), no_edges())
-    np.testing.assert_allclose(found.beliefs, 1 / (1 + np.exp(-h)), rtol=1e-15)
+    propagated = fast(h, np.arange(3), free_counts(2), no_edges())
+    np.testing.assert_allclose(propagated.beliefs, 1 / (1 + np.exp(-h)), rtol=1e-15)
 
 
 def accuracy_and_auc(beliefs, true):
@@ -98,7 +98,7 @@ def accuracy_and_auc(beliefs, true):
 def test_planted_labels__are_found_from_counts_and_neighbours_alone(
     share, bag, strength, is_normalised, least_accuracy, least_auc
 ):
-    found = []
+    quality = []
     for seed in range(5):
         data = two_gaussians(seed, share=share, offset=1.5, bag=bag)
         scale = 1.0 if is_normalised else strength
@@ -108,8 +108,8 @@ def test_planted_labels__are_found_from_counts_and_neighbours_alone(
             edges = normalise_by_degree(edges, n_items=1024, strength=strength)
         counts = hard_counts(data.positives)
         beliefs = fast(np.zeros(1024), data.start, counts, edges).beliefs
-        found.append(accuracy_and_auc(beliefs, data.true))
-    accuracy, auc = np.mean(found, axis=0)
+        quality.append(accuracy_and_auc(beliefs, data.true))
+    accuracy, auc = np.mean(quality, axis=0)
     assert accuracy >= least_accuracy
     assert auc >= least_auc
 
@@ -120,6 +120,6 @@ def test_counts__do_not_harm_a_classifier_whose_prior_is_off(shift):
         data = two_gaussians(seed, share=0.3, offset=1.0, bag=16)
         # Bayes' rule with a wrong prior: log-odds 2 · offset · x + constant.
         h = 2.0 * data.points[:, 0] + shift
-        found = fast(h, data.start, hard_counts(data.positives), no_edges())
+        propagated = fast(h, data.start, hard_counts(data.positives), no_edges())
         before = ((h >= 0) == data.true).mean()
-        assert ((found.beliefs >= 0.5) == data.true).mean() > before
+        assert ((propagated.beliefs >= 0.5) == data.true).mean() > before

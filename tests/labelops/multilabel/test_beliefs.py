@@ -28,7 +28,7 @@ def test_scaling__minimises_the_penalised_loss(seed: int) -> None:
     rng = np.random.default_rng(seed)
     x, group = rng.normal(0, 3, 500), rng.integers(0, 3, 500)
     z, w = rng.random(500) < expit(x * np.array([0.3, 1, 2])[group] - group), rng.random(500)
-    found = fit_scaling(x, z, group, w, n_classes=4)
+    scaling = fit_scaling(x, z, group, w, n_classes=4)
     w = w * (500 / w.sum())
 
     def loss(at: np.ndarray, rows: np.ndarray, prior: np.ndarray) -> float:
@@ -41,23 +41,23 @@ def test_scaling__minimises_the_penalised_loss(seed: int) -> None:
     pooled = minimize(loss, start, args=(every, start), tol=1e-12).x
     for c in range(3):
         best = minimize(loss, pooled, args=(np.flatnonzero(group == c), pooled), tol=1e-12).x
-        np.testing.assert_allclose([found.slope[c], found.shift[c]], best, atol=1e-4)
+        np.testing.assert_allclose([scaling.slope[c], scaling.shift[c]], best, atol=1e-4)
     # A class of which no cell is known is as all are.
-    np.testing.assert_allclose([found.slope[3], found.shift[3]], pooled, atol=1e-4)
+    np.testing.assert_allclose([scaling.slope[3], scaling.shift[3]], pooled, atol=1e-4)
 
 
 def test_scaling__of_nothing_changes_nothing() -> None:
     none = np.empty(0)
-    found = fit_scaling(none, none.astype(bool), none.astype(np.int64), none, n_classes=2)
-    assert found.slope.tolist() == [1.0, 1.0]
-    assert found.shift.tolist() == [0.0, 0.0]
+    scaling = fit_scaling(none, none.astype(bool), none.astype(np.int64), none, n_classes=2)
+    assert scaling.slope.tolist() == [1.0, 1.0]
+    assert scaling.shift.tolist() == [0.0, 0.0]
 
 
 def test_scaling__all_states_alike_stays_finite() -> None:
     x = np.full(300, 16.0)
-    found = fit_scaling(x, np.ones(300, bool), np.zeros(300, np.int64), np.ones(300), n_classes=1)
-    assert np.isfinite(found.slope).all()
-    assert scaled(x, np.zeros(300, np.int64), found).min() > 2
+    scaling = fit_scaling(x, np.ones(300, bool), np.zeros(300, np.int64), np.ones(300), n_classes=1)
+    assert np.isfinite(scaling.slope).all()
+    assert scaled(x, np.zeros(300, np.int64), scaling).min() > 2
 
 
 # -- limits ----------------------------------------------------------------------------------------
@@ -115,10 +115,10 @@ def planted(hidden: float, wrong: float, seed: int = 0) -> tuple[Features, np.nd
 @pytest.mark.parametrize("hidden", [0.0, 0.1, 0.4])
 def test_learn__finds_the_share_that_was_hidden(hidden: float) -> None:
     features, _, odds = planted(hidden, 0.0)
-    found = learn(features, np.ones(8000), odds)
-    assert abs(found.opinion.missing - hidden) < 0.04
-    assert found.opinion.wrong < 0.02
-    assert found.opinion.missing <= found.limits[0] + 1e-9
+    learned = learn(features, np.ones(8000), odds)
+    assert abs(learned.opinion.missing - hidden) < 0.04
+    assert learned.opinion.wrong < 0.02
+    assert learned.opinion.missing <= learned.limits[0] + 1e-9
 
 
 @pytest.mark.parametrize("hidden", [0.1, 0.4])
@@ -136,17 +136,17 @@ def test_turned__is_right_as_often_as_promised(hidden: float) -> None:
 
 def test_learned__survives_being_stored() -> None:
     features, _, odds = planted(0.2, 0.02)
-    found = learn(features, np.ones(8000), odds)
-    again = Learned.of(found.arrays())
-    assert np.array_equal(p_label_error(features, again), p_label_error(features, found))
+    learned = learn(features, np.ones(8000), odds)
+    again = Learned.of(learned.arrays())
+    assert np.array_equal(p_label_error(features, again), p_label_error(features, learned))
 
 
 def test_learn__from_nothing_believes_what_is_given() -> None:
     empty = np.empty(0)
     features = Features(empty.astype(np.int64), empty.astype(bool), empty, empty)
-    found = learn(features, empty, np.zeros(K))
+    learned = learn(features, empty, np.zeros(K))
     cell = Features(np.array([0, 1]), np.array([False, True]), np.array([3.0, -3.0]), np.zeros(2))
-    assert (p_label_error(cell, found) < 0.01).all()
+    assert (p_label_error(cell, learned) < 0.01).all()
 
 
 # -- sampling --------------------------------------------------------------------------------------
@@ -226,14 +226,14 @@ def test_with_changes__equals_changing_the_table(unknown: float) -> None:
     rng = np.random.default_rng(2)
     row, class_id = np.nonzero(rng.random((N, K)) < 0.2)
     present = rng.random(len(row)) < 0.5
-    found = states(with_changes(from_states(table), row, class_id, present))
+    changed = states(with_changes(from_states(table), row, class_id, present))
     table[row, class_id] = present
-    assert np.array_equal(found, table)
+    assert np.array_equal(changed, table)
 
 
 def test_with_changes__none_is_the_same() -> None:
     labels = label_sets([[0, 2], []], n_classes=3)
     none = np.empty(0, np.int64)
-    found = with_changes(labels, none, none, none.astype(bool))
-    assert np.array_equal(states(found), states(labels))
-    assert found.ids.dtype == labels.ids.dtype
+    changed = with_changes(labels, none, none, none.astype(bool))
+    assert np.array_equal(states(changed), states(labels))
+    assert changed.ids.dtype == labels.ids.dtype

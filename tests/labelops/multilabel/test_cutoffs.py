@@ -51,12 +51,12 @@ def test_cutoffs__of_rare_classes_profit_from_the_others():
     held_out, scores = draw(80)
     fresh, fresh_scores = draw(5000)
     labels = from_states(held_out.astype(np.int8))
-    found = [
+    quality = [
         np.mean([f1(fresh[:, c], sets[:, c]) for c in range(10)])
         for s in (0.0, 10.0)
         for sets in [sets_from(fresh_scores, choose_cutoffs(scores, labels, pseudo_positives=s))]
     ]
-    assert found[1] > found[0] + 0.02
+    assert quality[1] > quality[0] + 0.02
 
 
 def test_cutoffs__move_with_classes_and_stay_with_repeated_items():
@@ -173,5 +173,5 @@ def test_positives__of_nothing_known_nobody_everybody_and_ties():
     assert sets_from(np.array([[0.5], [0.4]]), tied).ravel().tolist() == [True, False]
     # A class without known items gets what suits the average one.
     scores = np.array([[0.9, 0.9], [0.1, 0.1]])
-    found = choose_cutoffs_from_positives(scores, label_sets([[0], []], [[], []], n_classes=2))
-    assert found[0] == found[1] == 0.5
+    cutoffs = choose_cutoffs_from_positives(scores, label_sets([[0], []], [[], []], n_classes=2))
+    assert cutoffs[0] == cutoffs[1] == 0.5

@@ -24,12 +24,12 @@ excess = arrays(np.int64, (20, 2), elements=st.integers(0, 500))
 @examples(counts=counts_of_classes, more=excess)
 def test_calibrate__is_that_of_each_class_by_itself(counts, more):
     n_given = counts.sum(axis=2) + more
-    found = estimate(counts, n_given, np.ones((20, 2)))
+    estimates = estimate(counts, n_given, np.ones((20, 2)))
     for c in range(20):
         alone = single.estimate(counts[c], n_given[c])
-        assert np.array_equal(found.joint[c], alone.confident_joint)
-        assert np.array_equal(found.calibrated[c], alone.calibrated_joint)
-        rates = [found.missing_rate[c], found.wrong_rate[c]]
+        assert np.array_equal(estimates.joint[c], alone.confident_joint)
+        assert np.array_equal(estimates.calibrated[c], alone.calibrated_joint)
+        rates = [estimates.missing_rate[c], estimates.wrong_rate[c]]
         np.testing.assert_array_equal(rates, alone.noise_rate)
 
 
@@ -41,9 +41,9 @@ def test_calibrate__is_that_of_each_class_by_itself(counts, more):
 )
 def test_prune_counts__are_those_of_each_class_by_itself(counts, frac_noise, min_examples):
     wanted = {"min_examples": min_examples, "frac_noise": frac_noise}
-    found = prune_counts(counts, **wanted)
+    pruned = prune_counts(counts, **wanted)
     for c in range(20):
-        assert np.array_equal(found[c], single_prune_counts(counts[c], **wanted))
+        assert np.array_equal(pruned[c], single_prune_counts(counts[c], **wanted))
 
 
 @pytest.mark.parametrize("filter_by", ["prune_by_noise_rate", "prune_by_class", "both"])
@@ -51,12 +51,12 @@ def test_prune_counts__are_those_of_each_class_by_itself(counts, frac_noise, min
 @examples(counts=counts_of_classes, more=excess, min_examples=st.sampled_from([0, 1, 7]))
 def test_quotas__are_those_of_each_class_by_itself(filter_by, counts, more, min_examples):
     n_given = counts.sum(axis=2) + more
-    found = estimate(counts, n_given, np.ones((20, 2)))
+    estimates = estimate(counts, n_given, np.ones((20, 2)))
     everything = Counts(counts, n_given, n_given)
     rules = Settings(filter_by, 1.0, min_examples)
-    got = quotas(rules, found, everything).reshape(20, 2)
+    got = quotas(rules, estimates, everything).reshape(20, 2)
     for c in range(20):
-        alone = group_quotas(rules, found.calibrated[c], n_given[c], 0).reshape(2, 2)
+        alone = group_quotas(rules, estimates.calibrated[c], n_given[c], 0).reshape(2, 2)
         by_pair, by_class = np.array([alone[0, 1], alone[1, 0]]), alone.diagonal()
         want = {
             "prune_by_noise_rate": by_pair,
@@ -74,8 +74,8 @@ def test_round_pairs__rounds_as_rows_of_any_length_are_rounded(values):
 def test_estimates__of_classes_that_nobody_or_everybody_has():
     counts = np.array([[[5, 0], [0, 0]], [[0, 0], [0, 5]], [[0, 0], [0, 0]]])
     n_given = np.array([[5, 0], [0, 5], [0, 0]])
-    found = estimate(counts, n_given, np.ones((3, 2)))
-    assert found.n_wrong.tolist() == found.n_missing.tolist() == [0, 0, 0]
-    assert np.isnan(found.wrong_rate).tolist() == [True, False, True]
-    assert np.isnan(found.missing_rate).tolist() == [False, True, True]
-    assert calibrate(found.joint, n_given).sum(axis=(1, 2)).tolist() == [5, 5, 0]
+    estimates = estimate(counts, n_given, np.ones((3, 2)))
+    assert estimates.n_wrong.tolist() == estimates.n_missing.tolist() == [0, 0, 0]
+    assert np.isnan(estimates.wrong_rate).tolist() == [True, False, True]
+    assert np.isnan(estimates.missing_rate).tolist() == [False, True, True]
+    assert calibrate(estimates.joint, n_given).sum(axis=(1, 2)).tolist() == [5, 5, 0]

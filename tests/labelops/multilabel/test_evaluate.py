@@ -37,7 +37,7 @@ def test_measures__are_those_of_scikit_learn_where_all_is_known(seed, n, is_tied
     scores, table, _ = make(seed, n=n, n_classes=4)
     scores = np.round(scores * 4) / 4 if is_tied else scores
     predicted = scores > 0.5
-    found, ranks = sets_of(predicted, table), ranks_of(scores, table)
+    measures, ranks = sets_of(predicted, table), ranks_of(scores, table)
     with warnings.catch_warnings():
         # A class that nobody has.
         warnings.simplefilter("ignore")
@@ -46,10 +46,10 @@ def test_measures__are_those_of_scikit_learn_where_all_is_known(seed, n, is_tied
         micro = f1_score(table, predicted, average="micro", zero_division=np.nan)
     pairs = zip(table.T, scores.T, strict=True)
     ap = [average_precision_score(t, s) if t.any() else np.nan for t, s in pairs]
-    np.testing.assert_allclose(found.class_f1, f1, atol=1e-12)
-    np.testing.assert_allclose(found.macro_f1.value, macro, atol=1e-12)
-    np.testing.assert_allclose(found.micro_f1.value, micro, atol=1e-12)
-    assert found.subset_accuracy.value == pytest.approx(accuracy_score(table, predicted))
+    np.testing.assert_allclose(measures.class_f1, f1, atol=1e-12)
+    np.testing.assert_allclose(measures.macro_f1.value, macro, atol=1e-12)
+    np.testing.assert_allclose(measures.micro_f1.value, micro, atol=1e-12)
+    assert measures.subset_accuracy.value == pytest.approx(accuracy_score(table, predicted))
     np.testing.assert_allclose(ranks.class_average_precision, ap, atol=1e-12)
     if table.any():
         assert ranks.mean_average_precision.value == pytest.approx(np.nanmean(ap))
@@ -61,7 +61,7 @@ def test_measures__unknown_cells_are_as_if_they_were_not_there(seed):
     """Loops over the known cells of each class, or of each item."""
     scores, table, _ = make(seed, n=25, n_classes=4, unknown=0.4)
     predicted = scores > 0.5
-    found, ranks = sets_of(predicted, table), ranks_of(scores, table)
+    measures, ranks = sets_of(predicted, table), ranks_of(scores, table)
     f1, ap = [], []
     for c in range(4):
         known = table[:, c] >= 0
@@ -69,7 +69,7 @@ def test_measures__unknown_cells_are_as_if_they_were_not_there(seed):
         n = 2 * (state & said).sum() + (state != said).sum()
         f1.append(2 * (state & said).sum() / n if n else np.nan)
         ap.append(average_precision_score(state, scores[known, c]) if state.any() else np.nan)
-    np.testing.assert_allclose(found.class_f1, f1, atol=1e-12)
+    np.testing.assert_allclose(measures.class_f1, f1, atol=1e-12)
     np.testing.assert_allclose(ranks.class_average_precision, ap, atol=1e-12)
     whole, recall = [], []
     for row, said, score in zip(table, predicted, scores, strict=True):
@@ -80,7 +80,7 @@ def test_measures__unknown_cells_are_as_if_they_were_not_there(seed):
         if present:
             top = known[np.argsort(-score[known])][: len(present)]
             recall.append(len(present & set(top)) / len(present))
-    assert found.subset_accuracy.value == pytest.approx(np.mean(whole))
+    assert measures.subset_accuracy.value == pytest.approx(np.mean(whole))
     assert ranks.multilabel_accuracy.value == pytest.approx(np.mean(recall))
     assert ranks.exact_set_accuracy.value == pytest.approx(np.mean(np.array(recall) == 1))
 
@@ -96,9 +96,9 @@ def test_measures__what_is_unknown_cannot_change_them():
         other = scores.copy()
         for (i, c), value in zip(hidden, values, strict=True):
             other[i, c] = value
-        found = sets_of(other > 0.5, table)
-        assert found.micro_f1 == base.micro_f1
-        assert found.subset_accuracy == base.subset_accuracy
+        measures = sets_of(other > 0.5, table)
+        assert measures.micro_f1 == base.micro_f1
+        assert measures.subset_accuracy == base.subset_accuracy
         got = ranks_of(other, table)
         want = ranks_of(scores, table)
         np.testing.assert_array_equal(got.class_average_precision, want.class_average_precision)
@@ -110,8 +110,8 @@ def test_average_precision__of_a_draw_is_that_of_the_repeated_items(seed):
     rng = np.random.default_rng(seed)
     scores, is_yes = np.round(rng.random(15), 1), rng.random(15) < 0.4
     weights = draws(15, rng=rng, n_draws=10)
-    found = average_precisions(scores, is_yes, weights)
-    for weight, value in zip(weights.astype(int), found, strict=True):
+    precisions = average_precisions(scores, is_yes, weights)
+    for weight, value in zip(weights.astype(int), precisions, strict=True):
         state = np.repeat(is_yes, weight)
         if state.any():
             repeated = average_precision_score(state, np.repeat(scores, weight))
@@ -180,9 +180,9 @@ def test_measures__a_class_that_nobody_has_or_predicts_changes_nothing():
 
 @pytest.mark.parametrize("n", [0, 3])
 def test_measures__of_nothing_known_are_not_numbers(n):
-    found = sets_of(np.ones((n, 2), bool), np.full((n, 2), -1, np.int8))
+    measures = sets_of(np.ones((n, 2), bool), np.full((n, 2), -1, np.int8))
     ranks = ranks_of(np.ones((n, 2)), np.full((n, 2), -1, np.int8))
-    for one in (*found[:3], ranks.mean_average_precision, *ranks[2:]):
+    for one in (*measures[:3], ranks.mean_average_precision, *ranks[2:]):
         assert np.isnan(one).all()
 
 

@@ -47,12 +47,12 @@ def test_held_out__says_what_the_bands_are_worth(seed: int) -> None:
     """In each band as many are right as were promised, within four standard deviations."""
     _, scores, table = planted(seed)
     edges, fold = np.array([0.5, 0.7, 0.9]), np.arange(N) % 5
-    found = held_out(scores, table, found_by_others(scores, table, fold), fold, edges=edges)
-    n = found.right + found.wrong
+    held = held_out(scores, table, found_by_others(scores, table, fold), fold, edges=edges)
+    n = held.right + held.wrong
     assert (n > 200).all()
-    promised = found.promised / n
+    promised = held.promised / n
     spread = np.sqrt(promised * (1 - promised) / n)
-    assert (np.abs(found.right / n - promised) < 4 * spread + 0.01).all()
+    assert (np.abs(held.right / n - promised) < 4 * spread + 0.01).all()
     assert ((promised >= edges) & (promised <= np.append(edges[1:], 1))).all()
 
 
@@ -76,5 +76,5 @@ def test_held_out__one_fold_or_no_known_absence_is_no_evidence() -> None:
     for t, fold in ((table, np.zeros(N, int)), (np.ones_like(table), np.arange(N) % 5)):
         assert not found_by_others(scores, t, fold).any()
     nothing = np.zeros((N, K), bool)
-    found = held_out(scores, table, nothing, np.arange(N) % 5, edges=np.array([0.5]))
-    assert (found.right.tolist(), found.wrong.tolist(), found.promised.tolist()) == ([0], [0], [0])
+    held = held_out(scores, table, nothing, np.arange(N) % 5, edges=np.array([0.5]))
+    assert (held.right.tolist(), held.wrong.tolist(), held.promised.tolist()) == ([0], [0], [0])

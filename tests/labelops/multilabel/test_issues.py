@@ -37,8 +37,8 @@ both_engines = pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
 
 
 def flags_of(probs, table, engine=ENGINES["compiled"], **settings):
-    cells, found = issues.find_label_issues(probs, from_states(table), engine=engine, **settings)
-    return dense(cells, table.shape), found
+    cells, noise = issues.find_label_issues(probs, from_states(table), engine=engine, **settings)
+    return dense(cells, table.shape), noise
 
 
 @every_filter
@@ -47,8 +47,8 @@ def flags_of(probs, table, engine=ENGINES["compiled"], **settings):
 @examples(problem=problems())
 def test_flags__equal_those_of_cleanlab_on_every_row_and_class(engine, filter_by, problem):
     probs, table = problem
-    flags, found = flags_of(probs, table, engine, filter_by=filter_by)
-    assume(is_untied(probs, table, found.thresholds))
+    flags, estimates = flags_of(probs, table, engine, filter_by=filter_by)
+    assume(is_untied(probs, table, estimates.thresholds))
     assert np.array_equal(flags, cleanlab_flags(probs, table, filter_by))
 
 
@@ -64,8 +64,8 @@ def test_flags__equal_those_of_cleanlab_for_every_setting(
 ):
     probs, table = problem
     wanted = {"frac_noise": frac_noise, "min_examples_per_class": min_examples_per_class}
-    flags, found = flags_of(probs, table, filter_by=filter_by, **wanted)
-    assume(is_untied(probs, table, found.thresholds))
+    flags, estimates = flags_of(probs, table, filter_by=filter_by, **wanted)
+    assume(is_untied(probs, table, estimates.thresholds))
     assert np.array_equal(flags, cleanlab_flags(probs, table, filter_by, **wanted))
 
 
@@ -93,9 +93,9 @@ def test_flags__equal_those_of_cleanlab_on_real_sets(shared_data, name, filter_b
 def test_flags__unknown_cells_take_no_part(engine, filter_by, problem):
     """Each class alone, with the items of which it is known."""
     probs, table = problem
-    flags, found = flags_of(probs, table, engine, filter_by=filter_by)
+    flags, estimates = flags_of(probs, table, engine, filter_by=filter_by)
     assert not flags[table < 0].any()
-    assume(is_untied(probs, table, found.thresholds))
+    assume(is_untied(probs, table, estimates.thresholds))
     for c in range(table.shape[1]):
         known = table[:, c] >= 0
         pair = np.stack([1 - probs[known, c], probs[known, c]], axis=1)
@@ -103,7 +103,7 @@ def test_flags__unknown_cells_take_no_part(engine, filter_by, problem):
         alone = single.find_label_issues(pair, state, filter_by=filter_by)
         assert np.array_equal(flags[known, c], alone)
         thresholds, _ = single.estimate_noise(pair, state)
-        np.testing.assert_array_equal(found.thresholds[c], thresholds)
+        np.testing.assert_array_equal(estimates.thresholds[c], thresholds)
 
 
 @settings(max_examples=25)
@@ -188,10 +188,10 @@ def test_flags__a_class_that_nobody_has_changes_nothing(filter_by, engine):
     wider = np.concatenate([probs, np.full((200, 1), 0.01)], axis=1)
     absent = np.concatenate([table, np.zeros((200, 1), np.int8)], axis=1)
     flags, _ = flags_of(probs, table, engine, filter_by=filter_by)
-    more, found = flags_of(wider, absent, engine, filter_by=filter_by)
+    more, estimates = flags_of(wider, absent, engine, filter_by=filter_by)
     assert np.array_equal(more[:, :5], flags)
     assert not more[:, 5].any()
-    assert found.thresholds[5, 1] == 2.0
+    assert estimates.thresholds[5, 1] == 2.0
 
 
 @pytest.mark.parametrize("filter_by", ["confident_learning", "predicted_neq_given"])
@@ -206,10 +206,10 @@ def test_flags__every_item_twice_is_flagged_twice(filter_by):
 @both_engines
 def test_flags__of_a_class_that_everybody_has(filter_by, engine):
     probs = np.array([[0.9], [0.2], [0.8]])
-    flags, found = flags_of(probs, np.ones((3, 1), np.int8), engine, filter_by=filter_by)
+    flags, estimates = flags_of(probs, np.ones((3, 1), np.int8), engine, filter_by=filter_by)
     # Nobody is known to be without it, so nobody can be taken for that with confidence.
     assert flags.ravel().tolist() == [False, filter_by == "predicted_neq_given", False]
-    assert found.n_wrong.tolist() == [0]
+    assert estimates.n_wrong.tolist() == [0]
 
 
 @every_filter
@@ -219,9 +219,9 @@ def test_flags__of_nothing_of_one_item_and_of_nothing_known(filter_by, engine, n
     probs = np.full((n, 2), 0.25)
     flags, _ = flags_of(probs, np.zeros((n, 2), np.int8), engine, filter_by=filter_by)
     assert not flags.any()
-    flags, found = flags_of(probs, np.full((n, 2), -1, np.int8), engine, filter_by=filter_by)
+    flags, estimates = flags_of(probs, np.full((n, 2), -1, np.int8), engine, filter_by=filter_by)
     assert not flags.any()
-    assert found.n_given.tolist() == [[0, 0], [0, 0]]
+    assert estimates.n_given.tolist() == [[0, 0], [0, 0]]
 
 
 @every_filter
@@ -238,10 +238,10 @@ def test_rates__planted_missing_and_wrong_labels_are_counted_apart():
     # Equal confidences reach their mean, the threshold; so every item is counted.
     probs = np.where(truth, 0.9, 0.1)
     table = (truth & ~hidden | added).astype(np.int8)
-    flags, found = flags_of(probs, table)
+    flags, estimates = flags_of(probs, table)
     # One right label is granted to either state of every class.
-    np.testing.assert_allclose(found.n_missing, hidden.sum(axis=0), atol=1)
-    np.testing.assert_allclose(found.n_wrong, added.sum(axis=0), atol=1)
+    np.testing.assert_allclose(estimates.n_missing, hidden.sum(axis=0), atol=1)
+    np.testing.assert_allclose(estimates.n_wrong, added.sum(axis=0), atol=1)
     assert np.array_equal(flags, hidden | added)
 
 

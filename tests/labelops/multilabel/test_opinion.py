@@ -40,12 +40,12 @@ def test_opinion__finds_planted_noise_and_weights_again(alpha, omega):
     truth = rng.random(len(values)) < expit(-1.0 + values @ [1.0, 0.4])
     given = spoil(truth, alpha, omega, rng)
     odds = np.full(len(values), given.sum() / (~given).sum())
-    found = fit_opinion(values, given, odds, np.ones(len(values)))
+    opinion = fit_opinion(values, given, odds, np.ones(len(values)))
     # Some four standard errors.
-    assert found.missing == pytest.approx(alpha, abs=0.02)
-    assert found.wrong == pytest.approx(omega, abs=0.02)
-    assert found.bias == pytest.approx(-1.0, abs=0.15)
-    np.testing.assert_allclose(found.weight, [1.0, 0.4], atol=0.1)
+    assert opinion.missing == pytest.approx(alpha, abs=0.02)
+    assert opinion.wrong == pytest.approx(omega, abs=0.02)
+    assert opinion.bias == pytest.approx(-1.0, abs=0.15)
+    np.testing.assert_allclose(opinion.weight, [1.0, 0.4], atol=0.1)
 
 
 def test_opinion__does_not_need_noise_where_there_is_only_doubt():
@@ -53,10 +53,10 @@ def test_opinion__does_not_need_noise_where_there_is_only_doubt():
     rng = np.random.default_rng(1)
     values = rng.normal(size=(50_000, 1))
     given = rng.random(len(values)) < expit(-1.0 + values[:, 0])
-    found = fit_opinion(values, given, np.ones(len(values)), np.ones(len(values)))
-    assert found.missing < 0.1
-    assert found.wrong < 0.1
-    assert presence(values, found).mean() == pytest.approx(given.mean(), abs=0.03)
+    opinion = fit_opinion(values, given, np.ones(len(values)), np.ones(len(values)))
+    assert opinion.missing < 0.1
+    assert opinion.wrong < 0.1
+    assert presence(values, opinion).mean() == pytest.approx(given.mean(), abs=0.03)
 
 
 def test_opinion__weights_are_as_good_as_repeating():
@@ -73,8 +73,8 @@ def test_opinion__weights_are_as_good_as_repeating():
 
 
 def test_opinion__of_one_state_only_is_that_of_the_model():
-    found = fit_opinion(np.ones((3, 2)), np.zeros(3, bool), np.ones(3), np.ones(3))
-    assert (found.bias, found.weight.tolist(), *found[2:]) == (0.0, [1.0, 0.0], 0.0, 0.0)
+    opinion = fit_opinion(np.ones((3, 2)), np.zeros(3, bool), np.ones(3), np.ones(3))
+    assert (opinion.bias, opinion.weight.tolist(), *opinion[2:]) == (0.0, [1.0, 0.0], 0.0, 0.0)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3])
@@ -147,8 +147,8 @@ def test_opinion__with_the_other_classes_finds_more_than_the_model_alone(kind):
         is_present, belief, alone = ~is_present, 1 - belief, 1 - asked.p
     else:
         alone = asked.p
-    found, before = (average_precision_score(is_present, s) for s in (belief, alone))
-    assert found > before + 0.1
+    after, before = (average_precision_score(is_present, s) for s in (belief, alone))
+    assert after > before + 0.1
 
 
 def test_opinion__of_no_items():

@@ -30,19 +30,19 @@ def test_optimum__is_that_of_another_method_in_double_precision(n_bags, size, pr
     x, start, k = planted(n_bags, size)
     counts, phi = prepared(x, start, k)
     precision = counts.precision(prior)
-    found = counts.maximise(prior)
+    best = counts.maximise(prior)
     want = optimum(phi, start, k, counts.centre, precision)
     of = (phi, start, k, counts.centre, precision)
-    gap = log_posterior(want, *of) - log_posterior(found.coefficients, *of)
-    assert found.left <= LEFT
+    gap = log_posterior(want, *of) - log_posterior(best.coefficients, *of)
+    assert best.left <= LEFT
     # What a step would still gain, and single precision.
     assert abs(gap) < 2 * LEFT
     # 6e-4 nats off are at most 0.035 posterior standard deviations, of two and more far out.
-    np.testing.assert_allclose(phi @ found.coefficients, phi @ want, atol=0.1)
+    np.testing.assert_allclose(phi @ best.coefficients, phi @ want, atol=0.1)
     # Second differences of values in the hundreds, and the determinant a bit off the optimum.
-    assert found.log_evidence == pytest.approx(laplace(found.coefficients, *of), abs=0.01)
+    assert best.log_evidence == pytest.approx(laplace(best.coefficients, *of), abs=0.01)
     less = counts.maximise(prior, least_evidence=0.0)
-    assert found.log_evidence <= less.log_evidence < 0
+    assert best.log_evidence <= less.log_evidence < 0
 
 
 def test_optimum__the_slope_there_is_flat_however_large_the_bags():
@@ -53,15 +53,15 @@ def test_optimum__the_slope_there_is_flat_however_large_the_bags():
     start = np.arange(0, len(y) + 1, 1000)
     counts, phi = prepared(x.astype(np.float32), start, np.add.reduceat(y * 1.0, start[:-1]))
     for prior in ((1.0, 1.0), (9.0, 3.0)):
-        found = counts.maximise(prior)
+        optimum = counts.maximise(prior)
         precision = counts.precision(prior)
-        point = counts._point(found.coefficients, precision)
-        slope = phi.T @ point.fit.gradient - precision * (found.coefficients - counts.centre)
+        point = counts._point(optimum.coefficients, precision)
+        slope = phi.T @ point.fit.gradient - precision * (optimum.coefficients - counts.centre)
         hessian = _hessian(counts, point) + np.diag(precision)
         # What is left to gain is half the squared slope in units of the curvature.
         assert slope @ np.linalg.solve(hessian, slope) / 2 < 2 * LEFT
         assert np.linalg.eigvalsh(hessian).min() > 0
-        assert found.n_steps < 30
+        assert optimum.n_steps < 30
 
 
 def _hessian(counts, point):
@@ -99,11 +99,11 @@ def test_curvature__of_bags_that_go_over_blocks_is_that_of_differences(monkeypat
 def test_evidence__is_near_the_integral_over_two_coefficients(n_bags, size):
     x, start, k = planted(n_bags, size, n_features=1)
     counts, phi = prepared(x, start, k, n_fourier=0)
-    found = counts.maximise((1.0, 1.0))
+    optimum = counts.maximise((1.0, 1.0))
     of = (phi, start, k, counts.centre, counts.precision((1.0, 1.0)))
-    exact = integral(found.coefficients, *of)
+    exact = integral(optimum.coefficients, *of)
     # Laplace's own error: a skewed posterior of a dozen counts, and the mean of its curvature.
-    assert found.log_evidence == pytest.approx(exact, abs=0.25)
+    assert optimum.log_evidence == pytest.approx(exact, abs=0.25)
 
 
 def test_optimum__from_another_prior_is_the_same_as_from_nothing():
@@ -128,7 +128,7 @@ def test_optimum__does_not_depend_on_whether_the_basis_is_kept(monkeypatch):
 @pytest.mark.parametrize("share", [0, 1])
 def test_optimum__of_bags_of_one_class_is_finite(share):
     x, start, _ = planted(20, 5)
-    found = prepared(x, start, np.full(20, 5.0 * share))[0].maximise((10.0, 10.0))
-    assert np.isfinite(found.coefficients).all()
-    assert np.isfinite(found.log_evidence)
-    assert found.left <= LEFT
+    optimum = prepared(x, start, np.full(20, 5.0 * share))[0].maximise((10.0, 10.0))
+    assert np.isfinite(optimum.coefficients).all()
+    assert np.isfinite(optimum.log_evidence)
+    assert optimum.left <= LEFT

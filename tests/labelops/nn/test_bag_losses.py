@@ -20,19 +20,19 @@ def logits(seed: int = 0, scale: float = 2.0) -> torch.Tensor:
 
 def test_log_bag_means__is_the_log_of_the_mean_probability_not_the_mean_of_logs():
     z = logits()
-    found = log_bag_means(z, BAG, 3)
+    log_means = log_bag_means(z, BAG, 3)
     p = torch.softmax(z, dim=1)
     want = torch.stack([p[b == BAG].mean(dim=0).log() for b in range(3)])
-    torch.testing.assert_close(found, want)
+    torch.testing.assert_close(log_means, want)
     geometric = torch.stack([p[b == BAG].log().mean(dim=0) for b in range(3)])
-    assert not torch.allclose(found[[0, 2]], geometric[[0, 2]], atol=0.01)
+    assert not torch.allclose(log_means[[0, 2]], geometric[[0, 2]], atol=0.01)
 
 
 def test_log_bag_means__stays_finite_for_certain_logits():
     z = torch.tensor([[900.0, 0.0], [900.0, 0.0]], requires_grad=True)
-    found = log_bag_means(z, torch.tensor([0, 0]), 1)
-    assert found.detach().tolist() == [[0, -900]]
-    found.sum().backward()
+    log_means = log_bag_means(z, torch.tensor([0, 0]), 1)
+    assert log_means.detach().tolist() == [[0, -900]]
+    log_means.sum().backward()
     assert z.grad is not None
     assert torch.isfinite(z.grad).all()
 
@@ -40,11 +40,11 @@ def test_log_bag_means__stays_finite_for_certain_logits():
 def test_divergence__is_kl_and_zero_only_where_shares_are_met():
     z = logits(1)
     shares = torch.tensor([[0.5, 0.25, 0.25], [1.0, 0.0, 0.0], [0.0, 0.5, 0.5]]).double()
-    found = bag_divergence(z, BAG, shares)
+    divergence = bag_divergence(z, BAG, shares)
     mean = log_bag_means(z, BAG, 3).exp().numpy()
     for b in range(3):
         terms = [s * np.log(s / m) for s, m in zip(shares[b].numpy(), mean[b], strict=True) if s]
-        assert float(found[b]) == pytest.approx(sum(terms))
+        assert float(divergence[b]) == pytest.approx(sum(terms))
     met = log_bag_means(z, BAG, 3).exp()
     torch.testing.assert_close(
         bag_divergence(z, BAG, met), torch.zeros(3).double(), atol=1e-12, rtol=0

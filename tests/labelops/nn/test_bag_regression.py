@@ -24,23 +24,23 @@ def test_bags_of_one__are_logistic_regression_with_the_same_penalty():
     x, start, y, _ = planted(300, 1)
     fourier = draw_fourier(x, width=1.0, n_fourier=0, seed=0)
     counts = BagCounts(Basis(fourier, x.astype(np.float32)), start, y.astype(float))
-    found = counts.maximise((2.0, 1.0)).coefficients
+    coefficients = counts.maximise((2.0, 1.0)).coefficients
     # Σ loss + ‖w‖² / (2 · 2): scikit-learn's C is the prior variance.
     want = LogisticRegression(C=2.0, tol=1e-10, max_iter=1000).fit(basis(fourier, x), y)
     # A step that gains 3e-4 nats is left; the curvature is some 30 nats a unit. The weak prior of
     # the bias, a variance of 100, is less than that.
-    np.testing.assert_allclose(found[:-1], want.coef_[0], atol=0.01)
-    assert found[-1] == pytest.approx(want.intercept_[0], abs=0.01)
+    np.testing.assert_allclose(coefficients[:-1], want.coef_[0], atol=0.01)
+    assert coefficients[-1] == pytest.approx(want.intercept_[0], abs=0.01)
 
 
 @pytest.mark.parametrize("size", [4, 32])
 def test_fit__finds_planted_log_odds_from_counts(size):
     x, start, k, log_odds = planted(300, size)
     model = fit_bag_model(x, start, k, n_fourier=20, seed=0)
-    found = bag_log_odds(model, x)
-    assert np.corrcoef(found, log_odds)[0, 1] > 0.97
+    predicted = bag_log_odds(model, x)
+    assert np.corrcoef(predicted, log_odds)[0, 1] > 0.97
     # Shrunk, but not by much: 300 counts say much about four coefficients.
-    assert np.polyfit(log_odds, found, 1)[0] == pytest.approx(1, abs=0.3)
+    assert np.polyfit(log_odds, predicted, 1)[0] == pytest.approx(1, abs=0.3)
 
 
 def test_fit__waves_follow_what_is_not_linear():
@@ -66,9 +66,9 @@ def test_fit__counts_without_variance_say_the_share_and_nothing_else():
 @pytest.mark.parametrize("k", [0, 10])
 def test_fit__bags_of_one_class_give_finite_log_odds_of_it(k):
     x, start, _, _ = planted(20, 10)
-    found = bag_log_odds(fit_bag_model(x, start, np.full(20, k), n_fourier=10, seed=0), x)
-    assert np.isfinite(found).all()
-    assert (np.sign(found) == (1 if k else -1)).all()
+    predicted = bag_log_odds(fit_bag_model(x, start, np.full(20, k), n_fourier=10, seed=0), x)
+    assert np.isfinite(predicted).all()
+    assert (np.sign(predicted) == (1 if k else -1)).all()
 
 
 def test_fit__the_order_of_items_in_a_bag_and_of_bags_does_not_matter():
@@ -92,12 +92,12 @@ def test_fit__classes_exchanged_give_the_opposite_log_odds():
 def test_fit__any_number_of_threads_gives_the_same_bits():
     x, start, k, _ = planted(100, 8)
     before = torch.get_num_threads()
-    found = []
+    predictions = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        found.append(bag_log_odds(fit_bag_model(x, start, k, n_fourier=16, seed=0), x))
+        predictions.append(bag_log_odds(fit_bag_model(x, start, k, n_fourier=16, seed=0), x))
     torch.set_num_threads(before)
-    np.testing.assert_array_equal(*found)
+    np.testing.assert_array_equal(*predictions)
 
 
 def test_refit__on_the_same_bags_is_the_same_model_and_on_others_another():

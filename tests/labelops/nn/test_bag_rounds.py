@@ -38,11 +38,11 @@ def test_rounds__find_planted_clusters_from_counts_alone(n_classes):
         first.held_logits, start, counts, edges, first.held_out, n_threads=1
     )
     assert strength > 0
-    found = spread_beliefs(first.logits, start, counts, strengthened(edges, strength=strength))
-    np.testing.assert_allclose(np.add.reduceat(found.beliefs, start[:-1]), counts, atol=1e-8)
-    assert (found.beliefs.argmax(axis=1) == y).mean() > 0.97
+    propagated = spread_beliefs(first.logits, start, counts, strengthened(edges, strength=strength))
+    np.testing.assert_allclose(np.add.reduceat(propagated.beliefs, start[:-1]), counts, atol=1e-8)
+    assert (propagated.beliefs.argmax(axis=1) == y).mean() > 0.97
     fitted = fit(
-        x, start, counts, SoftLabels(found.beliefs, start, counts), training=TRAINING, seed=0
+        x, start, counts, SoftLabels(propagated.beliefs, start, counts), training=TRAINING, seed=0
     )
     assert (logits_of(fitted.net, x).argmax(axis=1) == y).mean() > 0.85
 
@@ -88,14 +88,14 @@ def test_beliefs__without_neighbours_are_those_of_all_labelings(n_classes):
     logits = 2 * rng.normal(size=(10, n_classes))
     labels = rng.integers(0, n_classes, 10)
     counts = np.stack([np.add.reduceat((labels == k) * 1, start[:-1]) for k in range(n_classes)], 1)
-    found = spread_beliefs(logits, start, counts, no_edges())
+    propagated = spread_beliefs(logits, start, counts, no_edges())
     for b in range(3):
         rows = slice(start[b], start[b + 1])
         size = int(start[b + 1] - start[b])
         want, _ = listed_classes(logits[rows], np.array([0, size]), counts[b : b + 1])
-        np.testing.assert_allclose(found.beliefs[rows], want, atol=1e-12)
-    assert found.convergence.converged.all()
-    assert found.is_exact.all()
+        np.testing.assert_allclose(propagated.beliefs[rows], want, atol=1e-12)
+    assert propagated.convergence.converged.all()
+    assert propagated.is_exact.all()
 
 
 def test_strength__clusters_get_a_say_and_noise_gets_none():

@@ -29,7 +29,7 @@ def fit(
 def test_judging__does_not_use_the_counts_of_the_own_fold() -> None:
     x, start, counts, _ = planted(30, 6)
     fold = module._folds(30, 0)
-    found = fit(x, start, counts)
+    fitted = fit(x, start, counts)
     rest = np.flatnonzero(fold != fold[4])
     items = np.concatenate([np.arange(start[b], start[b + 1]) for b in rest])
     cut = np.arange(0, len(items) + 1, 6)
@@ -37,7 +37,7 @@ def test_judging__does_not_use_the_counts_of_the_own_fold() -> None:
     without = refit_bag_model(model, x[items], cut, counts[rest, 1])
     rows = slice(start[4], start[5])
     wanted = softmax(as_logits(module._Problem(x, start, counts[:, 1]).log_odds(without)[:, None]))
-    np.testing.assert_allclose(found.judging[rows], wanted[rows], atol=1e-12)
+    np.testing.assert_allclose(fitted.judging[rows], wanted[rows], atol=1e-12)
 
 
 @pytest.mark.parametrize("most_items", [10_000, 300])
@@ -46,13 +46,13 @@ def test_start__tells_planted_classes_apart_also_from_some_of_the_bags(
 ) -> None:
     monkeypatch.setattr(module, "PRIOR_ITEMS", 150)
     x, start, counts, true = planted(100, 8)
-    found = fit(x, start, counts, most_items)
-    assert found.n_fitted == (100 if most_items == 10_000 else 37)
-    for logits in (found.logits, found.held_logits):
+    fitted = fit(x, start, counts, most_items)
+    assert fitted.n_fitted == (100 if most_items == 10_000 else 37)
+    for logits in (fitted.logits, fitted.held_logits):
         right = (logits[:, 1] > logits[:, 0]) == true
         # Two spreads apart: 84 of 100 is what the best rule gets without totals of bags.
         assert right.mean() > 0.78
-    assert softmax(found.logits).sum(axis=1) == pytest.approx(1)
+    assert softmax(fitted.logits).sum(axis=1) == pytest.approx(1)
 
 
 def test_start__of_each_class_against_the_rest_makes_probabilities_of_all() -> None:
@@ -61,9 +61,9 @@ def test_start__of_each_class_against_the_rest_makes_probabilities_of_all() -> N
     x = (3 * np.eye(3)[true] + rng.normal(size=(240, 3))).astype(np.float32)
     start = np.arange(0, 241, 6)
     counts = np.stack([np.add.reduceat((true == k) * 1, start[:-1]) for k in range(3)], axis=1)
-    found = fit(x, start, counts)
-    assert found.judging.shape == (240, 3)
-    assert (found.logits.argmax(axis=1) == true).mean() > 0.85
+    fitted = fit(x, start, counts)
+    assert fitted.judging.shape == (240, 3)
+    assert (fitted.logits.argmax(axis=1) == true).mean() > 0.85
 
 
 def test_start__says_how_far_from_converged_the_worst_class_is(

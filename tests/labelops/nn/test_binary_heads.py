@@ -102,11 +102,11 @@ def test_constant__is_far_from_certain_for_few_and_near_it_for_many() -> None:
 
 def test_answers__are_those_outside_the_fold() -> None:
     data = made(unknown=0.3)
-    found = count_answers(cut(data)(), n_classes=K, n_folds=F)
+    answers = count_answers(cut(data)(), n_classes=K, n_folds=F)
     for f in range(F):
         seen = data.table[data.fold != f]
         expected = np.stack([(seen == 0).sum(axis=0), (seen == 1).sum(axis=0)], axis=1)
-        assert np.array_equal(found[f], expected)
+        assert np.array_equal(answers[f], expected)
 
 
 @pytest.mark.parametrize("n_threads", [2, 3])

@@ -77,12 +77,12 @@ def test_forward__equals_the_bare_model() -> None:
     model = architecture.fresh_backbone("resnet18", seed=0)
     images = np.random.default_rng(0).integers(0, 256, (5, 3, 32, 32), dtype=np.uint8)
     net = Normalised(model, mean=IMAGENET_MEAN, std=IMAGENET_STD)
-    found = Forward(net, device=CPU, batch_rows=8)(images)
+    features = Forward(net, device=CPU, batch_rows=8)(images)
     scaled = torch.from_numpy(images).float() / 255
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
     with torch.no_grad():
         expected = model((scaled - mean) / std).numpy()
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_one_thread__is_restored_in_every_thread() -> None:
@@ -145,8 +145,8 @@ def test_architecture__weights_load_whatever_the_head() -> None:
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         expected = whole(images)
-        found = model(images) @ weights["fc.weight"].T + weights["fc.bias"]
-    torch.testing.assert_close(found, expected)
+        logits = model(images) @ weights["fc.weight"].T + weights["fc.bias"]
+    torch.testing.assert_close(logits, expected)
 
 
 @pytest.mark.parametrize("fault", ["missing", "left over", "shape"])
@@ -179,7 +179,7 @@ def test_square__extreme_shapes_stay_small(shape: tuple[int, int]) -> None:
 def test_augment__every_picture_is_a_shifted_and_perhaps_mirrored_one() -> None:
     images = torch.arange(6 * 3 * 8 * 8, dtype=torch.float32).reshape(6, 3, 8, 8)
     changed = augment(images, flip=True, crop=2, generator=torch.Generator().manual_seed(1))
-    found = set()
+    seen = set()
     for before, after in zip(images, changed, strict=True):
         padded = torch.nn.functional.pad(before, (2, 2, 2, 2), mode="reflect")
         matches = [
@@ -190,8 +190,8 @@ def test_augment__every_picture_is_a_shifted_and_perhaps_mirrored_one() -> None:
             if torch.equal(_window(padded, before, r, c, flip), after)
         ]
         assert len(matches) == 1
-        found.add(matches[0])
-    assert len(found) > 1
+        seen.add(matches[0])
+    assert len(seen) > 1
 
 
 def _window(padded: Tensor, image: Tensor, r: int, c: int, flip: bool) -> Tensor:
@@ -219,10 +219,10 @@ def test_forward__a_gpu_gives_nearly_the_same() -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     images = np.random.default_rng(0).integers(0, 256, (40, 3, 64, 64), dtype=np.uint8)
-    found = []
+    features = []
     for kind in ("cpu", "cuda"):
         model = architecture.fresh_backbone("resnet18", seed=0)
         net = Normalised(model, mean=IMAGENET_MEAN, std=IMAGENET_STD)
-        found.append(Forward(net, device=torch.device(kind), batch_rows=16)(images))
+        features.append(Forward(net, device=torch.device(kind), batch_rows=16)(images))
     # bfloat16 has eight bits.
-    assert np.abs(found[0] - found[1]).max() < 0.05 * np.abs(found[0]).max()
+    assert np.abs(features[0] - features[1]).max() < 0.05 * np.abs(features[0]).max()

@@ -161,7 +161,7 @@ def test_heads__a_gpu_finds_the_same_minimum() -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     x, given, fold = digits()
-    found = [
+    heads = [
         fit_heads(
             cut(x, given, fold),
             n_features=64,
@@ -173,4 +173,4 @@ def test_heads__a_gpu_finds_the_same_minimum() -> None:
         )
         for kind in ("cpu", "cuda")
     ]
-    np.testing.assert_allclose(predict(found[0], x, fold), predict(found[1], x, fold), atol=1e-2)
+    np.testing.assert_allclose(predict(heads[0], x, fold), predict(heads[1], x, fold), atol=1e-2)

@@ -48,7 +48,7 @@ def test_train__learns_what_is_plain_to_see() -> None:
 def test_train_folds__the_number_of_threads_changes_no_bit(name: str) -> None:
     images, given = bright_and_dark(40)
     training = Training(**{**vars(TRAINING), "epochs": 1})
-    found = []
+    states = []
     for threads in (1, 2):
         models = train_folds(
             lambda f: build(name),
@@ -61,11 +61,11 @@ def test_train_folds__the_number_of_threads_changes_no_bit(name: str) -> None:
             device=CPU,
             n_threads=threads,
         )
-        found.append([model.state_dict() for model in models])
+        states.append([model.state_dict() for model in models])
     assert draws_at_random(build(name)) == (name == "mobilenet_v3_small")
-    for one, more in zip(*found, strict=True):
+    for one, more in zip(*states, strict=True):
         assert all(torch.equal(one[key], more[key]) for key in one)
-    assert any(not torch.equal(found[0][0][key], found[0][1][key]) for key in found[0][0])
+    assert any(not torch.equal(states[0][0][key], states[0][1][key]) for key in states[0][0])
     assert not torch.are_deterministic_algorithms_enabled()
 
 
@@ -101,8 +101,8 @@ def test_new_classifier__takes_the_weights_of_all_but_the_head() -> None:
         if key.startswith("backbone.")
     }
     model = new_classifier("shufflenet_v2_x0_5", n_classes=5, seed=9, weights=weights)
-    found = model.backbone.state_dict()
-    assert all(torch.equal(found[key], weights[key]) for key in weights)
+    state = model.backbone.state_dict()
+    assert all(torch.equal(state[key], weights[key]) for key in weights)
     assert all(p.requires_grad for p in model.parameters())
     assert model.head.out_features == 5
 

@@ -84,7 +84,7 @@ def two_gaussians(seed: int, *, share: float, offset: float, bag: int, n: int = 
     true = rng.random(n) < share
     points = rng.normal(size=(n, 2))
     points[:, 0] += np.where(true, offset, -offset)
-    found = nearest(points, k=5, metric="euclidean")
+    neighbours = nearest(points, k=5, metric="euclidean")
     start = np.arange(0, n + 1, bag)
     positives = np.add.reduceat(true.astype(np.int64), start[:-1])
-    return Gaussians(true, start, positives, found.indices, found.distances, points)
+    return Gaussians(true, start, positives, neighbours.indices, neighbours.distances, points)

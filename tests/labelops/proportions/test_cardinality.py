@@ -28,52 +28,52 @@ def hard(n: int, k: int) -> np.ndarray:
 
 def test_hard_count__gives_the_printed_digits():
     q = np.array([0.5, -1, 2, 0.3])
-    found = marginals(q, ONE_BAG, hard_counts(np.array([2])))
-    np.testing.assert_allclose(found.beliefs, [0.532363, 0.135493, 0.881978, 0.450166], atol=5e-7)
+    exact = marginals(q, ONE_BAG, hard_counts(np.array([2])))
+    np.testing.assert_allclose(exact.beliefs, [0.532363, 0.135493, 0.881978, 0.450166], atol=5e-7)
 
 
 def test_soft_count__gives_the_printed_digits():
     q = np.array([0.5, -1, 2, 0.3])
-    found = marginals(q, ONE_BAG, soft_counts(np.array([2.0]), strength=1.0))
-    np.testing.assert_allclose(found.beliefs, [0.569935, 0.176933, 0.882643, 0.504442], atol=5e-7)
+    exact = marginals(q, ONE_BAG, soft_counts(np.array([2.0]), strength=1.0))
+    np.testing.assert_allclose(exact.beliefs, [0.569935, 0.176933, 0.882643, 0.504442], atol=5e-7)
 
 
 def test_messages__give_the_printed_digits():
     q = np.array([3.0, 0, -3, 1, -1])
-    found = marginals(q, np.array([0, 5]), hard_counts(np.array([2])))
+    posterior = marginals(q, np.array([0, 5]), hard_counts(np.array([2])))
     beliefs = [0.950899, 0.265807, 0.013775, 0.669073, 0.100447]
     messages = [-0.036477, -1.016004, -1.271011, -0.296006, -1.192272]
-    np.testing.assert_allclose(found.beliefs, beliefs, atol=6e-7)
-    np.testing.assert_allclose(found.messages, messages, atol=6e-7)
+    np.testing.assert_allclose(posterior.beliefs, beliefs, atol=6e-7)
+    np.testing.assert_allclose(posterior.messages, messages, atol=6e-7)
 
 
 def test_equal_items__share_the_count():
-    found = marginals(np.zeros(3), np.array([0, 3]), hard_counts(np.array([1])))
-    np.testing.assert_allclose(found.beliefs, 1 / 3, atol=1e-15)
+    posterior = marginals(np.zeros(3), np.array([0, 3]), hard_counts(np.array([1])))
+    np.testing.assert_allclose(posterior.beliefs, 1 / 3, atol=1e-15)
 
 
 @examples(bags=small_bags())
 def test_marginals__are_those_of_all_labelings(bags):
     q, start, counts = bags
-    found = marginals(q, start, counts)
+    posterior = marginals(q, start, counts)
     for b in range(len(start) - 1):
         items = slice(start[b], start[b + 1])
         log_f = log_potential(counts, b, start[b + 1] - start[b])
         with np.errstate(invalid="ignore", divide="ignore"):
             beliefs, messages, log_evidence = listed_bag(q[items], log_f)
         # The list adds up to 128 weights between e^−140 and e^140 as logarithms: 14 digits of them.
-        np.testing.assert_allclose(found.beliefs[items], beliefs, atol=1e-12)
-        np.testing.assert_allclose(found.messages[items], messages, rtol=1e-12, atol=1e-12)
-        assert found.log_evidence[b] == pytest.approx(log_evidence, rel=1e-11, abs=1e-11)
+        np.testing.assert_allclose(posterior.beliefs[items], beliefs, atol=1e-12)
+        np.testing.assert_allclose(posterior.messages[items], messages, rtol=1e-12, atol=1e-12)
+        assert posterior.log_evidence[b] == pytest.approx(log_evidence, rel=1e-11, abs=1e-11)
 
 
 @pytest.mark.parametrize("k", range(13))
 def test_bag_of_twelve__is_that_of_all_4096_labelings(k):
     q = np.random.default_rng(k).normal(0, 2, 12)
-    found, want = bag_marginals(q, hard(12, k)), listed_bag(q, hard(12, k))
-    np.testing.assert_allclose(found.beliefs, want[0], atol=1e-14)
-    np.testing.assert_allclose(found.messages, want[1], atol=1e-12)
-    assert found.log_evidence[0] == pytest.approx(want[2], abs=1e-12)
+    posterior, want = bag_marginals(q, hard(12, k)), listed_bag(q, hard(12, k))
+    np.testing.assert_allclose(posterior.beliefs, want[0], atol=1e-14)
+    np.testing.assert_allclose(posterior.messages, want[1], atol=1e-12)
+    assert posterior.log_evidence[0] == pytest.approx(want[2], abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -82,39 +82,39 @@ def test_bag_of_twelve__is_that_of_all_4096_labelings(k):
 def test_tilt__agrees_with_counting_in_logarithms(n, k, tolerance):
     q = np.random.default_rng(n + k).normal(-0.5, 1.5, n)
     beliefs, messages = log_domain_bag(q, hard(n, k))
-    found = bag_marginals(q, hard(n, k))
+    posterior = bag_marginals(q, hard(n, k))
     # What is left is the rounding of the logarithms, which grows with n.
-    np.testing.assert_allclose(found.beliefs, beliefs, atol=tolerance)
-    np.testing.assert_allclose(found.messages, messages, atol=100 * tolerance)
+    np.testing.assert_allclose(posterior.beliefs, beliefs, atol=tolerance)
+    np.testing.assert_allclose(posterior.messages, messages, atol=100 * tolerance)
 
 
 def test_evidence__of_equal_items_is_binomial():
     n, p = 60, 0.3
     q = np.full(n, np.log(p / (1 - p)))
     for k in (0, 1, 18, 59, 60):
-        found = bag_marginals(q, hard(n, k))
-        assert found.log_evidence[0] == pytest.approx(stats.binom.logpmf(k, n, p), rel=1e-12)
-        np.testing.assert_allclose(found.beliefs, k / n, atol=1e-14)
+        posterior = bag_marginals(q, hard(n, k))
+        assert posterior.log_evidence[0] == pytest.approx(stats.binom.logpmf(k, n, p), rel=1e-12)
+        np.testing.assert_allclose(posterior.beliefs, k / n, atol=1e-14)
 
 
 @pytest.mark.parametrize("low", [0, 10, 30, 55])
 def test_interval__evidence_is_a_difference_of_binomial_tails(low):
     n, p, high = 60, 0.3, 57
     q = np.full(n, np.log(p / (1 - p)))
-    found = marginals(q, np.array([0, n]), interval_counts(np.array([low]), np.array([high])))
+    posterior = marginals(q, np.array([0, n]), interval_counts(np.array([low]), np.array([high])))
     want = stats.binom.pmf(np.arange(low, high + 1), n, p)
-    assert found.log_evidence[0] == pytest.approx(np.log(want.sum()), rel=1e-11)
+    assert posterior.log_evidence[0] == pytest.approx(np.log(want.sum()), rel=1e-11)
     expected = want @ np.arange(low, high + 1) / want.sum() / n
-    np.testing.assert_allclose(found.beliefs, expected, rtol=1e-12)
+    np.testing.assert_allclose(posterior.beliefs, expected, rtol=1e-12)
 
 
 @examples(seed=st.integers(0, 9999), shift=st.floats(-300, 300))
 def test_hard_count__undoes_any_constant_shift(seed, shift):
     q, start, counts = make_bags(seed, [1, 5, 30], kind="hard")
-    found, shifted = marginals(q, start, counts), marginals(q + shift, start, counts)
+    posterior, shifted = marginals(q, start, counts), marginals(q + shift, start, counts)
     # q + 300 keeps 13 decimals of q.
-    np.testing.assert_allclose(shifted.beliefs, found.beliefs, atol=1e-12)
-    np.testing.assert_allclose(shifted.messages, found.messages - shift, atol=1e-11)
+    np.testing.assert_allclose(shifted.beliefs, posterior.beliefs, atol=1e-12)
+    np.testing.assert_allclose(shifted.messages, posterior.messages - shift, atol=1e-11)
 
 
 @examples(seed=st.integers(0, 9999))
@@ -123,16 +123,16 @@ def test_marginals__turning_all_labels_around_turns_beliefs_around(seed):
     sizes = np.diff(start)
     high = np.minimum(counts.high, sizes)
     turned = Counts(sizes - high, sizes - counts.low, sizes - counts.centre, counts.strength)
-    found, other = marginals(q, start, counts), marginals(-q, start, turned)
-    np.testing.assert_allclose(other.beliefs, 1 - found.beliefs, atol=1e-13)
+    posterior, other = marginals(q, start, counts), marginals(-q, start, turned)
+    np.testing.assert_allclose(other.beliefs, 1 - posterior.beliefs, atol=1e-13)
 
 
 @examples(seed=st.integers(0, 9999))
 def test_marginals__permuting_items_permutes_beliefs(seed):
     q, start, counts = make_bags(seed, [25], spread=3.0)
     order = np.random.default_rng(seed).permutation(25)
-    found, other = marginals(q, start, counts), marginals(q[order], start, counts)
-    np.testing.assert_allclose(other.beliefs, found.beliefs[order], atol=1e-13)
+    posterior, other = marginals(q, start, counts), marginals(q[order], start, counts)
+    np.testing.assert_allclose(other.beliefs, posterior.beliefs[order], atol=1e-13)
 
 
 def test_marginals__permuting_bags_permutes_them_to_the_same_bits():
@@ -140,10 +140,10 @@ def test_marginals__permuting_bags_permutes_them_to_the_same_bits():
     order = np.array([2, 0, 3, 1])
     parts = [np.arange(start[b], start[b + 1]) for b in order]
     items = np.concatenate(parts)
-    found = marginals(q, start, counts)
+    posterior = marginals(q, start, counts)
     moved = marginals(q[items], starts(np.diff(start)[order]), Counts(*(c[order] for c in counts)))
-    np.testing.assert_array_equal(moved.beliefs, found.beliefs[items])
-    np.testing.assert_array_equal(moved.log_evidence, found.log_evidence[order])
+    np.testing.assert_array_equal(moved.beliefs, posterior.beliefs[items])
+    np.testing.assert_array_equal(moved.log_evidence, posterior.log_evidence[order])
 
 
 def test_soft_count__goes_from_no_count_to_an_exact_one():
@@ -162,41 +162,41 @@ def test_soft_count__goes_from_no_count_to_an_exact_one():
 @pytest.mark.parametrize(("k", "belief", "message"), [(0, 0.0, -np.inf), (4, 1.0, np.inf)])
 def test_bag_all_of_one_kind__leaves_no_choice(k, belief, message):
     q = np.array([-800.0, 0, 3, 40])
-    found = marginals(q, ONE_BAG, hard_counts(np.array([k])))
-    assert (found.beliefs == belief).all()
-    assert (found.messages == message).all()
+    posterior = marginals(q, ONE_BAG, hard_counts(np.array([k])))
+    assert (posterior.beliefs == belief).all()
+    assert (posterior.messages == message).all()
     want = -np.logaddexp(0, q if k == 0 else -q).sum()
-    assert found.log_evidence[0] == pytest.approx(want)
+    assert posterior.log_evidence[0] == pytest.approx(want)
 
 
 def test_bags_of_one_and_none__are_what_their_counts_say():
     start = np.array([0, 1, 1, 2])
-    found = marginals(np.array([5.0, -5]), start, hard_counts(np.array([0, 0, 1])))
-    assert found.beliefs.tolist() == [0, 1]
-    assert found.log_evidence[1] == 0
+    posterior = marginals(np.array([5.0, -5]), start, hard_counts(np.array([0, 0, 1])))
+    assert posterior.beliefs.tolist() == [0, 1]
+    assert posterior.log_evidence[1] == 0
     soft = marginals(np.array([0.7]), np.array([0, 1]), soft_counts(np.array([1.0]), strength=2.0))
     assert soft.messages[0] == pytest.approx(2.0)
 
 
 def test_no_bags__give_nothing():
-    found = marginals(np.empty(0), np.array([0]), free_counts(0))
-    assert len(found.beliefs) == len(found.log_evidence) == 0
+    posterior = marginals(np.empty(0), np.array([0]), free_counts(0))
+    assert len(posterior.beliefs) == len(posterior.log_evidence) == 0
 
 
 def test_certain_items__leave_the_rest_of_the_count_to_the_others():
     q = np.array([np.inf, 0.5, -np.inf, -1.0, np.inf, 2.0, 0.3])
-    found = marginals(q, np.array([0, 7]), hard_counts(np.array([4])))
+    posterior = marginals(q, np.array([0, 7]), hard_counts(np.array([4])))
     rest = marginals(q[[1, 3, 5, 6]], ONE_BAG, hard_counts(np.array([2])))
-    assert found.beliefs[[0, 2, 4]].tolist() == [1, 0, 1]
-    assert found.messages[[0, 2, 4]].tolist() == [0, 0, 0]
-    np.testing.assert_array_equal(found.beliefs[[1, 3, 5, 6]], rest.beliefs)
-    np.testing.assert_array_equal(found.log_evidence, rest.log_evidence)
+    assert posterior.beliefs[[0, 2, 4]].tolist() == [1, 0, 1]
+    assert posterior.messages[[0, 2, 4]].tolist() == [0, 0, 0]
+    np.testing.assert_array_equal(posterior.beliefs[[1, 3, 5, 6]], rest.beliefs)
+    np.testing.assert_array_equal(posterior.log_evidence, rest.log_evidence)
 
 
 def test_far_apart_items__are_ordered_without_overflow():
     q = np.array([2000.0, 1000, 0, -1000, -2000])
-    found = marginals(q, np.array([0, 5]), hard_counts(np.array([2])))
-    assert found.beliefs.tolist() == [1, 1, 0, 0, 0]
+    posterior = marginals(q, np.array([0, 5]), hard_counts(np.array([2])))
+    assert posterior.beliefs.tolist() == [1, 1, 0, 0, 0]
 
 
 @pytest.mark.parametrize(

@@ -32,10 +32,10 @@ def problem(seed, n_classes=3):
 def test_tree__is_exact(run, seed):
     h, counts = problem(seed)
     edges = edges_of((1, 6, 0.8))
-    found = run(h, START, counts, edges, tolerance=1e-13)
+    propagated = run(h, START, counts, edges, tolerance=1e-13)
     want = listed_classes(h, START, counts, zip(*edges, strict=True))[0]
-    assert found.convergence.converged.all()
-    np.testing.assert_allclose(found.beliefs, want, atol=1e-12)
+    assert propagated.convergence.converged.all()
+    np.testing.assert_allclose(propagated.beliefs, want, atol=1e-12)
 
 
 @BOTH
@@ -44,9 +44,9 @@ def test_loops__stay_near_the_exact_beliefs(run):
     for seed in range(3):
         h, counts = problem(seed)
         edges = edges_of((0, 4, 1.0), (1, 5, 0.7), (2, 6, 0.5), (0, 1, 0.3), (3, 7, 0.9))
-        found = run(h, START, counts, edges)
+        propagated = run(h, START, counts, edges)
         want = listed_classes(h, START, counts, zip(*edges, strict=True))[0]
-        errors.append(np.abs(found.beliefs - want).mean())
+        errors.append(np.abs(propagated.beliefs - want).mean())
     # The specification's tolerance for loopy graphs with weights up to one.
     assert max(errors) < 0.06
 
@@ -74,15 +74,15 @@ def test_compiled__equals_the_definition_after_any_number_of_sweeps():
     h, edges = rng.normal(0, 1, (240, 4)), make_edges(2, 240, 720)
     for sweeps in (1, 2, 7):
         want = propagate_classes(h, start, counts, edges, max_sweeps=sweeps)
-        found = fast(h, start, counts, edges, max_sweeps=sweeps, n_threads=1)
-        np.testing.assert_allclose(found.beliefs, want.beliefs, atol=1e-10)
-        np.testing.assert_allclose(found.logits, want.logits, atol=1e-10)
+        actual = fast(h, start, counts, edges, max_sweeps=sweeps, n_threads=1)
+        np.testing.assert_allclose(actual.beliefs, want.beliefs, atol=1e-10)
+        np.testing.assert_allclose(actual.logits, want.logits, atol=1e-10)
         np.testing.assert_array_equal(
-            found.beliefs, fast(h, start, counts, edges, max_sweeps=sweeps, n_threads=3).beliefs
+            actual.beliefs, fast(h, start, counts, edges, max_sweeps=sweeps, n_threads=3).beliefs
         )
         # After every sweep, converged or not.
-        np.testing.assert_allclose(found.beliefs.sum(axis=1), 1, atol=1e-12)
-        sums = np.add.reduceat(found.beliefs, start[:-1])
+        np.testing.assert_allclose(actual.beliefs.sum(axis=1), 1, atol=1e-12)
+        sums = np.add.reduceat(actual.beliefs, start[:-1])
         np.testing.assert_allclose(sums, counts, atol=1e-9)
 
 
@@ -99,22 +99,22 @@ def test_propagate__permuting_classes_permutes_beliefs(run):
     h, counts = problem(5)
     edges = edges_of((0, 4, 1.0), (1, 5, 0.7))
     turn = [2, 0, 1]
-    found = run(h, START, counts, edges, tolerance=1e-12).beliefs
+    beliefs = run(h, START, counts, edges, tolerance=1e-12).beliefs
     turned = run(h[:, turn], START, counts[:, turn], edges, tolerance=1e-12).beliefs
-    np.testing.assert_allclose(turned, found[:, turn], atol=1e-10)
+    np.testing.assert_allclose(turned, beliefs[:, turn], atol=1e-10)
 
 
 @BOTH
 def test_propagate__without_edges_or_bags_has_nothing_to_do(run):
     h, counts = problem(6)
-    found = run(h, START, counts, no_edges())
-    assert found.convergence.n_sweeps.tolist() == [1, 1]
-    np.testing.assert_allclose(found.beliefs, listed_classes(h, START, counts)[0], atol=1e-12)
+    propagated = run(h, START, counts, no_edges())
+    assert propagated.convergence.n_sweeps.tolist() == [1, 1]
+    np.testing.assert_allclose(propagated.beliefs, listed_classes(h, START, counts)[0], atol=1e-12)
     none = run(np.zeros((0, 3)), np.array([0]), np.zeros((0, 3), int), no_edges())
     assert none.beliefs.shape == (0, 3)
 
 
 def test_propagate__what_does_not_settle_says_so():
     h, counts = problem(7)
-    found = fast(h, START, counts, edges_of((0, 4, 3.0), (1, 4, 3.0)), max_sweeps=3)
-    assert not found.convergence.converged.any()
+    propagated = fast(h, START, counts, edges_of((0, 4, 3.0), (1, 4, 3.0)), max_sweeps=3)
+    assert not propagated.convergence.converged.any()

@@ -35,11 +35,11 @@ def bags(sizes, n_classes, *, seed, spread=1.5):
 def test_posterior__is_that_of_all_labelings(posterior, n, n_classes):
     for seed in range(6):
         z, start, counts = bags([n], n_classes, seed=seed, spread=0.5 + seed)
-        found = posterior(z, start, counts)
-        assert found.is_exact.all()
+        actual = posterior(z, start, counts)
+        assert actual.is_exact.all()
         # Only positive numbers are added and multiplied.
         np.testing.assert_allclose(
-            found.beliefs, listed_classes(z, start, counts)[0], rtol=1e-12, atol=1e-15
+            actual.beliefs, listed_classes(z, start, counts)[0], rtol=1e-12, atol=1e-15
         )
 
 
@@ -103,49 +103,49 @@ def test_saddle_point__no_item_is_further_off_than_is_said(counts, spread, large
 @pytest.mark.parametrize("most_states", [0, 10**9])
 def test_posterior__rows_sum_to_one_and_classes_to_their_counts(most_states):
     z, start, counts = bags([40, 1, 12, 25], 3, seed=4, spread=4)
-    found = class_posterior(z, start, counts, most_states=most_states).beliefs
-    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-12)
+    beliefs = class_posterior(z, start, counts, most_states=most_states).beliefs
+    np.testing.assert_allclose(beliefs.sum(axis=1), 1, atol=1e-12)
     # `transport` meets counts to 5e-13 an item.
-    np.testing.assert_allclose(np.add.reduceat(found, start[:-1]), counts, atol=1e-10)
-    assert (found >= 0).all()
+    np.testing.assert_allclose(np.add.reduceat(beliefs, start[:-1]), counts, atol=1e-10)
+    assert (beliefs >= 0).all()
 
 
 @pytest.mark.parametrize("most_states", [0, 10**9])
 def test_posterior__permuting_items_or_classes_permutes_it(most_states):
     z, start, counts = bags([6, 15], 3, seed=5)
-    found = class_posterior(z, start, counts, most_states=most_states).beliefs
+    beliefs = class_posterior(z, start, counts, most_states=most_states).beliefs
     order = np.concatenate([np.random.default_rng(0).permutation(6), np.arange(20, 5, -1)])
     moved = class_posterior(z[order], start, counts, most_states=most_states).beliefs
-    np.testing.assert_allclose(moved, found[order], atol=1e-10)
+    np.testing.assert_allclose(moved, beliefs[order], atol=1e-10)
     turned = class_posterior(
         z[:, [2, 0, 1]], start, counts[:, [2, 0, 1]], most_states=most_states
     ).beliefs
-    np.testing.assert_allclose(turned, found[:, [2, 0, 1]], atol=1e-10)
+    np.testing.assert_allclose(turned, beliefs[:, [2, 0, 1]], atol=1e-10)
 
 
 @pytest.mark.parametrize("most_states", [0, 10**9])
 def test_posterior__an_absent_class_and_shifted_logits_change_nothing(most_states):
     z, start, counts = bags([6, 15], 3, seed=6)
-    found = class_posterior(z, start, counts, most_states=most_states).beliefs
+    beliefs = class_posterior(z, start, counts, most_states=most_states).beliefs
     # More of a class everywhere in a bag is undone by its count; more of all in an item is nothing.
     other = z + np.array([3.0, -2.0, 0.5]) + np.linspace(-5, 5, 21)[:, None]
     wide = np.concatenate([other, np.full((21, 1), 50.0)], axis=1)
     more = np.concatenate([counts, np.zeros((2, 1), int)], axis=1)
     again = class_posterior(wide, start, more, most_states=most_states).beliefs
-    np.testing.assert_allclose(again[:, :3], found, atol=1e-9)
+    np.testing.assert_allclose(again[:, :3], beliefs, atol=1e-9)
     assert (again[:, 3] == 0).all()
 
 
 @pytest.mark.parametrize("most_states", [0, 10**9])
 def test_posterior__bags_are_by_themselves(most_states):
     z, start, counts = bags([6, 15, 4], 3, seed=7)
-    found = class_posterior(z, start, counts, most_states=most_states).beliefs
+    beliefs = class_posterior(z, start, counts, most_states=most_states).beliefs
     for b in range(3):
         rows = slice(start[b], start[b + 1])
         alone = class_posterior(
             z[rows], np.array([0, len(z[rows])]), counts[b : b + 1], most_states=most_states
         ).beliefs
-        np.testing.assert_allclose(found[rows], alone, atol=1e-10)
+        np.testing.assert_allclose(beliefs[rows], alone, atol=1e-10)
 
 
 @BOTH

@@ -22,18 +22,18 @@ def settled(*, max_sweeps):
             change[component] *= factor[component]
         return Swept(change[bags // 2], np.zeros(len(bags)))
 
-    found = sweep_until_settled(
+    convergence = sweep_until_settled(
         sweep, start, edges, damping=0.5, tolerance=1e-4, max_sweeps=max_sweeps
     )
-    return found, seen
+    return convergence, seen
 
 
 def test_damping__goes_up_where_messages_swing_and_only_there():
-    found, seen = settled(max_sweeps=80)
-    assert found.converged.tolist() == [True, True, True, False]
-    assert found.damping.tolist() == [0.8, 0.5, 0.5, 0.9]
+    convergence, seen = settled(max_sweeps=80)
+    assert convergence.converged.tolist() == [True, True, True, False]
+    assert convergence.damping.tolist() == [0.8, 0.5, 0.5, 0.9]
     # 0.5¹⁴ < 1e-4 after the first 80; 0.95¹⁸⁰ < 1e-4; three at least; all three rounds.
-    assert found.n_sweeps.tolist() == [94, 180, 3, 240]
+    assert convergence.n_sweeps.tolist() == [94, 180, 3, 240]
     # What has settled is left alone.
     assert seen[3][0] == [0, 1, 2, 3, 6, 7]
     assert seen[80] == ([0, 1, 2, 3, 6, 7], [0.8, 0.8, 0.5, 0.5, 0.8, 0.8])
@@ -41,7 +41,7 @@ def test_damping__goes_up_where_messages_swing_and_only_there():
 
 def test_damping__that_was_asked_for_is_never_lowered():
     start, edges = np.arange(3), Edges(np.array([0]), np.array([1]), np.ones(1))
-    found = sweep_until_settled(
+    convergence = sweep_until_settled(
         lambda bags, _: Swept(np.ones(len(bags)), np.zeros(len(bags))),
         start,
         edges,
@@ -49,12 +49,12 @@ def test_damping__that_was_asked_for_is_never_lowered():
         tolerance=1e-4,
         max_sweeps=4,
     )
-    assert (found.damping.tolist(), found.n_sweeps.tolist()) == ([0.95], [12])
-    assert not found.converged[0]
+    assert (convergence.damping.tolist(), convergence.n_sweeps.tolist()) == ([0.95], [12])
+    assert not convergence.converged[0]
 
 
 def test_no_bags__settle_at_once():
-    found = sweep_until_settled(
+    convergence = sweep_until_settled(
         lambda *_: Swept(np.zeros(0), np.zeros(0)),
         np.zeros(1, np.int64),
         Edges(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)),
@@ -62,4 +62,4 @@ def test_no_bags__settle_at_once():
         tolerance=1e-4,
         max_sweeps=4,
     )
-    assert len(found.converged) == len(found.damping) == 0
+    assert len(convergence.converged) == len(convergence.damping) == 0

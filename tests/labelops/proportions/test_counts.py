@@ -15,11 +15,11 @@ def test_potential__is_what_each_kind_says():
             c.free_counts(1),
         ]
     )
-    found = [c.log_potential(known, b, 3).tolist() for b in range(4)]
-    assert found[0] == [-np.inf, 0, -np.inf, -np.inf]
-    assert found[1] == [-4.5, -0.5, -0.5, -4.5]
-    assert found[2] == [-np.inf, 0, 0, -np.inf]
-    assert found[3] == [0, 0, 0, 0]
+    potentials = [c.log_potential(known, b, 3).tolist() for b in range(4)]
+    assert potentials[0] == [-np.inf, 0, -np.inf, -np.inf]
+    assert potentials[1] == [-4.5, -0.5, -0.5, -4.5]
+    assert potentials[2] == [-np.inf, 0, 0, -np.inf]
+    assert potentials[3] == [0, 0, 0, 0]
 
 
 def test_hard_counts__refuses_fractions_and_names_the_remedy():
@@ -39,9 +39,9 @@ def test_soft_counts__refuses_counts_that_are_none():
 
 
 def test_round_counts__reports_how_far_each_was_off():
-    found = c.round_counts(np.array([0.3 * 10, 2.4, 0.0, 5.0]), np.array([10, 3, 1, 5]))
-    assert found.counts.tolist() == [3, 2, 0, 5]
-    np.testing.assert_allclose(found.residual, [0, 0.4, 0, 0], atol=1e-12)
+    rounded = c.round_counts(np.array([0.3 * 10, 2.4, 0.0, 5.0]), np.array([10, 3, 1, 5]))
+    assert rounded.counts.tolist() == [3, 2, 0, 5]
+    np.testing.assert_allclose(rounded.residual, [0, 0.4, 0, 0], atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -63,10 +63,10 @@ def test_round_counts__impossible_ones_are_named(said, size, why):
 
 def test_round_class_counts__rows_sum_to_their_bags():
     said = np.random.default_rng(0).dirichlet(np.ones(4), 50) * np.arange(1, 51)[:, None]
-    found = c.round_class_counts(said, np.arange(1, 51))
-    assert (found.counts.sum(axis=1) == np.arange(1, 51)).all()
+    rounded = c.round_class_counts(said, np.arange(1, 51))
+    assert (rounded.counts.sum(axis=1) == np.arange(1, 51)).all()
     # Rounding to a fixed sum moves no count by an item or more.
-    assert (found.residual < 1).all()
+    assert (rounded.residual < 1).all()
 
 
 @pytest.mark.parametrize(
@@ -87,6 +87,6 @@ def test_spread__equal_shares_in_bags_of_different_sizes_are_constant():
 
 def test_spread__bags_drawn_at_random_vary_as_by_chance():
     rng = np.random.default_rng(1)
-    found = c.share_spread(rng.binomial(20, 0.3, 4000), np.full(4000, 20))
+    observed = c.share_spread(rng.binomial(20, 0.3, 4000), np.full(4000, 20))
     # The standard error of a standard deviation is 1 / √(2 · 4000), about a per cent.
-    assert found.std == pytest.approx(found.by_chance, rel=0.05)
+    assert observed.std == pytest.approx(observed.by_chance, rel=0.05)

@@ -16,24 +16,24 @@ def test_neighbours__every_pair_is_there_once_with_its_larger_weight():
             if j >= 0 and j != i:
                 pair = (min(i, j), max(i, j))
                 want[pair] = max(want.get(pair, 0.0), w)
-    found = e.edges_of_neighbours(indices, weights)
-    assert list(zip(found.first, found.second, strict=True)) == sorted(want)
-    assert found.weight.tolist() == [want[pair] for pair in sorted(want)]
+    edges = e.edges_of_neighbours(indices, weights)
+    assert list(zip(edges.first, edges.second, strict=True)) == sorted(want)
+    assert edges.weight.tolist() == [want[pair] for pair in sorted(want)]
 
 
 def test_neighbours__missing_ones_itself_and_weight_nought_make_no_edge():
     indices = np.array([[0, 1], [-1, 0], [1, -1]])
     weights = np.array([[1.0, 0.0], [1.0, 0.0], [0.5, 0.0]])
-    found = e.edges_of_neighbours(indices, weights)
-    assert (found.first.tolist(), found.second.tolist(), found.weight.tolist()) == ([1], [2], [0.5])
+    edges = e.edges_of_neighbours(indices, weights)
+    assert (edges.first.tolist(), edges.second.tolist(), edges.weight.tolist()) == ([1], [2], [0.5])
     assert len(e.edges_of_neighbours(np.empty((0, 5), int), np.empty((0, 5))).first) == 0
 
 
 def test_degree__normalised_matrix_has_largest_eigenvalue_of_the_strength():
     # D^−½ W D^−½ has the eigenvalue 1 at √d, which no other exceeds.
     rng = np.random.default_rng(1)
-    found = e.edges_of_neighbours(rng.integers(0, 20, (20, 5)), rng.random((20, 5)) + 0.1)
-    scaled = e.normalise_by_degree(found, n_items=20, strength=3.0)
+    edges = e.edges_of_neighbours(rng.integers(0, 20, (20, 5)), rng.random((20, 5)) + 0.1)
+    scaled = e.normalise_by_degree(edges, n_items=20, strength=3.0)
     matrix = np.zeros((20, 20))
     matrix[scaled.first, scaled.second] = matrix[scaled.second, scaled.first] = scaled.weight
     assert np.linalg.eigvalsh(matrix)[-1] == pytest.approx(3.0)

@@ -65,12 +65,12 @@ def test_transport__small_regularisers_end_at_the_best_assignment():
 def test_transport__bags_items_and_classes_can_be_permuted_and_repeated():
     rng = np.random.default_rng(3)
     z, counts = rng.normal(0, 2, (10, 3)), np.array([[5, 3, 2]])
-    found = transport(z, np.array([0, 10]), counts).beliefs
+    beliefs = transport(z, np.array([0, 10]), counts).beliefs
     order = rng.permutation(10)
     moved = transport(z[order][:, [1, 2, 0]], np.array([0, 10]), counts[:, [1, 2, 0]]).beliefs
-    np.testing.assert_allclose(moved, found[order][:, [1, 2, 0]], atol=1e-11)
+    np.testing.assert_allclose(moved, beliefs[order][:, [1, 2, 0]], atol=1e-11)
     twice = transport(np.repeat(z, 2, axis=0), np.array([0, 20]), 2 * counts).beliefs
-    np.testing.assert_allclose(twice[::2], found, atol=1e-11)
+    np.testing.assert_allclose(twice[::2], beliefs, atol=1e-11)
 
 
 def test_transport__an_unfinished_plan_says_so():
