@@ -152,10 +152,10 @@ def measure_accuracy(name: str, n_items: int, bag: int, repeats: int) -> Outcome
     rows = []
     for accuracy in (1e-3, 1e-6, 1e-9, 1e-12):
         began = time.perf_counter()
-        found, bound = fast.bounded_marginals(*bags, accuracy=accuracy)
+        posterior, bound = fast.bounded_marginals(*bags, accuracy=accuracy)
         wall_s = time.perf_counter() - began
-        off = float(np.abs(found.beliefs - exact).max())
-        total = np.add.reduceat(found.beliefs, bags[1][:-1])
+        off = float(np.abs(posterior.beliefs - exact).max())
+        total = np.add.reduceat(posterior.beliefs, bags[1][:-1])
         sums = float(np.abs(total - bags[2].low).max())
         rows.append([accuracy, off, float(bound.max()), sums, wall_s])
     return {"rows": rows}
@@ -167,8 +167,8 @@ def in_process(what: str, name: str, n_items: int, bag: int, repeats: int) -> Ou
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(f"{what} {name} failed:\n{done.stderr}")
-    found: Outcome = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+    outcome: Outcome = json.loads(done.stdout.strip().splitlines()[-1])
+    return outcome
 
 
 def report_marginals(args: argparse.Namespace, bags: list[int]) -> None:
@@ -178,13 +178,13 @@ def report_marginals(args: argparse.Namespace, bags: list[int]) -> None:
         rate = 0.0
         for name in CONTENDERS:
             n_items = int(min(args.items, WORK.get(name, np.inf) / bag))
-            found = in_process("marginals", name, n_items, bag, args.repeats)
-            own = found["items"] / found["wall_s"]
+            outcome = in_process("marginals", name, n_items, bag, args.repeats)
+            own = outcome["items"] / outcome["wall_s"]
             rate = rate or own
             print(
-                f"{name:11}{bag:8}{found['items']:10}{found['wall_s']:9.3f}{own / 1e6:11.3f}"
-                f"{rate / own:12.1f}{found['off']:10.0e}{found['peak_mib']:10.0f}"
-                f"{found['base_mib']:13.0f}"
+                f"{name:11}{bag:8}{outcome['items']:10}{outcome['wall_s']:9.3f}{own / 1e6:11.3f}"
+                f"{rate / own:12.1f}{outcome['off']:10.0e}{outcome['peak_mib']:10.0f}"
+                f"{outcome['base_mib']:13.0f}"
             )
 
 
@@ -194,11 +194,11 @@ def report_sweeps(args: argparse.Namespace, bags: list[int]) -> None:
     for bag in bags:
         times = []
         for n_items in (args.items // 10, args.items):
-            found = in_process("sweeps", "", n_items, bag, args.repeats)
-            times.append(found["wall_s"])
+            outcome = in_process("sweeps", "", n_items, bag, args.repeats)
+            times.append(outcome["wall_s"])
             print(
-                f"{bag:9}{found['items']:10}{found['wall_s']:9.3f}{found['whole_s']:13.2f}"
-                f"{found['peak_mib']:10.0f}{found['base_mib']:13.0f}"
+                f"{bag:9}{outcome['items']:10}{outcome['wall_s']:9.3f}{outcome['whole_s']:13.2f}"
+                f"{outcome['peak_mib']:10.0f}{outcome['base_mib']:13.0f}"
             )
         print(f"          time grows as items to the power {np.log10(times[1] / times[0]):.2f}")
 

@@ -69,9 +69,9 @@ def make(folder: Path, n_items: int, bag: int, n_shards: int) -> None:
 def timed(seconds: dict[str, float], name: str, work: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(*args: Any, **settings: Any) -> Any:
         began = time.perf_counter()
-        found = work(*args, **settings)
+        result = work(*args, **settings)
         seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - began
-        return found
+        return result
 
     return wrapped
 
@@ -115,7 +115,7 @@ def run_one(folder: Path, epochs: int, fourier: int, strength: float | None) -> 
     began = time.perf_counter()
     pipelines.run.run(recipe, data=str(folder / "data"), out=str(folder / "out"))
     wall_s = time.perf_counter() - began
-    found = np.load(folder / "out" / "proportions" / "_results" / "learn.npz")
+    arrays = np.load(folder / "out" / "proportions" / "_results" / "learn.npz")
     table = pq.read_table(folder / "out" / "proportions", columns=["item_id", "topk_ids"])
     first = np.array([ids[0] for ids in table["topk_ids"].to_pylist()])
     true = np.load(folder / "true.npy")[table["item_id"].to_numpy()]
@@ -126,10 +126,10 @@ def run_one(folder: Path, epochs: int, fourier: int, strength: float | None) -> 
                 "parts": seconds,
                 "base_mib": base,
                 "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-                "epoch": int(found["epoch"]),
-                "n_sweeps": int(found["n_sweeps"]),
-                "strength": float(found["strength"]),
-                "n_open": int(found["n_open"]),
+                "epoch": int(arrays["epoch"]),
+                "n_sweeps": int(arrays["n_sweeps"]),
+                "strength": float(arrays["strength"]),
+                "n_open": int(arrays["n_open"]),
                 "accuracy": float((first == true).mean()),
                 "share": float(true.mean()),
             }
@@ -145,8 +145,8 @@ def in_process(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     if done.returncode != 0:
         raise SystemExit(done.stderr)
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+    outcome: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return outcome
 
 
 def main() -> None:
@@ -174,20 +174,20 @@ def main() -> None:
             with tempfile.TemporaryDirectory(dir=args.folder) as place:
                 folder = Path(place)
                 make(folder, n_items, bag, args.shards)
-                found = in_process(folder, args)
-            times.append((n_items, found["wall_s"]))
-            parts = found["parts"]
+                outcome = in_process(folder, args)
+            times.append((n_items, outcome["wall_s"]))
+            parts = outcome["parts"]
             share = parts["messages"] / parts["training"]
-            print(f"{bag:6}{n_items:9}{found['wall_s']:8.1f}", end="")
+            print(f"{bag:6}{n_items:9}{outcome['wall_s']:8.1f}", end="")
             print("".join(f"{parts.get(name, 0.0):12.1f}" for name in PARTS), end="")
             print(
-                f"{share:19.3f}{found['peak_mib']:10.0f}{found['base_mib']:8.0f}"
-                f"{found['accuracy']:7.3f}"
+                f"{share:19.3f}{outcome['peak_mib']:10.0f}{outcome['base_mib']:8.0f}"
+                f"{outcome['accuracy']:7.3f}"
             )
             print(
-                f"       strength {found['strength']}, {found['n_sweeps']} sweeps, "
-                f"{found['n_open']} groups not settled, best of epochs {found['epoch']}; "
-                f"always the commoner class: {max(found['share'], 1 - found['share']):.3f}",
+                f"       strength {outcome['strength']}, {outcome['n_sweeps']} sweeps, "
+                f"{outcome['n_open']} groups not settled, best of epochs {outcome['epoch']}; "
+                f"always the commoner class: {max(outcome['share'], 1 - outcome['share']):.3f}",
                 flush=True,
             )
         for (a, t), (b, u) in itertools.pairwise(times):

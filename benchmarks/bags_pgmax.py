@@ -58,9 +58,9 @@ def run_pgmax(path: Path, repeats: int) -> dict[str, Any]:
         began = time.perf_counter()
         state = inferer.init(evidence_updates={items: evidence})
         state = inferer.run(state, num_iters=SWEEPS, damping=DAMPING, temperature=1.0)
-        found = np.asarray(infer.get_marginals(inferer.get_beliefs(state))[items])[:, 1]
+        beliefs = np.asarray(infer.get_marginals(inferer.get_beliefs(state))[items])[:, 1]
         times.append(time.perf_counter() - began)
-    np.save(path.with_suffix(".npy"), found)
+    np.save(path.with_suffix(".npy"), beliefs)
     return {"build_s": build_s, "wall_s": min(times[1:]), "first_s": times[0]}
 
 

@@ -144,14 +144,14 @@ def main() -> None:
         *hausa(folder / "hausa_news_distant_labels.csv.gz"),
         *digits(),
     ]
-    found: dict[str, list[tuple[float, ...]]] = {}
+    measured: dict[str, list[tuple[float, ...]]] = {}
     for setting in settings:
         issue = find_label_issues(setting.given, setting.probs)
         for name, belief in candidates(setting).items():
-            found.setdefault(name, []).append(measure(belief, setting, issue))
+            measured.setdefault(name, []).append(measure(belief, setting, issue))
     print(f"{len(settings)} settings")
     print(f"{'':28}{'sq. error':>10}{'issues':>8}{'changed':>9}{'gap':>8}{'worst':>8}{'best':>8}")
-    for name, rows in found.items():
+    for name, rows in measured.items():
         table = np.array(rows)
         mean, gaps = np.nanmean(table, axis=0), table[:, 3]
         print(

@@ -47,16 +47,16 @@ def main() -> None:
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(run, copy)
         damage.HARMS[args.harm](copy / hit, rng)
-        found = damage.try_out(copy, wanted, data, work / "resumed")
+        trial = damage.try_out(copy, wanted, data, work / "resumed")
         bad = {
-            "unnoticed": not found.noticed.damage,
-            "wrong after resume": found.after_resume is False,
-            "wrong after remedy": found.after_remedy is False,
+            "unnoticed": not trial.noticed.damage,
+            "wrong after resume": trial.after_resume is False,
+            "wrong after remedy": trial.after_remedy is False,
         }
         counts.update(name for name, happened in bad.items() if happened)
-        counts["refused"] += bool(found.refused)
+        counts["refused"] += bool(trial.refused)
         if any(bad.values()):
-            print(f"{number} {run.name}/{hit}: {bad} {found.noticed.text()}", flush=True)
+            print(f"{number} {run.name}/{hit}: {bad} {trial.noticed.text()}", flush=True)
         if number % 50 == 49:
             print(f"{number + 1} done", flush=True)
     wrong = {

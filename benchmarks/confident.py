@@ -261,8 +261,8 @@ def batched(folder: Path, tiny: Path, work: Path, filter_by: str) -> Outcome:
         given = np.load(files / "given.npy", mmap_mode="r")
         probs = np.load(files / "probs.npy", mmap_mode="r")
         clock = Clock()
-        found = find_label_issues_batched(given, probs, n_jobs=THREADS, verbose=False)
-        outcome = clock.read() | {"issues": len(found)}
+        issues = find_label_issues_batched(given, probs, n_jobs=THREADS, verbose=False)
+        outcome = clock.read() | {"issues": len(issues)}
     return outcome
 
 
@@ -290,8 +290,8 @@ def in_process(name: str, args: argparse.Namespace) -> Outcome:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(f"{name} failed:\n{done.stderr}")
-    found: Outcome = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+    outcome: Outcome = json.loads(done.stdout.strip().splitlines()[-1])
+    return outcome
 
 
 def best(outcomes: list[Outcome]) -> Outcome:
@@ -303,10 +303,10 @@ def best(outcomes: list[Outcome]) -> Outcome:
     return chosen
 
 
-def report(found: Mapping[str, Outcome], work: Path) -> None:
-    bare = found["scan"]
+def report(outcomes: Mapping[str, Outcome], work: Path) -> None:
+    bare = outcomes["scan"]
     print(f"{'':10}{'wall s':>9}{'× scan':>8}{'cpu s':>9}{'× scan':>8}{'peak MiB':>10}  of which")
-    for name, outcome in found.items():
+    for name, outcome in outcomes.items():
         notes = []
         if "read_s" in outcome:
             notes.append(f"and {outcome['read_s']:.2f} s before that for reading")
@@ -318,22 +318,22 @@ def report(found: Mapping[str, Outcome], work: Path) -> None:
             f"{outcome['cpu_s']:9.3f}{outcome['cpu_s'] / bare['cpu_s']:8.2f}"
             f"{outcome['peak_mib']:10.0f}  {', '.join(notes)}"
         )
-    if "cleanlab" in found:
+    if "cleanlab" in outcomes:
         for name in ("stage", "arrays"):
-            if name in found:
-                spent = found["cleanlab"]["wall_s"] / found[name]["wall_s"]
-                whole = spent + found["cleanlab"]["read_s"] / found[name]["wall_s"]
+            if name in outcomes:
+                spent = outcomes["cleanlab"]["wall_s"] / outcomes[name]["wall_s"]
+                whole = spent + outcomes["cleanlab"]["read_s"] / outcomes[name]["wall_s"]
                 print(f"cleanlab takes {spent:.1f} × {name}; {whole:.1f} × with its reading")
-    flags = {name: np.load(work / f"flags-{name}.npy") for name in found if name in SAME}
+    flags = {name: np.load(work / f"flags-{name}.npy") for name in outcomes if name in SAME}
     for name, values in flags.items():
         first, reference = next(iter(flags.items()))
         differing = np.count_nonzero(values != reference)
         print(f"{name}: {np.count_nonzero(values)} issues, {differing} rows differ from {first}")
-    if "stage" in found:
+    if "stage" in outcomes:
         ratios = [
-            f"{found['stage']['wall_s'] / found[name]['wall_s']:.2f} × {name}"
+            f"{outcomes['stage']['wall_s'] / outcomes[name]['wall_s']:.2f} × {name}"
             for name in ("scan", "dataset", "read")
-            if name in found
+            if name in outcomes
         ]
         print(f"budget: stage at most 1.5 × a bare scan; here {' and '.join(ratios)}")
 

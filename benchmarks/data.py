@@ -169,9 +169,9 @@ def cifar_images(package: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
             return np.asarray(picture.convert("RGB")).reshape(-1, 32, 32, 3)
 
     train = np.concatenate([pixels(f"data_batch_{k}.png") for k in range(1, 6)])
-    found = hashlib.md5(train.tobytes()).hexdigest()
-    if found != CIFAR_MD5:
-        raise ValueError(f"CIFAR-10 training images must have md5 {CIFAR_MD5}, got {found}")
+    digest = hashlib.md5(train.tobytes()).hexdigest()
+    if digest != CIFAR_MD5:
+        raise ValueError(f"CIFAR-10 training images must have md5 {CIFAR_MD5}, got {digest}")
 
     def labels(part: str) -> np.ndarray:
         return np.array(json.loads((package / f"{part}_lables.json").read_text()))
@@ -189,19 +189,17 @@ def prepare_cifar(out: Path, *, labels: Path, package: Path, site: Path) -> None
         target = out / f"cifar10-{name}-features.npy"
         if not target.exists():
             np.save(target, embed(load_lite0(site), images))
-    found = np.load(labels, allow_pickle=False)
-    assert np.array_equal(found["clean_label"], train_true)
+    arrays = np.load(labels, allow_pickle=False)
+    assert np.array_equal(arrays["clean_label"], train_true)
     for name, column in CIFAR_LABELS.items():
-        _save(out, name, CIFAR_CLASSES, found[column], train_true, test_true=test_true)
+        _save(out, name, CIFAR_CLASSES, arrays[column], train_true, test_true=test_true)
 
 
 def prepare_small(out: Path, *, small: Path) -> None:
     """Write the 5 000 items of CIFAR-10N with probabilities of two networks."""
-    found = np.load(small, allow_pickle=False)
+    file = np.load(small, allow_pickle=False)
     for name, (column, probs) in SMALL_PROBS.items():
-        _save(
-            out, name, CIFAR_CLASSES, found[column], found["clean_label"], probs=_rows(found[probs])
-        )
+        _save(out, name, CIFAR_CLASSES, file[column], file["clean_label"], probs=_rows(file[probs]))
 
 
 def _rows(probs: np.ndarray) -> np.ndarray:
@@ -271,9 +269,9 @@ def set_names(folder: Path) -> list[str]:
 def load_set(folder: Path, name: str) -> LabelSet:
     """Read a prepared set."""
     with np.load(folder / f"{name}.npz", allow_pickle=False) as file:
-        found = dict(file)
-    classes = tuple(str(label) for label in found.pop("classes"))
-    items = LabelSet(name=name, classes=classes, **found)
+        fields = dict(file)
+    classes = tuple(str(label) for label in fields.pop("classes"))
+    items = LabelSet(name=name, classes=classes, **fields)
     if name in CIFAR_LABELS:
         parts = {
             "features": "train-features",

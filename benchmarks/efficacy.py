@@ -60,14 +60,14 @@ def audit(work: Path, items: LabelSet, seed: int, settings: Sequence[str]) -> tu
 def table(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Return a stage's shards as one table, in the order of the item's numbers, with `row`."""
     files = sorted(folder.glob("*.parquet"))
-    found = pa.concat_tables([pq.read_table(file, columns=columns) for file in files])
-    row = [int(item.rpartition("-")[2]) for item in found["item_id"].to_pylist()]
-    return found.append_column("row", pa.array(row, pa.int64())).sort_by("row")
+    whole = pa.concat_tables([pq.read_table(file, columns=columns) for file in files])
+    row = [int(item.rpartition("-")[2]) for item in whole["item_id"].to_pylist()]
+    return whole.append_column("row", pa.array(row, pa.int64())).sort_by("row")
 
 
-def numbers(found: pa.Table, column: str) -> np.ndarray:
+def numbers(rows: pa.Table, column: str) -> np.ndarray:
     """Return a column as an array; null becomes NaN (or −1 in `label_clean`)."""
-    array = found[column].combine_chunks()
+    array = rows[column].combine_chunks()
     if column == "label_clean":
         array = array.fill_null(-1)
     return np.asarray(array.to_numpy(zero_copy_only=False))
@@ -122,15 +122,15 @@ def detection(items: LabelSet, probs: np.ndarray, folder: Path, belief: np.ndarr
 
 def noise_estimate(items: LabelSet, folder: Path) -> Figures:
     """Compare the estimated share of wrong labels, and its interval, with the true one."""
-    found = load_result(load_run(str(folder)).store, "confident", "estimates")
+    noise = load_result(load_run(str(folder)).store, "confident", "estimates")
     true = float((items.given != items.true).mean())
-    low, high = float(found["total_noise_rate_low"]), float(found["total_noise_rate_high"])
+    low, high = float(noise["total_noise_rate_low"]), float(noise["total_noise_rate_high"])
     classes = range(len(items.classes))
     rates = np.array([np.mean(items.true[items.given == k] != k) for k in classes])
-    inside = (found["noise_rate_low"] <= rates) & (rates <= found["noise_rate_high"])
+    inside = (noise["noise_rate_low"] <= rates) & (rates <= noise["noise_rate_high"])
     return {
         "true noise": true,
-        "estimated noise": float(found["total_noise_rate"]),
+        "estimated noise": float(noise["total_noise_rate"]),
         "noise low": low,
         "noise high": high,
         "interval covers": float(low <= true <= high),
@@ -159,7 +159,7 @@ def decisions(items: LabelSet, decided: pa.Table) -> Figures:
     changed = decision == "relabel"
     aside = np.isin(decision, ("drop", "review"))
     after = np.where(changed, clean, given)
-    found = {
+    figures = {
         "accuracy before": float((given == true).mean()),
         "accuracy after, all": float((after == true).mean()),
         "accuracy after, shipped": float((after == true)[~aside].mean()),
@@ -179,9 +179,9 @@ def decisions(items: LabelSet, decided: pa.Table) -> Figures:
     }
     for low, high in zip(BANDS, [*BANDS[1:], 1.01], strict=True):
         inside = changed & (confidence >= low) & (confidence < high)
-        found[f"relabelled {low:g}+"] = float(inside.sum())
-        found[f"right {low:g}+"] = _share((clean == true)[inside])
-    return found
+        figures[f"relabelled {low:g}+"] = float(inside.sum())
+        figures[f"right {low:g}+"] = _share((clean == true)[inside])
+    return figures
 
 
 def _share(values: np.ndarray) -> float:
@@ -243,12 +243,12 @@ def train_students(items: LabelSet, arms: dict[str, TrainingSet], seed: int) -> 
     assert items.test_features is not None
     assert items.test_true is not None
     train, test = inputs(np.asarray(items.features), np.asarray(items.test_features))
-    found: Figures = {}
+    figures: Figures = {}
     for name, student in STUDENTS.items():
         for arm, data in arms.items():
             model = student(train, data, seed)
-            found[f"{name}: {arm}"] = accuracy(model, test, items.test_true)
-    return found
+            figures[f"{name}: {arm}"] = accuracy(model, test, items.test_true)
+    return figures
 
 
 # -- all -------------------------------------------------------------------------------------------
@@ -265,15 +265,15 @@ def measure(
     decided = table(run_folder / "decide")
     assert decided.num_rows == len(items.given)
     belief = beliefs(decided, len(items.classes))
-    found = {"items": float(len(items.given)), "run, s": seconds}
-    found |= noise_estimate(items, run_folder)
-    found |= detection(items, probs, run_folder, belief)
-    found |= decisions(items, decided) | belief_honesty(items, belief)
+    figures = {"items": float(len(items.given)), "run, s": seconds}
+    figures |= noise_estimate(items, run_folder)
+    figures |= detection(items, probs, run_folder, belief)
+    figures |= decisions(items, decided) | belief_honesty(items, belief)
     if train and items.test_features is not None:
         arms = training_sets(items, probs, run_folder, decided, belief)
-        found |= train_students(items, arms, seed)
+        figures |= train_students(items, arms, seed)
     shutil.rmtree(run_folder.parent)
-    return found
+    return figures
 
 
 def check_images(folder: Path, work: Path, program: Path, n: int) -> None:
@@ -290,10 +290,10 @@ def check_images(folder: Path, work: Path, program: Path, n: int) -> None:
     run(load_recipe("audit", settings), data=str(data), out=str(out))
     seconds = time.monotonic() - began
     lists = table(out / "infer", ["item_id", "embedding"])["embedding"].combine_chunks()
-    found = np.asarray(lists.flatten().to_numpy()).reshape(len(lists), -1)
+    embedding = np.asarray(lists.flatten().to_numpy()).reshape(len(lists), -1)
     stored = np.asarray(items.features)
     print(f"from pictures: {n} items in {seconds:.0f} s; ", end="")
-    print(f"embedding differs by {np.abs(found - stored).max():.1e} at most, ", end="")
+    print(f"embedding differs by {np.abs(embedding - stored).max():.1e} at most, ", end="")
     print(f"of {np.abs(stored).max():.1f}")
     wrong = items.given != items.true
     ours = table(out / "confident", ["item_id", "is_label_issue", "label_score"])

@@ -65,16 +65,16 @@ def export(
 
 def embed(model: nn.Module, images: np.ndarray, *, batch: int = 64) -> np.ndarray:
     """Return the features of (N, H, W, 3) images, float32."""
-    found = []
+    features = []
     began = time.monotonic()
     with torch.inference_mode():
         for start in range(0, len(images), batch):
             x = torch.from_numpy(np.array(images[start : start + batch])).permute(0, 3, 1, 2)
-            found.append(model(x.contiguous(memory_format=torch.channels_last)).numpy())
+            features.append(model(x.contiguous(memory_format=torch.channels_last)).numpy())
             if (start // batch) % 50 == 49:
                 rate = (start + batch) / (time.monotonic() - began)
                 print(f"{start + batch} of {len(images)} images, {rate:.0f}/s", flush=True)
-    return np.concatenate(found)
+    return np.concatenate(features)
 
 
 def main() -> None:

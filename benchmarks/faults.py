@@ -120,10 +120,10 @@ def kill_at(process: subprocess.Popen[bytes], moment_s: float, run: Path) -> Mom
     return None
 
 
-def differences(found: dict[str, str], wanted: dict[str, str]) -> list[str]:
+def differences(digests: dict[str, str], wanted: dict[str, str]) -> list[str]:
     """Return names of files that are missing, superfluous or other than they should be."""
-    names = sorted(found.keys() | wanted.keys())
-    return [name for name in names if found.get(name) != wanted.get(name)]
+    names = sorted(digests.keys() | wanted.keys())
+    return [name for name in names if digests.get(name) != wanted.get(name)]
 
 
 def main() -> None:
@@ -180,9 +180,9 @@ def main() -> None:
                 break
             moments.append(moment)
         finished(process, folder)
-        found = digests(folder / "run")
-        wrong = [name for name in differences(found, wanted) if name not in UNLIKE]
-        missing = [name for name in UNLIKE if name not in found and name in wanted]
+        actual = digests(folder / "run")
+        wrong = [name for name in differences(actual, wanted) if name not in UNLIKE]
+        missing = [name for name in UNLIKE if name not in actual and name in wanted]
         compared += 1
         bad += bool(wrong or missing)
         if wrong or missing:

@@ -94,18 +94,18 @@ def since(began: Cost) -> Cost:
 def step_cost(data: Path, out: Path, step: str, settings: Sequence[str]) -> Cost:
     """Run `source` and `infer`; return what one step of the latter took, from start to commit."""
     recipe = parse_recipe('stages = ["source", "infer"]', name="bench", overrides=settings)
-    found: dict[str, Cost] = {}
+    costs: dict[str, Cost] = {}
     current: list[tuple[str, Cost]] = []
 
     def listen(event: Event) -> None:
         if event.kind in ("step", "done"):
             if current:
                 name, began = current.pop()
-                found[name] = since(began)
+                costs[name] = since(began)
             current.append((event.step, now()))
 
     pipelines.run.run(recipe, data=str(data), out=str(out), listen=listen)
-    return found[step]
+    return costs[step]
 
 
 def timed(work: Callable[[], object]) -> Cost:
@@ -180,15 +180,15 @@ def images(side: int, n: int, args: argparse.Namespace, folder: Path) -> None:
         for name, loop in loops.items():
             costs[name].append(timed(loop))
         costs["stage"].append(step_cost(data, folder / f"out{repeat}", "embed", settings))
-    found = {name: median(values) for name, values in costs.items()}
-    best = min((found[name] for name in loops), key=lambda cost: cost.wall)
+    typical = {name: median(values) for name, values in costs.items()}
+    best = min((typical[name] for name in loops), key=lambda cost: cost.wall)
     print(f"{args.arch}, {side} x {side}, {n} pictures, {device}")
-    for name, cost in found.items():
+    for name, cost in typical.items():
         print(
             f"  {name:<24} {n / cost.wall:10.1f} items/s, CPU {1e3 * cost.cpu / n:8.3f} ms an item"
         )
-    print(f"  stage / bare, items/s    {best.wall / found['stage'].wall:10.3f}   (budget 0.95)")
-    print(f"  bare / stage, CPU time   {best.cpu / found['stage'].cpu:10.3f}")
+    print(f"  stage / bare, items/s    {best.wall / typical['stage'].wall:10.3f}   (budget 0.95)")
+    print(f"  bare / stage, CPU time   {best.cpu / typical['stage'].cpu:10.3f}")
 
 
 def ready_probabilities(rows: int, classes: int, folder: Path) -> None:

@@ -144,9 +144,9 @@ def scores_of(net: ScoreMaps, images: np.ndarray) -> np.ndarray:
     return np.concatenate([net(part).numpy() for part in x.split(256)])
 
 
-def quality(found: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    hits = (found & truth).sum()
-    return {"recall": hits / truth.sum(), "precision": hits / max(found.sum(), 1)}
+def quality(sets: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    hits = (sets & truth).sum()
+    return {"recall": hits / truth.sum(), "precision": hits / max(sets.sum(), 1)}
 
 
 def one_given(mosaics: Mosaics) -> np.ndarray:
@@ -177,7 +177,7 @@ def one_run(taught: str, seed: int) -> dict[tuple[str, str], float]:
     labels = from_states(one_given(evidence))
     some = slice(0, N_KNOWN)
     all_known = from_states(evidence.truth[some].astype(np.int8))
-    found = {
+    labellings = {
         "given": test.given[:, None] == np.arange(N_CLASSES),
         "pooled": sets_from(pooled, choose_cutoffs_from_positives(known_pooled, labels)),
         "pooled > ½": pooled > 0.5,
@@ -186,12 +186,12 @@ def one_run(taught: str, seed: int) -> dict[tuple[str, str], float]:
         "maps, known": sets_from(sure, choose_cutoffs(known_sure[some], all_known)),
     }
     result: dict[tuple[str, str], float] = {}
-    is_given = found["given"]
-    found["maps, added"] = is_given | found["maps"]
+    is_given = labellings["given"]
+    labellings["maps, added"] = is_given | labellings["maps"]
     known = Known(known_sure[some], evidence.truth[some].astype(np.int8), evidence.given[some])
-    found["maps, known, added"], result_of_bands = added(known, sure, is_given, test.truth)
+    labellings["maps, known, added"], result_of_bands = added(known, sure, is_given, test.truth)
     result |= result_of_bands
-    for name, sets in found.items():
+    for name, sets in labellings.items():
         for what, value in quality(sets, test.truth).items():
             result[name, what] = float(value)
         if name in ("maps", "maps, known"):

@@ -171,15 +171,15 @@ def through_stages(args: argparse.Namespace) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
-    found = json.loads(done.stdout.strip().splitlines()[-1])
+    outcome = json.loads(done.stdout.strip().splitlines()[-1])
     print(
         f"{args.shard_rows:,} × {args.shard_classes:,} from {len(list(folder.iterdir()))} shards "
-        f"through the stages: {found['wall_s']:.1f} s (a bare scan: {scan:.1f} s), peak "
-        f"{found['peak_mib']:.0f} MiB"
+        f"through the stages: {outcome['wall_s']:.1f} s (a bare scan: {scan:.1f} s), peak "
+        f"{outcome['peak_mib']:.0f} MiB"
     )
-    for name, took in found["stages"].items():
+    for name, took in outcome["stages"].items():
         print(f"  {name:14}{took['s']:8.1f} s  {took['steps']}")
-    print(f"goal: 30 minutes; here {found['wall_s'] / 60:.2f}")
+    print(f"goal: 30 minutes; here {outcome['wall_s'] / 60:.2f}")
 
 
 def main() -> None:

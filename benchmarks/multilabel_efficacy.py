@@ -192,7 +192,7 @@ def ours(
     probs: np.ndarray, given: np.ndarray, labels: LabelSets, seed: int
 ) -> tuple[dict[str, np.ndarray], op.Opinion, Estimates, np.ndarray]:
     """Return P(present) of every cell, without and with the second opinion; the noise; flags."""
-    flagged, found = fast.find_label_issues(probs, labels)
+    flagged, estimates = fast.find_label_issues(probs, labels)
     flags = np.zeros(given.shape, bool)
     flags[flagged.row, flagged.class_id] = True
     cells, pairs = all_cells(probs, given), summarize(labels)
@@ -212,7 +212,7 @@ def ours(
         given.shape
     )
     believed["careful"] = np.where(given, 1 - turned, turned)
-    return believed, opinion, found, flags
+    return believed, opinion, estimates, flags
 
 
 def average_precision(score: np.ndarray, hit: np.ndarray) -> float:
@@ -220,8 +220,8 @@ def average_precision(score: np.ndarray, hit: np.ndarray) -> float:
 
 
 def mean_average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
-    found = [average_precision(s, t) for s, t in zip(scores.T, truth.T, strict=True) if t.any()]
-    return float(np.mean(found))
+    values = [average_precision(s, t) for s, t in zip(scores.T, truth.T, strict=True) if t.any()]
+    return float(np.mean(values))
 
 
 def one_run(data: Split, noise: str, seed: int, l2: float) -> dict[tuple[str, str], float]:
@@ -238,12 +238,12 @@ def one_run(data: Split, noise: str, seed: int, l2: float) -> dict[tuple[str, st
         "cleanlab": np.where(flags, probs, given),
         "score": probs,
     } | believed
-    found: dict[tuple[str, str], float] = {}
+    measured: dict[tuple[str, str], float] = {}
     for name in FINDERS:
         missing, wrong = data.truth[~given], ~data.truth[given]
-        found["missing", name] = average_precision(says[name][~given].astype(float), missing)
+        measured["missing", name] = average_precision(says[name][~given].astype(float), missing)
         if wrong.any():
-            found["wrong", name] = average_precision(1 - says[name][given].astype(float), wrong)
+            measured["wrong", name] = average_precision(1 - says[name][given].astype(float), wrong)
     second = believed["second"]
     # The probability that a cell is the other way round than given.
     turn = np.where(given, 1 - second, second)
@@ -257,7 +257,7 @@ def one_run(data: Split, noise: str, seed: int, l2: float) -> dict[tuple[str, st
     }
     for name, target in targets.items():
         model = fit(data.x, target, l2)
-        found["mAP", name] = mean_average_precision(predict(data.x_test, model), data.truth_test)
+        measured["mAP", name] = mean_average_precision(predict(data.x_test, model), data.truth_test)
     is_wrong = given != data.truth
     counts = estimates.calibrated.sum(axis=0)
     notes = {
@@ -282,7 +282,7 @@ def one_run(data: Split, noise: str, seed: int, l2: float) -> dict[tuple[str, st
                 f"{name}: right": is_wrong[at].mean(),
                 f"{name}: promised": careful[at].mean(),
             }
-    return found | {("note", name): float(value) for name, value in notes.items()}
+    return measured | {("note", name): float(value) for name, value in notes.items()}
 
 
 def interval(values: list[float]) -> str:

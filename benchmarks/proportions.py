@@ -124,8 +124,8 @@ def two(beliefs: np.ndarray) -> np.ndarray:
     return np.stack([1 - beliefs, beliefs], axis=1)
 
 
-def log_odds_of(found: Fitted, x: np.ndarray) -> np.ndarray:
-    logits = logits_of(found.net, x)
+def log_odds_of(fitted: Fitted, x: np.ndarray) -> np.ndarray:
+    logits = logits_of(fitted.net, x)
     return np.asarray(logits[:, 1] - logits[:, 0])
 
 
@@ -292,7 +292,7 @@ def run_repair(task: Task, have: set[str]) -> Iterator[tuple[str, dict[str, floa
     def by_totals(log_odds: np.ndarray) -> np.ndarray:
         return top_of_bags(counted(task, log_odds), log_odds, task.start, task.k)
 
-    found = play_round_beliefs(task, with_model)
+    beliefs = play_round_beliefs(task, with_model)
     labels = dict(
         zip(
             names,
@@ -301,7 +301,7 @@ def run_repair(task: Task, have: set[str]) -> Iterator[tuple[str, dict[str, floa
                 with_model > 0,
                 by_totals(said + 1e-6 * rng.standard_normal(len(said))),
                 by_totals(with_model),
-                top_of_bags(found, with_model, task.start, task.k),
+                top_of_bags(beliefs, with_model, task.start, task.k),
             ),
             strict=True,
         )
@@ -337,9 +337,9 @@ def main() -> None:
         for name in options.sets.split(","):
             for size, task in tasks(TABLES[name](options.data), sizes, seed):
                 key = f"{'repair' if options.repair else 'accuracy'}/{name}/{size}/{seed}"
-                found = done.setdefault(key, {})
-                for method, figures in run(task, set(found)):
-                    found[method] = figures
+                row = done.setdefault(key, {})
+                for method, figures in run(task, set(row)):
+                    row[method] = figures
                     options.out.write_text(json.dumps(done, indent=1))
                     print(key, method, {n: round(v, 4) for n, v in figures.items()}, flush=True)
     (print_repair if options.repair else print_accuracy)(done)

@@ -11,14 +11,14 @@ NEAR = 0.001
 
 def values_of(results: Results, kind: str, figure: str) -> dict[str, dict[int, dict[str, list]]]:
     """Return figures by set, size of bag and method, one a seed; only seeds that all have."""
-    found: dict[str, dict[int, dict[str, list]]] = {}
+    values: dict[str, dict[int, dict[str, list]]] = {}
     for key in sorted(results, key=lambda key: int(key.split("/")[3])):
         what, name, size, _ = key.split("/")
         if what == kind:
             for method, figures in results[key].items():
-                row = found.setdefault(name, {}).setdefault(int(size), {}).setdefault(method, [])
+                row = values.setdefault(name, {}).setdefault(int(size), {}).setdefault(method, [])
                 row.append(figures[figure])
-    return found
+    return values
 
 
 def half_width(values: np.ndarray) -> float:
