@@ -1,9 +1,9 @@
 """P-values that allow for a model which is a little wrong everywhere.
 
-A model that is off by a little makes every large bag improbable, for a count of thousands has next
-to no spread. What is worth a look are the bags that are improbable beside the others. So p-values
-are turned into the deviations of a normal variable, how much those of a typical bag exceed what
-chance allows is measured, and all are divided by it ("genomic control").
+A model that is off by a little makes every large bag improbable, for a count of thousands has a
+small relative std. What is worth a look are the bags that are improbable beside the others. So
+p-values are turned into the deviations of a normal variable, how much those of a typical bag exceed
+what chance allows is measured, and all are divided by it ("genomic control").
 """
 
 # B bags or other tests
@@ -64,7 +64,7 @@ def dispersion(log_tails: np.ndarray) -> float:
     return max(1.0, float(np.median(deviations(log_tails) ** 2)) / TYPICAL)
 
 
-def widened_p_values(log_tails: np.ndarray, *, spread: float) -> np.ndarray:
+def widened_p_values(log_tails: np.ndarray, *, dispersion: float) -> np.ndarray:
     """Return two-sided p-values under a variance that is larger by a factor.
 
     p = 2 Φ(−z / √φ); of tails that are already one half or more, 1. What is impossible stays so,
@@ -74,17 +74,17 @@ def widened_p_values(log_tails: np.ndarray, *, spread: float) -> np.ndarray:
     ----------
     log_tails
         The smaller of the two tails of each test, as logarithms, shape (B,).
-    spread
+    dispersion
         φ ≥ 1, from `dispersion`, perhaps infinite; 1 leaves p-values as they are.
 
     Examples
     --------
-    >>> widened_p_values(np.log([0.025, 0.5]), spread=1.0).round(6).tolist()
+    >>> widened_p_values(np.log([0.025, 0.5]), dispersion=1.0).round(6).tolist()
     [0.05, 1.0]
-    >>> widened_p_values(np.log([0.025]), spread=4.0).round(4).tolist()
+    >>> widened_p_values(np.log([0.025]), dispersion=4.0).round(4).tolist()
     [0.3271]
     """
     z = deviations(log_tails)
     finite = np.where(np.isinf(z), 0.0, z)
-    p = np.minimum(1.0, 2 * np.exp(log_ndtr(-finite / np.sqrt(spread))))
+    p = np.minimum(1.0, 2 * np.exp(log_ndtr(-finite / np.sqrt(dispersion))))
     return np.where(np.isinf(z), 0.0, p)

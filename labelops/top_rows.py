@@ -148,7 +148,9 @@ def largest(probs: Probs) -> np.ndarray:
     return np.asarray(probs.max(axis=1, initial=-np.inf))
 
 
-def spread(tail: np.ndarray, n_listed: np.ndarray, n_classes: int, dtype: np.dtype) -> np.ndarray:
+def fill_tail(
+    tail: np.ndarray, n_listed: np.ndarray, n_classes: int, dtype: np.dtype
+) -> np.ndarray:
     """Return what each class that is not listed has of the probability of all of them.
 
     Divided in double precision and rounded once to the type of the probabilities; 0 where every
@@ -156,7 +158,7 @@ def spread(tail: np.ndarray, n_listed: np.ndarray, n_classes: int, dtype: np.dty
 
     Examples
     --------
-    >>> spread(np.array([0.3, 0.0]), np.array([1, 4]), 4, np.dtype(np.float32)).tolist()
+    >>> fill_tail(np.array([0.3, 0.0]), np.array([1, 4]), 4, np.dtype(np.float32)).tolist()
     [0.10000000149011612, 0.0]
     """
     others = n_classes - n_listed

@@ -190,9 +190,9 @@ class BagCounts:
         J_b = Σ_i s_i φ_i / √(Σ_i s_i) over the items of a bag, s = p (1 − p).
         """
         p = 1 / (1 + np.exp(-np.clip(at.log_odds, -700, 700)))
-        spread = p * (1 - p)
-        of_bag = np.maximum(np.add.reduceat(spread, self.start[:-1]), 1e-300)
-        mean = (spread / np.sqrt(of_bag)[self.bag_of_item])[None]
+        variance = p * (1 - p)
+        of_bag = np.maximum(np.add.reduceat(variance, self.start[:-1]), 1e-300)
+        mean = (variance / np.sqrt(of_bag)[self.bag_of_item])[None]
         slope, expected = self._pass(mean, None, at.fit.gradient, None)
         return _Model(slope - precision * (at.coefficients - self.centre), expected, beyond)
 

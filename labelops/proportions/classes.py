@@ -10,7 +10,7 @@ P(y) ∝ Π_i exp(z_{i y_i}) · [class k occurs c_k times], for every bag by its
   logits by v_ik = W_kk − 2 (W p_i)_k, with W = ½ a (1 + a Σ)⁻¹, Σ = Σ_i (diag p_i − p_i p_iᵀ) and
   a = 2π K^(−1 / (K − 1)), after which the counts are transported in again. It is the gradient of
   Σ_i log Σ_k exp(z_ik + θ_k) − Σ_k θ_k c_k − ½ log det(1 + a Σ), about the log-probability of the
-  counts; in bags of many items the error falls with the square of their spread.
+  counts; in bags of many items the error falls with the square of their variance.
 
 Either way rows sum to one and classes to their counts. Assumed: counts are exact integers, bags are
 disjoint, and items are independent given the logits. This is the definition;
@@ -96,12 +96,12 @@ def class_posterior(
     Notes
     -----
     O(n S K) time and O(n S) memory for an exact bag, O(n K²) for one at the saddle point. Mean
-    |error| of the saddle point against the exact posterior, three classes, normal logits of spread
+    |error| of the saddle point against the exact posterior, three classes, normal logits of std
     1 and 2: 0.008 and 0.020 in bags of 6, 0.0006 and 0.0013 in bags of 30, 0.00003 and 0.00007 in
     bags of 128; of transport alone 0.024 and 0.042, 0.006 and 0.009, 0.0014 and 0.0021.
 
     Single items are further off, in some bags by far; these are the largest errors that were seen,
-    no bounds. Three classes, spreads of 1, 2 and 3: 0.12, 0.13 and 0.13 in 300 bags of 6; 0.0061,
+    no bounds. Three classes, std of 1, 2 and 3: 0.12, 0.13 and 0.13 in 300 bags of 6; 0.0061,
     0.022 and 0.047 in 300 of 30; 0.00011, 0.00031 and 0.00069 in 40 of 128. What has too many
     states to be counted often has rare classes: in 200 bags of 36 with counts of 14, 8, 5, 3, 2, 2,
     1 and 1 (7776 states) they were 0.068, 0.12 and 0.15, in half of these bags above 0.01, 0.05 and
@@ -216,12 +216,12 @@ def _corrected(beliefs: np.ndarray, start: np.ndarray, counts: np.ndarray) -> np
     n_classes = beliefs.shape[1]
     size = np.diff(start)
     outer = (beliefs[:, :, None] * beliefs[:, None, :]).reshape(len(beliefs), -1)
-    spread = -np.add.reduceat(outer, start[:-1], axis=0).reshape(-1, n_classes, n_classes)
+    covariance = -np.add.reduceat(outer, start[:-1], axis=0).reshape(-1, n_classes, n_classes)
     diagonal = np.arange(n_classes)
-    spread[:, diagonal, diagonal] += np.add.reduceat(beliefs, start[:-1], axis=0)
+    covariance[:, diagonal, diagonal] += np.add.reduceat(beliefs, start[:-1], axis=0)
     n_open = np.maximum((counts > 0).sum(axis=1), 2)
     a = (2 * np.pi * n_open ** (-1.0 / (n_open - 1)))[:, None, None]
-    w = 0.5 * a * np.linalg.inv(np.eye(n_classes) + a * spread)
+    w = 0.5 * a * np.linalg.inv(np.eye(n_classes) + a * covariance)
     by_item = np.repeat(w, size, axis=0)
     shift = by_item[:, diagonal, diagonal] - 2 * np.einsum("ikl,il->ik", by_item, beliefs)
     log_p = np.log(np.maximum(beliefs, 1e-300))

@@ -71,7 +71,7 @@ def hard_counts(positives: np.ndarray) -> Counts:
 
 
 def soft_counts(positives: np.ndarray, *, strength: float | np.ndarray) -> Counts:
-    """Return counts that may be off: log f(s) = −λ (s − k)², so s has spread about 1 / √(2 λ).
+    """Return counts that may be off: log f(s) = −λ (s − k)², so s has std about 1 / √(2 λ).
 
     Parameters
     ----------

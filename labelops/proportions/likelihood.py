@@ -40,7 +40,7 @@ class CountCurvature(NamedTuple):
     own : float64, shape (N,); of either sign.
     ways : float64, shape (3, N).
     mix : symmetric, of either sign, float64, shape (B, 3, 3).
-    mean : slope of the expected count in units of its spread, float64, shape (N,).
+    mean : slope of the expected count in units of its std, float64, shape (N,).
     """
 
     own: np.ndarray
@@ -123,7 +123,7 @@ def count_fit(log_odds: np.ndarray, start: np.ndarray, positives: np.ndarray) ->
     Exact for k = 0 and k = n, so also for bags of one. The 1 beside 2π V lets the last term vanish
     where the tilted items are certain. Against the exact count, over random log-odds up to a
     million, it was off by at most 0.23 nats (a bag of 8 that is nearly certain), in bags of 200
-    whose log-odds have a spread of some units by 0.01.
+    whose log-odds have a std of some units by 0.01.
 
     References
     ----------
@@ -143,16 +143,16 @@ def count_fit(log_odds: np.ndarray, start: np.ndarray, positives: np.ndarray) ->
     p, q = sigmoid(log_odds), sigmoid(tilted)
     # Where the count leaves no choice, all items are what it says.
     q = np.where(np.repeat(is_open, n), q, np.repeat(positives > 0, n))
-    spread = q * (1 - q)
-    v = bag_sums(spread, start)
+    variance = q * (1 - q)
+    v = bag_sums(variance, start)
     cost = bag_sums(np.logaddexp(0, tilted) - np.logaddexp(0, log_odds), start) - shift * positives
     all_positive = bag_sums(np.logaddexp(0, -log_odds), start)
     none_positive = bag_sums(np.logaddexp(0, log_odds), start)
     certain = np.where(positives > 0, -all_positive, -none_positive)
     value = np.where(is_open, cost - 0.5 * np.log1p(2 * np.pi * v), certain)
     skew = 1 - 2 * q
-    mean_skew = bag_sums(spread * skew, start) / np.maximum(v, 1e-300)
-    bend = np.pi * spread * (skew - np.repeat(mean_skew, n)) / (1 + 2 * np.pi * np.repeat(v, n))
+    mean_skew = bag_sums(variance * skew, start) / np.maximum(v, 1e-300)
+    bend = np.pi * variance * (skew - np.repeat(mean_skew, n)) / (1 + 2 * np.pi * np.repeat(v, n))
     return CountFit(value, q - p - bend, theta)
 
 
@@ -194,23 +194,23 @@ def count_curvature(
     p = sigmoid(log_odds)
     plain = p * (1 - p)
     q = sigmoid(log_odds + np.repeat(np.where(is_open, tilt, 0.0), n))
-    spread = np.where(np.repeat(is_open, n), q * (1 - q), 0.0)
-    v = np.maximum(bag_sums(spread, start), 1e-300)
+    variance = np.where(np.repeat(is_open, n), q * (1 - q), 0.0)
+    v = np.maximum(bag_sums(variance, start), 1e-300)
     skew = 1 - 2 * q
-    mean_skew = bag_sums(spread * skew, start) / v
-    third = spread * skew**2 - 2 * spread**2
+    mean_skew = bag_sums(variance * skew, start) / v
+    third = variance * skew**2 - 2 * variance**2
     mean_third = bag_sums(third, start) / v
     kappa = np.pi / (1 + 2 * np.pi * v)
     v_N, mean_skew_N, mean_third_N, kappa_N = (
         np.repeat(values, n) for values in (v, mean_skew, mean_third, kappa)
     )
-    lean = spread * (skew - mean_skew_N)
-    bow = third - mean_third_N * spread - mean_skew_N * lean
-    own = plain - spread + kappa_N * (third - mean_skew_N * spread * skew)
+    lean = variance * (skew - mean_skew_N)
+    bow = third - mean_third_N * variance - mean_skew_N * lean
+    own = plain - variance + kappa_N * (third - mean_skew_N * variance * skew)
     mix = np.zeros((len(n), 3, 3))
     mix[:, 0, 0] = 1 - kappa * mean_third + kappa * mean_skew**2
     mix[:, 1, 1] = -2 * kappa**2 * v
     mix[:, 0, 2] = mix[:, 2, 0] = -kappa
-    ways = np.stack([spread, lean, bow]) / np.sqrt(v_N)
+    ways = np.stack([variance, lean, bow]) / np.sqrt(v_N)
     all_plain = np.maximum(bag_sums(plain, start), 1e-300)
     return CountCurvature(own, ways, mix, plain / np.sqrt(np.repeat(all_plain, n)))

@@ -8,7 +8,7 @@ plans the one is chosen that follows the logits and is otherwise as undecided as
 whose solution is T_ik ∝ exp(z_ik / ε + θ_bk). At ε = 1 it is also the posterior of independent
 items given that the counts are *expected*, which differs from the posterior given the counts
 (`labelops.proportions.classes`) by what one item's label says about the others': about 1 / V, with
-V the spread of the counts.
+V the variance of the counts.
 """
 
 # N items, B bags, K classes, n items of one bag

@@ -52,7 +52,7 @@ def judge_bags(probs: np.ndarray, start: np.ndarray, counts: np.ndarray) -> Arra
         tails.append(count_tails(p, start, counts[:, k], rest=rest, find=marginals))
     log_tails = np.stack([np.minimum(t.log_lower, t.log_upper) for t in tails], axis=1)
     factor = dispersion(log_tails.ravel())
-    q_value = false_discovery_rates(widened_p_values(log_tails.ravel(), spread=factor))
+    q_value = false_discovery_rates(widened_p_values(log_tails.ravel(), dispersion=factor))
     judged = {
         "expected": np.stack([t.expected for t in tails], axis=1),
         "std": np.stack([t.std for t in tails], axis=1),

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from labelops.top_rows import TopRows, largest_of, no_rows, spread
+from labelops.top_rows import TopRows, fill_tail, largest_of, no_rows
 from pipelines.core.stage import Arrays, Context
 from pipelines.errors import DataError
 from pipelines.inference.calibrate import folder, sample_table
@@ -146,7 +146,7 @@ def read_rows(
         np.append(0, np.cumsum(n_listed)).astype(np.int64),
         class_id.astype(np.int64),
         values,
-        spread(np.where(np.isfinite(tail), tail, 0.0), n_listed, n_classes, dtype),
+        fill_tail(np.where(np.isfinite(tail), tail, 0.0), n_listed, n_classes, dtype),
         n_classes,
     )
     return rows[np.flatnonzero(~np.isin(fits, list(bad)))], bad

@@ -34,12 +34,12 @@ def test_dispersion__is_never_below_1() -> None:
 def test_widened__are_the_p_values_of_a_normal_of_that_variance() -> None:
     z = np.array([0.0, 1.0, 5.0, 20.0])
     wanted = 2 * norm.sf(z / 3)
-    np.testing.assert_allclose(widened_p_values(tails(z), spread=9.0), wanted, rtol=1e-9)
+    np.testing.assert_allclose(widened_p_values(tails(z), dispersion=9.0), wanted, rtol=1e-9)
 
 
 def test_widened__keep_the_order_and_an_impossible_count_is_0() -> None:
     log_tails = np.array([-1.0, -50.0, -np.inf, -800.0])
-    p = widened_p_values(log_tails, spread=2.0)
+    p = widened_p_values(log_tails, dispersion=2.0)
     assert np.argsort(p).tolist() == [2, 3, 1, 0]
     assert p[2] == 0.0
 
@@ -50,7 +50,7 @@ def test_widened__where_most_counts_are_impossible_these_are_0_and_no_other_is_i
 ) -> None:
     log_tails = np.array([-np.inf] * 3 + [-1.0, -60.0, -800.0][:n_possible])
     assert dispersion(log_tails) == np.inf
-    p = widened_p_values(log_tails, spread=np.inf)
+    p = widened_p_values(log_tails, dispersion=np.inf)
     assert p.tolist() == [0.0] * 3 + [1.0] * n_possible
     # Not a number is no p-value.
     assert (false_discovery_rates(p)[:3] == 0).all()

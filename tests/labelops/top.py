@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from labelops.top_rows import TopRows, spread
+from labelops.top_rows import TopRows, fill_tail
 
 
 def make_top(
@@ -27,7 +27,7 @@ def make_top(
     ids = np.concatenate([np.zeros(0, np.int64), *(ids for ids, _, _ in rows)])
     values = np.concatenate([np.zeros(0), *(p for _, p, _ in rows)]).astype(dtype)
     tails = np.array([tail for _, _, tail in rows], float)
-    rest = spread(tails, np.diff(start), k, np.dtype(dtype))
+    rest = fill_tail(tails, np.diff(start), k, np.dtype(dtype))
     given = rng.integers(0, k, n)
     # Half of the given classes are listed ones.
     for i, (listed, _, _) in enumerate(rows):

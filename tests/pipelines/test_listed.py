@@ -13,7 +13,7 @@ import pipelines.selection.pairs
 import pipelines.stages.confident
 from labelops.confident import selection as sel
 from labelops.confident.filters import Filter
-from labelops.top_rows import TopRows, spread
+from labelops.top_rows import TopRows, fill_tail
 from pipelines.core.results import load_result
 from pipelines.core.state import load_run
 from pipelines.errors import DataError, LabelopsError
@@ -65,7 +65,7 @@ def make_rows(seed: int, dtype: str = "float32") -> tuple[TopRows, np.ndarray, n
     kind = np.dtype(dtype)
     tail = np.array(tails).astype(kind)
     flat = np.concatenate(values).astype(kind)
-    rows = TopRows(start, np.concatenate(ids), flat, spread(tail, np.diff(start), K, kind), K)
+    rows = TopRows(start, np.concatenate(ids), flat, fill_tail(tail, np.diff(start), K, kind), K)
     given = np.where(rng.random(N) < 0.2, (true + 1) % (K - 1), true)
     return rows, tail, given
 

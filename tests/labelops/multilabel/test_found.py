@@ -51,8 +51,8 @@ def test_held_out__says_what_the_bands_are_worth(seed: int) -> None:
     n = held.right + held.wrong
     assert (n > 200).all()
     promised = held.promised / n
-    spread = np.sqrt(promised * (1 - promised) / n)
-    assert (np.abs(held.right / n - promised) < 4 * spread + 0.01).all()
+    std = np.sqrt(promised * (1 - promised) / n)
+    assert (np.abs(held.right / n - promised) < 4 * std + 0.01).all()
     assert ((promised >= edges) & (promised <= np.append(edges[1:], 1))).all()
 
 

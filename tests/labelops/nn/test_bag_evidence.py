@@ -88,9 +88,9 @@ def test_curvature__of_bags_that_go_over_blocks_is_that_of_differences(monkeypat
     # Log-odds in single precision, 1e-6, over the step.
     np.testing.assert_allclose(_hessian(counts, counts._point(w, precision)), rows, atol=0.02)
     p = 1 / (1 + np.exp(-phi @ w))
-    spread = p * (1 - p)
-    of_bag = np.add.reduceat(phi * spread[:, None], start[:-1])
-    of_bag /= np.sqrt(np.add.reduceat(spread, start[:-1]))[:, None]
+    variance = p * (1 - p)
+    of_bag = np.add.reduceat(phi * variance[:, None], start[:-1])
+    of_bag /= np.sqrt(np.add.reduceat(variance, start[:-1]))[:, None]
     model = counts._model(counts._point(w, precision), precision, torch.zeros(()))
     np.testing.assert_allclose(model.expected.numpy(), of_bag.T @ of_bag, atol=1e-4)
 
