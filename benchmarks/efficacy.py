@@ -308,8 +308,8 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     known = [value for value in values if not np.isnan(value)]
     if len(known) < 2:
         return (known[0] if known else float("nan")), float("nan")
-    spread = float(np.std(known, ddof=1)) / len(known) ** 0.5
-    return float(np.mean(known)), float(stats.t.ppf(0.975, len(known) - 1)) * spread
+    error = float(np.std(known, ddof=1)) / len(known) ** 0.5
+    return float(np.mean(known)), float(stats.t.ppf(0.975, len(known) - 1)) * error
 
 
 def line(label: str, values: Sequence[float], *, scale: float = 1.0, digits: int = 3) -> str:

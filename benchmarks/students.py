@@ -52,10 +52,10 @@ def inputs(train: np.ndarray, test: np.ndarray) -> tuple[torch.Tensor, torch.Ten
     No label plays a part, and every arm sees the same inputs.
     """
     mean = train.mean(axis=0, dtype=np.float64)
-    spread = np.maximum(train.std(axis=0, dtype=np.float64), 1e-6)
+    std = np.maximum(train.std(axis=0, dtype=np.float64), 1e-6)
 
     def scaled(array: np.ndarray) -> np.ndarray:
-        return np.asarray((array - mean) / spread).astype(np.float32)
+        return np.asarray((array - mean) / std).astype(np.float32)
 
     x = scaled(train)
     axes = np.linalg.eigh((x.T @ x).astype(np.float64))[1][:, ::-1][:, :DIMENSIONS]
