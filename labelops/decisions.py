@@ -432,16 +432,16 @@ def outcome(final: Proposals, n_items: int) -> Outcome:
     is_aside = np.isin(decision, (Decision.DROP, Decision.REVIEW))
 
     # Of an item that is set aside nothing was changed yet.
-    told = changed & ~is_aside[row]
-    right = np.where(told, final.p_after, np.where(changed, final.p_before, p_right(final)))
-    leads = told | (final.after == final.before)
+    applied = changed & ~is_aside[row]
+    right = np.where(applied, final.p_after, np.where(changed, final.p_before, p_right(final)))
+    leads = applied | (final.after == final.before)
     margin = right - np.where(leads, final.p_next, final.p_after)
     confidence, weight = np.ones(n_items), np.ones(n_items)
     known = ~np.isnan(right)
     np.minimum.at(confidence, row[known], right[known])
     np.minimum.at(weight, row[known], np.maximum(margin[known], 0.0))
-    confidence[row[told & ~known]] = np.nan
-    weight[row[told & ~known]] = 1.0
+    confidence[row[applied & ~known]] = np.nan
+    weight[row[applied & ~known]] = 1.0
     weight[is_aside] = 0.0
 
     first = np.full(n_items, -1, np.int64)

@@ -145,10 +145,10 @@ def convincing_edges(neighbours: Neighbours, *, limit: float) -> Edges:
     if power == 0:
         return Edges(np.zeros(0, np.int64), np.zeros(0, np.int64))
     share = min(NEAR, (CHANCE / k) ** (1 / power))
-    has = neighbours.indices >= 0
-    reach = np.where(has, neighbours.distances, -1.0).max(axis=1)
-    local = share * np.minimum(reach[:, None], reach[np.where(has, neighbours.indices, 0)])
-    return _edges(neighbours, has & (neighbours.distances < np.minimum(limit, local)))
+    is_known = neighbours.indices >= 0
+    radius = np.where(is_known, neighbours.distances, -1.0).max(axis=1)
+    local = share * np.minimum(radius[:, None], radius[np.where(is_known, neighbours.indices, 0)])
+    return _edges(neighbours, is_known & (neighbours.distances < np.minimum(limit, local)))
 
 
 def _edges(neighbours: Neighbours, chosen: np.ndarray) -> Edges:

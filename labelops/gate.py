@@ -128,8 +128,8 @@ def expected_gain(
         return Interval(0.0, -1.0, 1.0)
     value = (evidence.expected_fixed - evidence.expected_broken) / n
     z = float(ndtri(1 - (1 - level) / 2))
-    reach = z * max(evidence.variance, 0.0) ** 0.5 / n + allowance
-    return Interval(value, max(value - reach, -1.0), min(value + reach, 1.0))
+    half_width = z * max(evidence.variance, 0.0) ** 0.5 / n + allowance
+    return Interval(value, max(value - half_width, -1.0), min(value + half_width, 1.0))
 
 
 def expected_count(
@@ -154,8 +154,8 @@ def expected_count(
     [95.0, 81.1, 100.0]
     """
     z = float(ndtri(1 - (1 - level) / 2))
-    reach = z * max(variance, 0.0) ** 0.5 + allowance * n
-    return Interval(total, max(total - reach, 0.0), min(total + reach, float(n)))
+    half_width = z * max(variance, 0.0) ** 0.5 + allowance * n
+    return Interval(total, max(total - half_width, 0.0), min(total + half_width, float(n)))
 
 
 def judge(evidence: Evidence, *, must_be_measured: bool, allowance: float = ALLOWANCE) -> Verdict:
@@ -185,23 +185,23 @@ def judge(evidence: Evidence, *, must_be_measured: bool, allowance: float = ALLO
     expected = expected_gain(evidence, allowance=allowance)
     if evidence.reviewed:
         gain = measured_gain(evidence.fixed, evidence.broken, evidence.reviewed)
-        said = (
+        text = (
             f"measured on {evidence.reviewed} reviewed changes: {evidence.fixed} fixed, "
             f"{evidence.broken} broken, gain {_text(gain)}"
         )
         if gain.low > 0:
-            return Verdict(True, gain, True, said)
+            return Verdict(True, gain, True, text)
         if must_be_measured or not (gain.low <= expected.value <= gain.high and expected.low > 0):
-            return Verdict(False, gain, True, f"{said}; held back, not surely above 0")
+            return Verdict(False, gain, True, f"{text}; held back, not surely above 0")
         return Verdict(
-            True, expected, False, f"{said}: too few to tell; expected: gain {_text(expected)}"
+            True, expected, False, f"{text}: too few to tell; expected: gain {_text(expected)}"
         )
-    said = f"expected, not measured: gain {_text(expected)}"
+    text = f"expected, not measured: gain {_text(expected)}"
     if must_be_measured:
-        return Verdict(False, expected, False, f"{said}; held back until rows are reviewed")
+        return Verdict(False, expected, False, f"{text}; held back until rows are reviewed")
     if evidence.proposed and expected.low > 0:
-        return Verdict(True, expected, False, said)
-    return Verdict(False, expected, False, f"{said}; held back, not surely above 0")
+        return Verdict(True, expected, False, text)
+    return Verdict(False, expected, False, f"{text}; held back, not surely above 0")
 
 
 def _text(gain: Interval) -> str:

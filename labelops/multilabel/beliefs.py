@@ -96,10 +96,10 @@ def learn(features: Features, weight: np.ndarray, odds: np.ndarray) -> Learned:
         features.log_odds, features.is_given, features.class_id, weight, n_classes=len(odds)
     )
     values, of_cell = _values(features, scaling), odds[features.class_id]
-    said = features.is_given, of_cell, weight
-    sound = fit_opinion(values, *said, limits=NO_NOISE)
-    limits = noise_limits(sound.bias + values @ sound.weight, *said)
-    return Learned(scaling, fit_opinion(values, *said, limits=limits), odds, limits)
+    observed = features.is_given, of_cell, weight
+    sound = fit_opinion(values, *observed, limits=NO_NOISE)
+    limits = noise_limits(sound.bias + values @ sound.weight, *observed)
+    return Learned(scaling, fit_opinion(values, *observed, limits=limits), odds, limits)
 
 
 def _values(features: Features, scaling: Scaling) -> np.ndarray:

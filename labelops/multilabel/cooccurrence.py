@@ -123,8 +123,8 @@ def evidence(cells: Cells, labels: LabelSets, pairs: Pairs) -> tuple[np.ndarray,
     >>> from labelops.multilabel.labels import label_sets
     >>> labels = label_sets([[0, 1]] * 8 + [[2]] * 8 + [[0]], n_classes=3)
     >>> cell = Cells(np.array([16]), np.array([1]), np.array([False]), np.array([0.5]))
-    >>> prior, said = evidence(cell, labels, summarize(labels))
-    >>> prior.tolist(), said.round(3).tolist()  # log (8 + 4 / 2) / (0 + 4 / 2)
+    >>> prior, log_ratio = evidence(cell, labels, summarize(labels))
+    >>> prior.tolist(), log_ratio.round(3).tolist()  # log (8 + 4 / 2) / (0 + 4 / 2)
     ([0.0], [1.609])
     """
     first, last = labels.start[cells.row], labels.start[cells.row + 1]

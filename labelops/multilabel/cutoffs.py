@@ -77,10 +77,10 @@ def choose_cutoffs(
     n_present = (table == YES).sum(axis=0)[:, None].astype(np.float64)
     s = pseudo_positives / max(float(n_present.sum()), 1.0)
     counted = true_positive + s * true_positive.sum(axis=0)
-    said = counted + false_positive + s * false_positive.sum(axis=0)
+    predicted = counted + false_positive + s * false_positive.sum(axis=0)
     present = n_present + s * n_present.sum()
-    # 2 TP + FP + FN = said + present.
-    return _highest_best(tried, 2 * counted / np.maximum(said + present, 1e-12))
+    # 2 TP + FP + FN = predicted + present.
+    return _highest_best(tried, 2 * counted / np.maximum(predicted + present, 1e-12))
 
 
 def choose_cutoffs_from_positives(
@@ -140,10 +140,10 @@ def choose_cutoffs_from_positives(
         return np.full(truth.n_classes, np.inf)
     tried = _cutoffs_to_try(scores.astype(np.float64), max_tried)
     hits = _count_above(scores, is_yes, tried)
-    said = _count_above(scores, table != NO, tried)
+    predicted = _count_above(scores, table != NO, tried)
     s = pseudo_positives / float(is_yes.sum())
-    hits, said = hits + s * hits.sum(axis=0), said + s * said.sum(axis=0)
-    return _highest_best(tried, hits**2 / np.maximum(said, 1e-12))
+    hits, predicted = hits + s * hits.sum(axis=0), predicted + s * predicted.sum(axis=0)
+    return _highest_best(tried, hits**2 / np.maximum(predicted, 1e-12))
 
 
 def _count_above(scores: np.ndarray, counted: np.ndarray, tried: np.ndarray) -> np.ndarray:

@@ -197,32 +197,32 @@ class BagCounts:
         return _Model(slope - precision * (at.coefficients - self.centre), expected, beyond)
 
     def _observed(self, at: _Point) -> Tensor:
-        bends = count_curvature(at.log_odds, self.start, self.positives, at.fit.tilt)
-        return self._pass(bends.ways, bends.mix, None, bends.own)[1]
+        curvature = count_curvature(at.log_odds, self.start, self.positives, at.fit.tilt)
+        return self._pass(curvature.factors, curvature.mix, None, curvature.diagonal)[1]
 
     def _pass(
         self,
-        ways: np.ndarray,
+        factors: np.ndarray,
         mix: np.ndarray | None,
         gradient: np.ndarray | None,
-        own: np.ndarray | None,
+        diagonal: np.ndarray | None,
     ) -> tuple[np.ndarray, Tensor]:
-        """Return Σ_i g_i φ_i, and Σ_i own_i φ_i φ_iᵀ + Σ_b Σ_kl mix_bkl S_bk S_blᵀ.
+        """Return Σ_i g_i φ_i, and Σ_i diagonal_i φ_i φ_iᵀ + Σ_b Σ_kl mix_bkl S_bk S_blᵀ.
 
-        S_bk = Σ_i ways_ki φ_i over the items of a bag; without `mix`, there is one way, taken once.
+        S_bk = Σ_i factors_ki φ_i over the items of a bag; without `mix`, one factor, taken once.
         """
         n_coefficients = self.basis.n_coefficients
         slope = torch.zeros(n_coefficients, dtype=torch.float64)
         matrix = torch.zeros((n_coefficients, n_coefficients), dtype=torch.float64)
         # What a bag that goes on in the next block has so far.
-        begun = torch.zeros((len(ways), n_coefficients))
+        begun = torch.zeros((len(factors), n_coefficients))
         for rows, phi in self.basis.blocks():
             if gradient is not None:
                 slope += phi.T @ _single(gradient[rows])
-            if own is not None:
-                matrix += phi.T @ (phi * _single(own[rows])[:, None])
+            if diagonal is not None:
+                matrix += phi.T @ (phi * _single(diagonal[rows])[:, None])
             bags = self.bag_of_item[rows]
-            sums = _sums(ways[:, rows], bags - bags[0], phi)
+            sums = _sums(factors[:, rows], bags - bags[0], phi)
             sums[:, 0] += begun
             n_done, begun = sums.shape[1], torch.zeros_like(begun)
             if rows.stop < len(self.bag_of_item) and self.bag_of_item[rows.stop] == bags[-1]:
@@ -237,11 +237,11 @@ def _single(values: np.ndarray) -> Tensor:
     return torch.from_numpy(values.astype(np.float32))
 
 
-def _sums(ways: np.ndarray, bag_of_row: np.ndarray, phi: Tensor) -> Tensor:
+def _sums(factors: np.ndarray, bag_of_row: np.ndarray, phi: Tensor) -> Tensor:
     """Return sums over bags of items times each of some weights, shape (weights, bags, C)."""
     n, n_bags = len(bag_of_row), int(bag_of_row[-1]) + 1
     start = np.searchsorted(bag_of_row, np.arange(n_bags + 1))
-    index, basis, single = np.arange(n), phi.numpy(), ways.astype(np.float32)
+    index, basis, single = np.arange(n), phi.numpy(), factors.astype(np.float32)
     parts = [scipy.sparse.csr_matrix((w, index, start), shape=(n_bags, n)) @ basis for w in single]
     return torch.from_numpy(np.stack(parts))
 

@@ -121,14 +121,14 @@ def choose_strength(
             max_sweeps=SWEEPS,
             n_threads=n_threads,
         )
-        told = marginals(propagated.log_odds[items], cut, hard_counts(positives[held_out]))
+        posterior = marginals(propagated.log_odds[items], cut, hard_counts(positives[held_out]))
         if best is None:
-            best = told.log_evidence
+            best = posterior.log_evidence
             continue
-        gain = told.log_evidence - best
+        gain = posterior.log_evidence - best
         error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else np.inf
         if gain.mean() > SURE * error:
-            best, chosen = told.log_evidence, strength
+            best, chosen = posterior.log_evidence, strength
     return chosen
 
 

@@ -52,8 +52,8 @@ class ProgramMaps(nn.Module):
         if not isinstance(program, GraphModule):
             raise ValueError(f"program maps: a program was expected, got {type(program).__name__}")
         self.head = head
-        said = _only_output(program)
-        tail = said if head is not None else _skip_shapes(said)
+        output = _only_output(program)
+        tail = output if head is not None else _skip_shapes(output)
         weight = bias = None
         if head is None:
             tail, weight, bias = _linear(tail)
@@ -63,7 +63,7 @@ class ProgramMaps(nn.Module):
         graph = type(program.graph)()
         places: dict[Node, Any] = {}
         graph.graph_copy(program.graph, places)
-        kept = [node for node in (said, pooled.args[0], weight, bias) if node is not None]
+        kept = [node for node in (output, pooled.args[0], weight, bias) if node is not None]
         graph.output(tuple(places[node] for node in kept))
         self.cut = GraphModule(program, graph)
 
@@ -76,15 +76,15 @@ class ProgramMaps(nn.Module):
             If the mean of the cells is not what the program says.
         """
         with torch.no_grad():
-            said, cells, *layer = self.cut(images)
+            output, cells, *layer = self.cut(images)
             if self.head is not None:
                 layer = [self.head.weight, self.head.bias]
-                said = self.head(said.flatten(1))
+                output = self.head(output.flatten(1))
         weight, bias = layer[0], layer[1] if len(layer) > 1 else None
         if cells.dim() != 4 or cells.shape[1] != weight.shape[1]:
             shapes = f"{tuple(cells.shape)} before a layer {tuple(weight.shape)}"
             raise _refused(f"cells of shape {shapes}")
-        return score_cells(cells, weight, bias, said.flatten(1))
+        return score_cells(cells, weight, bias, output.flatten(1))
 
 
 def _refused(what: str) -> ValueError:

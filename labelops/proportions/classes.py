@@ -152,10 +152,10 @@ def count_bags(
         Which bags.
     """
     for b in bags:
-        rows, has = slice(start[b], start[b + 1]), np.flatnonzero(counts[b])
-        part = beliefs[rows][:, has]
+        rows, present = slice(start[b], start[b + 1]), np.flatnonzero(counts[b])
+        part = beliefs[rows][:, present]
         beliefs[rows] = 0.0
-        beliefs[rows, has] = count_through(part, counts[b][has])
+        beliefs[rows, present] = count_through(part, counts[b][present])
 
 
 def count_through(probs: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -182,13 +182,13 @@ def round_counts(positives: np.ndarray, sizes: np.ndarray) -> Rounded:
     >>> round_counts(np.array([0.3 * 7, 2]), np.array([7, 4])).residual.round(3).tolist()
     [0.1, 0.0]
     """
-    said, n = np.asarray(positives, np.float64), np.asarray(sizes)
-    _sized("round_counts", n, said.shape)
-    _reject("count must be a finite number", ~np.isfinite(said), said)
-    _reject("count must not be negative", said < 0, said)
-    _reject("count must not be larger than its bag", said > n, said, n)
-    counts = np.rint(said)
-    return Rounded(counts.astype(np.int64), np.abs(said - counts))
+    raw, n = np.asarray(positives, np.float64), np.asarray(sizes)
+    _sized("round_counts", n, raw.shape)
+    _reject("count must be a finite number", ~np.isfinite(raw), raw)
+    _reject("count must not be negative", raw < 0, raw)
+    _reject("count must not be larger than its bag", raw > n, raw, n)
+    counts = np.rint(raw)
+    return Rounded(counts.astype(np.int64), np.abs(raw - counts))
 
 
 def round_class_counts(counts: np.ndarray, sizes: np.ndarray) -> Rounded:
@@ -216,15 +216,15 @@ def round_class_counts(counts: np.ndarray, sizes: np.ndarray) -> Rounded:
     >>> round_class_counts(np.array([[1.2, 1.3, 2.5]]), np.array([5])).counts.tolist()
     [[1, 1, 3]]
     """
-    said, n = np.asarray(counts, np.float64), np.asarray(sizes)
-    _sized("round_class_counts", n, said.shape[:1])
-    _reject("counts must be finite numbers", np.any(~np.isfinite(said), axis=1), said)
-    _reject("counts must not be negative", np.any(said < 0, axis=1), said)
-    off = np.abs(said.sum(axis=1) - n) >= 0.5
-    _reject("counts of a bag must add up to its size", off, said.sum(axis=1), n)
-    scaled = said * (n / said.sum(axis=1))[:, None]
+    raw, n = np.asarray(counts, np.float64), np.asarray(sizes)
+    _sized("round_class_counts", n, raw.shape[:1])
+    _reject("counts must be finite numbers", np.any(~np.isfinite(raw), axis=1), raw)
+    _reject("counts must not be negative", np.any(raw < 0, axis=1), raw)
+    off = np.abs(raw.sum(axis=1) - n) >= 0.5
+    _reject("counts of a bag must add up to its size", off, raw.sum(axis=1), n)
+    scaled = raw * (n / raw.sum(axis=1))[:, None]
     rounded = round_rows(scaled)
-    return Rounded(rounded, np.abs(said - rounded))
+    return Rounded(rounded, np.abs(raw - rounded))
 
 
 def _sized(who: str, sizes: np.ndarray, shape: tuple[int, ...]) -> None:
@@ -234,15 +234,13 @@ def _sized(who: str, sizes: np.ndarray, shape: tuple[int, ...]) -> None:
 
 
 def _reject(
-    rule: str, is_wrong: np.ndarray, said: np.ndarray, sizes: np.ndarray | None = None
+    rule: str, is_wrong: np.ndarray, raw: np.ndarray, sizes: np.ndarray | None = None
 ) -> None:
     if is_wrong.any():
         b = int(np.flatnonzero(is_wrong)[0])
         of = "" if sizes is None else f" of {int(sizes[b])} items"
         more = f" (and {int(is_wrong.sum()) - 1} more bags)" if is_wrong.sum() > 1 else ""
-        raise ValueError(
-            f"bag table: {rule}; bag {b}{of} says {np.asarray(said[b]).tolist()}{more}"
-        )
+        raise ValueError(f"bag table: {rule}; bag {b}{of} says {np.asarray(raw[b]).tolist()}{more}")
 
 
 class Spread(NamedTuple):

@@ -33,18 +33,18 @@ class CountCurvature(NamedTuple):
     """How the log-likelihood of the counts bends, and how it would on average.
 
     Minus the second derivative of a bag by the log-odds of its items is
-    diag(own) + Σ_ab mix_ab · ways_a waysᵀ_b; its expectation over counts is mean meanᵀ.
+    diag(diagonal) + Σ_ab mix_ab · factors_a factorsᵀ_b; its expectation over counts is mean meanᵀ.
 
     Attributes
     ----------
-    own : float64, shape (N,); of either sign.
-    ways : float64, shape (3, N).
+    diagonal : float64, shape (N,); of either sign.
+    factors : float64, shape (3, N).
     mix : symmetric, of either sign, float64, shape (B, 3, 3).
     mean : slope of the expected count in units of its std, float64, shape (N,).
     """
 
-    own: np.ndarray
-    ways: np.ndarray
+    diagonal: np.ndarray
+    factors: np.ndarray
     mix: np.ndarray
     mean: np.ndarray
 
@@ -152,8 +152,8 @@ def count_fit(log_odds: np.ndarray, start: np.ndarray, positives: np.ndarray) ->
     value = np.where(is_open, cost - 0.5 * np.log1p(2 * np.pi * v), certain)
     skew = 1 - 2 * q
     mean_skew = bag_sums(variance * skew, start) / np.maximum(v, 1e-300)
-    bend = np.pi * variance * (skew - np.repeat(mean_skew, n)) / (1 + 2 * np.pi * np.repeat(v, n))
-    return CountFit(value, q - p - bend, theta)
+    v_term = np.pi * variance * (skew - np.repeat(mean_skew, n)) / (1 + 2 * np.pi * np.repeat(v, n))
+    return CountFit(value, q - p - v_term, theta)
 
 
 def count_curvature(
@@ -183,10 +183,10 @@ def count_curvature(
     Examples
     --------
     >>> q, start, k = np.array([0.3, -1.0, 2.0]), np.array([0, 3]), np.array([2])
-    >>> bends = count_curvature(q, start, k, count_fit(q, start, k).tilt)
+    >>> second = count_curvature(q, start, k, count_fit(q, start, k).tilt)
     >>> ahead, back = (count_fit(q + [h, 0, 0], start, k).gradient for h in (1e-5, -1e-5))
-    >>> of_pairs = np.einsum("ai,ab,bj->ij", bends.ways, bends.mix[0], bends.ways)
-    >>> bool(np.allclose((back - ahead) / 2e-5, (np.diag(bends.own) + of_pairs)[0], atol=1e-8))
+    >>> mixed = np.einsum("ai,ab,bj->ij", second.factors, second.mix[0], second.factors)
+    >>> bool(np.allclose((back - ahead) / 2e-5, (np.diag(second.diagonal) + mixed)[0], atol=1e-8))
     True
     """
     n = np.diff(start)
@@ -204,13 +204,13 @@ def count_curvature(
     v_N, mean_skew_N, mean_third_N, kappa_N = (
         np.repeat(values, n) for values in (v, mean_skew, mean_third, kappa)
     )
-    lean = variance * (skew - mean_skew_N)
-    bow = third - mean_third_N * variance - mean_skew_N * lean
-    own = plain - variance + kappa_N * (third - mean_skew_N * variance * skew)
+    beta = variance * (skew - mean_skew_N)
+    delta = third - mean_third_N * variance - mean_skew_N * beta
+    diagonal = plain - variance + kappa_N * (third - mean_skew_N * variance * skew)
     mix = np.zeros((len(n), 3, 3))
     mix[:, 0, 0] = 1 - kappa * mean_third + kappa * mean_skew**2
     mix[:, 1, 1] = -2 * kappa**2 * v
     mix[:, 0, 2] = mix[:, 2, 0] = -kappa
-    ways = np.stack([variance, lean, bow]) / np.sqrt(v_N)
+    factors = np.stack([variance, beta, delta]) / np.sqrt(v_N)
     all_plain = np.maximum(bag_sums(plain, start), 1e-300)
-    return CountCurvature(own, ways, mix, plain / np.sqrt(np.repeat(all_plain, n)))
+    return CountCurvature(diagonal, factors, mix, plain / np.sqrt(np.repeat(all_plain, n)))

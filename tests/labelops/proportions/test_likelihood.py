@@ -40,8 +40,8 @@ def test_count_fit__log_odds_of_any_size_are_near_all_labelings(size):
             assert fit.log_likelihood[0] == pytest.approx(log_p, rel=1e-12, abs=0.25)
             gradient = listed_posterior(has, log_weight) - sigmoid(q)
             np.testing.assert_allclose(fit.gradient, gradient, atol=0.1)
-            bends = count_curvature(q, start, np.array([k]), fit.tilt)
-            assert all(np.isfinite(values).all() for values in bends)
+            curvature = count_curvature(q, start, np.array([k]), fit.tilt)
+            assert all(np.isfinite(values).all() for values in curvature)
 
 
 @pytest.mark.parametrize("k", [0, 5])
