@@ -37,7 +37,8 @@ class Bounded(NamedTuple):
     Attributes
     ----------
     marginals : as `labelops.proportions.cardinality.marginals` defines them. A message is as good
-        as its belief: of one that is within the bound of 0 or 1 it says no more than that.
+        as its belief: of one that is within the bound of 0 or 1 it says no more than that, and
+        beyond ±700 it may be infinite.
     bound : most that a belief of a bag can be off for what was cut, float64, shape (B,); 0 where
         nothing was.
     """
