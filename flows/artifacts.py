@@ -45,7 +45,7 @@ def number(value: float | int | None) -> float | int | None:
 
 def tables(report: "Report") -> dict[str, "Table"]:
     """Return the tables of a report that are kept from run to run, by name."""
-    return dict(found for section in report.sections for found in section.artifacts)
+    return dict(artifact for section in report.sections for artifact in section.artifacts)
 
 
 def rows_of(table: "Table") -> list[Row]:
@@ -91,7 +91,7 @@ def issues(report: "Report") -> list[Row]:
         if isinstance(block, Items)
         for item in block.items
     ]
-    found = []
+    ranked = []
     for name, block, item in shown:
         score = number(item.score)
         # A probability that it is wrong, or a score that is low where it is.
@@ -104,8 +104,8 @@ def issues(report: "Report") -> list[Row]:
             "believed": item.believed,
             block.score: score,
         }
-        found.append((math.inf if score is None else doubt * score, item.item_id, row))
-    return [row for *_, row in sorted(found, key=lambda one: one[:2])[:MOST_ROWS]]
+        ranked.append((math.inf if score is None else doubt * score, item.item_id, row))
+    return [row for *_, row in sorted(ranked, key=lambda one: one[:2])[:MOST_ROWS]]
 
 
 def summary(report: "Report") -> str:

@@ -134,9 +134,9 @@ def verify(folder: Folder) -> None:
     _check_addresses({"folder": folder})
     from pipelines.verify import verify_run
 
-    found = verify_run(folder)
-    print(found.text())
-    if found.damage:
+    verified = verify_run(folder)
+    print(verified.text())
+    if verified.damage:
         raise typer.Exit(1)
 
 

@@ -225,14 +225,14 @@ def _show(artifact: UUID | None, key: str, progress: float, description: str) ->
     return artifact
 
 
-def publish(found: "Report", address: str) -> None:
+def publish(report: "Report", address: str) -> None:
     """Show the numbers of the report as Prefect artifacts, under keys that keep their history."""
-    for name, table in tables(found).items():
+    for name, table in tables(report).items():
         key = artifact_key("labelops", name)
         create_table_artifact(rows_of(table), key=key, description=table.caption)
     create_table_artifact(
-        issues(found), key="labelops-top-issues", description="What to look at first"
+        issues(report), key="labelops-top-issues", description="What to look at first"
     )
-    create_markdown_artifact(summary(found), key="labelops-summary")
+    create_markdown_artifact(summary(report), key="labelops-summary")
     link = address if "://" in address else Path(address).absolute().as_uri()
     create_link_artifact(link, link_text="Report", key="labelops-report")

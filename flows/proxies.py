@@ -57,11 +57,11 @@ def past_proxies(url: str | None, environ: Mapping[str, str]) -> dict[str, str |
         If the API is elsewhere, and a proxy is set that Prefect's client cannot use.
     """
     # Both spellings: programs differ in which one they look at first.
-    found = {name: environ.get(name, "") for name in ("no_proxy", "NO_PROXY")}
+    present = {name: environ.get(name, "") for name in ("no_proxy", "NO_PROXY")}
     hosts = [*LOOPBACK, *([_host(url)] if url is not None and is_loopback(url) else [])]
     changes: dict[str, str | None] = {}
     for name, other in (("no_proxy", "NO_PROXY"), ("NO_PROXY", "no_proxy")):
-        listed = [part.strip() for part in (found[name] or found[other]).split(",")]
+        listed = [part.strip() for part in (present[name] or present[other]).split(",")]
         kept = [part for part in listed if part]
         changes[name] = ",".join([*kept, *(host for host in hosts if host not in kept)])
     for name, value in environ.items():

@@ -210,10 +210,10 @@ def _make_home() -> str:
         raise _no_room(os.environ.get("TMPDIR", "/tmp"), str(err)) from err
 
 
-def _no_room(folder: str, found: str) -> RunError:
+def _no_room(folder: str, problem: str) -> RunError:
     return RunError(
         f"embedded Prefect server: a folder for temporary files was expected in {folder} that can "
-        f"be written and has {ROOM_BYTES / 1e6:.0f} MB of room, got: {found}. Make room, set "
+        f"be written and has {ROOM_BYTES / 1e6:.0f} MB of room, got: {problem}. Make room, set "
         "TMPDIR to another folder, or run without --prefect"
     )
 

@@ -303,11 +303,11 @@ def _set(tables: dict[str, Any], override: str) -> None:
 def parse_value(text: str) -> Any:
     """Read a value as TOML, or else take it as a string."""
     try:
-        found = tomllib.loads(f"value = {text}")
+        parsed = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):
         return text
     # More than one key came from a line break inside the text: not a TOML value.
-    return found["value"] if list(found) == ["value"] else text
+    return parsed["value"] if list(parsed) == ["value"] else text
 
 
 def _check(model: type[BaseModel], table: object, who: str, where: str) -> Any:

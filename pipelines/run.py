@@ -171,15 +171,15 @@ def _check_folder(run: Run) -> None:
     RunError
         If it holds anything else.
     """
-    found = [name for name in run.store.list("") if not name.startswith((".lock", ".tmp-"))]
-    if found and run.store.exists(RECIPE_FILE):
+    names = [name for name in run.store.list("") if not name.startswith((".lock", ".tmp-"))]
+    if names and run.store.exists(RECIPE_FILE):
         keep_recipe(run)
         for entry in run.entries:
             run.manifest(entry.name)  # refuses those of other keys
-    elif found and not run.store.exists(RUN_FILE):
+    elif names and not run.store.exists(RUN_FILE):
         raise RunError(
             f"run: an empty or new folder was expected for --out, got {run.store.uri} with "
-            f"{len(found)} entries ({', '.join(found[:5])}), which is no run. Choose another one"
+            f"{len(names)} entries ({', '.join(names[:5])}), which is no run. Choose another one"
         )
 
 
@@ -349,10 +349,10 @@ def _clean(run: Run, name: str) -> None:
     if kept:
         names = {artifact_name(name, s, *file) for s in kept for file in kept[s].items()}
         for step in run.store.list(f"{name}/_artifacts"):
-            found = [f"{name}/_artifacts/{step}/{leaf}"
+            files = [f"{name}/_artifacts/{step}/{leaf}"
                      for leaf in run.store.list(f"{name}/_artifacts/{step}")]  # fmt: skip
             # Another step's, or of a run that was at work on the same step and lost.
-            targets += [target for target in found if target not in names]
+            targets += [target for target in files if target not in names]
             targets += [] if step in kept else [f"{name}/_artifacts/{step}"]
     for target in targets:
         run.store.remove_tree(target)
@@ -382,7 +382,7 @@ class _Driver:
     notices: list[str] = field(default_factory=list)
 
     @cached_property
-    def found(self) -> frozenset[str]:
+    def earlier_results(self) -> frozenset[str]:
         """Names of the results that the stage had when it was begun."""
         if self.is_new:
             return frozenset()
@@ -397,7 +397,7 @@ class _Driver:
         """Do one step, or what is missing of it."""
         began = time.monotonic()
         # Asked before the first step, which leaves something.
-        _ = self.is_new, self.found
+        _ = self.is_new, self.earlier_results
         if isinstance(step, Map):
             self._map(position, step)
         elif not self._has_result(step):
@@ -429,28 +429,28 @@ class _Driver:
             return False
         store, stage = self.run.store, self.entry.name
         note, result = done_name(stage, step.name), result_name(stage, step.name)
-        if result.rpartition("/")[2] not in self.found:
+        if result.rpartition("/")[2] not in self.earlier_results:
             store.remove(note)
             return False
         try:
-            found = check_result(store, stage, step.name)
+            file = check_result(store, stage, step.name)
             if store.exists(note):
                 noted = load_sealed(store.read_bytes(note), "key", "sha256")
-                if (noted["key"], noted["sha256"]) != (self.entry.key, found.digest):
+                if (noted["key"], noted["sha256"]) != (self.entry.key, file.digest):
                     raise SealError("it is the result of another run")
         except (CorruptShardError, SealError):
             store.remove(note)
             store.remove(result)
             return False
-        self._note_result(step, found)
+        self._note_result(step, file)
         return True
 
-    def _note_result(self, step: Reduce | Fit, found: ResultFile | None = None) -> None:
+    def _note_result(self, step: Reduce | Fit, file: ResultFile | None = None) -> None:
         """Note that the step's result belongs to this stage, of this key."""
         store, stage = self.run.store, self.entry.name
-        found = found or check_result(store, stage, step.name)
-        self.results[step.name] = found
-        note = {"stage": stage, "step": step.name, "key": self.entry.key, "sha256": found.digest}
+        file = file or check_result(store, stage, step.name)
+        self.results[step.name] = file
+        note = {"stage": stage, "step": step.name, "key": self.entry.key, "sha256": file.digest}
         store.create_if_absent(done_name(stage, step.name), dump_sealed(note))
 
     def _map(self, position: int, step: Map) -> None:
@@ -515,14 +515,14 @@ class _Driver:
 
     def _check_code(self, step: Step, record: Record) -> None:
         """Refuse a shard that somebody with other code has committed before our worker could."""
-        found = record.pop("code", "")
-        if found != code():
+        theirs = record.pop("code", "")
+        if theirs != code():
             shard = record["shard"]
             withdraw(self.run.store, record_name(self.entry.name, step.name, shard), record)
             raise OtherCodeError(
                 f"stage {self.entry.name!r}, step {step.name!r}, shard {shard} "
                 f"({record['source']}): the code of this run was expected, it was committed by a "
-                f"worker that has {differences(code(), found)}. Its shard is not used: end that "
+                f"worker that has {differences(code(), theirs)}. Its shard is not used: end that "
                 "worker and give the same command again"
             )
 

@@ -228,11 +228,11 @@ class _Check:
                 self._note(FILES_FILE, "it is missing", command="resume")
             return None
         try:
-            found = load_sealed(self.store.read_bytes(FILES_FILE), "key", "files")
+            sealed = load_sealed(self.store.read_bytes(FILES_FILE), "key", "files")
         except ValueError as err:
             self._note(FILES_FILE, err, delete=FILES_FILE)
             return None
-        files: dict[str, str] = found["files"]
+        files: dict[str, str] = sealed["files"]
         return files or None
 
     # -- stages ----------------------------------------------------------------------------------
@@ -298,10 +298,10 @@ class _Check:
         path, note = result_name(stage, step), done_name(stage, step)
         self.known.update({path, note})
         try:
-            found = check_result(self.store, stage, step)
+            file = check_result(self.store, stage, step)
             if self.store.exists(note):
                 noted = load_sealed(self.store.read_bytes(note), "key", "sha256")
-                if (noted["key"], noted["sha256"]) != (self.run.entry(stage).key, found.digest):
+                if (noted["key"], noted["sha256"]) != (self.run.entry(stage).key, file.digest):
                     raise ValueError("it is the result of another run")
         except (ValueError, CorruptShardError) as err:
             self._note(path, err.__cause__ or err, stage=stage)

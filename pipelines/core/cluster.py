@@ -135,17 +135,17 @@ class ClusterWorkers:
             for at, future in enumerate(futures):
                 loop.add_callback(_collect, future, at, done)
             for _ in range(len(futures)):
-                at, found = self._next(done, until)
+                at, left = self._next(done, until)
                 futures[at].release()
-                if isinstance(found, KilledWorker):
+                if isinstance(left, KilledWorker):
                     # Others may still finish; and Dask blames all that a dying worker held.
-                    killed[at] = found
-                elif isinstance(found, CancelledError | OSError):
-                    raise self._lost() from found
-                elif isinstance(found, BaseException):
-                    raise self._not_done(found)
+                    killed[at] = left
+                elif isinstance(left, CancelledError | OSError):
+                    raise self._lost() from left
+                elif isinstance(left, BaseException):
+                    raise self._not_done(left)
                 else:
-                    yield self._value(found)
+                    yield self._value(left)
         finally:
             with contextlib.suppress(Exception):
                 for future in futures:
@@ -174,13 +174,13 @@ class ClusterWorkers:
                     "and give the same command again"
                 ) from TimeoutError()
 
-    def _value(self, found: Any) -> Any:
-        if found.code != code():
-            raise other_code({found.worker: found.code})
-        if found.failure is None:
-            return found.value
-        error = found.failure.error()
-        error.add_note(f"on worker {found.worker}:\n{found.failure.trace}")
+    def _value(self, reply: Any) -> Any:
+        if reply.code != code():
+            raise other_code({reply.worker: reply.code})
+        if reply.failure is None:
+            return reply.value
+        error = reply.failure.error()
+        error.add_note(f"on worker {reply.worker}:\n{reply.failure.trace}")
         raise error
 
     def _workers(self) -> Mapping[str, Mapping[str, Any]]:
@@ -188,8 +188,8 @@ class ClusterWorkers:
         if scheduler is None or self.client.status != "running":
             raise self._lost() from ConnectionError(f"client is {self.client.status}")
         with self._lost_is_said():
-            found = self.client.sync(scheduler.identity, n_workers=-1, callback_timeout=ANSWER_S)
-        workers: Mapping[str, Mapping[str, Any]] = found["workers"]
+            identity = self.client.sync(scheduler.identity, n_workers=-1, callback_timeout=ANSWER_S)
+        workers: Mapping[str, Mapping[str, Any]] = identity["workers"]
         return workers
 
     def check_code(self) -> None:
@@ -201,11 +201,11 @@ class ClusterWorkers:
             If that of one is not the driver's.
         """
         with self._lost_is_said():
-            found = self.client.sync(
+            answers = self.client.sync(
                 self.client._run, code, on_error="return", callback_timeout=ANSWER_S
             )
         # Code that is too old to be asked answers with an error.
-        said = {at: text if isinstance(text, str) else "" for at, text in found.items()}
+        said = {at: text if isinstance(text, str) else "" for at, text in answers.items()}
         if others := {at: text for at, text in said.items() if text != code()}:
             raise other_code(others)
 
@@ -244,11 +244,11 @@ async def _collect(future: Any, at: int, done: "queue.SimpleQueue[tuple[int, Any
     As soon, because it goes with its worker: what has not been fetched is made again.
     """
     try:
-        found = await future._result(raiseit=False)
+        left = await future._result(raiseit=False)
     except (Exception, CancelledError) as err:
-        found = err
+        left = err
     # An error comes with its class and its trace.
-    done.put((at, found[1] if isinstance(found, tuple) else found))
+    done.put((at, left[1] if isinstance(left, tuple) else left))
 
 
 def _died(killed: Mapping[int, KilledWorker], tasks: Sequence[object]) -> RunError:
@@ -262,9 +262,9 @@ def _died(killed: Mapping[int, KilledWorker], tasks: Sequence[object]) -> RunErr
     )
 
 
-def other_code(found: Mapping[str, str]) -> OtherCodeError:
+def other_code(codes: Mapping[str, str]) -> OtherCodeError:
     """Return the error that says which worker has what."""
-    listed = "; ".join(f"{at} has {differences(code(), text)}" for at, text in found.items())
+    listed = "; ".join(f"{at} has {differences(code(), text)}" for at, text in codes.items())
     return OtherCodeError(
         f"cluster: every worker must have the code of this run, or its numbers may be others; "
         f"{listed}. Install the same on all and restart them; what such a worker has made is not "
@@ -333,10 +333,10 @@ def _configured(address: str) -> Security:
         if path is None and what == "key":
             continue  # It may be in the same file as the certificate.
         if path is None or not os.access(path, os.R_OK):
-            found = "nothing is set" if path is None else f"{path} cannot be read"
+            problem = "nothing is set" if path is None else f"{path} cannot be read"
             raise RunError(
                 f"cluster: {address} speaks TLS, for which a certificate of the authority and one "
-                f"of this client with its key are needed; {found} for {variable}{part}. Set "
+                f"of this client with its key are needed; {problem} for {variable}{part}. Set "
                 f"{variable}CA_FILE, {variable}CLIENT__CERT and {variable}CLIENT__KEY to such files"
             )
     try:
@@ -459,16 +459,16 @@ def _apart(start: Callable[[], _Cluster]) -> _Cluster:
 
     threading.Thread(target=work, name="labelops-cluster", daemon=True).start()
     try:
-        found = done.get(timeout=START_S)
+        outcome = done.get(timeout=START_S)
     except queue.Empty:
         left.set()
         raise TimeoutError("they are still starting") from None
     except BaseException:
         left.set()
         raise
-    if isinstance(found, Exception):
-        raise found
-    return found
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
 @contextlib.contextmanager
@@ -501,9 +501,9 @@ def _sweep(folder: str) -> None:
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
-            found = os.fstat(handle)
+            status = os.fstat(handle)
             # A new one may not be locked yet.
-            if found.st_uid == os.getuid() and time.time() - found.st_mtime > 60:
+            if status.st_uid == os.getuid() and time.time() - status.st_mtime > 60:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(folder, ignore_errors=True)
         finally:

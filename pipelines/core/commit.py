@@ -67,7 +67,7 @@ def digest_name(folder: str) -> str:
     return "xxh3_128" if is_scratch(folder) else "sha256"
 
 
-def found_hash(store: Store, name: str, kind: str, size: int = 0) -> str:
+def hash_if_there(store: Store, name: str, kind: str, size: int = 0) -> str:
     """Return the hash of a file, or that there is none, for messages and comparisons."""
     try:
         return hash_file(store, name, kind, size)
@@ -388,11 +388,11 @@ def verify(store: Store, record: Record) -> None:
     """
     for file in record["files"]:
         name, kind = file["name"], digest_name(file["folder"])
-        found = found_hash(store, name, kind, file["bytes"])
-        if found != file[kind]:
+        digest = hash_if_there(store, name, kind, file["bytes"])
+        if digest != file[kind]:
             raise CorruptShardError(
                 f"shard {record['shard']} ({record['source']}): {name} was committed with {kind} "
-                f"{file[kind][:12]}…, found {found[:12]}…, in {store.uri}. "
+                f"{file[kind][:12]}…, found {digest[:12]}…, in {store.uri}. "
                 f"{remake(store.uri, record['stage'])}"
             )
 
@@ -405,8 +405,8 @@ def check_record(record: Record, *, stage: str, step: str, shard: int, key: str)
     SealError
         If it is that of another shard, step, stage or run.
     """
-    found = tuple(record[name] for name in ("stage", "step", "shard", "key"))
-    if found != (stage, step, shard, key):
+    identity = tuple(record[name] for name in ("stage", "step", "shard", "key"))
+    if identity != (stage, step, shard, key):
         raise SealError("it is the record of another shard or run")
 
 

@@ -152,8 +152,8 @@ def check_address(address: str) -> None:
     RunError
         If it does not.
     """
-    found = ADDRESS.fullmatch(address)
-    if found is None or not 0 < int(found[1]) < 65_536:
+    match = ADDRESS.fullmatch(address)
+    if match is None or not 0 < int(match[1]) < 65_536:
         # Whoever took it for an address of the web may have put a password into it.
         shown = "one with a user or password" if "@" in address else repr(address)
         raise RunError(

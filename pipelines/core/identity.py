@@ -48,8 +48,8 @@ def source_hash(root: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def differences(expected: str, found: str) -> str:
-    """Say in which parts found code is other than expected.
+def differences(expected: str, actual: str) -> str:
+    """Say in which parts the actual code is other than expected.
 
     Examples
     --------
@@ -58,7 +58,7 @@ def differences(expected: str, found: str) -> str:
     >>> differences("labelops=0.1 numpy=2.4", "")
     'an earlier version, which does not say what it has, instead of labelops 0.1, numpy 2.4'
     """
-    ours, theirs = _parts(expected), _parts(found)
+    ours, theirs = _parts(expected), _parts(actual)
     if not theirs:
         listed = ", ".join(f"{name} {value}" for name, value in ours.items())
         return f"an earlier version, which does not say what it has, instead of {listed}"

@@ -56,14 +56,14 @@ def shard_files(manifest: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 def files_of_stage(manifest: Mapping[str, Any]) -> list[Wanted]:
     """Return all files that a finished stage left."""
     stage = manifest["stage"]
-    found = [wanted(file) for file in shard_files(manifest)]
-    found += [Wanted(result_name(stage, s), digest) for s, digest in manifest["results"].items()]
+    files = [wanted(file) for file in shard_files(manifest)]
+    files += [Wanted(result_name(stage, s), digest) for s, digest in manifest["results"].items()]
     for step, artifacts in manifest["artifacts"].items():
-        found += [
+        files += [
             Wanted(artifact_name(stage, step, name, digest), digest, ARTIFACT_DIGEST)
             for name, digest in artifacts.items()
         ]
-    return found
+    return files
 
 
 def wanted(file: Mapping[str, Any]) -> Wanted:
@@ -92,20 +92,20 @@ def compare(store: Store, files: Sequence[Wanted]) -> list[tuple[Wanted, str]]:
         return ""
 
     with ThreadPoolExecutor(THREADS) as pool:
-        found = zip(files, pool.map(differs, files), strict=True)
-        return [(file, what) for file, what in found if what]
+        compared = zip(files, pool.map(differs, files), strict=True)
+        return [(file, what) for file, what in compared if what]
 
 
 def stage_damage(run: Run, name: str, manifest: Mapping[str, Any]) -> list[Damage]:
     """Compare all that a finished stage left with its manifest, and that with the source."""
-    found = [
+    damages = [
         Damage(file.name, what, name, name)
         for file, what in compare(run.store, files_of_stage(manifest))
     ]
-    found += [
+    damages += [
         Damage(f"_manifests/{name}.json", what, name, name) for what in _uneven(run, manifest)
     ]
-    return found
+    return damages
 
 
 def _uneven(run: Run, manifest: Mapping[str, Any]) -> Iterator[str]:
@@ -136,10 +136,10 @@ def check_stage(run: Run, name: str, manifest: Mapping[str, Any]) -> None:
     CorruptShardError
         If a file of it is missing or differs.
     """
-    found = stage_damage(run, name, manifest)
-    if found:
-        listed = "; ".join(f"{damage.name}: {damage.what}" for damage in found[:NAMED])
-        more = f" (and {len(found) - NAMED} more)" if len(found) > NAMED else ""
+    damages = stage_damage(run, name, manifest)
+    if damages:
+        listed = "; ".join(f"{damage.name}: {damage.what}" for damage in damages[:NAMED])
+        more = f" (and {len(damages) - NAMED} more)" if len(damages) > NAMED else ""
         raise CorruptShardError(
             f"stage {name!r}: the files that it left were expected, got damaged ones: {listed}"
             f"{more}; in {run.uri}. {remake(run.uri, name)}"
@@ -158,12 +158,12 @@ def read_timings(store: Store) -> dict[str, Any]:
     if data is None:
         return {}
     try:
-        found = load_sealed(data)
-        if not all(isinstance(entry, dict) for entry in found.values()):
+        timings = load_sealed(data)
+        if not all(isinstance(entry, dict) for entry in timings.values()):
             raise SealError("it is another file")
     except SealError as err:
         raise CorruptShardError(
             f"run: {TIMINGS_FILE} as it was written was expected in {store.uri}, but {err}. No "
             "result depends on it: delete it and give the same command again"
         ) from err
-    return found
+    return timings

@@ -54,12 +54,12 @@ class Layout:
         Columns of other stages are those of their sidecars; scratch is readable within its own
         stage only. A later layer's column hides an earlier one of the same name.
         """
-        found = dict(self.source.types)
+        types = dict(self.source.types)
         for layer in self.layers:
             for folder in self._readable(layer, stage):
                 for column in layer.schemas[folder]:
-                    found[column.name] = column.type
-        return found
+                    types[column.name] = column.type
+        return types
 
     def _readable(self, layer: Layer, stage: str) -> list[str]:
         own = layer.stage == stage
@@ -119,11 +119,11 @@ class Layout:
 
     def files(self, shard: int, folders: set[str]) -> dict[str, FileRef]:
         """Return a shard's files in some folders, with what was rejected since then."""
-        found: dict[str, FileRef] = {}
+        files: dict[str, FileRef] = {}
         rejects = [tuple(layer.records[shard]["rejected"]) for layer in self.layers]
         entry = self.source.shards[shard]
         if SOURCE in folders:
-            found[SOURCE] = FileRef(
+            files[SOURCE] = FileRef(
                 uri=self.source.uri,
                 name=entry.name,
                 rows=entry.rows,
@@ -143,7 +143,7 @@ class Layout:
         for position, layer in enumerate(self.layers):
             for file in layer.records[shard]["files"]:
                 if file["folder"] in folders and file["folder"] in layer.schemas:
-                    found[file["folder"]] = FileRef(
+                    files[file["folder"]] = FileRef(
                         uri=self.uri,
                         name=file["name"],
                         rows=file["rows"],
@@ -154,7 +154,7 @@ class Layout:
                         rejects=_some(rejects[position + 1 :]),
                         ipc=file["ipc"],
                     )
-        return found
+        return files
 
 
 def _some(rejects: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:

@@ -76,8 +76,8 @@ def _refuse(store: Store, holder: str) -> LockedError:
 def _named(holder: bytes) -> str:
     """Name a holder for people, from what it left; what cannot be read is another process."""
     with contextlib.suppress(ValueError, KeyError, TypeError):
-        found = json.loads(holder)
-        return f"process {int(found['pid'])} on {str(found['host'])[:100]}"
+        process = json.loads(holder)
+        return f"process {int(process['pid'])} on {str(process['host'])[:100]}"
     return "another process"
 
 

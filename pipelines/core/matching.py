@@ -40,21 +40,21 @@ def match_step(
 
     def summarize(frame: Frame, ctx: Context[C]) -> Arrays:
         ids = frame["item_id"].cast(pa.string())
-        found = pc.is_in(keys(ctx), value_set=ids).to_numpy(zero_copy_only=False)
+        is_there = pc.is_in(keys(ctx), value_set=ids).to_numpy(zero_copy_only=False)
         first = ids.take(pc.select_k_unstable(ids, EXAMPLES, [("item_id", "ascending")]))
         # As messages show them: arrays of text would drop a NUL at the end.
         examples = np.array([shown(item) for item in first.to_pylist()], dtype=np.str_)
-        return {"found": np.packbits(found), "examples": examples}
+        return {"found": np.packbits(is_there), "examples": examples}
 
     def finish(summary: Arrays, ctx: Context[C]) -> Arrays:
         listed = keys(ctx)
-        found = np.unpackbits(summary["found"], count=len(listed)).astype(bool)
-        n, n_found = len(listed), int(found.sum())
+        is_there = np.unpackbits(summary["found"], count=len(listed)).astype(bool)
+        n, n_found = len(listed), int(is_there.sum())
         sentences = list(notes(ctx))
         if not n:
             sentences.append(f"{ctx.stage}.{setting}: there are no {what}")
         elif n_found < n:
-            lost = listed.take(pa.array(np.flatnonzero(~found)[:EXAMPLES])).to_pylist()
+            lost = listed.take(pa.array(np.flatnonzero(~is_there)[:EXAMPLES])).to_pylist()
             names = several(lost, EXAMPLES, n - n_found)
             said = f"{n_found} of {n} {what} are in the data; first not found: {names}"
             if not n_found:

@@ -185,16 +185,16 @@ def _of_a_stage(
 
 def _writers(columns: Sequence[str], there: frozenset[str]) -> list[str]:
     """Return the stages that write some columns; those that could work on this data, if any can."""
-    found: dict[str, bool] = {}
+    writers: dict[str, bool] = {}
     for name in STAGES:
         stage = load_stage(name)
         try:
             config = stage.config()
             if set(columns) & set(stage.writes(config, there | frozenset(columns))):
-                found[name] = set(stage.reads(config, there | frozenset(columns))) <= there
+                writers[name] = set(stage.reads(config, there | frozenset(columns))) <= there
         except (LabelopsError, AssertionError):
             continue
-    return [name for name, can in found.items() if can] or list(found)
+    return [name for name, can in writers.items() if can] or list(writers)
 
 
 def _has(source: Source) -> str:
@@ -211,10 +211,10 @@ def _mapping(ours: str, source: Source) -> str | None:
     }
     fitting = [name for name, kind in free.items() if FITS.get(ours, _anything)(kind)]
     called = dict.fromkeys((ours, *ALSO_CALLED.get(ours, ())), ours)
-    found = next((name for name in fitting if nearest(name, called) is not None), None)
-    if found is None and len(fitting) == 1 and ours in ("label", "labels", "bag_id"):
-        found = fitting[0]
-    return None if found is None else f"data.columns.{ours} = {found!r}"
+    theirs = next((name for name in fitting if nearest(name, called) is not None), None)
+    if theirs is None and len(fitting) == 1 and ours in ("label", "labels", "bag_id"):
+        theirs = fitting[0]
+    return None if theirs is None else f"data.columns.{ours} = {theirs!r}"
 
 
 def _anything(kind: pa.DataType) -> bool:

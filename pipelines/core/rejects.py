@@ -65,14 +65,14 @@ def _such_as(row: Mapping[str, Any] | None) -> str:
 
 def _examples(run: Run, layout: Layout, wanted: list[str]) -> dict[str, Mapping[str, Any]]:
     """Return the first row of each reason, in the order of stages, shards and rows."""
-    found: dict[str, Mapping[str, Any]] = {}
+    examples: dict[str, Mapping[str, Any]] = {}
     for row in _rows(run, layout):
         reason = row["reason"].partition(":")[0]
-        if reason in wanted and reason not in found:
-            found[reason] = row
-            if len(found) == len(wanted):
+        if reason in wanted and reason not in examples:
+            examples[reason] = row
+            if len(examples) == len(wanted):
                 break
-    return found
+    return examples
 
 
 def _rows(run: Run, layout: Layout) -> Iterator[Mapping[str, Any]]:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipelines.core.commit import found_hash, hash_file
+from pipelines.core.commit import hash_file, hash_if_there
 from pipelines.core.stage import Arrays
 from pipelines.errors import CorruptShardError, remake
 from pipelines.storage.seal import JSON, check_seal, dump_sealed, make_seal
@@ -153,11 +153,11 @@ def check_artifact(store: Store, stage: str, step: str, name: str, digest: str) 
         If it is missing or differs.
     """
     target = artifact_name(stage, step, name, digest)
-    found = found_hash(store, target, ARTIFACT_DIGEST)
-    if found != digest:
+    actual = hash_if_there(store, target, ARTIFACT_DIGEST)
+    if actual != digest:
         raise CorruptShardError(
             f"stage {stage!r}: {target} was written with {ARTIFACT_DIGEST} {digest[:12]}…, found "
-            f"{found[:12]}…, in {store.uri}. {remake(store.uri, stage)}"
+            f"{actual[:12]}…, in {store.uri}. {remake(store.uri, stage)}"
         )
     return target
 
@@ -188,7 +188,7 @@ class ArtifactCache:
             with contextlib.suppress(FileNotFoundError):
                 # Compared where it lies now, which spares reading it twice.
                 path = Path(self._download(target))
-                if found_hash(LocalStore(path.parent), path.name, ARTIFACT_DIGEST) == digest:
+                if hash_if_there(LocalStore(path.parent), path.name, ARTIFACT_DIGEST) == digest:
                     return str(path)
         check_artifact(self.store, self.stage, step, name, digest)
         return self._download(target) if local is None else str(local)

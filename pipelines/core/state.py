@@ -132,10 +132,10 @@ class Run:
             return None
         keys = {self.entry(name).key, self.recorded.get(name, "")}
         try:
-            found = _parse(written)
-            if found["stage"] != name:
-                raise SealError(f"it is that of stage {found['stage']!r}")
-            if found["key"] not in keys:
+            manifest = _parse(written)
+            if manifest["stage"] != name:
+                raise SealError(f"it is that of stage {manifest['stage']!r}")
+            if manifest["key"] not in keys:
                 raise SealError(
                     "it belongs to other data, settings, another version, or other content of a "
                     f"file that the recipe names (or {RUN_FILE} does)"
@@ -146,15 +146,15 @@ class Run:
                 f"{err}; in {self.uri}. {remake(self.uri, name)}"
             ) from err
         # Nobody writes it again.
-        self._manifests[name] = found
-        return found
+        self._manifests[name] = manifest
+        return manifest
 
     def notices(self) -> list[str]:
         """Return what was left out, guessed or merged: in the source, then by each stage."""
-        found = list(self.source.notices)
+        notices = list(self.source.notices)
         for entry in self.entries:
-            found += (self.manifest(entry.name) or {}).get("notices", [])
-        return found
+            notices += (self.manifest(entry.name) or {}).get("notices", [])
+        return notices
 
     def layout_of_source(self) -> Layout:
         """Return the source alone."""
@@ -189,8 +189,8 @@ class Run:
         names: Sequence[str] = self.source.class_names
         values: Sequence[int] = ()
         if results.has("source", "values"):
-            found = results("source", "values")
-            names, values = found["names"].tolist(), found["values"].tolist()
+            classes = results("source", "values")
+            names, values = classes["names"].tolist(), classes["values"].tolist()
         return Context(
             stage=name,
             config=entry.config,
@@ -501,10 +501,10 @@ def keep_recipe(run: Run) -> None:
         If another one lies there.
     """
     text = run.recipe.to_toml().encode()
-    found = run.store.read_if_there(RECIPE_FILE)
-    if found is None:
+    kept = run.store.read_if_there(RECIPE_FILE)
+    if kept is None:
         run.store.write_atomic(RECIPE_FILE, text)
-    elif found != text:
+    elif kept != text:
         raise CorruptShardError(
             f"run: {RECIPE_FILE} as it was written was expected in {run.uri}, got another text: "
             "it was edited, or is damaged. Move it away and give the same command again: it is "

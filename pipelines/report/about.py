@@ -125,7 +125,7 @@ def _settings(run: Run) -> m.Table:
     import tomli_w
 
     tables = {"data": run.recipe.data, **{e.name: e.config for e in run.entries}}
-    found = [
+    settings = [
         (f"{table}.{key}", "(not set)" if value is None else _toml(tomli_w, value))
         for table, config in tables.items()
         for key, value in config.model_dump(mode="json").items()
@@ -134,8 +134,8 @@ def _settings(run: Run) -> m.Table:
         caption="All settings of the recipe, as resolved",
         style="list settings",
         columns=(
-            m.column("Setting", (key for key, _ in found), "code"),
-            m.column("Value", (value for _, value in found), "code"),
+            m.column("Setting", (key for key, _ in settings), "code"),
+            m.column("Value", (value for _, value in settings), "code"),
         ),
         n_open=0,
         more="settings of the recipe",

@@ -40,30 +40,30 @@ class Rule(NamedTuple):
     """How the gain is known, measured or only expected, and what held changes back."""
 
 
-def rules(found: Arrays) -> tuple[Rule, ...]:
+def rules(gate: Arrays) -> tuple[Rule, ...]:
     """Read what the gate of the stage that decided found, as the result of its last step has it."""
-    shown = np.flatnonzero(found["changes_labels"] & (found["proposed"] + found["shipped"] > 0))
-    return tuple(_rule(found, r) for r in shown.tolist())
+    shown = np.flatnonzero(gate["changes_labels"] & (gate["proposed"] + gate["shipped"] > 0))
+    return tuple(_rule(gate, r) for r in shown.tolist())
 
 
-def _rule(found: Arrays, r: int) -> Rule:
+def _rule(gate: Arrays, r: int) -> Rule:
     held_back = {held.name.lower(): text for held, text in zip(Held, HELD_TEXT, strict=True)}
-    shipped = int(found["shipped"][r])
-    stopped = zip(found["held_reasons"].tolist(), found["held"][r].tolist(), strict=True)
+    shipped = int(gate["shipped"][r])
+    stopped = zip(gate["held_reasons"].tolist(), gate["held"][r].tolist(), strict=True)
     reasons = [f"{n:,} {held_back[why]}" for why, n in stopped if n and held_back.get(why)]
     whole = "shipped in part" if reasons else "shipped"
     return Rule(
-        name=str(found["rules"][r]),
-        meaning=str(found["texts"][r]),
-        proposed=int(found["proposed"][r]),
+        name=str(gate["rules"][r]),
+        meaning=str(gate["texts"][r]),
+        proposed=int(gate["proposed"][r]),
         shipped=shipped,
-        fixed=_expected(found["expected_fixed"][r]),
-        broken=_expected(found["expected_broken"][r]),
+        fixed=_expected(gate["expected_fixed"][r]),
+        broken=_expected(gate["expected_broken"][r]),
         gain=None
-        if np.isnan(found["expected_fixed"][r])
-        else m.Estimate(*(float(found[f"gain{end}"][r]) for end in ("", "_low", "_high"))),
+        if np.isnan(gate["expected_fixed"][r])
+        else m.Estimate(*(float(gate[f"gain{end}"][r]) for end in ("", "_low", "_high"))),
         verdict=whole if shipped else "held back",
-        why="; ".join([str(found["verdict"][r]), *reasons]),
+        why="; ".join([str(gate["verdict"][r]), *reasons]),
     )
 
 

@@ -49,14 +49,14 @@ def said(reader: Reader) -> list[m.Section]:
 
 def _parts(reader: Reader) -> list[Part]:
     """Return a part for each stage that has one, and the changes of the stage that decided."""
-    found: list[Part] = []
+    parts: list[Part] = []
     for kind, name in reader.stages().items():
         part, ctx = load_part(kind), reader.run.context(name, reader.layout)
         if part is not None:
-            found.append(part(reader, ctx))
+            parts.append(part(reader, ctx))
         if name == reader.deciding:
-            found.append(Changes(reader, ctx))
-    return found
+            parts.append(Changes(reader, ctx))
+    return parts
 
 
 def _can_read(reader: Reader, part: Part) -> bool:

@@ -8,8 +8,8 @@ from pipelines.report.text import count, plural, verb
 
 def findings(report: Report, most: int = 6) -> tuple[Finding, ...]:
     """Findings of a report, most important first."""
-    found = [*_whole(report), *(one for section in report.sections for one in section.findings)]
-    return tuple(sorted(found, key=lambda finding: finding.rank)[:most])
+    unranked = [*_whole(report), *(one for section in report.sections for one in section.findings)]
+    return tuple(sorted(unranked, key=lambda finding: finding.rank)[:most])
 
 
 def _whole(report: Report) -> Iterator[Finding]:

@@ -25,8 +25,8 @@ class Names:
         if self._values is None or value is None:
             return "" if value is None else str(value)
         # Truth values and whole floats stand for the classes of these numbers.
-        found = self._values.index(int(value)).as_py() if isinstance(value, SupportsInt) else -1
-        return self.name(found)
+        class_id = self._values.index(int(value)).as_py() if isinstance(value, SupportsInt) else -1
+        return self.name(class_id)
 
     def name(self, class_id: int) -> str:
         """Name of a class; empty for −1."""
@@ -35,5 +35,5 @@ class Names:
     def ids(self, labels: pa.Array) -> np.ndarray:
         """Class ids of labels; −1 for null and for what is no class."""
         known = self._values if self._values is not None else pa.array(self.names, pa.string())
-        found = pc.index_in(plain(labels), value_set=known, skip_nulls=True)
-        return np.asarray(found.fill_null(-1).to_numpy(zero_copy_only=False), np.int64)
+        class_ids = pc.index_in(plain(labels), value_set=known, skip_nulls=True)
+        return np.asarray(class_ids.fill_null(-1).to_numpy(zero_copy_only=False), np.int64)

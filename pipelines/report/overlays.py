@@ -33,14 +33,14 @@ class Overlays:
         with_maps = [schema for schema in schemas if COLUMNS[0] in schema.names]
         self.facts = MapFacts.of(with_maps[-1]) if with_maps else None
         self.columns = COLUMNS if with_maps else ()
-        found = run.result("localize", "cutoffs")
-        self._cutoff = np.full(len(run.names), np.nan) if found is None else found["cutoff"]
+        cutoffs = run.result("localize", "cutoffs")
+        self._cutoff = np.full(len(run.names), np.nan) if cutoffs is None else cutoffs["cutoff"]
 
-    def items(self, found: Mapping[Place, float], class_id: int) -> tuple[Item, ...]:
+    def items(self, places: Mapping[Place, float], class_id: int) -> tuple[Item, ...]:
         """Return the items at some places, of which each has −1 times its probability."""
         return tuple(
             replace(self.run.item(place), score=-key, overlay=self._of(place, class_id))
-            for place, key in found.items()
+            for place, key in places.items()
         )
 
     def _of(self, place: Place, class_id: int) -> Overlay | None:
@@ -119,11 +119,11 @@ def _coarse(seen: np.ndarray, most: int) -> np.ndarray:
 
 def _runs(y: int, levels: list[int]) -> list[Patch]:
     """Return the stretches of a row that have one level, without the empty ones."""
-    found: list[Patch] = []
+    patches: list[Patch] = []
     for x, level in enumerate(levels):
-        last = found[-1] if found else None
+        last = patches[-1] if patches else None
         if last is not None and last.level == level and last.x + last.width == x:
-            found[-1] = Patch(last.x, y, last.width + 1, level)
+            patches[-1] = Patch(last.x, y, last.width + 1, level)
         elif level:
-            found.append(Patch(x, y, 1, level))
-    return found
+            patches.append(Patch(x, y, 1, level))
+    return patches

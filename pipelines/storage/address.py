@@ -56,8 +56,8 @@ def scheme_of(address: str) -> str:
     >>> scheme_of("S3://bucket/x"), scheme_of("/data/x")
     ('s3', '')
     """
-    found = SCHEME.match(address)
-    return found[1].lower() if found else ""
+    match = SCHEME.match(address)
+    return match[1].lower() if match else ""
 
 
 def secret_in(text: str) -> str | None:
@@ -76,8 +76,8 @@ def secret_in(text: str) -> str | None:
     named = first and SECRET_QUERY.search(text, first.end())
     if named:
         return f"a secret ({named[1][1:]!r})"
-    for found in SCHEME.finditer(text):
-        scheme, rest = found[1].lower(), unquote(text[found.end() : found.end() + MOST])
+    for match in SCHEME.finditer(text):
+        scheme, rest = match[1].lower(), unquote(text[match.end() : match.end() + MOST])
         authority = re.split(r"[/?#\s]", rest, maxsplit=1)[0]
         user, at, _ = authority.rpartition("@")
         if at and (":" in user or not _may_have_user(scheme)):
@@ -126,10 +126,10 @@ def check_secrets(value: object, what: str) -> None:
         Naming where, never what.
     """
     for where, text in _texts(value, what):
-        found = secret_in(text)
-        if found is not None:
+        secret = secret_in(text)
+        if secret is not None:
             raise AddressError(f"{where}: an address without secrets was expected, got one with "
-                               f"{found}. {REMEDY}")  # fmt: skip
+                               f"{secret}. {REMEDY}")  # fmt: skip
 
 
 def _texts(value: object, where: str) -> Iterator[tuple[str, str]]:
@@ -195,14 +195,14 @@ def normalize(address: str, what: str = "address") -> str:
 
 def _local(path: str, what: str, *, home: bool) -> str:
     if home and path.startswith("~"):
-        found = os.path.expanduser(path)
-        if found.startswith("~"):
+        expanded = os.path.expanduser(path)
+        if expanded.startswith("~"):
             user = path.partition("/")[0]
             raise AddressError(
                 f"{what}: a home folder was expected for {user!r}, there is none; got {path!r}. "
                 f"Write the whole path, or './{path}' for a folder of that name here"
             )
-        path = found
+        path = expanded
     if ".." in path.split("/"):
         return os.path.realpath(path)
     # POSIX leaves the meaning of two leading slashes open; Linux has none.

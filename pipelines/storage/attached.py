@@ -82,11 +82,11 @@ def paths_of(pictures: pa.Array) -> list[str | None]:
 
 def hash_pictures(store: Store, shard: str, pictures: pa.Array) -> np.ndarray:
     """Return the hash of every picture that is named by its path; `MISSING` for all others."""
-    found = [
+    hashes = [
         MISSING if path is None else hash_of(read_picture(store, shard, path))
         for path in paths_of(pictures)
     ]
-    return np.array(found, np.uint64)
+    return np.array(hashes, np.uint64)
 
 
 def filled(store: Store, shard: str, pictures: pa.Array, hashes: np.ndarray) -> pa.Array:

@@ -76,8 +76,8 @@ def hash_blocks(data: Any) -> np.ndarray:
     """
     view = memoryview(data)
     starts = range(0, len(view), BLOCK_BYTES)
-    found = [xxhash.xxh3_64_intdigest(view[start : start + BLOCK_BYTES]) for start in starts]
-    return np.array(found, np.uint64)
+    hashes = [xxhash.xxh3_64_intdigest(view[start : start + BLOCK_BYTES]) for start in starts]
+    return np.array(hashes, np.uint64)
 
 
 def read_content(file: BinaryIO) -> Content:
@@ -124,8 +124,8 @@ def open_binary(store: Store, name: str) -> BinaryIO:
     """Open a file of a store for reading."""
     path = store.local_path(name)
     if path is None:
-        found: BinaryIO = store.open_read(name)
-        return found
+        file: BinaryIO = store.open_read(name)
+        return file
     return path.open("rb", buffering=0)
 
 
@@ -224,8 +224,8 @@ class VerifiedFile(io.RawIOBase):
             if n < len(piece):
                 raise ChangedError(f"it ends after {from_ + at + n} bytes of {self._content.size}")
             block = first + at // BLOCK_BYTES
-            found = hash_blocks(piece)
-            same = found == self._content.blocks[block : block + len(found)]
+            hashes = hash_blocks(piece)
+            same = hashes == self._content.blocks[block : block + len(hashes)]
             if not same.all():
                 block += int(np.flatnonzero(~same)[0])
                 raise ChangedError(

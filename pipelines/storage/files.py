@@ -46,11 +46,11 @@ def open_named(uri: str, *, most: int) -> tuple[Store, str]:
     if not name:
         raise UnusableFileError("a folder")
     if isinstance(store, LocalStore):
-        found = os.stat(store.local_path(name) or name)
+        status = os.stat(store.local_path(name) or name)
         for is_kind, word in KINDS:
-            if is_kind(found.st_mode):
+            if is_kind(status.st_mode):
                 raise UnusableFileError(word)
-        size = found.st_size
+        size = status.st_size
     else:
         size = store.size(name)
     if size == 0:

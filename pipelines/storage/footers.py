@@ -97,15 +97,15 @@ def decode(footers: Sequence[bytes]) -> Iterator[Footer | FooterError]:
     keys = [hashlib.sha256(footer).digest() for footer in footers]
     asked = list(dict.fromkeys(key for key in keys if key not in _known))
     by_key = dict(zip(keys, footers, strict=True))
-    found: dict[bytes, Footer | FooterError] = {key: _known[key] for key in keys if key in _known}
+    decoded: dict[bytes, Footer | FooterError] = {key: _known[key] for key in keys if key in _known}
     answers = zip(asked, _decode([by_key[key] for key in asked]), strict=True)
     for key in keys:
-        while key not in found:
+        while key not in decoded:
             answered, said = next(answers)
-            found[answered] = said
+            decoded[answered] = said
             if isinstance(said, Footer):
                 _known[answered] = said
-        yield found[key]
+        yield decoded[key]
     while len(_known) > KNOWN:
         _known.popitem(last=False)
 
@@ -117,9 +117,9 @@ def _decode(footers: Sequence[bytes]) -> Iterator[Footer | FooterError]:
         while end < len(footers) and (end == begin or n_bytes + len(footers[end]) <= BATCH_BYTES):
             n_bytes += len(footers[end])
             end += 1
-        found = _child.ask(footers[begin:end])
-        yield from found
-        begin += len(found)
+        decoded = _child.ask(footers[begin:end])
+        yield from decoded
+        begin += len(decoded)
 
 
 class _Child:
@@ -139,18 +139,18 @@ class _Child:
             process = self._started()
             sender = threading.Thread(target=_send, args=(process, footers), daemon=True)
             sender.start()
-            found: list[Footer | FooterError] = []
+            answers: list[Footer | FooterError] = []
             for _ in footers:
                 line = self._line(process)
                 if line is None:
-                    found.append(FooterError(self._death(process)))
+                    answers.append(FooterError(self._death(process)))
                     break
-                found.append(_parse(json.loads(line)))
+                answers.append(_parse(json.loads(line)))
             sender.join()
             self._timer = threading.Timer(IDLE_S, self.close)
             self._timer.daemon = True
             self._timer.start()
-            return found
+            return answers
 
     def _started(self) -> "subprocess.Popen[bytes]":
         if self._process is None or self._process.poll() is not None:

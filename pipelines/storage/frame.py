@@ -275,10 +275,10 @@ class Frame:
             mask[live] = True
         start = source_row = 0
         if self._recent is not None and ref.digest and ref.is_small:
-            found = iter(self._read(ref, columns).combine_chunks().to_batches(rows))
+            batches = iter(self._read(ref, columns).combine_chunks().to_batches(rows))
         else:
-            found = iterate_columns(ref, names, rows)
-        for batch in found:
+            batches = iterate_columns(ref, names, rows)
+        for batch in batches:
             read = pa.Table.from_batches([batch])
             table = pa.table(
                 [

@@ -30,7 +30,7 @@ SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Found:
+class Listing:
     """The files of a data set.
 
     Attributes
@@ -60,7 +60,7 @@ def some(names: Sequence[str]) -> str:
     return shown + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
 
 
-def list_shards(store: Store) -> Found:
+def list_shards(store: Store) -> Listing:
     """Find the shards in a folder and all folders in it, also behind links.
 
     Raises
@@ -114,7 +114,7 @@ def _walk(root: str) -> Iterator[tuple[str, str]]:
             yield os.path.relpath(path, root), "" if is_file else "it is no regular file"
 
 
-def _choose(files: Iterable[tuple[str, str]]) -> Found:
+def _choose(files: Iterable[tuple[str, str]]) -> Listing:
     names: list[str] = []
     left_out: dict[str, str] = {}
     for name, why in files:
@@ -130,7 +130,7 @@ def _choose(files: Iterable[tuple[str, str]]) -> Found:
             names.append(name)
         else:
             left_out[name] = f"names that do not end in {', '.join(ENDINGS)}"
-    return Found(tuple(sorted(names)), left_out)
+    return Listing(tuple(sorted(names)), left_out)
 
 
 def partitions(name: str) -> dict[str, str | None]:
@@ -143,13 +143,13 @@ def partitions(name: str) -> dict[str, str | None]:
     >>> partitions("city=S%C3%A3o%20Paulo/x=__HIVE_DEFAULT_PARTITION__/a.parquet")
     {'city': 'São Paulo', 'x': None}
     """
-    found: dict[str, str | None] = {}
+    columns: dict[str, str | None] = {}
     for part in name.split("/")[:-1]:
         key, equals, value = part.partition("=")
         if equals and key:
             text = urllib.parse.unquote(value)
-            found[urllib.parse.unquote(key)] = None if text == NULL_PARTITION else text
-    return found
+            columns[urllib.parse.unquote(key)] = None if text == NULL_PARTITION else text
+    return columns
 
 
 def split_of(name: str) -> str | None:

@@ -47,13 +47,13 @@ class Recent:
             if known is None:
                 return None
             if names is None:
-                found = known
+                table = known
             elif set(names).issubset(known.schema.names):
-                found = known.select(list(names))
+                table = known.select(list(names))
             else:
                 return None
             self._files.move_to_end(digest)
-            return found
+            return table
 
     def put(self, digest: str, table: pa.Table) -> None:
         """Remember columns of a file."""

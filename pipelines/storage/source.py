@@ -24,7 +24,7 @@ from pipelines.storage.content import (
 )
 from pipelines.storage.contract import known_columns
 from pipelines.storage.footers import FooterError
-from pipelines.storage.listing import Found, some
+from pipelines.storage.listing import Listing, some
 from pipelines.storage.store import ObjectStore, Store, open_store
 
 SOFT_LABELS = ("topk_ids", "topk_probs", "tail_prob")
@@ -186,8 +186,8 @@ def open_source(
     DataError
         If there is no shard or item, a shard cannot be read, or schemas differ.
     """
-    store, found = _list_shards(uri)
-    names, left = _of_splits(found.names, splits, uri)
+    store, listed = _list_shards(uri)
+    names, left = _of_splits(listed.names, splits, uri)
     shards, schemas, blocks = _read(store, names, contents, tell)
     if not any(shard.rows for shard in shards):
         raise DataError(
@@ -215,7 +215,7 @@ def open_source(
         indicators=indicators,
         names_pictures=pictures is not None,
         notices=(
-            *found.notices(),
+            *listed.notices(),
             *left,
             *merged,
             *placed,
@@ -232,14 +232,14 @@ def open_source(
 # -- files -----------------------------------------------------------------------------------------
 
 
-def _list_shards(uri: str) -> tuple[Store, Found]:
+def _list_shards(uri: str) -> tuple[Store, Listing]:
     uri = address.normalize(uri, "--data")
     try:
         store = open_store(uri, follow=True)
         if _is_file(store):
             folder, leaf = address.split(uri)
-            return open_store(folder, follow=True), Found((leaf,))
-        found = listing.list_shards(store)
+            return open_store(folder, follow=True), Listing((leaf,))
+        listed = listing.list_shards(store)
     except Exception as err:
         if isinstance(err, DataError):
             raise
@@ -249,12 +249,12 @@ def _list_shards(uri: str) -> tuple[Store, Found]:
             f"source: a readable folder of Parquet shards was expected at {uri}, got "
             f"{said}. Check the address, the credentials and the network"
         ) from err
-    if not found.names:
+    if not listed.names:
         raise DataError(
             f"source: Parquet shards (*.parquet) were expected in {uri}, found none. "
-            f"Check the path; names that begin with '.' or '_' are not read{_instead(found)}"
+            f"Check the path; names that begin with '.' or '_' are not read{_instead(listed)}"
         )
-    return store, found
+    return store, listed
 
 
 def _is_file(store: Store) -> bool:
@@ -266,8 +266,8 @@ def _is_file(store: Store) -> bool:
     return store.uri.lower().endswith(listing.ENDINGS) and store.is_file()
 
 
-def _instead(found: Found) -> str:
-    said = found.notices()
+def _instead(listed: Listing) -> str:
+    said = listed.notices()
     return f". {'; '.join(said)}" if said else ""
 
 
@@ -297,9 +297,9 @@ def _read(
     """Return every shard with its schema and the hashes of its blocks."""
     with ThreadPoolExecutor(READERS) as pool:
         raw = []
-        for found in pool.map(lambda name: _fingerprinted(store, name, contents), names):
-            raw.append(found)
-            tell(found[0])
+        for read in pool.map(lambda name: _fingerprinted(store, name, contents), names):
+            raw.append(read)
+            tell(read[0])
     shards: list[SourceShard] = []
     schemas: list[pa.Schema] = []
     for (shard, footer, _), said in zip(raw, _decoded(store, raw), strict=True):
@@ -415,12 +415,12 @@ def _map_columns(schema: pa.Schema, mapping: Mapping[str, str], uri: str) -> dic
                 f"source: column {theirs!r} was expected (the recipe reads it as {ours!r}), got "
                 f"{schema.names}, in {uri}. Correct data.columns in the recipe"
             )
-    found = {name: name for name in known_columns() if name in schema.names}
+    columns = {name: name for name in known_columns() if name in schema.names}
     if _is_product(schema):
-        found = {name: name for name in found if name not in SOFT_LABELS}
+        columns = {name: name for name in columns if name not in SOFT_LABELS}
     taken = set(mapping.values())
-    found = {ours: theirs for ours, theirs in found.items() if theirs not in taken}
-    return found | dict(mapping)
+    columns = {ours: theirs for ours, theirs in columns.items() if theirs not in taken}
+    return columns | dict(mapping)
 
 
 def _is_product(schema: pa.Schema) -> bool:
@@ -449,13 +449,13 @@ def _with_places(
 ) -> tuple[list[SourceShard], pa.Schema, list[str]]:
     """Add the columns that names of folders and files give, and say so."""
     by_shard = [listing.partitions(shard.name) for shard in shards]
-    keys = list(dict.fromkeys(key for found in by_shard for key in found))
+    keys = list(dict.fromkeys(key for named in by_shard for key in named))
     said: list[str] = []
     constants: list[dict[str, Any]] = [{} for _ in shards]
     for key in keys:
         if key in schema.names:
             continue
-        values = [found.get(key) for found in by_shard]
+        values = [named.get(key) for named in by_shard]
         kind = forms.partition_type(values)
         is_whole = pa.types.is_integer(kind)
         for mine, value in zip(constants, values, strict=True):
@@ -500,8 +500,8 @@ def _widths(
     widths: dict[str, int] = {}
     for ours, theirs in open_.items():
         for shard in shards:
-            if found := _usual_width(store, shard.name, theirs):
-                widths[ours] = found
+            if width := _usual_width(store, shard.name, theirs):
+                widths[ours] = width
                 break
     return widths
 
@@ -510,7 +510,7 @@ def _indicators(
     store: Store, shards: Sequence[SourceShard], schema: pa.Schema, columns: Mapping[str, str]
 ) -> tuple[str, ...]:
     """Return the columns of labels that are 0/1 vectors, as far as their first rows tell."""
-    found = []
+    indicators = []
     for ours in forms.INDICATORS:
         kind = schema.field(columns[ours]).type if ours in columns else pa.null()
         if not forms.is_listed(kind) or not forms.is_number(forms.element(kind)):
@@ -518,8 +518,8 @@ def _indicators(
         batches = (b for shard in shards for b in _first_batches(store, shard.name, columns[ours]))
         told = next((b.column(0) for b in batches if b.column(0).null_count < len(b)), None)
         if told is not None and forms.is_indicator(told):
-            found.append(ours)
-    return tuple(found)
+            indicators.append(ours)
+    return tuple(indicators)
 
 
 def _said_of_indicators(indicators: Sequence[str], columns: Mapping[str, str]) -> list[str]:
@@ -532,8 +532,8 @@ def _said_of_indicators(indicators: Sequence[str], columns: Mapping[str, str]) -
 
 def _usual_width(store: Store, name: str, column: str) -> int | None:
     for batch in _first_batches(store, name, column):
-        if found := forms.usual_width(batch.column(0)):
-            return found
+        if width := forms.usual_width(batch.column(0)):
+            return width
     return None
 
 
@@ -608,14 +608,14 @@ def _with_pictures(
             f"in {store.uri}. Grant the right to read them"
         ) from err
     with_pictures = [np.concatenate(pair) for pair in zip(blocks, hashes, strict=True)]
-    found = []
+    fingerprinted = []
     for shard, all_ in zip(shards, with_pictures, strict=True):
         size = 0 if shard.tag else shard.bytes
-        found.append(replace(shard, fingerprint=fingerprint_of(size, all_)))
+        fingerprinted.append(replace(shard, fingerprint=fingerprint_of(size, all_)))
     n_found = sum(int((part != attached.MISSING).sum()) for part in hashes)
     n = sum(shard.rows for shard in shards)
     said = f"{n_found:,} of {n:,} pictures are read from files that column {column!r} names"
-    return found, with_pictures, [said]
+    return fingerprinted, with_pictures, [said]
 
 
 # -- class names -----------------------------------------------------------------------------------
@@ -625,23 +625,23 @@ def _common_class_names(
     schemas: Sequence[pa.Schema], names: Sequence[str], columns: Mapping[str, str]
 ) -> tuple[str, ...]:
     """Return the class names in the metadata of the shards, which must be the same in all."""
-    found: dict[tuple[str, ...], list[str]] = {}
+    by_class_names: dict[tuple[str, ...], list[str]] = {}
     packed: dict[bytes | None, tuple[str, ...]] = {}
     for schema, name in zip(schemas, names, strict=True):
         raw = (schema.metadata or {}).get(b"huggingface")
         if raw not in packed:
             packed[raw] = _class_names(schema, columns)
         if packed[raw]:
-            found.setdefault(packed[raw], []).append(name)
-    if len(found) > 1:
-        (one, first), (two, second) = list(found.items())[:2]
+            by_class_names.setdefault(packed[raw], []).append(name)
+    if len(by_class_names) > 1:
+        (one, first), (two, second) = list(by_class_names.items())[:2]
         at = next((i for i, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), len(one))
         raise DataError(
             "source: all shards must have the same class names in the same order, got "
             f"{len(one)} ({some(one[at:])} from class {at} on) in {first[0]} and {len(two)} "
             f"({some(two[at:])}) in {second[0]}. Write the shards again with one ClassLabel"
         )
-    return next(iter(found), ())
+    return next(iter(by_class_names), ())
 
 
 def _class_names(schema: pa.Schema, columns: Mapping[str, str]) -> tuple[str, ...]:
@@ -654,8 +654,8 @@ def _class_names(schema: pa.Schema, columns: Mapping[str, str]) -> tuple[str, ..
         return ()
     if not isinstance(features, dict):
         return ()
-    found = (_names_of(features.get(columns.get(name, name))) for name in ("label", "labels"))
-    return next((names for names in found if names), ())
+    listed = (_names_of(features.get(columns.get(name, name))) for name in ("label", "labels"))
+    return next((names for names in listed if names), ())
 
 
 def _names_of(feature: Any) -> tuple[str, ...]:

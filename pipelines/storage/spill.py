@@ -17,7 +17,7 @@ def new_array(path: str, dtype: np.dtype | type, shape: tuple[int, ...]) -> "np.
     OSError
         If there is not enough of it.
     """
-    found: np.memmap[Any, Any] = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    array: np.memmap[Any, Any] = np.lib.format.open_memmap(path, "w+", dtype, shape)
     with open(path, "r+b") as file:
         os.posix_fallocate(file.fileno(), 0, max(1, os.fstat(file.fileno()).st_size))
-    return found
+    return array

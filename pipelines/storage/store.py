@@ -464,8 +464,8 @@ class LocalStore(Store):
         with self._parent(name, make=True) as (folder, leaf):
             self._check_kind(folder, leaf, name)
             handle = os.open(leaf, flags | os.O_CREAT, rights, dir_fd=folder)
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
             os.close(handle)
             raise LinkError(
                 f"run folder: a file of its own was expected at {self.uri}/{name}, got one that "
@@ -492,7 +492,7 @@ class LocalStore(Store):
 
     @override
     def walk(self) -> Sequence[str]:
-        found: list[str] = []
+        names: list[str] = []
 
         def add(folder: str) -> None:
             with os.scandir(self._path(folder)) as entries:
@@ -501,11 +501,11 @@ class LocalStore(Store):
                     if entry.is_dir(follow_symlinks=False):
                         add(name)
                     else:
-                        found.append(name)
+                        names.append(name)
 
         with contextlib.suppress(FileNotFoundError):
             add("")
-        return sorted(found)
+        return sorted(names)
 
     @override
     def temporaries(self, folders: Iterable[str]) -> builtins.list[str]:
@@ -784,8 +784,8 @@ class ObjectStore(Store):
     def list(self, folder: str) -> list[str]:
         def names() -> builtins.list[str]:
             self.fs.invalidate_cache()
-            found = self.fs.ls(self._path(folder), detail=False)
-            return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in found)
+            paths = self.fs.ls(self._path(folder), detail=False)
+            return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in paths)
 
         try:
             return self._ask(folder, names)
@@ -804,13 +804,13 @@ class ObjectStore(Store):
         """
         prefix = str(self.root).rstrip("/") + "/"
         self.fs.invalidate_cache()
-        found = self._ask("", lambda: self.fs.find(self.root, detail=True))
-        self._listed = {str(path).removeprefix(prefix): info for path, info in found.items()}
+        files = self._ask("", lambda: self.fs.find(self.root, detail=True))
+        self._listed = {str(path).removeprefix(prefix): info for path, info in files.items()}
         return sorted(self._listed)
 
     def _info(self, name: str) -> Mapping[str, Any]:
-        found = self._listed.get(name)
-        return self._ask(name, lambda: self.fs.info(self._path(name))) if found is None else found
+        info = self._listed.get(name)
+        return self._ask(name, lambda: self.fs.info(self._path(name))) if info is None else info
 
     @override
     def temporaries(self, folders: Iterable[str]) -> builtins.list[str]:

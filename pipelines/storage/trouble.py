@@ -91,8 +91,8 @@ def explain(err: Exception, where: str) -> Exception:
     """
     if isinstance(err, LabelopsError | StorageTrouble):
         return err
-    found = list(_chain(err))
-    names = {type(e).__name__ for e in found} | {_code(e) for e in found}
+    chain = list(_chain(err))
+    names = {type(e).__name__ for e in chain} | {_code(e) for e in chain}
     text = str(getattr(err, "strerror", None) or err).strip() or type(err).__name__
     said = redact(text).splitlines()[0].rstrip(".")
     number = getattr(err, "errno", None) or errno.EIO
@@ -136,7 +136,7 @@ def explain(err: Exception, where: str) -> Exception:
             f"({said}). Choose another place"
         )
     if names & OUT_OF_REACH or any(
-        isinstance(e, ConnectionError | TimeoutError | socket.gaierror) for e in found
+        isinstance(e, ConnectionError | TimeoutError | socket.gaierror) for e in chain
     ):
         return StorageTrouble(
             number,
@@ -172,11 +172,11 @@ def _no_package(where: str, said: str) -> StorageError:
 
 def _chain(err: BaseException) -> Iterator[BaseException]:
     seen: set[int] = set()
-    found: BaseException | None = err
-    while found is not None and id(found) not in seen:
-        seen.add(id(found))
-        yield found
-        found = found.__cause__ or found.__context__
+    error: BaseException | None = err
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _code(err: BaseException) -> str:

@@ -55,12 +55,12 @@ def vectors_of(values: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 
 def arrays_of(table: pa.Table) -> dict[str, np.ndarray]:
     """Return columns of numbers and of vectors as arrays."""
-    found: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray] = {}
     for field, column in zip(table.schema, table.combine_chunks().columns, strict=True):
         values = column.chunk(0) if column.num_chunks else pa.array([], field.type)
         is_vector = pa.types.is_fixed_size_list(field.type)
-        found[field.name] = vectors_of(values)[0] if is_vector else values.to_numpy(False)
-    return found
+        arrays[field.name] = vectors_of(values)[0] if is_vector else values.to_numpy(False)
+    return arrays
 
 
 def list_array(rows: np.ndarray) -> pa.Array:

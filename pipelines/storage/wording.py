@@ -69,14 +69,14 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     if len(name) > LONG:
         return None
     folded = {other.strip().casefold(): other for other in known if len(other) <= LONG}
-    found = difflib.get_close_matches(name.strip().casefold(), list(folded), n=1)
-    return folded[found[0]] if found else None
+    matches = difflib.get_close_matches(name.strip().casefold(), list(folded), n=1)
+    return folded[matches[0]] if matches else None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a hint at the nearest known name that ends a clause, or a full stop."""
-    found = nearest(name, known)
-    return f"; did you mean {found!r}?" if found else "."
+    meant = nearest(name, known)
+    return f"; did you mean {meant!r}?" if meant else "."
 
 
 def why(err: BaseException) -> str:

@@ -284,7 +284,7 @@ def example(
         made(
             Noise,
             of,
-            found=estimates,
+            estimates=estimates,
             worst=shortlist(
                 flagged, dict.fromkeys(np.argsort(-wrong_in)[:n_groups].tolist(), each)
             ),
@@ -370,7 +370,7 @@ def listed(
         made(
             Lists,
             of,
-            found=estimates,
+            estimates=estimates,
             suspects={
                 "missing": shortlist(120 - c, dict.fromkeys(range(k), 6)),
                 "wrong": shortlist(80 - c, {i: 4 for i in range(k) if i % 2}),

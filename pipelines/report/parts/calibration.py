@@ -46,42 +46,42 @@ class Calibration(Part):
 
     def sections(self) -> Iterator[m.Section]:
         """Return measures and a diagram."""
-        found = self.run.result("infer", "calibration")
-        if found is None or ("temperature" not in found and not found["n_cells"]):
+        fit = self.run.result("infer", "calibration")
+        if fit is None or ("temperature" not in fit and not fit["n_cells"]):
             return
-        known = [one for one in METRICS if f"before_{one[0]}" in found]
+        known = [one for one in METRICS if f"before_{one[0]}" in fit]
         table = m.Table(
             caption="Calibration error, lower is better",
             is_titled=True,
             style="metrics",
             columns=(
                 m.column("Measure", ((name, meaning) for _, name, meaning in known), "noted"),
-                m.column("Before", (found[f"before_{key}"] for key, *_ in known), "fine"),
-                m.column("After", (found[f"after_{key}"] for key, *_ in known), "fine", "strong"),
+                m.column("Before", (fit[f"before_{key}"] for key, *_ in known), "fine"),
+                m.column("After", (fit[f"after_{key}"] for key, *_ in known), "fine", "strong"),
             ),
         )
-        is_whole = "temperature" in found
+        is_whole = "temperature" in fit
         yield m.Section(
             name="calibration",
             title="Can the model’s confidence be trusted?",
             short="Calibration",
             rank=100,
             blocks=(
-                _of_labels(found, self.run.outcome() or {}) if is_whole else _of_classes(found),
-                m.Pair((_drawing(found),), (table, _bins(found)), style="pair"),
+                _of_labels(fit, self.run.outcome() or {}) if is_whole else _of_classes(fit),
+                m.Pair((_drawing(fit),), (table, _bins(fit)), style="pair"),
             ),
-            findings=tuple(_too_sure(found, table)),
+            findings=tuple(_too_sure(fit, table)),
         )
 
 
-def _of_labels(found: Arrays, outcome: Arrays) -> str:
+def _of_labels(fit: Arrays, outcome: Arrays) -> str:
     said = (
         "When the model says 80\u202f%, it should agree with the given label 80\u202f% of the "
-        f"time. Temperature {decimal(float(found['temperature']))} was fitted on "
-        f"{plural(int(found['n']), 'out-of-sample prediction')}"
+        f"time. Temperature {decimal(float(fit['temperature']))} was fitted on "
+        f"{plural(int(fit['n']), 'out-of-sample prediction')}"
     )
-    if "before_accuracy" in found:
-        agree = percent(float(found["before_accuracy"]))
+    if "before_accuracy" in fit:
+        agree = percent(float(fit["before_accuracy"]))
         said += f", which agree with the given labels in {agree} of cases"
     said += (
         ". Wrong labels count as disagreements here, so a sound model may look less sure than it "
@@ -93,12 +93,12 @@ def _of_labels(found: Arrays, outcome: Arrays) -> str:
     return f"{said}."
 
 
-def _of_classes(found: Arrays) -> str:
-    slope, shift = float(found["slope"]), float(found["shift"])
+def _of_classes(fit: Arrays) -> str:
+    slope, shift = float(fit["slope"]), float(fit["shift"])
     return (
         "When the model says 80\u202f% of a class, that class should be given 80\u202f% of the "
-        f"time. All classes of {plural(int(found['n']), 'item')} count together here, "
-        f"{count(int(found['n_cells']))} out-of-sample probabilities of classes that are either "
+        f"time. All classes of {plural(int(fit['n']), 'item')} count together here, "
+        f"{count(int(fit['n_cells']))} out-of-sample probabilities of classes that are either "
         f"given or not; unknown ones take no part. Log-odds times {decimal(slope)} and "
         f"{signed(shift)} fit them best. Missing labels count as classes that are not there, so a "
         "sound model may look surer than it should be. Flags use the probabilities as predicted; "
@@ -106,12 +106,12 @@ def _of_classes(found: Arrays) -> str:
     )
 
 
-def _bins(found: Arrays) -> m.Table:
-    is_whole = "temperature" in found
-    listed = [(when, b) for when in WHEN for b in np.flatnonzero(found[f"{when}_bins_n"])]
-    width = 1 / len(found["before_bins_n"])
+def _bins(fit: Arrays) -> m.Table:
+    is_whole = "temperature" in fit
+    listed = [(when, b) for when in WHEN for b in np.flatnonzero(fit[f"{when}_bins_n"])]
+    width = 1 / len(fit["before_bins_n"])
     n, confidence, accuracy = (
-        [found[f"{when}_bins_{what}"][b] for when, b in listed]
+        [fit[f"{when}_bins_{what}"][b] for when, b in listed]
         for what in ("n", "confidence", "accuracy")
     )
     return m.Table(
@@ -133,19 +133,19 @@ def _bins(found: Arrays) -> m.Table:
     )
 
 
-def _drawing(found: Arrays) -> m.Drawing:
+def _drawing(fit: Arrays) -> m.Drawing:
     """Return stated confidence against observed accuracy, and how many items stand behind."""
-    most = max(int(found[f"{when}_bins_n"].max()) for when in WHEN)
-    marks = {when: _dots(found, when, max(most, 1)) for when in WHEN}
+    most = max(int(fit[f"{when}_bins_n"].max()) for when in WHEN)
+    marks = {when: _dots(fit, when, max(most, 1)) for when in WHEN}
     said = {"how": "scaling of log-odds", "of": "cells"}
-    if "temperature" in found:
-        said = {"how": f"temperature {found['temperature']:.2f}", "of": "items"}
+    if "temperature" in fit:
+        said = {"how": f"temperature {fit['temperature']:.2f}", "of": "items"}
     return m.Drawing("parts/reliability.html.j2", marks | said)
 
 
-def _dots(found: Arrays, when: str, most: int) -> tuple[Dot, ...]:
+def _dots(fit: Arrays, when: str, most: int) -> tuple[Dot, ...]:
     n, confidence, accuracy = (
-        found[f"{when}_bins_{what}"] for what in ("n", "confidence", "accuracy")
+        fit[f"{when}_bins_{what}"] for what in ("n", "confidence", "accuracy")
     )
     width = 1 / len(n)
     return tuple(
@@ -161,16 +161,16 @@ def _dots(found: Arrays, when: str, most: int) -> tuple[Dot, ...]:
     )
 
 
-def _too_sure(found: Arrays, table: m.Table) -> Iterator[m.Finding]:
-    is_whole = "temperature" in found
-    excess = float(found["temperature"]) if is_whole else 1 / max(float(found["slope"]), 1e-9)
+def _too_sure(fit: Arrays, table: m.Table) -> Iterator[m.Finding]:
+    is_whole = "temperature" in fit
+    excess = float(fit["temperature"]) if is_whole else 1 / max(float(fit["slope"]), 1e-9)
     if not table.rows or 1 / SURE <= excess <= SURE:
         return
     if is_whole:
         what = f"Temperature {decimal(excess, 2)} corrects it"
         used = "Decisions use corrected probabilities, flags do not."
     else:
-        slope, shift = float(found["slope"]), float(found["shift"])
+        slope, shift = float(fit["slope"]), float(fit["shift"])
         what = f"Log-odds times {decimal(slope, 2)} and {shift:+.2f} correct it"
         used = "Decisions correct it class by class, flags do not."
     how = "surer than it is often right" if excess > 1 else "right more often than sure"

@@ -20,18 +20,18 @@ SHOWN_FROM = 0.5
 
 def wrong_only(joint: Matrix) -> sparse.csr_array:
     """Return the joint without its diagonal of right labels."""
-    found = sparse.coo_array(joint)
-    off = found.coords[0] != found.coords[1]
-    coords = tuple(ids[off] for ids in found.coords)
-    return sparse.csr_array((found.data[off].astype(np.float64), coords), shape=found.shape)
+    cells = sparse.coo_array(joint)
+    off = cells.coords[0] != cells.coords[1]
+    coords = tuple(ids[off] for ids in cells.coords)
+    return sparse.csr_array((cells.data[off].astype(np.float64), coords), shape=cells.shape)
 
 
 def _largest_first(wrong: sparse.csr_array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return rows, columns and items of all pairs, most items first; ties by class ids."""
-    found = sparse.coo_array(wrong)
-    rows, columns = found.coords
-    order = np.lexsort((columns, rows, -found.data))
-    return rows[order], columns[order], found.data[order]
+    cells = sparse.coo_array(wrong)
+    rows, columns = cells.coords
+    order = np.lexsort((columns, rows, -cells.data))
+    return rows[order], columns[order], cells.data[order]
 
 
 def ranked(joint: Matrix, most: int) -> list[tuple[int, int, float]]:
@@ -59,9 +59,9 @@ def table(joint: Matrix, names: Sequence[str], limits: Limits) -> Heat:
     # Classes that are not picked are summed in one row and column at the end.
     place = np.full(len(names), picked.size)
     place[picked] = np.arange(picked.size)
-    found = sparse.coo_array(whole)
+    cells = sparse.coo_array(whole)
     part = np.zeros((picked.size + 1, picked.size + 1))
-    np.add.at(part, (place[found.coords[0]], place[found.coords[1]]), found.data)
+    np.add.at(part, (place[cells.coords[0]], place[cells.coords[1]]), cells.data)
     n_others = len(names) - picked.size
     return _heat((*(names[c] for c in picked.tolist()), f"{n_others:,} others"), part, is_part=True)
 
@@ -121,9 +121,9 @@ def coarse(joint: Matrix, limits: Limits) -> Coarse | None:
         return None
     width = -(-k // limits.map_blocks)
     side = -(-k // width)
-    found = sparse.coo_array(wrong_only(joint))
-    block = (found.coords[0] // width) * side + found.coords[1] // width
-    blocks = np.bincount(block, found.data, minlength=side * side).reshape(side, side)
+    cells = sparse.coo_array(wrong_only(joint))
+    block = (cells.coords[0] // width) * side + cells.coords[1] // width
+    blocks = np.bincount(block, cells.data, minlength=side * side).reshape(side, side)
     seen = np.where(blocks < SHOWN_FROM, 0, blocks)
     levels = np.vectorize(level, otypes=[int])(seen, blocks.max(initial=0.0))
     return Coarse(k, width, _rows(blocks), _rows(levels))

@@ -35,13 +35,13 @@ class Evaluation(Part):
 
     def sections(self) -> Iterator[m.Section]:
         """Return them in one table for each thing measured."""
-        found = self.ctx.own("measures")
+        measured = self.ctx.own("measures")
         listed = [(of, [(f"{kind}_{key}", *said) for key, *said in OF_SETS]) for kind, of in OF]
         listed.append(("model’s probabilities", list(OF_SCORES)))
         tables = []
         for of, measures in listed:
-            known = [one for one in measures if np.isfinite(found.get(one[0], np.nan)).all()]
-            values = [m.Estimate(*found[key].tolist()) for key, *_ in known]
+            known = [one for one in measures if np.isfinite(measured.get(one[0], np.nan)).all()]
+            values = [m.Estimate(*measured[key].tolist()) for key, *_ in known]
             columns = (
                 m.column("Measure", ((name, meaning) for _, name, meaning in known), "noted"),
                 m.column("Value", values, "decimal", "strong"),
@@ -49,8 +49,8 @@ class Evaluation(Part):
             )
             if known:
                 tables.append(m.Table(caption=of, is_titled=True, style="metrics", columns=columns))
-        items = plural(int(found["n_items"]), "item")
-        known_cells = plural(int(found["n_known_cells"]), "class", "classes")
+        items = plural(int(measured["n_items"]), "item")
+        known_cells = plural(int(measured["n_known_cells"]), "class", "classes")
         intro = (
             f"{items} with {known_cells} that people settled. What they left open counts neither "
             "for nor against. Intervals are of items drawn with replacement."

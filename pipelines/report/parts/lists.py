@@ -36,7 +36,7 @@ class Lists(Part):
     def __init__(self, run: Reader, ctx: Context) -> None:
         super().__init__(run, ctx)
         each = suspects_each(len(run.names), run.limits)
-        self.found = ctx.own("estimates")
+        self.estimates = ctx.own("estimates")
         self.suspects = {kind: Shortlist(len(run.names), each) for kind in KINDS}
         self.n_flagged = 0
         self.n_live = 0
@@ -75,7 +75,7 @@ class Lists(Part):
     # -- numbers -----------------------------------------------------------------------------------
 
     def _classes(self) -> m.Section:
-        n_no, n_given = (int(n) for n in self.found["n_given"].sum(axis=0))
+        n_no, n_given = (int(n) for n in self.estimates["n_given"].sum(axis=0))
         n_unknown = max(self.n_live * len(self.run.names) - n_no - n_given, 0)
         missing, wrong = self._total("missing", 0), self._total("wrong", 1)
         beliefs = self.ctx.own("beliefs")
@@ -134,15 +134,16 @@ class Lists(Part):
 
     def _total(self, kind: str, column: int) -> m.Estimate:
         """Return the sum over classes; their errors are taken as independent."""
-        n, each = self.found["n_given"][:, column], self.found[f"n_{kind}"].astype(np.float64)
-        ends = [np.nan_to_num(self.found[f"{kind}_rate_{end}"] * n) for end in ("low", "high")]
+        n = self.estimates["n_given"][:, column]
+        each = self.estimates[f"n_{kind}"].astype(np.float64)
+        ends = [np.nan_to_num(self.estimates[f"{kind}_rate_{end}"] * n) for end in ("low", "high")]
         below, above = (float(np.sqrt(np.square(end - each).sum())) for end in ends)
         value = float(each.sum())
         return m.Estimate(value, max(value - below, 0.0), value + above)
 
     def _table(self) -> m.Table:
         """Return one row a class, those with most wrong and missing labels first."""
-        doubt = self.found["n_wrong"] + self.found["n_missing"]
+        doubt = self.estimates["n_wrong"] + self.estimates["n_missing"]
         order = np.lexsort((np.arange(len(doubt)), -doubt))
         wrong, missing = (
             self._of(kind, column, order) for kind, column in (("wrong", 1), ("missing", 0))
@@ -154,12 +155,12 @@ class Lists(Part):
         outcome = self.run.outcome() or {}
         columns = [
             m.column("Class", (self.run.names.name(c) for c in order), "name"),
-            m.column("Given", self.found["n_given"][order, 1]),
+            m.column("Given", self.estimates["n_given"][order, 1]),
         ]
-        for kind, found, done in (("wrong", wrong, "removed"), ("missing", missing, "added")):
+        for kind, estimated, done in (("wrong", wrong, "removed"), ("missing", missing, "added")):
             columns += [
-                m.column(kind.capitalize(), found, "bounds", "strong"),
-                m.column(f"0 to {count(on.top)}", found, "bar", axis=on),
+                m.column(kind.capitalize(), estimated, "bounds", "strong"),
+                m.column(f"0 to {count(on.top)}", estimated, "bar", axis=on),
                 m.column(f"Flagged {kind}", self.suspects[kind].count[order]),
             ]
             if outcome:
@@ -174,8 +175,8 @@ class Lists(Part):
 
     def _of(self, kind: str, column: int, order: np.ndarray) -> list[m.Estimate]:
         """Return numbers of items: estimates, and intervals of their rates times their number."""
-        value, n = self.found[f"n_{kind}"][order], self.found["n_given"][order, column]
-        low, high = (self.found[f"{kind}_rate_{end}"][order] * n for end in ("low", "high"))
+        value, n = self.estimates[f"n_{kind}"][order], self.estimates["n_given"][order, column]
+        low, high = (self.estimates[f"{kind}_rate_{end}"][order] * n for end in ("low", "high"))
         ends = np.stack([value, np.minimum(low, value), np.maximum(high, value)], axis=1)
         return [m.Estimate(*(row if np.isfinite(row).all() else row[:1]).tolist()) for row in ends]
 
@@ -230,9 +231,9 @@ def probable(items: tuple[m.Item, ...], kind: str, caption: str) -> m.Items:
 
 def cells(frame: Frame, ids: str) -> tuple[np.ndarray, np.ndarray]:
     """Return rows and class ids of lists of classes."""
-    found, start = flat(frame[ids])
+    class_ids, start = flat(frame[ids])
     row = np.repeat(np.arange(frame.n), np.diff(start))
-    return row, found.to_numpy(zero_copy_only=False).astype(np.int64)
+    return row, class_ids.to_numpy(zero_copy_only=False).astype(np.int64)
 
 
 def _findings(table: m.Table, n_unknown: int) -> Iterator[m.Finding]:
@@ -240,8 +241,8 @@ def _findings(table: m.Table, n_unknown: int) -> Iterator[m.Finding]:
         ("missing", "though it was ruled out", "have it"),
         ("wrong", "though it is not there", "were given it"),
     ):
-        found = (table.values(head) for head in ("Class", "Given", kind.capitalize()))
-        sure = [one for one in zip(*found, strict=True) if (one[2].low or 0.0) > 0]
+        columns = (table.values(head) for head in ("Class", "Given", kind.capitalize()))
+        sure = [one for one in zip(*columns, strict=True) if (one[2].low or 0.0) > 0]
         if sure:
             name, given, number = max(sure, key=lambda one: (one[2].low, one[0]))
             yield m.Finding(

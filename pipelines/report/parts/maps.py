@@ -70,10 +70,10 @@ class Maps(Part):
         cutoffs, totals = self.ctx.own("cutoffs"), self.ctx.own("totals")
         facts, shown = self.overlays.facts, self._shown()
         assert facts is not None, "stage `localize` writes label maps"
-        n_pictures, found = int(totals["n_items_with"].sum()), int(totals["n_present"].sum())
+        n_pictures, n_present = int(totals["n_items_with"].sum()), int(totals["n_present"].sum())
         n_new, census = int(self.new.count.sum()), self.run.result("source", "census")
         n_given = 0 if census is None else int(census["n_given"].sum())
-        seen = (found - n_new) / n_given if n_given else None
+        seen = (n_present - n_new) / n_given if n_given else None
         pictures = plural(n_pictures, "picture")
         table = self._classes(shown[: self.limits.class_rows])
         intro = (
@@ -87,7 +87,7 @@ class Maps(Part):
         if seen is not None:
             intro += f" Of the given labels the maps show {percent(seen)}, too."
             tiles.append(m.Tile("Given labels seen", percent(seen), "by the maps, too"))
-        mean = decimal(found / max(n_pictures, 1), 2)
+        mean = decimal(n_present / max(n_pictures, 1), 2)
         tiles.append(m.Tile("Classes a picture", mean, "found by the maps", "believed"))
         blocks: list[m.Block] = [
             intro,

@@ -59,8 +59,8 @@ class Neighbours(Part):
         shown, _ = self.conflicts.smallest(self.limits.duplicate_sets)
         self.members = members(self.run, shown)
         yield from self.outliers.of(0)
-        for _, found in self.members.values():
-            yield from found
+        for _, places in self.members.values():
+            yield from places
 
     def sections(self) -> Iterator[m.Section]:
         """Return duplicates, and outliers."""
@@ -111,11 +111,11 @@ class Neighbours(Part):
         )
         if not n:
             return section
-        found = (self.run.item(place, "outlier_score") for place in self.outliers.of(0))
+        outliers = (self.run.item(place, "outlier_score") for place in self.outliers.of(0))
         # Of an item that is like no other, what the model believes says little.
         items = m.Items(
             caption="Most unusual items",
-            items=tuple(replace(item, believed="") for item in found),
+            items=tuple(replace(item, believed="") for item in outliers),
             score="similarity",
             n_open=self.limits.open_outliers,
         )
@@ -139,7 +139,7 @@ def members(run: Reader, sets: np.ndarray) -> dict[int, tuple[int, list[Place]]]
     order, n_classes, most = np.sort(sets), len(run.names), run.limits.duplicate_members
     if order.size == 0:
         return {}
-    found = Shortlist(order.size * n_classes, most)
+    shortlist = Shortlist(order.size * n_classes, most)
     for frame in frames(run.run, ["item_hash", "given", "duplicate_set", "is_duplicate_conflict"]):
         rows = flags(frame, "is_duplicate_conflict")
         ids = numpy_of(frame["duplicate_set"].take(pa.array(rows)), "duplicate_set")
@@ -147,11 +147,11 @@ def members(run: Reader, sets: np.ndarray) -> dict[int, tuple[int, list[Place]]]
         mine = order[slot] == ids
         rows, slot = rows[mine], slot[mine]
         given = frame.array("given")[rows]
-        found.add(frame, rows, slot * n_classes + given, np.zeros(rows.size))
-    group, shard, row = (found.rows[name] for name in ("group", "shard", "row"))
+        shortlist.add(frame, rows, slot * n_classes + given, np.zeros(rows.size))
+    group, shard, row = (shortlist.rows[name] for name in ("group", "shard", "row"))
     turn = np.arange(group.size) - np.searchsorted(group, group, side="left")
-    in_turn = np.lexsort((found.rows["hash"], group, turn, group // n_classes))
-    sizes = found.count.reshape(-1, n_classes).sum(axis=1).tolist()
+    in_turn = np.lexsort((shortlist.rows["hash"], group, turn, group // n_classes))
+    sizes = shortlist.count.reshape(-1, n_classes).sum(axis=1).tolist()
     listed = {}
     for position, (one, size) in enumerate(zip(order.tolist(), sizes, strict=True)):
         at = in_turn[group[in_turn] // n_classes == position][:most]

@@ -38,7 +38,7 @@ class Noise(Part):
     def __init__(self, run: Reader, ctx: Context) -> None:
         super().__init__(run, ctx)
         n_classes = len(run.names)
-        self.found = ctx.own("estimates")
+        self.estimates = ctx.own("estimates")
         self.worst = Shortlist(n_classes, worst_per_class(n_classes, run.limits)[1])
         self.pairs: Counter[tuple[int, int]] = Counter()
 
@@ -52,7 +52,7 @@ class Noise(Part):
     @cached_property
     def _joint(self) -> Matrix:
         """Estimated items by given and believed class."""
-        return unpack_matrix(self.found, "calibrated_joint").astype(np.float64)
+        return unpack_matrix(self.estimates, "calibrated_joint").astype(np.float64)
 
     @cached_property
     def _classes(self) -> list[int]:
@@ -86,7 +86,7 @@ class Noise(Part):
         if n_shown < n_classes:
             intro += f" {plural(n_classes - n_shown, 'class has', 'classes have')} no items."
         n_items, n_flagged = self.ctx.n_items, int(self.worst.count.sum())
-        n = [int(self.found[f"n_errors{end}"]) for end in ENDS]
+        n = [int(self.estimates[f"n_errors{end}"]) for end in ENDS]
         return m.Section(
             name="classes",
             title="Quality of each class",
@@ -106,12 +106,12 @@ class Noise(Part):
         )
 
     def _estimate(self, name: str) -> m.Estimate:
-        return m.Estimate(*(float(self.found[f"{name}{end}"]) for end in ENDS))
+        return m.Estimate(*(float(self.estimates[f"{name}{end}"]) for end in ENDS))
 
     def _class_table(self) -> m.Table:
         n_given = self._joint.sum(axis=1)
         hidden = confusion.wrong_only(self._joint).sum(axis=0)
-        rates = np.stack([self.found[f"noise_rate{end}"] for end in ENDS])
+        rates = np.stack([self.estimates[f"noise_rate{end}"] for end in ENDS])
         order = np.lexsort((np.arange(len(n_given)), -rates[1], -rates[0]))
         order = order[n_given[order] > 0]
         shares = [m.Estimate(*rates[:, c].tolist()) for c in order]
