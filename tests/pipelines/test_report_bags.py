@@ -16,13 +16,20 @@ from pipelines.report import collect
 from pipelines.report import model as m
 from pipelines.report.findings import findings
 from pipelines.report.limits import Limits
-from pipelines.report.parts.bags import BagRound, Bags, read_bags
-from pipelines.report.parts.totals import _plot, card
+from pipelines.report.parts.bags import Bags, read_bags, round_table
+from pipelines.report.parts.totals import card
 from pipelines.report.render import render
 from tests.datasets import vectors
 from tests.pipelines import test_report_render as pages
 from tests.pipelines.bagged import FOURIER, ONE_ROUND, Planted, beliefs_of, found_in, learn, planted
-from tests.pipelines.bagged_report import audited, bagged, of_bags, once
+from tests.pipelines.bagged_report import (
+    audited,
+    bagged,
+    of_bags,
+    once,
+    round_of,
+    without_improbable,
+)
 from tests.pipelines.test_report_render import Page
 
 
@@ -82,7 +89,7 @@ def test_findings_by_chance__are_a_bound_and_not_an_expectation() -> None:
 def test_dispersion__is_said_whether_or_not_a_total_is_listed(shown: bool) -> None:
     bags = replace(of_bags(), dispersion=3.456)
     if not shown:
-        bags = replace(bags, improbable=0, shown=())
+        bags = without_improbable(bags)
     text = said(bags)
     assert "The variance of totals is 3.46 times what the model allows" in text
     assert ("No total is improbable, given this variance" in text) is not shown
@@ -125,12 +132,12 @@ def test_accounts__of_a_run_that_decides_nothing_speak_of_no_decision() -> None:
 
 
 def test_beliefs__are_said_where_they_are_how_sure_and_beside_the_totals() -> None:
-    text = said(replace(of_bags(), others=30))
+    text = said(of_bags(n_others=30))
     assert "Beliefs of all items are in proportions@2/" in text
     assert "has a probability of 81.5 % on average" in text
     assert "abnormal 200 190 0 normal 200 190 0" in text
     assert "All bags are in proportions@2_bags/" in text
-    assert "All bags are in proportions@2_bags/" in said(replace(of_bags(), shown=(), improbable=0))
+    assert "All bags are in proportions@2_bags/" in said(without_improbable(of_bags()))
 
 
 def test_counts__are_said_to_be_too_high_or_too_low() -> None:
@@ -149,7 +156,8 @@ def test_positives__are_said_to_count_the_second_class() -> None:
 
 
 def test_plot__has_every_bag_once_and_marks_the_improbable() -> None:
-    plot = _plot(of_bags())
+    plot = of_bags().plot
+    assert plot is not None
     assert plot.axis.top == 1.0
     assert plot.usual == ((0.25, 0.3),)
     assert plot.improbable == ((3.25 / 12, 11 / 12), (7.5 / 12, 0.0))
@@ -158,24 +166,25 @@ def test_plot__has_every_bag_once_and_marks_the_improbable() -> None:
     # Above the diagonal: y of the plot counts from the top.
     assert 'cx="114.4" cy="33.7"' in page
     assert "3 of 40 are drawn" in said(of_bags())
-    assert "<figure>" not in render(bagged(replace(of_bags(), points=())))
+    assert "<figure>" not in render(bagged(replace(of_bags(), plot=None)))
 
 
 @pytest.mark.parametrize(
-    ("spread", "text"),
+    ("variation", "text"),
     [
         ("less", "Shares differ far less than by chance, as if bags had been filled to have"),
         ("chance", "The spread is about what chance gives: from one such bag little can be"),
         ("more", "Bags differ by more than chance: such totals say most."),
     ],
 )
-def test_spread__is_put_into_words(spread: str, text: str) -> None:
-    assert text in said(replace(of_bags(), spread=spread))
+def test_variation__is_put_into_words(variation: str, text: str) -> None:
+    assert text in said(replace(of_bags(), variation=variation))
 
 
 def test_approximated_bags__are_counted() -> None:
-    last = BagRound(name="proportions@2", components=9, not_settled=0, approximated=7)
-    bags = replace(of_bags(), rounds=(of_bags().rounds[0], last))
+    last = round_of(9, 0.3, approximated=7)
+    rounds = round_table([("proportions", round_of(40, 0.0)), ("proportions@2", last)])
+    bags = replace(of_bags(), rounds=rounds, approximated=7)
     text = said(bags)
     assert "of the items of 7 bags was approximated by a saddle point" in text
     assert "single items can be off by 0.1" in text
@@ -231,16 +240,16 @@ def test_model__is_not_blamed_where_bags_were_filled_to_one_share() -> None:
     # The share for all has seen them, and so is exact.
     bags = replace(once(of_bags()), loss_constant=0.0)
     assert bags.is_no_better
-    assert not replace(bags, spread="less").is_no_better
+    assert not replace(bags, variation="less").is_no_better
     assert not replace(bags, is_constant=True).is_no_better
-    assert replace(bags, spread="less", is_learned=True).is_no_better
+    assert replace(bags, variation="less", is_learned=True).is_no_better
 
 
 @pytest.mark.parametrize(
     ("bags", "why"),
     [
         (of_bags(), "The totals are probably wrong, or those of other bags; or features"),
-        (replace(of_bags(), spread="less"), "Bags that differ are needed."),
+        (replace(of_bags(), variation="less"), "Bags that differ are needed."),
         (replace(of_bags(), is_learned=False), "The totals, or the order of their classes, are"),
     ],
 )
@@ -266,9 +275,8 @@ def test_regression__that_did_not_converge_is_said() -> None:
 
 
 def test_remedy__names_the_stage_whose_groups_did_not_settle() -> None:
-    last = of_bags().rounds[-1]._replace(not_settled=3)
-    found = findings(bagged(replace(of_bags(), rounds=(of_bags().rounds[0], last))))
-    (finding,) = [f for f in found if "did not settle" in f.title]
+    listed = findings(bagged(replace(of_bags(), not_settled=3)))
+    (finding,) = [f for f in listed if "did not settle" in f.title]
     assert "raise proportions@2.max_sweeps" in finding.detail
 
 
@@ -286,12 +294,12 @@ def test_collect__counts_the_most_probable_classes_of_the_last_round(learned: Ru
     assert bags is not None
     beliefs = beliefs_of(learned, 2, "proportions@2")
     likely = np.bincount(beliefs.argmax(axis=1), minlength=2)
-    assert [c.likely for c in bags.classes] == likely.tolist()
-    assert [c.likely_others for c in bags.classes] == [0, 0]
+    assert bags.classes.values("Most probable") == tuple(likely.tolist())
+    assert "… without a total" not in [column.head for column in bags.classes.columns]
     assert bags.sureness == pytest.approx(beliefs.max(axis=1).mean())
     assert (bags.last, bags.order) == ("proportions@2", ("negative", "positive"))
     census = found_in(learned, "census")
-    assert [c.counted for c in bags.classes] == census["counts"].sum(axis=0).tolist()
+    assert bags.classes.values("By totals") == tuple(census["counts"].sum(axis=0).tolist())
 
 
 def test_collect__has_the_points_of_all_bags_or_of_some(learned: Run) -> None:
@@ -299,19 +307,22 @@ def test_collect__has_the_points_of_all_bags_or_of_some(learned: Run) -> None:
     assert bags is not None
     census, found = found_in(learned, "census"), found_in(learned)
     wanted = {
-        (float(k / n), float(e / n))
+        (float(e / n), float(k / n))
         for k, n, e in zip(
             census["counts"][:, 1], census["sizes"], found["expected"][:, 1], strict=True
         )
     }
-    assert {(p.counted, p.expected) for p in bags.points} == wanted
-    assert len(bags.points) == bags.n_points == 24
+    plot = bags.plot
+    assert plot is not None
+    points = [*plot.improbable, *plot.usual]
+    drawn = np.array(sorted(points)) * plot.axis.top
+    np.testing.assert_allclose(drawn, sorted(wanted), rtol=1e-12)
+    assert len(points) == plot.n_points == 24
     few = read_bags(learned, Limits(bag_points=5))
     assert few is not None
-    assert len(few.points) == len({(p.counted, p.expected) for p in few.points}) == 5
-    assert [p.is_improbable for p in few.points] == sorted(
-        (p.is_improbable for p in few.points), reverse=True
-    )
+    assert few.plot is not None
+    assert few.plot.improbable == plot.improbable[:5]
+    assert len({*few.plot.improbable, *few.plot.usual}) == 5
 
 
 def test_page_and_card__of_a_run_say_how_good_beliefs_are(learned: Run) -> None:
@@ -337,8 +348,9 @@ def test_items__without_a_total_are_counted_by_themselves(two: Planted, tmp_path
     top = beliefs_of(run, 2).argmax(axis=1)
     is_other = np.array([b is None for b in ids])
     for c in (0, 1):
-        assert found.classes[c].likely == ((top == c) & ~is_other).sum()
-        assert found.classes[c].likely_others == ((top == c) & is_other).sum()
+        _, _, with_total, without = found.classes.rows[c]
+        assert with_total == ((top == c) & ~is_other).sum()
+        assert without == ((top == c) & is_other).sum()
     assert "… without a total" in words(page_of(run))
 
 
@@ -351,7 +363,7 @@ def test_shares__that_hardly_differ_are_why_nothing_is_learned(tmp_path: Path) -
     run = learn(tmp_path, items, bags, recipe=ONE_ROUND)
     found = read_bags(run, Limits())
     assert found is not None
-    assert found.spread == "less"
+    assert found.variation == "less"
     assert "that is why little or nothing can be learned from them" in words(page_of(run))
 
 
@@ -390,7 +402,7 @@ def test_totals__of_the_other_class_are_looked_at_first(tmp_path: Path, is_inver
     run = learn(tmp_path, items, table, recipe=ONE_ROUND)
     found = read_bags(run, Limits())
     assert found is not None
-    assert found.spread == "more"
+    assert found.variation == "more"
     assert found.is_no_better is is_inverted
     assert (found.dispersion > 10) is is_inverted
     assert any(f.title == WORSE for f in findings(collect(run.uri))) is is_inverted
@@ -427,7 +439,7 @@ def test_audit__reads_beliefs_before_decide_writes_its_own(
     assert found is not None
     top = {s: beliefs_of(run, 3, s).argmax(axis=1) for s in ("proportions", "decide")}
     assert (top["proportions"] != top["decide"]).any()
-    assert [c.likely for c in found.classes] == np.bincount(top["proportions"]).tolist()
+    assert found.classes.values("Most probable") == tuple(np.bincount(top["proportions"]).tolist())
 
 
 def test_card__of_an_audit_says_how_many_totals_were_brought_in() -> None:

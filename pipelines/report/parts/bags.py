@@ -1,6 +1,7 @@
 """Bags: how well their totals are told, and which of them contradict their items."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,14 +15,16 @@ from pipelines.core.reader import frames
 from pipelines.core.results import load_result, result_name
 from pipelines.core.stage import Arrays
 from pipelines.core.state import Run
+from pipelines.report import model as m
+from pipelines.report.charts import axis
 from pipelines.report.limits import Limits
-from pipelines.report.model import Axis
+from pipelines.report.text import decimal
 
 STEPS = ("learn", "constrain")
 """Of which stage `proportions` does one."""
 
 LITTLE = 0.6
-"""Spread of shares, in that by chance, below which bags are taken to be filled by design."""
+"""Variation of shares, in that by chance, below which bags are taken to be filled by design."""
 
 SURE = 2.0
 """Standard errors by which a model must tell totals better than one share for all."""
@@ -30,61 +33,19 @@ MUCH = 1.1
 """The same above which they differ by more than chance."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bag:
-    """A bag's total of one class, beside what a model says that has not seen it."""
+class BagPlot(NamedTuple):
+    """Counted against expected shares of bags, in fractions of one axis for both; y upwards.
 
-    bag_id: str
-    name: str
-    """The class that is counted."""
-    items: int
-    count: int
-    expected: float
-    p_value: float
-    q_value: float
-    """Least rate of false findings at which it is one."""
+    Shares rather than counts: bags of different sizes would else lie along the diagonal for their
+    sizes alone.
+    """
 
-
-class BagPoint(NamedTuple):
-    """A class's share of a bag, as counted and as expected."""
-
-    counted: float
-    expected: float
-    is_improbable: bool
-
-
-class BagClass(NamedTuple):
-    """Items of a class: as totals count them, and as they are believed one by one."""
-
-    name: str
-    counted: int
-    likely: int
-    """Items with a total of which it is the most probable class."""
-    likely_others: int
-    """The same of items without a total."""
-
-
-class BagShare(NamedTuple):
-    """How much the share of a class differs between bags."""
-
-    name: str
-    mean: float
-    std: float
-    by_chance: float
-    """What the spread would be if bags had been drawn at random."""
-
-
-class BagRound(NamedTuple):
-    """One round of learning from totals, or the one time that they were brought in."""
-
-    name: str
-    components: int
-    not_settled: int
-    """Groups of bags whose messages did not settle; their beliefs are those of the last sweep."""
-    strength: float | None = None
-    """How much neighbours may say, as held-out totals chose it."""
-    approximated: int = 0
-    """Bags whose counts had their say by a saddle point, not by counting through."""
+    axis: m.Axis
+    usual: tuple[tuple[float, float], ...]
+    improbable: tuple[tuple[float, float], ...]
+    order: tuple[str, ...]
+    n_points: int
+    """How many there are; not all may be drawn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +61,8 @@ class Bags:
     smallest: int
     median: float
     largest: int
-    shares: tuple[BagShare, ...]
+    shares: m.Table
+    """How much they differ between bags."""
     is_constant: bool
     """Whether all bags have one share, from which nothing can be learned."""
     is_learned: bool
@@ -108,12 +70,22 @@ class Bags:
     held_out: int
     loss_model: float | None
     loss_constant: float | None
-    rounds: tuple[BagRound, ...]
+    rounds: m.Table
+    """Of learning from totals, or the one time that they were brought in."""
+    last: str
+    """The stage whose beliefs are the last ones, and the folder they are in."""
     rounded: int
     residual: float
     dispersion: float
     improbable: int
-    shown: tuple[Bag, ...]
+    shown: m.Table
+    """Totals beside what a model says that has not seen them."""
+    classes: m.Table
+    """Items as totals count them, and as they are believed one by one."""
+    not_settled: int = 0
+    """Groups of bags whose messages did not settle; their beliefs are those of the last sweep."""
+    approximated: int = 0
+    """Bags whose counts had their say by a saddle point, not by counting through."""
     moved: float | None = None
     missing: int = 0
     """Items of which a feature is missing."""
@@ -125,32 +97,14 @@ class Bags:
     """Whether that is so of all, because one share for all tells totals better."""
     is_clear: bool = True
     """Whether all totals, each told without it, are told clearly better than by one share."""
-    spread: str = "chance"
+    variation: str = "chance"
     """Shares of bags differ far ``less`` than by chance, about as by ``chance``, or ``more``."""
     order: tuple[str, ...] = ()
     """Names of the first classes, in the order of their counts."""
-    classes: tuple[BagClass, ...] = ()
     sureness: float | None = None
     """Probability of the most probable class, mean over items."""
     n_classes: int = 0
-    points: tuple[BagPoint, ...] = ()
-    n_points: int = 0
-    """How many there are; not all may be drawn."""
-
-    @property
-    def last(self) -> str:
-        """The stage whose beliefs are the last ones, and the folder they are in."""
-        return self.rounds[-1].name if self.rounds else "proportions"
-
-    @property
-    def not_settled(self) -> int:
-        """Groups of bags that did not settle in the last round."""
-        return self.rounds[-1].not_settled if self.rounds else 0
-
-    @property
-    def approximated(self) -> int:
-        """Bags whose counts had their say by approximation in the last round."""
-        return self.rounds[-1].approximated if self.rounds else 0
+    plot: BagPlot | None = None
 
     @property
     def is_no_better(self) -> bool:
@@ -161,7 +115,7 @@ class Bags:
         """
         if self.loss_model is None or self.loss_constant is None:
             return False
-        if not self.is_learned and (self.is_constant or self.spread == "less"):
+        if not self.is_learned and (self.is_constant or self.variation == "less"):
             return False
         return self.loss_model >= self.loss_constant
 
@@ -174,63 +128,62 @@ class Bags:
 
 def read_bags(run: Run, limits: Limits) -> Bags | None:
     """Read what stage `proportions` found, over all its rounds; None where the run has none."""
-    found = _rounds(run)
-    if not found:
+    rounds = _rounds(run)
+    if not rounds:
         return None
-    census = load_result(run.store, found[0][0], CENSUS)
-    last, sizes = found[-1][1], census["sizes"]
+    name, last = rounds[-1]
+    census = load_result(run.store, rounds[0][0], CENSUS)
+    names, sizes = census["classes"], census["sizes"]
     bag, k = ranked(census, last)
-    q_value = last["q_value"][bag, k]
+    n_improbable = int((last["q_value"][bag, k] <= LEVEL).sum())
     is_learned = "loss_network" in last
     in_bags = int(sizes.sum())
+    n_others = int(census["n_items"]) - in_bags
     n_drawn = 0 if is_learned and census["is_constant"] else limits.bag_points
-    likely, likely_others, sureness = _believed(run, found[-1][0], len(census["classes"]))
+    *likely, sureness = _believed(run, name, len(names))
+    first = slice(limits.bag_shares)
+    told = [of[bag, k] / sizes[bag] for of in (census["counts"], last["expected"])]
+    listed = slice(min(n_improbable, limits.bags))
     return Bags(
         count=len(sizes),
         items=in_bags,
-        others=int(census["n_items"]) - in_bags,
+        others=n_others,
         absent=int(census["n_absent"]),
         incomplete=int(census["n_incomplete"]),
         smallest=int(sizes.min()),
         median=float(np.median(sizes)),
         largest=int(sizes.max()),
-        shares=_shares(census)[: limits.bag_shares],
+        shares=share_table(census, limits.bag_shares),
         is_constant=bool(census["is_constant"]),
         is_learned=is_learned,
         held_out=len(last["held_out"]) if is_learned else len(sizes),
         loss_model=_number(last["loss_start"]),
         loss_constant=_number(last["loss_constant"]),
-        rounds=tuple(_round(name, arrays) for name, arrays in found),
+        rounds=round_table(rounds),
+        last=name,
+        not_settled=int(last["n_open"]),
+        approximated=int(last["n_saddle_point"]),
         rounded=int((census["residual"] > ROUNDING).sum()),
         residual=float(census["residual"].max(initial=0.0)),
         dispersion=float(last["dispersion"]),
-        improbable=int((q_value <= LEVEL).sum()),
-        shown=tuple(
-            _bag(census, last, b, c)
-            for b, c in zip(bag.tolist(), k.tolist(), strict=True)
-            if last["q_value"][b, c] <= LEVEL
-        )[: limits.bags],
+        improbable=n_improbable,
+        shown=improbable_table(census, last, bag[listed], k[listed], limits.open_bags),
         moved=float(last["moved"]) if "moved" in last else None,
         missing=int(last.get("n_without_vector", 0)),
         unsettled=_number(last["left"]) if "left" in last else None,
         left_out=int((~last["is_imposed"]).sum()) if "is_imposed" in last else 0,
         is_contrary=bool(last.get("is_contrary", False)),
         is_clear=_is_clear(census, last),
-        spread=_spread(census),
-        order=tuple(census["classes"][: limits.bag_shares].tolist()),
-        classes=tuple(
-            BagClass(
-                name=str(census["classes"][c]),
-                counted=int(census["counts"][:, c].sum()),
-                likely=int(likely[c]),
-                likely_others=int(likely_others[c]),
-            )
-            for c in range(min(len(likely), limits.bag_shares))
+        variation=_variation(census),
+        order=tuple(names[first].tolist()),
+        classes=class_table(
+            names[first],
+            census["counts"].sum(axis=0)[first],
+            *(n[first] for n in likely[: 2 if n_others else 1]),
         ),
         sureness=sureness,
-        n_classes=len(likely),
-        points=_points(census, last, bag, k, n_drawn),
-        n_points=len(bag),
+        n_classes=len(names),
+        plot=bag_plot(*told, n_improbable, n_drawn, tuple(names[first].tolist())),
     )
 
 
@@ -248,44 +201,68 @@ def _number(value: np.ndarray) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _shares(census: Arrays) -> tuple[BagShare, ...]:
+def share_table(census: Arrays, most: int) -> m.Table:
+    """Return how much shares of classes, of two only the second, differ between bags."""
     n_classes = len(census["classes"])
-    shown = [1] if n_classes == 2 else range(n_classes)
-    return tuple(
-        BagShare(
-            name=str(census["classes"][k]),
-            mean=float(census["share"][k]),
-            std=float(census["share_std"][k]),
-            by_chance=float(census["share_by_chance"][k]),
-        )
-        for k in shown
+    shown = ([1] if n_classes == 2 else list(range(n_classes)))[:most]
+    return m.Table(
+        caption="Share of a class, over bags",
+        is_titled=True,
+        columns=(
+            m.column("Class", census["classes"][shown], "name"),
+            m.column("Mean", census["share"][shown], "percent"),
+            m.column("Spread", census["share_std"][shown], "percent"),
+            m.column("Spread by chance", census["share_by_chance"][shown], "percent"),
+        ),
     )
 
 
-def _round(name: str, found: Arrays) -> BagRound:
-    return BagRound(
-        name=name,
-        components=int(found["n_components"]),
-        not_settled=int(found["n_open"]),
-        strength=float(found["strength"]) if "strength" in found else None,
-        approximated=int(found["n_saddle_point"]),
+def class_table(names: np.ndarray, counted: np.ndarray, *likely: np.ndarray) -> m.Table:
+    """Return items with a total of which a class is the most probable, and those without one."""
+    return m.Table(
+        caption="Items by class",
+        is_titled=True,
+        columns=(
+            m.column("Class", names, "name"),
+            m.column("By totals", counted),
+            *map(m.column, ("Most probable", "… without a total"), likely),
+        ),
     )
 
 
-def _spread(census: Arrays) -> str:
-    """Compare the spread of shares, all classes together, with that of bags filled at random."""
+def round_table(rounds: Sequence[tuple[str, Arrays]]) -> m.Table:
+    """Return how neighbours and totals were brought together in every round."""
+    names, results = zip(*rounds, strict=True)
+    strengths = (float(result.get("strength", 0)) for result in results)
+    counts = {"Connected groups": "n_components", "Not settled": "n_open"}
+    if results[-1]["n_saddle_point"]:
+        counts["Bags approximated"] = "n_saddle_point"
+    return m.Table(
+        caption="Rounds",
+        is_titled=True,
+        columns=(
+            m.column("Stage", names, "text"),
+            m.column("Weight of neighbours", (decimal(s, 1) if s else "none" for s in strengths),
+                     "text"),
+            *(m.column(head, (int(of[key]) for of in results)) for head, key in counts.items()),
+        ),
+    )  # fmt: skip
+
+
+def _variation(census: Arrays) -> str:
+    """Compare how much shares of all classes vary between bags with bags filled at random."""
     by_chance = np.square(census["share_by_chance"]).sum()
     if not by_chance > 0:
         return "chance"
     ratio = np.sqrt(np.square(census["share_std"]).sum() / by_chance)
-    # Of B bags filled at random, the ratio itself is spread by about 1 / √(2 B).
+    # Of B bags filled at random, the ratio itself varies by about 1 / √(2 B).
     error = 1 / np.sqrt(2 * len(census["sizes"]))
     if ratio < min(LITTLE, 1 - 3 * error):
         return "less"
     return "more" if ratio > max(MUCH, 1 + 2 * error) else "chance"
 
 
-def _is_clear(census: Arrays, found: Arrays) -> bool:
+def _is_clear(census: Arrays, last: Arrays) -> bool:
     """Compare, bag by bag, what a model expects that was not fitted to it with one share for all.
 
     There are more bags than held-out ones, so this tells what the mean losses of these do not. The
@@ -295,7 +272,7 @@ def _is_clear(census: Arrays, found: Arrays) -> bool:
     counts, size = census["counts"].astype(np.float64), census["sizes"][:, None]
     if len(counts) < 2:
         return False
-    told = np.maximum(found["expected"] / size, 1e-12)
+    told = np.maximum(last["expected"] / size, 1e-12)
     share = np.maximum(counts.sum(axis=0) / size.sum(), 1e-12)
     gain = (counts * np.log(told / share)).sum(axis=1)
     return bool(gain.mean() > SURE * gain.std(ddof=1) / np.sqrt(len(gain)))
@@ -325,49 +302,45 @@ def _believed(run: Run, stage: str, n_classes: int) -> tuple[np.ndarray, np.ndar
     return counted[0], counted[1], total / n if n else None
 
 
-def _points(
-    census: Arrays, found: Arrays, bag: np.ndarray, k: np.ndarray, most: int
-) -> tuple[BagPoint, ...]:
-    """Return what was counted and expected of bags, improbable totals first and others evenly."""
-    n_improbable = min(int((found["q_value"][bag, k] <= LEVEL).sum()), most)
-    n_others = min(len(bag) - n_improbable, most - n_improbable)
-    others = np.linspace(n_improbable, len(bag) - 1, n_others).astype(np.int64)
-    at = np.concatenate([np.arange(n_improbable), others])
-    b, c = bag[at], k[at]
-    size = census["sizes"][b]
-    return tuple(
-        BagPoint(counted=counted, expected=expected, is_improbable=i < n_improbable)
-        for i, (counted, expected) in enumerate(
-            zip(
-                (census["counts"][b, c] / size).tolist(),
-                (found["expected"][b, c] / size).tolist(),
-                strict=True,
-            )
-        )
+def bag_plot(
+    counted: np.ndarray,
+    expected: np.ndarray,
+    n_improbable: int,
+    most: int,
+    order: tuple[str, ...],
+) -> BagPlot | None:
+    """Draw shares of bags, of which improbable ones come first, and some of the others evenly."""
+    n, n_improbable = len(counted), min(n_improbable, most)
+    others = np.linspace(n_improbable, n - 1, min(n, most) - n_improbable).astype(np.int64)
+    drawn = np.concatenate([np.arange(n_improbable), others])
+    if not drawn.size:
+        return None
+    points = np.stack([expected, counted], axis=1)[drawn]
+    on = axis(float(points.max()))
+    at = tuple((x, y) for x, y in (points / on.top).tolist())
+    return BagPlot(on, at[n_improbable:], at[:n_improbable], order, n)
+
+
+def improbable_table(
+    census: Arrays, last: Arrays, bag: np.ndarray, k: np.ndarray, n_open: int
+) -> m.Table:
+    """Return totals of bags and classes, and how far off and how improbable they are."""
+    counted, expected = census["counts"][bag, k], last["expected"][bag, k]
+    return m.Table(
+        caption="Improbable totals, the most improbable first",
+        columns=(
+            m.column("Bag", map(str, census["bag_ids"][bag]), "text"),
+            m.column("Class", census["classes"][k], "name"),
+            m.column("Items", census["sizes"][bag]),
+            m.column("Count", counted, "count", "strong"),
+            m.column("Expected", expected, "tenths"),
+            m.column("Count is", map(_excess, (counted - expected).tolist()), "text"),
+            m.column("p-value", last["p_value"][bag, k], "tiny"),
+            m.column("q-value", last["q_value"][bag, k], "tiny"),
+        ),
+        n_open=n_open,
     )
 
 
-def _bag(census: Arrays, found: Arrays, b: int, k: int) -> Bag:
-    return Bag(
-        bag_id=str(census["bag_ids"][b]),
-        name=str(census["classes"][k]),
-        items=int(census["sizes"][b]),
-        count=int(census["counts"][b, k]),
-        expected=float(found["expected"][b, k]),
-        p_value=float(found["p_value"][b, k]),
-        q_value=float(found["q_value"][b, k]),
-    )
-
-
-class BagPlot(NamedTuple):
-    """Counted against expected shares of bags, in fractions of one axis for both; y upwards.
-
-    Shares rather than counts: bags of different sizes would else lie along the diagonal for their
-    sizes alone.
-    """
-
-    axis: Axis
-    usual: tuple[tuple[float, float], ...]
-    improbable: tuple[tuple[float, float], ...]
-    order: tuple[str, ...]
-    n_points: int
+def _excess(excess: float) -> str:
+    return f"{decimal(abs(excess), 1)} too {'high' if excess > 0 else 'low'}"

@@ -8,10 +8,8 @@ from labelops import __version__
 from pipelines.bags.findings import bags_folder
 from pipelines.core.state import Run
 from pipelines.report import model as m
-from pipelines.report.charts import axis
-from pipelines.report.limits import Limits
 from pipelines.report.part import Part
-from pipelines.report.parts.bags import Bag, BagPlot, Bags, read_bags
+from pipelines.report.parts.bags import Bags, read_bags
 from pipelines.report.text import count, decimal, marked, named, percent, plural, times, verb
 
 DISPERSED = 10.0
@@ -26,12 +24,12 @@ class Totals(Part):
 
     def sections(self) -> Iterator[m.Section]:
         """Return how well totals are told, and what is believed."""
-        found = read_bags(self.run.run, self.limits)
-        if found is not None:
-            yield totals(found, self.limits, whole_card=whole_card(found, self.run.run))
+        bags = read_bags(self.run.run, self.limits)
+        if bags is not None:
+            yield totals(bags, whole_card=whole_card(bags, self.run.run))
 
 
-def totals(b: Bags, limits: Limits, *, whole_card: str = "") -> m.Section:
+def totals(b: Bags, *, whole_card: str = "") -> m.Section:
     """Return what is said of bags; ``whole_card`` where that is what the run was for."""
     sizes = b.smallest if b.smallest == b.largest else f"{b.smallest:,} to {b.largest}"
     return m.Section(
@@ -47,7 +45,7 @@ def totals(b: Bags, limits: Limits, *, whole_card: str = "") -> m.Section:
             marked(" ".join(_believed(b))),
             _tables(b),
             m.Text("Totals that contradict what their items look like", "h3"),
-            *_improbable(b, limits),
+            *_improbable(b),
         ),
         headline=f"{plural(b.items + b.others, 'item')} in {plural(b.count, 'bag')} of known "
         "totals.",
@@ -61,10 +59,10 @@ def totals(b: Bags, limits: Limits, *, whole_card: str = "") -> m.Section:
                 "wrong",
             ),
         ),
-        findings=tuple(_findings(b)),
+        findings=tuple(m.Finding(*said, "bags", rank=10) for said in _concerns(b)),
         card=card(b),
         whole_card=whole_card,
-        artifacts=(("bags", _shown(b, limits)),),
+        artifacts=(("bags", b.shown),),
         n_classes=b.n_classes,
     )
 
@@ -187,53 +185,31 @@ def _believed(b: Bags) -> Iterator[str]:
 
 
 def _tables(b: Bags) -> m.Block:
-    believed = m.Table(
-        caption="Items by class",
-        is_titled=True,
-        columns=(
-            m.column("Class", (c.name for c in b.classes), "name"),
-            m.column("By totals", (c.counted for c in b.classes)),
-            m.column("Most probable", (c.likely for c in b.classes)),
-            *(
-                (m.column("… without a total", (c.likely_others for c in b.classes)),)
-                * bool(b.others)
-            ),
-        ),
-    )
-    shares = m.Table(
-        caption="Share of a class, over bags",
-        is_titled=True,
-        columns=(
-            m.column("Class", (share.name for share in b.shares), "name"),
-            m.column("Mean", (share.mean for share in b.shares), "percent"),
-            m.column("Spread", (share.std for share in b.shares), "percent"),
-            m.column("Spread by chance", (share.by_chance for share in b.shares), "percent"),
-        ),
-    )
-    some = f" The first {len(b.classes)} of {count(b.n_classes)} classes are shown."
+    n_shown = len(b.classes.rows)
+    some = f" The first {n_shown} of {count(b.n_classes)} classes are shown."
     without = "without those left out, " if b.left_out else ""
     left: tuple[m.Block, ...] = (
-        believed,
+        b.classes,
         m.Text(
             f"By totals: items that the bags’ counts add up to; {without}beliefs add up to as "
             "many. Most probable: items of which it is the most probable class. Where these are "
             "fewer, items are in doubt and the doubt goes to other "
-            f"classes.{some if len(b.classes) < b.n_classes else ''}"
+            f"classes.{some if n_shown < b.n_classes else ''}"
         ),
-        shares,
+        b.shares,
         m.Text(
             marked(
                 "Spread: standard deviation over bags. By chance: what it would be if bags were "
                 "filled at random. "
-                f"{SPREADS[b.spread] if b.is_learned and not b.is_constant else ''}"
+                f"{VARIATIONS[b.variation] if b.is_learned and not b.is_constant else ''}"
             )
         ),
-        *(_rounds(b) if b.is_learned else ()),
+        *((b.rounds, m.Text(ROUNDS)) if b.is_learned else ()),
     )
-    return m.Pair(left, (m.Drawing("parts/bags.html.j2", _plot(b)),) if b.points else ())
+    return m.Pair(left, (m.Drawing("parts/bags.html.j2", b.plot),) if b.plot else ())
 
 
-SPREADS = {
+VARIATIONS = {
     "less": "**Shares differ far less than by chance, as if bags had been filled to have the same "
     "one. Such totals hardly tell labels apart: that is why little or nothing can be learned from "
     "them.**",
@@ -243,53 +219,29 @@ SPREADS = {
 }
 
 
-def _rounds(b: Bags) -> tuple[m.Block, ...]:
-    weights = (decimal(r.strength, 1) if r.strength else "none" for r in b.rounds)
-    columns = [
-        m.column("Stage", (r.name for r in b.rounds), "text"),
-        m.column("Weight of neighbours", weights, "text"),
-        m.column("Connected groups", (r.components for r in b.rounds)),
-        m.column("Not settled", (r.not_settled for r in b.rounds)),
-    ]
-    if b.approximated:
-        columns.append(m.column("Bags approximated", (r.approximated for r in b.rounds)))
-    rounds = m.Table(caption="Rounds", is_titled=True, columns=tuple(columns))
-    return (
-        rounds,
-        m.Text(
-            "Weight of neighbours: how much items listen to similar ones; the largest one tried "
-            "that held-out totals are clearly told better with. None: they were not, and every bag "
-            "is a group by itself. Connected groups: bags that neighbours join. Not settled: "
-            "groups whose beliefs were still changing at the end."
-        ),
-    )
+ROUNDS = (
+    "Weight of neighbours: how much items listen to similar ones; the largest one tried "
+    "that held-out totals are clearly told better with. None: they were not, and every bag "
+    "is a group by itself. Connected groups: bags that neighbours join. Not settled: "
+    "groups whose beliefs were still changing at the end."
+)
 
 
-def _plot(b: Bags) -> BagPlot:
-    on = axis(max(max(p.counted, p.expected) for p in b.points))
-    usual, improbable = (
-        tuple(
-            (p.expected / on.top, p.counted / on.top) for p in b.points if p.is_improbable is which
-        )
-        for which in (False, True)
-    )
-    return BagPlot(on, usual, improbable, b.order, b.n_points)
-
-
-def _improbable(b: Bags, limits: Limits) -> Iterator[m.Block]:
+def _improbable(b: Bags) -> Iterator[m.Block]:
     folder = bags_folder(b.last)
     if b.dispersion > 1:
         yield (
             f"The variance of totals is {times(b.dispersion)} times what the model allows. "
             "q-values allow for it, so that only totals which stand out even so are listed."
         )
-    if not b.shown:
+    n_shown = len(b.shown.rows)
+    if not n_shown:
         given = ", given this variance" if b.dispersion > 1 else ""
         yield m.Text(
             marked(f"No total is improbable{given}. All bags are in `{folder}/`."), "intro fine"
         )
         return
-    some = f" The first {len(b.shown)} are shown." if len(b.shown) < b.improbable else ""
+    some = f" The first {n_shown} are shown." if n_shown < b.improbable else ""
     are, them = verb(b.improbable, "is", "are"), verb(b.improbable, "it", "them")
     yield marked(
         f"{plural(b.improbable, 'total')} {are} improbable under a model that was not fitted to "
@@ -297,7 +249,7 @@ def _improbable(b: Bags, limits: Limits) -> Iterator[m.Block]:
         f"wrong, or the items, or the model. All bags are in `{folder}/`, the most improbable "
         "first."
     )
-    yield _shown(b, limits)
+    yield b.shown
     variance = ", and for their variance" if b.dispersion > 1 else ""
     yield m.Text(
         "p-value: how probable a count at least so far off is, if the model is right. q-value: the "
@@ -306,37 +258,10 @@ def _improbable(b: Bags, limits: Limits) -> Iterator[m.Block]:
     )
 
 
-def _shown(b: Bags, limits: Limits) -> m.Table:
-    return m.Table(
-        caption="Improbable totals, the most improbable first",
-        columns=(
-            m.column("Bag", (bag.bag_id for bag in b.shown), "text"),
-            m.column("Class", (bag.name for bag in b.shown), "name"),
-            m.column("Items", (bag.items for bag in b.shown)),
-            m.column("Count", (bag.count for bag in b.shown), "count", "strong"),
-            m.column("Expected", (bag.expected for bag in b.shown), "tenths"),
-            m.column("Count is", map(_excess, b.shown), "text"),
-            m.column("p-value", (bag.p_value for bag in b.shown), "tiny"),
-            m.column("q-value", (bag.q_value for bag in b.shown), "tiny"),
-        ),
-        n_open=limits.open_bags,
-    )
-
-
-def _excess(bag: Bag) -> str:
-    excess = bag.count - bag.expected
-    return f"{decimal(abs(excess), 1)} too {'high' if excess > 0 else 'low'}"
-
-
 # -- findings --------------------------------------------------------------------------------------
 
 
-def _findings(b: Bags) -> Iterator[m.Finding]:
-    for title, detail in _found(b):
-        yield m.Finding(title, detail, "bags", rank=10)
-
-
-def _found(b: Bags) -> Iterator[tuple[str, str]]:
+def _concerns(b: Bags) -> Iterator[tuple[str, str]]:
     if b.is_constant and b.is_learned:
         yield (
             "Totals cannot tell labels apart",
@@ -388,7 +313,7 @@ def _found(b: Bags) -> Iterator[tuple[str, str]]:
 
 
 def _why(b: Bags) -> str:
-    if b.is_learned and b.spread == "less":
+    if b.is_learned and b.variation == "less":
         return (
             "Shares differ far less between bags than chance would make them, so that totals "
             "hardly tell labels apart. Bags that differ are needed."
