@@ -34,12 +34,15 @@ class Policy(NamedTuple):
 FIXED_RULES = (
     *COMMON,
     Rule("issue", "label issue"),
-    Rule("issue-outlier", "label in doubt on an outlier, where the model's belief says little"),
-    Rule("issue-improbable", "given label improbable, no other class sure enough"),
-    Rule("issue-unsure", "label in doubt, belief undecided"),
+    Rule(
+        "issue-outlier",
+        "label in doubt, but the item is an outlier, where predictions are unreliable",
+    ),
+    Rule("issue-improbable", "given label improbable, no other class probable enough"),
+    Rule("issue-unsure", "label in doubt, no class probable enough to decide"),
     Rule("duplicate-conflict", "a duplicate of this item has another label", is_certain=True),
     Rule("near-duplicate", "duplicate of an item that is kept", is_worth_a_look=False),
-    Rule("outlier", "unlike all other items"),
+    Rule("outlier", "outlier: far from all other items"),
 )
 ISSUE, ON_OUTLIER, IMPROBABLE, UNSURE, CONFLICT, COPY, OUTLIER = range(2, 9)
 
@@ -53,7 +56,11 @@ def rules(relabel_confidence: float) -> tuple[Rule, ...]:
     ['relabel-0.95', 'relabel-0.99']
     """
     return FIXED_RULES + tuple(
-        Rule(f"relabel-{edge:g}", f"another class believed with at least {edge:g}", changes=True)
+        Rule(
+            f"relabel-{edge:g}",
+            f"another class has a probability of at least {edge:g}",
+            changes=True,
+        )
         for edge in bands(relabel_confidence)
     )
 

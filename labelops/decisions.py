@@ -75,7 +75,7 @@ class Held(IntEnum):
 
 HELD_TEXT = (
     "",
-    "not changed: the gate holds this rule back",
+    "not changed: the gain of this rule is not certain enough",
     "not changed: max_change_share is reached",
     "not changed: its class would become too small",
     "not dropped: max_drop_share is reached",
@@ -487,7 +487,7 @@ def reason(
     elif action == Action.SOFTEN:
         parts.append("label kept with a lower weight")
     elif action == Action.ABSTAIN:
-        parts.append("no position taken, lower weight")
+        parts.append("undecided; label kept with a lower weight")
     return "; ".join(parts)
 
 

@@ -192,16 +192,16 @@ def judge(evidence: Evidence, *, must_be_measured: bool, allowance: float = ALLO
         if gain.low > 0:
             return Verdict(True, gain, True, text)
         if must_be_measured or not (gain.low <= expected.value <= gain.high and expected.low > 0):
-            return Verdict(False, gain, True, f"{text}; held back, not surely above 0")
+            return Verdict(False, gain, True, f"{text}; held back: gain not clearly above 0")
         return Verdict(
-            True, expected, False, f"{text}: too few to tell; expected: gain {_text(expected)}"
+            True, expected, False, f"{text}: too few to decide; expected gain {_text(expected)}"
         )
     text = f"expected, not measured: gain {_text(expected)}"
     if must_be_measured:
-        return Verdict(False, expected, False, f"{text}; held back until rows are reviewed")
+        return Verdict(False, expected, False, f"{text}; held back until items are reviewed")
     if evidence.proposed and expected.low > 0:
         return Verdict(True, expected, False, text)
-    return Verdict(False, expected, False, f"{text}; held back, not surely above 0")
+    return Verdict(False, expected, False, f"{text}; held back: gain not clearly above 0")
 
 
 def _text(gain: Interval) -> str:

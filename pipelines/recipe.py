@@ -46,27 +46,27 @@ class Data(BaseModel, frozen=True, extra="forbid"):
     )
     classes: tuple[str, ...] = Field(
         default=(),
-        description="Class names in the order of their ids; empty: from the files' metadata, or "
-        "from the labels.",
+        description="Class names in the order of their ids; empty: taken from the files' "
+        "metadata, or from the labels.",
     )
     absent_classes: Literal["refuse", "allow"] = Field(
-        default="refuse", description="What to do when a named class has no item."
+        default="refuse", description="What to do if a class named in classes has no item."
     )
     absent_labels: Literal["negative", "unknown"] = Field(
         default="negative",
-        description="What it means that a class is not in an item's list 'labels': the item does "
-        "not have it, or nobody said. A column 'labels_negative' means the latter.",
+        description="What it means that a class is not in an item's list 'labels'. negative: the "
+        "item does not have it; unknown: it may. With a column 'labels_negative' it is unknown.",
     )
     splits: tuple[str, ...] = Field(
         default=(),
-        description="Only shards whose names, or those of their folders, say that they belong to "
-        "one of these splits (train, validation, test); empty: all.",
+        description="Read only shards whose file or folder name contains one of these splits "
+        "(train, validation, test); empty: all.",
     )
     max_bad_share: float = Field(
         default=0.01,
         ge=0.0,
         le=1.0,
-        description="The run stops when more than this share of the items cannot be used.",
+        description="The run stops if more than this share of the items cannot be used.",
     )
 
     @field_validator("columns")
@@ -363,13 +363,13 @@ def stage_schema(stage: str) -> dict[str, Any]:
 def recipe_schema() -> dict[str, Any]:
     """Return the JSON Schema of a recipe, for editors and forms."""
     properties: dict[str, Any] = {
-        "name": {"type": "string", "description": "What it is called in reports."},
+        "name": {"type": "string", "description": "Name of the recipe in reports."},
         "stages": {
             "type": "array",
             "minItems": 1,
             "uniqueItems": True,
             "items": {"type": "string", "pattern": f"^({'|'.join(STAGES)})({ROUND})?$"},
-            "description": "The stages in their order.",
+            "description": "Stages in their order.",
         },
     }
     # Definitions move to the top, under names of their own: stages may use the same names.

@@ -32,8 +32,8 @@ class LabelPolicy(NamedTuple):
 
 FIXED_RULES = (
     *COMMON,
-    Rule("missing-improbable", "a class might be missing, improbable"),
-    Rule("wrong-improbable", "a given class might be wrong, improbable"),
+    Rule("missing-improbable", "a class may be missing, but with low probability"),
+    Rule("wrong-improbable", "a given class may be wrong, but with low probability"),
     Rule("missing-unsure", "a class may be missing"),
     Rule("wrong-unsure", "a given class may be wrong"),
 )
@@ -49,11 +49,17 @@ def rules(policy: LabelPolicy) -> tuple[Rule, ...]:
     ['add-0.95', 'add-0.99', 'remove-0.99']
     """
     adding = (
-        Rule(f"add-{edge:g}", f"a missing class is present with at least {edge:g}", changes=True)
+        Rule(
+            f"add-{edge:g}", f"a missing class has a probability of at least {edge:g}", changes=True
+        )
         for edge in bands(policy.add_confidence)
     )
     removing = (
-        Rule(f"remove-{edge:g}", f"a given class is wrong with at least {edge:g}", changes=True)
+        Rule(
+            f"remove-{edge:g}",
+            f"a given class is wrong with a probability of at least {edge:g}",
+            changes=True,
+        )
         for edge in bands(policy.remove_confidence)
     )
     return (*FIXED_RULES, *adding, *removing)

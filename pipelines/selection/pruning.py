@@ -15,12 +15,13 @@ class Pruning(BaseModel, frozen=True, extra="forbid"):
         default=1.0,
         ge=0.0,
         le=1.0,
-        description="Share of the estimated errors to flag; for filters that prune.",
+        description="Share of the estimated errors to flag; only for prune_by_… and both.",
     )
     min_examples_per_class: int = Field(
         default=1,
         ge=0,
-        description="Classes with no more items than this are left alone; for filters that prune.",
+        description="Nothing is flagged in classes of this size or smaller; only for prune_by_… "
+        "and both.",
     )
 
     @model_validator(mode="after")
@@ -28,8 +29,8 @@ class Pruning(BaseModel, frozen=True, extra="forbid"):
         prunes = self.filter_by in BY_PAIRS | BY_CLASSES
         if not prunes and (self.frac_noise != 1.0 or self.min_examples_per_class != 1):
             raise ValueError(
-                "frac_noise and min_examples_per_class are for filters that prune, "
-                f"not for {self.filter_by}"
+                "frac_noise and min_examples_per_class apply to prune_by_noise_rate, "
+                f"prune_by_class and both only, not to {self.filter_by}"
             )
         return self
 

@@ -55,22 +55,23 @@ class Config(Pruning):
 
     filter_by: Filter = Field(
         default="prune_by_noise_rate",
-        description="What is flagged. prune_by_noise_rate: for each pair of classes as many items "
-        "as the joint says. prune_by_class: the same for each given class. both: what both flag. "
-        "confident_learning: what is confidently counted into another class. "
-        "predicted_neq_given: what is predicted to be another class. low_normalized_margin, "
-        "low_self_confidence: the lowest scores, as many as confident_learning flags.",
+        description="Which items are flagged. prune_by_noise_rate: for each pair of given and true "
+        "class, as many as the estimated joint distribution says. prune_by_class: likewise for "
+        "each given class. both: those that both of these flag. confident_learning: those that the "
+        "confident joint counts in another class. predicted_neq_given: those whose predicted class "
+        "differs from the given one. low_normalized_margin, low_self_confidence: those with the "
+        "lowest scores, as many as confident_learning flags.",
     )
     score: Score = Field(
         default="self_confidence",
-        description="What label_score is. self_confidence: probability of the given class. "
+        description="How label_score is computed. self_confidence: probability of the given class. "
         "normalized_margin: its lead over the best other class. confidence_weighted_entropy: low "
         "where the model is unsure and the given class improbable.",
     )
     adjust_pred_probs: bool = Field(
         default=False,
-        description="Score how sure the model is compared with its mean for that class, so that "
-        "items of a class of which it is never sure are not suspicious for that alone.",
+        description="Adjust scores by the model's average confidence in each class, so that items "
+        "are not suspicious only because the model is never confident in their class.",
     )
 
     @model_validator(mode="after")
@@ -393,7 +394,7 @@ def _schema(ctx: Context) -> pa.Schema:
 STAGE = Stage(
     name="confident",
     version=1,
-    doc="Which labels are probably wrong, how many in all, and what is taken for what.",
+    doc="finds probable label errors, estimates their number and which classes are confused",
     config=Config,
     steps=steps,
     reads=reads,

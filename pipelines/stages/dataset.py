@@ -44,10 +44,11 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     """Settings of stage `dataset`."""
 
     leave_out_rules: tuple[str, ...] = Field(
-        default=(), description="Rules whose decisions are undone: their items stay as given."
+        default=(),
+        description="Rules whose decisions are undone: their items keep the given labels.",
     )
     leave_out_items: tuple[str, ...] = Field(
-        default=(), description="Ids of single items whose decisions are undone."
+        default=(), description="Ids of items whose decisions are undone."
     )
 
 
@@ -204,7 +205,7 @@ def divide(frame: Frame, ctx: Context[Config]) -> Iterator[Mapping[str, pa.Table
 STAGE = Stage(
     name="dataset",
     version=1,
-    doc="writes the cleaned data set, and apart from it what was dropped or waits for review",
+    doc="writes the cleaned data set, and separately the items dropped or awaiting review",
     config=Config,
     steps=steps,
     reads=reads,

@@ -28,26 +28,30 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     """Settings of stage `decide`."""
 
     relabel_confidence: float = Field(
-        default=0.9, gt=0.5, le=1.0, description="Belief in another class that makes it the label."
+        default=0.9,
+        gt=0.5,
+        le=1.0,
+        description="An item is relabelled if another class has at least this probability.",
     )
     drop_confidence: float = Field(
         default=0.9,
         gt=0.5,
         le=1.0,
-        description="An item is dropped when its label is wrong with this probability and no other "
-        "class is sure enough.",
+        description="An item is dropped if its label is wrong with at least this probability and "
+        "no other class is probable enough to relabel it.",
     )
     label_issue: Literal["repair", "keep", "review", "drop", "soften", "abstain"] = Field(
         default="repair",
-        description="What to do with label issues; repair relabels, drops or reviews by belief.",
+        description="What to do with label issues; repair: relabel, drop or review, by "
+        "probability.",
     )
     duplicate_conflict: Other = Field(
-        default="review", description="What to do with copies whose labels differ."
+        default="review", description="What to do with duplicates whose labels differ."
     )
     near_duplicate: Other = Field(
         default="keep", description="What to do with all but one of a set of duplicates."
     )
-    outlier: Other = Field(default="keep", description="What to do with items unlike all others.")
+    outlier: Other = Field(default="keep", description="What to do with outliers.")
     max_change_share: float = Field(
         default=0.2, ge=0.0, le=1.0, description="At most this share of labels is changed."
     )
@@ -55,15 +59,17 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         default=0.1, ge=0.0, le=1.0, description="At most this share of items is dropped."
     )
     max_review: int = Field(
-        default=500, ge=0, description="At most so many items are set aside for people to look at."
+        default=500,
+        ge=0,
+        description="At most this many items are set aside for review by a person.",
     )
     min_class_size: int = Field(
-        default=10, ge=0, description="Nothing leaves a class that would become smaller than this."
+        default=10, ge=0, description="No item leaves a class that would become smaller than this."
     )
     gate: Literal["expected", "measured"] = Field(
         default="expected",
-        description="Whether the expected gain lets a rule change labels, or only one that is "
-        "measured on reviewed items.",
+        description="What lets a rule change labels. expected: a gain that the model expects is "
+        "enough; measured: its gain must be measured on reviewed items.",
     )
     reviewed: str | None = Field(
         default=None,
@@ -192,8 +198,8 @@ def notes(ctx: Context[Config]) -> Arrays:
 STAGE = deciding_stage(
     Decider(
         name="decide",
-        version=2,
-        doc="decides for every item: keep, relabel, drop, review or soften, and logs why",
+        version=3,
+        doc="decides for every item: keep, relabel, drop, review or lower its weight, and logs why",
         config=Config,
         clean=SPACE,
         needs=needs,

@@ -26,38 +26,40 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         default=0.9,
         gt=0.5,
         le=1.0,
-        description="Probability of a missing class from which on it is added.",
+        description="A missing class with at least this probability is added.",
     )
     remove_confidence: float = Field(
         default=0.9,
         gt=0.5,
         le=1.0,
-        description="Probability that a given class is wrong from which on it is removed.",
+        description="A given class that is wrong with at least this probability is removed.",
     )
     review_confidence: float = Field(
         default=0.5,
         ge=0.0,
         le=1.0,
-        description="Probability of either from which on a person should look at the item.",
+        description="With at least this probability of either, the item is set aside for review.",
     )
     max_change_share: float = Field(
         default=0.2,
         ge=0.0,
         le=1.0,
-        description="At most so many labels are added or removed, as a share of those given.",
+        description="At most this many labels are added or removed, as a share of those given.",
     )
     max_review: int = Field(
-        default=500, ge=0, description="At most so many items are set aside for people to look at."
+        default=500,
+        ge=0,
+        description="At most this many items are set aside for review by a person.",
     )
     min_class_size: int = Field(
         default=10,
         ge=0,
-        description="No label of a class is removed if that could leave it smaller than this.",
+        description="No label of a class is removed if the class could become smaller than this.",
     )
     gate: Literal["expected", "measured"] = Field(
         default="expected",
-        description="Whether the expected gain lets a rule change labels, or only one that is "
-        "measured on reviewed items.",
+        description="What lets a rule change labels. expected: a gain that the model expects is "
+        "enough; measured: its gain must be measured on reviewed items.",
     )
     reviewed: str | None = Field(
         default=None,
@@ -96,8 +98,8 @@ def propose_shard(frame: Frame, ctx: Context[Config]) -> Proposed:
 STAGE = deciding_stage(
     Decider(
         name="decide_labels",
-        version=2,
-        doc="adds and removes labels of items that have several, within limits, and logs why",
+        version=3,
+        doc="adds and removes labels of multi-label items, within limits, and logs why",
         config=Config,
         clean=SPACE,
         needs=needs,

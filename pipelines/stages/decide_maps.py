@@ -28,23 +28,25 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 
     add_confidence: float = Field(
         default=0.5,
-        description="Probability from which on a class that was found is added, where there is "
-        f"one: some of {', '.join(map(str, BANDS))}.",
+        description="A found class with at least this probability is added, if probabilities are "
+        f"known: one of {', '.join(map(str, BANDS))}.",
     )
     review_confidence: float = Field(
         default=0.5,
         ge=0.0,
         le=1.0,
-        description="Probability of a class that was ruled out from which on a person should look "
-        "at the item.",
+        description="If a class that was ruled out has at least this probability, the item is set "
+        "aside for review.",
     )
     max_review: int = Field(
-        default=500, ge=0, description="At most so many items are set aside for people to look at."
+        default=500,
+        ge=0,
+        description="At most this many items are set aside for review by a person.",
     )
     add_unmeasured: bool = Field(
         default=True,
-        description="Whether classes are added where it is only known what items have, so that "
-        "nobody can say how often that is right.",
+        description="Whether to add classes if only present classes are known, so that the "
+        "precision of added labels cannot be measured.",
     )
     reviewed: str | None = Field(
         default=None,
@@ -67,18 +69,18 @@ def skip(config: Config, columns: frozenset[str]) -> str | None:
 
 FIXED_RULES = (
     *COMMON,
-    Rule("map-unseen", "a given class is not seen in the picture"),
-    Rule("map-contradicts", "a class that was ruled out is seen in the picture"),
-    Rule("map-unsure", "a class may be seen in the picture, improbable"),
+    Rule("map-unseen", "a given class was not found in the picture"),
+    Rule("map-contradicts", "a class that was ruled out was found in the picture"),
+    Rule("map-unsure", "a class may be in the picture, but its probability is too low to add it"),
 )
 UNSEEN, CONTRADICTS, UNSURE = range(2, 5)
 
 WHY = {
-    POSITIVES: "not measured: it is only known what items have, never what they have not. To "
-    "measure it, name a localize.reference",
-    COMPLETE: "lists say what items do not have, and what is found besides contradicts "
-    "them. Recipe 'multilabel' weighs the two; or name a localize.reference; or say that "
-    "data.absent_labels are unknown",
+    POSITIVES: "not measured: labels say which classes are present, not which are absent, so "
+    "precision is unknown. To measure it, name a localize.reference",
+    COMPLETE: "the lists of labels count as complete, so any further class contradicts "
+    "them. Recipe 'multilabel' weighs the two; or name a localize.reference; or set "
+    "data.absent_labels to unknown",
 }
 
 
@@ -89,8 +91,11 @@ def rules(ctx: Context[Config]) -> tuple[Rule, ...]:
     that a class may be there which nobody asked for is no fault of a label.
     """
     edges = bands(ctx.config.add_confidence) if is_calibrated(ctx) else ()
-    adding = [(f"map-seen-{e:g}", f"a class is seen, there with at least {e:g}") for e in edges]
-    adding = adding or [("map-seen", "a class is seen in the picture")]
+    adding = [
+        (f"map-seen-{e:g}", f"a class was found, with a probability of at least {e:g}")
+        for e in edges
+    ]
+    adding = adding or [("map-seen", "a class was found in the picture")]
     return (
         *FIXED_RULES,
         *(Rule(name, text, changes=True, is_worth_a_look=False) for name, text in adding),
@@ -131,11 +136,11 @@ def judge(
     right, wrong = (int(cutoffs[f"held_{what}"][band]) for what in ("right", "wrong"))
     n, gain = right + wrong, measured_gain(right, wrong, right + wrong)
     why = (
-        f"measured on {n} held-out classes: {right} there, {wrong} not, gain {gain.value:+.2f} per "
-        f"change [{gain.low:+.2f}, {gain.high:+.2f}]"
+        f"measured on {n} held-out classes: {right} present, {wrong} absent, gain "
+        f"{gain.value:+.2f} per change [{gain.low:+.2f}, {gain.high:+.2f}]"
     )
     if not gain.low > 0:
-        why += "; held back, not surely above 0"
+        why += "; held back: gain not clearly above 0"
     counted = evidence._replace(reviewed=n, fixed=right, broken=wrong)
     return counted, Verdict(gain.low > 0, gain, n > 0, why)
 
@@ -144,18 +149,16 @@ def notes(ctx: Context) -> Arrays:
     """Return what is known of the items on which cutoffs were chosen, and what that says."""
     return {
         "known": np.array(known(ctx)),
-        "if_measured": np.array(
-            "Measured on classes that cutoffs found which were chosen without their items."
-        ),
-        "if_expected": np.array("Nothing is expected where nothing can be measured."),
+        "if_measured": np.array("Measured on held-out items: cutoffs were chosen without them."),
+        "if_expected": np.array("Without measurements, no expected numbers are given."),
     }
 
 
 STAGE = deciding_stage(
     Decider(
         name="decide_maps",
-        version=2,
-        doc="adds classes that label maps show to the given ones, as far as evidence lets it",
+        version=3,
+        doc="adds classes found in label maps to the given labels, if evidence supports them",
         config=Config,
         clean=SPACE,
         needs=lambda config, columns: ["present_ids"],

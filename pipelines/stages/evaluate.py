@@ -39,19 +39,19 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     reference: str | None = Field(
         default=None,
         description="Local Parquet or CSV file with item_id and true_labels of some items. "
-        "Absent: nothing is done.",
+        "Absent: the stage is skipped.",
     )
     cutoff: float = Field(
         default=0.5,
         ge=0.0,
         le=1.0,
-        description="Probability from which a class counts as predicted, where items may have "
-        "several; else the most probable one is.",
+        description="A class with at least this probability counts as predicted, if items may have "
+        "several classes; else the most probable one does.",
     )
     max_items: int = Field(
-        default=50_000, ge=1, description="Items that are compared, at most about."
+        default=50_000, ge=1, description="About this many items at most are compared."
     )
-    n_draws: int = Field(default=200, ge=20, description="Draws for the intervals.")
+    n_draws: int = Field(default=200, ge=20, description="Bootstrap draws for intervals.")
 
 
 def skip(config: Config, columns: frozenset[str]) -> str | None:
@@ -249,7 +249,7 @@ def _real(table: np.ndarray, truth: LabelSets, ctx: Context[Config]) -> Measure:
 STAGE = Stage(
     name="evaluate",
     version=1,
-    doc="How right labels and predictions are, on items whose classes people settled.",
+    doc="measures the accuracy of labels and predictions against reference labels",
     config=Config,
     steps=steps,
     reads=reads,

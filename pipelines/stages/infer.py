@@ -38,12 +38,17 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         "image that the data has.",
     )
     folds: int = Field(
-        default=5, ge=2, le=127, description="Every item is predicted by models of other folds."
+        default=5,
+        ge=2,
+        le=127,
+        description="Cross-validation folds; each item is predicted by a model that was not "
+        "trained on it.",
     )
     train: Literal["heads", "scratch", "finetune"] = Field(
         default="heads",
         description="heads: linear classifiers on a fixed embedding. scratch, finetune: train the "
-        "torchvision model named by 'embedder' once a fold, from random weights or from 'weights'.",
+        "torchvision model named by 'embedder' in each fold, from random weights or from "
+        "'weights'.",
     )
     embedder: str = Field(
         default="pixels",
@@ -57,53 +62,66 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         default=None,
         ge=16,
         le=2048,
-        description="Pictures are cut to a square and scaled to it. Absent: 32 for pixels and for "
-        "training from scratch, else 224.",
+        description="Pictures are cropped to a square and scaled to this side in pixels. Absent: "
+        "32 for pixels and for training from scratch, else 224.",
     )
     mean: tuple[float, float, float] = Field(
-        default=(0.485, 0.456, 0.406), description="Subtracted from channels scaled to [0, 1]."
+        default=(0.485, 0.456, 0.406),
+        description="Mean subtracted from each channel, after scaling to [0, 1].",
     )
     std: tuple[float, float, float] = Field(
-        default=(0.229, 0.224, 0.225), description="Divided by, after that; not used by pixels."
+        default=(0.229, 0.224, 0.225),
+        description="Each channel is then divided by this standard deviation; not used by pixels.",
     )
     max_image_bytes: int = Field(
-        default=64 * 2**20, ge=1, description="Larger files go to quarantine undecoded."
+        default=64 * 2**20,
+        ge=1,
+        description="Bytes; larger image files are quarantined without decoding.",
     )
     max_image_pixels: int = Field(
-        default=64_000_000, ge=1, description="Larger pictures go to quarantine undecoded."
+        default=64_000_000, ge=1, description="Larger pictures are quarantined without decoding."
     )
-    batch_rows: int = Field(default=64, ge=1, le=65_536, description="Pictures at a time.")
+    batch_rows: int = Field(default=64, ge=1, le=65_536, description="Batch size.")
     device: str = Field(
         default="auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
-        description="auto: a GPU if there is one.",
+        description="auto: a GPU if available.",
     )
     l2: float | None = Field(
         default=None,
         ge=0.0,
-        description="Penalty of the heads. Absent: the one that predicts best out of sample.",
+        description="L2 penalty of the heads. Absent: the one that predicts best out of sample.",
     )
-    max_iter: int = Field(default=300, ge=1, description="Most iterations of fitting the heads.")
-    epochs: int = Field(default=20, ge=1, description="Passes of training.")
-    optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="For training.")
+    max_iter: int = Field(default=300, ge=1, description="Maximum iterations to fit the heads.")
+    epochs: int = Field(default=20, ge=1, description="Training epochs of networks.")
+    optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="Optimizer of networks.")
     learning_rate: float | None = Field(
         default=None,
         gt=0.0,
-        description="At the start of training; falls to 0 along a cosine. Absent: 0.05 for sgd and "
+        description="Initial learning rate, with cosine decay to 0. Absent: 0.05 for sgd and "
         "0.001 for adamw, a fifth of it for finetune.",
     )
-    weight_decay: float = Field(default=5e-4, ge=0.0, description="For training.")
-    flip: bool = Field(default=True, description="Mirror pictures at random in training.")
+    weight_decay: float = Field(default=5e-4, ge=0.0, description="Weight decay of networks.")
+    flip: bool = Field(
+        default=True, description="Flip pictures horizontally at random in training."
+    )
     crop: int = Field(
-        default=0, ge=0, description="Shift pictures by up to so many pixels in training."
+        default=0,
+        ge=0,
+        description="Shift pictures at random by up to this many pixels in training.",
     )
     sum_tolerance: float = Field(
-        default=1e-3, ge=0.0, lt=1.0, description="How far ready probabilities may miss a sum of 1."
+        default=1e-3,
+        ge=0.0,
+        lt=1.0,
+        description="How far the sum of given probabilities may be from 1.",
     )
     calibration_items: int = Field(
-        default=50_000, ge=1, description="Items on which calibration is measured, at most about."
+        default=50_000,
+        ge=1,
+        description="Calibration is measured on about this many items at most.",
     )
-    bins: int = Field(default=15, ge=1, le=1000, description="Bins of the calibration errors.")
+    bins: int = Field(default=15, ge=1, le=1000, description="Bins for calibration errors.")
 
     @model_validator(mode="after")
     def _check_model(self) -> Self:
@@ -334,7 +352,7 @@ def _predictions(ctx: Context, n_features: int) -> dict[str, Output]:
 STAGE = Stage(
     name="infer",
     version=1,
-    doc="Out-of-sample probabilities and an embedding for every item.",
+    doc="predicts out-of-sample class probabilities and an embedding for every item",
     config=Config,
     steps=steps,
     reads=reads,

@@ -46,52 +46,57 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 
     classifier: str | None = Field(
         default=None,
-        description="infer: the models that stage infer made, each for the items it has not seen. "
-        "Or the name of a torchvision classifier, or the path of a torch.export program (.pt2), of "
-        "the classes of the data in their order. Absent: nothing is done.",
+        description="infer: the models trained by stage infer, each for the items held out from "
+        "it. Or the name of a torchvision classifier, or the path of a torch.export program "
+        "(.pt2), with outputs in the order of the classes. Absent: the stage is skipped.",
     )
     weights: str | None = Field(
         default=None, description="File with the weights of a torchvision classifier."
     )
     output: Literal["softmax", "logistic"] | None = Field(
         default=None,
-        description="softmax: a cell has one class; logistic: each class by itself. Absent: "
-        "logistic for what stage infer made of lists of labels, else softmax.",
+        description="softmax: classes of a cell exclude each other; logistic: they are "
+        "independent. Absent: logistic for models that stage infer trained on lists of labels, "
+        "else softmax.",
     )
     k: int = Field(default=5, ge=1, le=1000, description="Classes stored in each cell.")
     image_size: int | None = Field(
         default=None,
         ge=16,
         le=4096,
-        description="Whole pictures are squashed to a square of this side. Absent: that of stage "
-        "infer, or 224.",
+        description="Pictures are resized to a square of this side in pixels, not cropped. "
+        "Absent: that of stage infer, or 224.",
     )
     mean: tuple[float, float, float] = Field(
         default=(0.485, 0.456, 0.406),
-        description="Subtracted from channels scaled to [0, 1]; those of infer for its models.",
+        description="Mean subtracted from each channel, after scaling to [0, 1]; models of stage "
+        "infer use its own.",
     )
     std: tuple[float, float, float] = Field(
-        default=(0.229, 0.224, 0.225), description="Divided by, after that; likewise."
+        default=(0.229, 0.224, 0.225),
+        description="Each channel is then divided by this standard deviation; likewise.",
     )
     reference: str | None = Field(
         default=None,
         description="Parquet or CSV file (item_id, true_labels) on which cutoffs are chosen. "
-        "Absent: on the given labels.",
+        "Absent: they are chosen on the given labels.",
     )
     evidence_items: int = Field(
-        default=50_000, ge=1, description="Items on which cutoffs are chosen, at most about."
+        default=50_000, ge=1, description="Cutoffs are chosen on about this many items at most."
     )
     max_image_bytes: int = Field(
-        default=64 * 2**20, ge=1, description="Larger files go to quarantine undecoded."
+        default=64 * 2**20,
+        ge=1,
+        description="Bytes; larger image files are quarantined without decoding.",
     )
     max_image_pixels: int = Field(
-        default=64_000_000, ge=1, description="Larger pictures go to quarantine undecoded."
+        default=64_000_000, ge=1, description="Larger pictures are quarantined without decoding."
     )
-    batch_rows: int = Field(default=64, ge=1, le=65_536, description="Pictures at a time.")
+    batch_rows: int = Field(default=64, ge=1, le=65_536, description="Batch size.")
     device: str = Field(
         default="auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
-        description="auto: a GPU if there is one.",
+        description="auto: a GPU if available.",
     )
 
     @model_validator(mode="after")
@@ -260,7 +265,7 @@ def write_sets(frame: Frame, ctx: Context[Config]) -> Iterator[Tables]:
 STAGE = Stage(
     name="localize",
     version=2,
-    doc="Label maps: which classes every part of a picture shows, and the whole of it.",
+    doc="writes label maps: which classes each cell of a picture shows, and the whole picture",
     config=Config,
     steps=steps,
     reads=reads,

@@ -47,23 +47,24 @@ class Config(Pruning):
 
     filter_by: Filter = Field(
         default="prune_by_noise_rate",
-        description="What is flagged, in every class against the rest. prune_by_noise_rate: as "
-        "many as the joint says of each kind. prune_by_class: likewise by given state. both: what "
-        "both flag. confident_learning: what is confidently counted into the other state. "
-        "predicted_neq_given: what the model contradicts. low_normalized_margin, "
-        "low_self_confidence: the lowest scores of each class, as many as confident_learning "
-        "flags.",
+        description="Which labels are flagged, for each class one-vs-rest. prune_by_noise_rate: as "
+        "many missing and wrong ones as the estimated joint distribution says. prune_by_class: "
+        "likewise, separately where the class is given and where it is not. both: those that both "
+        "of these flag. confident_learning: those that the confident joint counts as the opposite. "
+        "predicted_neq_given: those that the model contradicts. low_normalized_margin, "
+        "low_self_confidence: those with the lowest scores of each class, as many as "
+        "confident_learning flags.",
     )
     score: RowScore = Field(
         default="ema",
-        description="What label_score is. ema: moving average over the scores of an item's "
-        "classes, in which the worst ones weigh most. softmin: their mean under a softmax.",
+        description="How label_score combines the scores of an item's classes. ema: exponential "
+        "moving average, in which the lowest weigh most. softmin: mean weighted by a softmin.",
     )
     learn_cells: int = Field(
         default=50_000,
         ge=100,
-        description="What to believe is learned from about so many cells of each kind: given, "
-        "contradicted, agreed upon.",
+        description="Corrected probabilities are fitted on about this many pairs of item and "
+        "class of each kind: given, contradicted by the model, agreed by both.",
     )
 
 
@@ -246,7 +247,7 @@ def flagged_cells(frame: Frame, ctx: Context) -> Cells:
 STAGE = Stage(
     name="multilabel",
     version=1,
-    doc="Which classes are probably missing, which of the given ones wrong, and how many in all.",
+    doc="finds probably missing and probably wrong labels of each item, and estimates their number",
     config=Config,
     steps=steps,
     reads=reads,

@@ -63,12 +63,12 @@ SCHEMA = {
 class Config(BaseModel, frozen=True, extra="forbid"):
     """Settings of stage `neighbours`."""
 
-    k: int = Field(default=10, ge=1, le=100, description="Neighbours looked at for each item.")
+    k: int = Field(default=10, ge=1, le=100, description="Nearest neighbours of each item.")
     flat_limit: int = Field(
         default=50_000,
         ge=0,
-        description="Up to so many items all pairs are compared; beyond, an index finds nearly all "
-        "neighbours, and its recall is measured.",
+        description="Up to this many items, neighbours are exact, by comparing all pairs; beyond, "
+        "an approximate index finds nearly all, and its recall is measured.",
     )
 
 
@@ -281,7 +281,7 @@ def _open_table(ctx: Context) -> Iterator[tuple[str, np.ndarray]]:
 STAGE = Stage(
     name="neighbours",
     version=1,
-    doc="finds duplicates, contradicting duplicates and outliers among nearest neighbours",
+    doc="finds duplicates, duplicates with different labels, and outliers",
     config=Config,
     steps=steps,
     reads=reads,

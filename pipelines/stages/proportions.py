@@ -48,59 +48,65 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 
     bags: str | None = Field(
         default=None,
-        description="Path or URI of a Parquet or CSV file with a row a bag: bag_id, n, and "
-        "positives (items of the second of two classes) or counts (one number a class); or share "
-        "or shares, the same divided by n. Absent: stage skipped in an audit.",
+        description="Path or URI of a Parquet or CSV file with one row per bag: bag_id, n, and "
+        "positives (items of the second of two classes) or counts (one number per class); or share "
+        "or shares, the same divided by n. Absent: an audit skips this stage.",
     )
     use: Literal["auto", "features", "pred_probs", "labels"] = Field(
         default="auto",
-        description="What to believe before totals are known. features: learn from totals. "
-        "pred_probs: take them. labels: given labels and pred_probs, after stage confident. auto: "
-        "the last of these that there is.",
+        description="Source of the class probabilities that are then made to agree with the "
+        "totals. features: a model trained on the totals. pred_probs: these. labels: given labels "
+        "and pred_probs, after stage confident. auto: the last of these that is available.",
     )
     unlisted: Literal["refuse", "allow"] = Field(
         default="refuse",
-        description="What to do when the data has bags that the table lacks, or the reverse.",
+        description="What to do with bags that are only in the data or only in the table.",
     )
     scaling: Literal["auto", "columns", "whole"] = Field(
         default="auto",
-        description="columns: every feature gets spread 1. whole: all are divided by one number. "
-        "auto: columns for features, whole for an embedding.",
+        description="columns: each feature is scaled to standard deviation 1. whole: all features "
+        "are divided by one number. auto: columns for features, whole for an embedding.",
     )
     neighbours: int = Field(
-        default=5, ge=0, le=100, description="Neighbours that items listen to; 0 for none."
+        default=5,
+        ge=0,
+        le=100,
+        description="Nearest neighbours that influence an item; 0 for none.",
     )
     flat_limit: int = Field(
         default=50_000,
         ge=0,
-        description="Up to so many items all pairs are compared to find neighbours; beyond, an "
-        "index finds nearly all.",
+        description="Up to this many items, neighbours are found exactly, by comparing all pairs; "
+        "beyond, an approximate index finds nearly all.",
     )
     improbable: Literal["ignore", "impose"] = Field(
         default="ignore",
-        description="What to do, after stage confident, with totals that labels and model together "
-        "find improbable. ignore: labels of these bags are decided without their totals, and all "
-        "are if one share for all bags predicts the totals better than labels and model do. "
-        "impose: totals overrule labels.",
+        description="What to do, after stage confident, with totals that are improbable given "
+        "labels and model. ignore: do not use the totals of these bags, and use none at all if "
+        "one share for all bags predicts the totals better than labels and model do. impose: "
+        "totals overrule labels.",
     )
     max_sweeps: int = Field(
         default=100,
         ge=1,
-        description="Most rounds of messages between neighbours and bags; up to three times as "
-        "many, damped more, where they do not settle.",
+        description="Maximum rounds of message passing between neighbours and bags; up to three "
+        "times as many, with more damping, where it does not converge.",
     )
     start_items: int = Field(
         default=100_000,
         ge=1,
-        description="The first model is fitted to bags with about so many items at most, drawn at "
-        "random; its time grows with them, its memory does not.",
+        description="The first model is fitted to randomly drawn bags with about this many items "
+        "at most; time grows with this number, memory does not.",
     )
     fourier_features: int = Field(
-        default=300, ge=0, le=4096, description="Its smooth part; 0 for a linear model."
+        default=300,
+        ge=0,
+        le=4096,
+        description="Random Fourier features of the first model; 0: linear.",
     )
-    epochs: int = Field(default=60, ge=1, description="Most passes of the network over the items.")
+    epochs: int = Field(default=60, ge=1, description="Maximum training epochs of the network.")
     seed: int = Field(
-        default=0, ge=0, description="For Fourier features, weights and held-out bags."
+        default=0, ge=0, description="Random seed of Fourier features, weights and held-out bags."
     )
     top_k: int = Field(default=5, ge=1, description="Classes stored in a soft label.")
 
@@ -305,7 +311,7 @@ def files(config: Config) -> Sequence[str]:
 STAGE = Stage(
     name="proportions",
     version=3,
-    doc="learns the labels of items from the totals of their bags, or brings labels to agree",
+    doc="learns item labels from the totals of bags, or adjusts probabilities to these totals",
     config=Config,
     steps=steps,
     reads=reads,

@@ -155,7 +155,7 @@ def refuse_duplicates(summary: Arrays, ctx: Context) -> Arrays:
 STAGE = Stage(
     name="source",
     version=1,
-    doc="Check the data set; give every item its id, hash and class id.",
+    doc="checks the data set and gives every item its id, hash and class id",
     config=Config,
     steps=steps,
     reads=reads,

@@ -210,7 +210,7 @@ def test_gate__measured_ships_nothing_before_anybody_looked(tmp_path: Path) -> N
     run = audit(tmp_path, data, even(N, 2), '[decide]\ngate = "measured"\n')
     assert count(sidecar(run), "relabel") == 0
     verdicts = result(run, "outcome")["verdict"]
-    assert any(str(v).endswith("held back until rows are reviewed") for v in verdicts)
+    assert any(str(v).endswith("held back until items are reviewed") for v in verdicts)
 
 
 def test_gate__expected_fixed_and_broken_are_the_sums_of_beliefs(tmp_path: Path) -> None:

@@ -217,7 +217,7 @@ def test_gate__measured_only_ships_nothing_without_reviews() -> None:
     assert not changes(run)
     found = outcome(run)
     verdicts = found["verdict"][found["changes_labels"] & (found["proposed"] > 0)].tolist()
-    assert all(v.endswith("held back until rows are reviewed") for v in verdicts)
+    assert all(v.endswith("held back until items are reviewed") for v in verdicts)
 
 
 # -- reviews ---------------------------------------------------------------------------------------

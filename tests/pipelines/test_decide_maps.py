@@ -134,7 +134,7 @@ def test_not_adding_what_is_not_measured__leaves_all_as_given(program: str, tmp_
         assert row["decision"] == "keep"
     assert not outcome(run)["added"].any()
     assert outcome(run)["proposed"].sum() > 40
-    assert "not changed: the gate holds this rule back" in by_item(run)[0]["reason"]  # type: ignore[operator]
+    assert "not changed: the gain of this rule is not certain enough" in by_item(run)[0]["reason"]  # type: ignore[operator]
 
 
 def test_labels_that_are_numbers__stay_numbers(program: str, tmp_path: Path) -> None:
