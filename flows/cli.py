@@ -18,7 +18,7 @@ from flows.stopping import stoppable
 
 app = typer.Typer(
     name="labelops",
-    help="Audit and repair the labels of data sets that are too big for one machine's memory.",
+    help="Find and repair label errors in data sets that do not fit into memory.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -26,9 +26,11 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Recipe = Annotated[str, typer.Argument(help="Name of a recipe, such as 'audit', or a TOML file.")]
+Recipe = Annotated[
+    str, typer.Argument(help="Name of a recipe, such as 'audit', or path of a TOML file.")
+]
 Data = Annotated[str, typer.Option("--data", help="Folder or address of the Parquet shards.")]
-Out = Annotated[str, typer.Option("--out", help="Folder or address for the run.")]
+Out = Annotated[str, typer.Option("--out", help="Folder or address for the results of the run.")]
 Folder = Annotated[str, typer.Argument(help="Folder or address of an earlier run.")]
 Settings = Annotated[
     list[str] | None,
@@ -36,18 +38,20 @@ Settings = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", min=1, help="Local worker processes instead of threads."),
+    typer.Option("--workers", min=1, help="Number of local worker processes, instead of threads."),
 ]
 Cluster = Annotated[
     str | None,
-    typer.Option("--cluster", metavar="ADDR", help="Dask scheduler, tcp://… or tls://…"),
+    typer.Option(
+        "--cluster", metavar="ADDR", help="Address of a Dask scheduler, tcp://… or tls://…"
+    ),
 ]
 Prefect = Annotated[
     bool | None,
     typer.Option(
         "--prefect/--no-prefect",
-        help="Run as a Prefect flow; by default if an API is configured. Without one, a server "
-        "is brought up for this run.",
+        help="Run as a Prefect flow or not; by default, if a Prefect API is configured. Without "
+        "one, --prefect starts a server for this run.",
         show_default=False,
     ),
 ]
@@ -63,7 +67,7 @@ def run(
     cluster: Cluster = None,
     prefect: Prefect = None,
 ) -> None:
-    """Run a recipe on a data set, or go on with such a run.
+    """Run a recipe on a data set, or resume that run.
 
     The same command given again does only what is missing. The last line printed is the path of
     the report.
@@ -88,7 +92,7 @@ def run(
 
 @app.command()
 def plan(recipe: Recipe, data: Data, out: Out, settings: Settings = None) -> None:
-    """Say what a run would read, write and skip.
+    """Show what a run would read, write and skip.
 
     Reads no data but the footers of the shards.
     """
@@ -107,7 +111,7 @@ def resume(
     cluster: Cluster = None,
     prefect: Prefect = None,
 ) -> None:
-    """Go on with a run from its folder alone."""
+    """Resume an unfinished run; its folder is all that is needed."""
     _check_usage(None, workers, cluster)
     _check_addresses({"folder": folder})
     with _stoppable():
@@ -118,7 +122,7 @@ def resume(
 
 @app.command()
 def report(folder: Folder) -> None:
-    """Write the report of a finished run again, once its files are verified."""
+    """Verify a finished run and rewrite its report."""
     _check_addresses({"folder": folder})
     from pipelines.run import report_again
 
@@ -127,7 +131,7 @@ def report(folder: Folder) -> None:
 
 @app.command()
 def verify(folder: Folder) -> None:
-    """Check that every file of a run is what was written, and that no item is lost.
+    """Check that all files of a run are intact and no item is missing.
 
     Says what is damaged and how to make it again; the exit status is 1 then.
     """
@@ -142,7 +146,7 @@ def verify(folder: Folder) -> None:
 
 @app.command()
 def stages() -> None:
-    """List the stages there are."""
+    """List all stages."""
     from pipelines.registry import STAGES, load_stage
 
     width = max(map(len, STAGES))
@@ -153,10 +157,11 @@ def stages() -> None:
 @app.command()
 def schema(
     stage: Annotated[
-        str | None, typer.Argument(help="A stage; without one, the schema of recipes.")
+        str | None,
+        typer.Argument(help="Name of a stage; without one, the schema of recipes is printed."),
     ] = None,
 ) -> None:
-    """Print the JSON Schema of a stage's settings, or of a recipe."""
+    """Print the JSON Schema of the settings of a stage, or of a recipe."""
     import json
 
     from pipelines.recipe import recipe_schema, stage_schema
@@ -173,7 +178,7 @@ def _check_usage(settings: list[str] | None, workers: int | None, cluster: str |
             )
     if workers is not None and cluster is not None:
         raise typer.BadParameter(
-            "give the number of local workers or the address of a cluster, not both",
+            "give either --workers or --cluster, not both",
             param_hint="--workers",
         )
     if cluster is not None:

@@ -53,8 +53,8 @@ def end(err: Exception) -> NoReturn:
     if isinstance(err, MemoryError) or "can't start new thread" in str(err):
         said = str(err) or "there is none left"
         _leave(
-            f"error: memory or threads ran out ({said}). {KEPT}; give the process more, or write "
-            "smaller shards, and give the same command again"
+            f"error: memory or threads ran out ({said}). {KEPT}; give the process more "
+            "memory, or write smaller shards, and give the same command again"
         )
     if isinstance(err, ImportError) and (err.name or "").partition(".")[0] not in (*OURS, ""):
         _leave(
@@ -68,7 +68,7 @@ def _of_the_system(err: OSError) -> str:
     """Word an error of the system: what, where, and what to do."""
     what = err.strerror or str(err) or type(err).__name__
     where = f": {err.filename}" if err.filename else ""
-    remedy = REMEDIES.get(err.errno or 0, "mend the cause (path, space, permissions, network)")
+    remedy = REMEDIES.get(err.errno or 0, "fix the cause (path, space, permissions, network)")
     return f"{what[:1].lower()}{what[1:]}{where}. {KEPT}; {remedy} and give the same command again"
 
 
@@ -79,8 +79,8 @@ def _report_bug(text: str, err: Exception) -> NoReturn:
 
     print(redact("".join(traceback.format_exception(err))), end="", file=sys.stderr)
     _leave(
-        f"error: {text}. This is a fault of labelops, not of the data: please report it with the "
-        f"lines above. {KEPT}"
+        f"error: {text}. This is a fault of labelops, not of the data: please report it "
+        f"with the lines above. {KEPT}"
     )
 
 

@@ -69,7 +69,7 @@ class Verified:
         if not self.damage:
             rest = "" if self.is_finished else f"; it is not finished: labelops resume {self.uri}"
             return (
-                f"{self.uri}: whole. {self.n_files:,} files of {self.n_stages} stages on "
+                f"{self.uri}: intact. {self.n_files:,} files of {self.n_stages} stages on "
                 f"{self.n_items:,} items are as they were written{rest}"
             )
         shown = [

@@ -54,7 +54,7 @@ def class_names(ctx: "Context[Config]", n_classes: int) -> list[str]:
         raise DataError(
             f"stage {ctx.stage!r}: counts of the {len(named)} classes ({some(np.array(named))}) "
             f"were expected, got those of {n_classes}; in {ctx.config.bags}. positives is for two "
-            "classes, the second of them; counts has one number a class, in their order"
+            "classes, the second of them; counts has one number per class, in their order"
         )
     return named
 
@@ -155,12 +155,12 @@ def check_counts(summary: Arrays, ctx: "Context[Config]") -> Arrays:
 def _notices(summary: Arrays, n_absent: int, n_incomplete: int, ctx: Context) -> Arrays:
     """Return what of table and data is left out, in sentences."""
     counts = {
-        "items are in no bag: nothing is known of their totals": int(summary["n_without_bag"]),
-        f"items are in bags that the table lacks ({some(summary['unlisted'])})": int(
+        "items are in no bag, so no total constrains them": int(summary["n_without_bag"]),
+        f"items are in bags without a row in the table ({some(summary['unlisted'])})": int(
             summary["n_unlisted"]
         ),
-        "bags of the table have no item in the data and are left out": n_absent,
-        "bags lost items to quarantine and are left out": n_incomplete,
+        "bags of the table have no item in the data and are ignored": n_absent,
+        "bags have items in quarantine and are ignored": n_incomplete,
     }
     notices = [f"{ctx.stage}.bags: {n} {what}" for what, n in counts.items() if n]
     return {"notices": np.array(notices, dtype=np.str_)} if notices else {}
@@ -172,7 +172,7 @@ def _check_listed(summary: Arrays, ctx: "Context[Config]") -> None:
         raise DataError(
             f"bags: the table must have every bag of the data; {int(summary['n_unlisted'])} items "
             f"are in bags that it lacks ({some(names)}); the table is at {ctx.config.bags}. Add "
-            "them, or set proportions.unlisted = 'allow' to know nothing of their totals"
+            "them, or set proportions.unlisted = 'allow' to use these items without a total"
         )
 
 
@@ -222,6 +222,6 @@ def _whole(
     if not whole.any():
         raise DataError(
             f"bags: a bag with all its items was expected, got {int((n > 0).sum())} of which each "
-            "lost some to quarantine. Mend the rows listed there"
+            "lost some to quarantine. Correct the rows listed there"
         )
     return np.asarray(whole)

@@ -112,7 +112,7 @@ def _count_column(table: pa.Table, named: Named) -> str:
         )
     if table.num_rows == 0:
         raise DataError(
-            f"bag table: one row a bag was expected, got none; at {path}. Correct {SETTING}"
+            f"bag table: one row per bag was expected, got none; at {path}. Correct {SETTING}"
         )
     return present[0]
 
@@ -189,7 +189,7 @@ def check_once(ids: np.ndarray, path: str) -> None:
     twice = np.unique(ids[1:][ids[1:] == ids[:-1]])
     if len(twice):
         raise DataError(
-            f"bag table: one row a bag was expected, got more for {len(twice)} bag(s): "
+            f"bag table: one row per bag was expected, got more for {len(twice)} bag(s): "
             f"{some(twice)}; at {path}. Add up or remove the rows that are too many"
         )
 
@@ -264,7 +264,7 @@ def _lists(column: pa.ChunkedArray, name: str, sizes: np.ndarray, check: _BagChe
     if not (pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type)):
         scalar = {"counts": "positives", "shares": "share"}[name]
         raise DataError(
-            f"bag table: column {name!r} must hold lists with one number a class, got "
+            f"bag table: column {name!r} must hold lists with one number per class, got "
             f"{values.type}; at {check.path}. For two classes, {scalar!r} will do"
         )
     length = pc.list_value_length(values).fill_null(0).to_numpy(zero_copy_only=False)

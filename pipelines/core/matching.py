@@ -60,9 +60,9 @@ def match_step(
             if not n_found:
                 raise DataError(
                     f"{ctx.stage}.{setting}: {what} were expected to be ids of items, got {said}; "
-                    f"ids in the data are like {', '.join(summary['examples'].tolist())}. Is it of "
-                    "other data? Spaces, leading zeros and upper case count; items in quarantine "
-                    "are not in the data"
+                    f"ids in the data are like {', '.join(summary['examples'].tolist())}. Does it "
+                    "belong to other data? Spaces, leading zeros and upper case count; items in "
+                    "quarantine are not in the data"
                 )
             sentences.append(f"{ctx.stage}.{setting}: {said}")
         result: Arrays = {"n_listed": np.array(n), "n_found": np.array(n_found)}

@@ -17,11 +17,11 @@ HOLDS = {
     "item_id": "a unique id, text or whole number",
     "image": "encoded pictures",
     "features": "vectors of one length",
-    "label": "one class an item, text or whole number",
+    "label": "one class per item, text or whole number",
     "labels": "lists of classes",
     "labels_negative": "lists of classes that are ruled out",
     "bag_id": "the bag of each item, text or whole number",
-    "pred_probs": "one probability a class, of one length",
+    "pred_probs": "one probability per class, all rows of one length",
     "topk_ids": "lists of the most probable classes",
     "topk_probs": "lists of the probabilities of 'topk_ids'",
     "tail_prob": "the probability of all other classes",
@@ -153,7 +153,7 @@ def _of_the_source(who: str, ours: str, source: Source, there: frozenset[str]) -
     if ours == "label" and "given_ids" in there:
         remedy = "Recipe 'multilabel' is for lists of labels"
     elif ours == "labels" and "given" in there:
-        remedy = "Recipe 'audit' is for one label an item"
+        remedy = "Recipe 'audit' is for one label per item"
     elif hint:
         remedy = f"Map yours: {hint}"
     else:

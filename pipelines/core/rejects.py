@@ -43,9 +43,9 @@ def check_rejects(run: Run, stage: str, layout: Layout) -> None:
     said = ", ".join(
         f"{reason} ({counts[reason]}{_such_as(first.get(reason))})" for reason in ranked
     )
-    remedy = "mend the data, or raise the limit"
+    remedy = "correct the data, or raise the limit"
     if n_bad > NEARLY_ALL * n_items:
-        remedy = "so many are seldom wrong one by one: look at the reason and correct that, in the "
+        remedy = "so many rows probably share one cause: correct it in the "
         remedy += "data or in the recipe's [data]"
     raise DataError(
         f"stage {stage!r}: at most {limit:.2%} of {n_items} items may be unusable "

@@ -386,8 +386,9 @@ class Engine(Generic[C]):
         table = gate.report(summary, ctx.own("gate"), self.decider.allowance)
         texts = {
             "if_measured": "Gains marked as measured come from reviewed items.",
-            "if_expected": "These numbers are expected from the model's calibrated beliefs, not "
-            f"measured: give `{ctx.stage}.reviewed` a table of checked labels to measure them.",
+            "if_expected": "These numbers are expected from the model's calibrated probabilities, "
+            f"not measured: to measure them, give `{ctx.stage}.reviewed` a table of checked "
+            "labels.",
         }
         words = {name: np.array(text) for name, text in texts.items()}
         return {**table, **words, **self.decider.notes(ctx)}

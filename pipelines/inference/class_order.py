@@ -46,6 +46,6 @@ def check_order(summary: Arrays, ctx: Context, *, what: str = "columns of pred_p
         return {"notices": np.array([agreement], dtype=np.str_)}
     raise DataError(
         f"stage {ctx.stage!r}: {what} in the order of the classes were expected; "
-        f"{agreement}. Name the classes in data.classes, in the order of the columns; if labels "
-        "are that wrong indeed, naming them lets the run go on"
+        f"{agreement}. Name the classes in data.classes, in the order of the columns; if so many "
+        "labels are indeed wrong, naming the classes lets the run continue"
     )

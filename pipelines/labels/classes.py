@@ -225,5 +225,5 @@ def check_absent(n_given: np.ndarray, ctx: Context) -> None:
         raise DataError(
             f"source: every class must have an item; {len(absent)} of {len(classes)} have none: "
             f"{some(absent)}. Leave them out of data.classes, or set data.absent_classes = "
-            "'allow' if that is as it should be"
+            "'allow' if this is intended"
         )

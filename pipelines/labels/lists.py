@@ -57,7 +57,7 @@ def check_list_types(ctx: Context) -> None:
         if not is_list and not pa.types.is_fixed_size_list(kind):
             raise DataError(
                 f"source: column {name!r} must hold lists of integers or strings, got {kind}. A "
-                "single class an item goes into 'label'"
+                "single class per item goes into 'label'"
             )
         if not pa.types.is_null(kind.value_type):  # lists that are all empty
             check_label_type(kind.value_type, name)
@@ -149,16 +149,16 @@ def clean_columns(clean: LabelSets, is_known: np.ndarray, ctx: Context) -> dict[
 
 
 MEANING = """\
-| `labels_clean` | the labels to train on, a list: the given ones that stay and those added, in \
-their type; null in `set_aside/` |
+| `labels_clean` | the labels to train on, a list: the given ones that were kept and those added, \
+in their type; null in `set_aside/` |
 | `labels_negative_clean` | classes ruled out, where the source has such lists |
 | `decision` | keep, relabel (in `dataset/`); review (in `set_aside/`) |
 | `reason` | why, in words |
-| `confidence` | probability that the least sure label that was decided about is right as it now \
-stands; in `set_aside/`, as given; 1 where there is none, null where a label was added and it is \
-not known |
-| `weight` | weight in training: twice the confidence less one, never below 0; 1 where it is not \
-known |"""
+| `confidence` | probability that the least certain label with a decision is right as it now \
+stands; in `set_aside/`, as given; 1 without such labels, null if a label was added whose \
+probability is not known |
+| `weight` | training weight: twice the confidence less one, at least 0; 1 if the confidence is \
+not known |"""
 
 
 class Lists:

@@ -92,8 +92,8 @@ def _lists(column: pa.ChunkedArray, name: str, named: Named) -> pa.Array:
         raise named.error(
             f"lists of labels were expected in column {name!r}",
             f"{kind}",
-            f"In CSV, labels of a list are separated by {SEPARATOR!r}; one label an item goes into "
-            f"{ONE}",
+            f"In CSV, labels of a list are separated by {SEPARATOR!r}; one label per item goes "
+            f"into {ONE}",
         )
     values, start = flat(column)
     text = as_text(pa.chunked_array([values]), name, named)
@@ -259,7 +259,7 @@ def reference_sets(
     try:
         return known, from_flat(*parts, n_classes=ctx.n_classes)
     except ValueError as err:  # a class by its number in one list, by its name in the other
-        raise named.error("lists that agree were expected", str(err), "Mend the table") from err
+        raise named.error("lists that agree were expected", str(err), "Correct the table") from err
 
 
 def _classes(table: pa.Table, ctx: Context, named: Named) -> dict[str, pa.Array]:
@@ -281,7 +281,7 @@ def _check_whole(table: pa.Table, named: Named, ctx: Context, wanted: str) -> No
     other = pc.index(pc.equal(n, 1), False).as_py()
     if other >= 0:
         raise named.error(
-            "one true label an item was expected, as in the data",
+            "one true label per item was expected, as in the data",
             f"{n[other].as_py()} for item {shown(table['item_id'][other].as_py())}",
             f"Write {ONE}, or leave such items out",
         )

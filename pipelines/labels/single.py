@@ -18,7 +18,7 @@ MEANING = """\
 | `decision` | keep, relabel, abstain (in `dataset/`); drop, review (in `set_aside/`) |
 | `reason` | why, in words |
 | `confidence` | probability that `{clean}` is right; in `set_aside/`, that the given label is |
-| `weight` | weight in training: by how much the label is believed more than any other class |"""
+| `weight` | training weight: probability of the label less that of the best other class |"""
 
 
 class Single:

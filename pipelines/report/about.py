@@ -40,7 +40,7 @@ def about(run: Run, limits: Limits) -> Iterator[m.Section]:
         yield _timings(run, {name: float(t["seconds"]) for name, t in timings.items()})
     yield m.Section(
         name="repeat",
-        title="Repeat it, undo it",
+        title="Repeat or undo",
         short="Repeat, undo",
         rank=150,
         blocks=(
@@ -54,8 +54,8 @@ def _quarantined(table: m.Table) -> m.Section:
     blocks: tuple[m.Block, ...] = (m.Text("Every row could be used.", "intro fine"),)
     if table.rows:
         intro = (
-            "Rows that could not be used, by reason. Nothing was guessed for them; they are listed "
-            "in `quarantine/` and untouched in the source."
+            "Rows that could not be used, by reason. They are listed in `quarantine/`; the source "
+            "is unchanged."
         )
         blocks = (marked(intro), table)
     return m.Section(name="quarantine", title="Quarantine", rank=130, blocks=blocks)
@@ -151,11 +151,11 @@ def _toml(writer: Any, value: object) -> str:
 
 def _notes(run: Run) -> tuple[str, ...]:
     kinds = {entry.name.split("@")[0] for entry in run.entries if entry.skipped is None}
-    notes = ["The source was read and never changed."]
+    notes = ["The source is unchanged."]
     if "dataset" in kinds:
         notes.append(
-            "All changes: train on the column label instead of label_clean (or labels instead of "
-            "labels_clean). What was set aside lies in set_aside/."
+            "All changes: train on column label instead of label_clean (or labels instead of "
+            "labels_clean), and add the items in set_aside/."
         )
     if deciding_stage(run) is not None:
         notes.append(
@@ -164,8 +164,8 @@ def _notes(run: Run) -> tuple[str, ...]:
             "rule changed which item."
         )
     notes.append(
-        "One stage: delete its folder and those of the stages after it, then give the command of "
-        "the run again; it does only what is missing."
+        "One stage: delete its folder and those of later stages, then repeat the command of "
+        "the run; it does only what is missing."
     )
     notes.append("The whole run: delete its folder. Repeat it with recipe.toml from that folder.")
     return tuple(notes)

@@ -25,9 +25,9 @@ PARTS = {"default": "dataset", "set_aside": "set_aside"}
 
 SOFT_COLUMNS = """\
 | `topk_ids`, `topk_probs`, `tail_prob` | soft label: the most probable classes and the given one, \
-their probabilities, and the probability of all others together, to be spread evenly over them |
+their probabilities, and the total probability of all other classes, to be spread evenly |
 
-Class ids are positions in the class names, which the file footers hold (`labelops.soft_labels`)."""
+Class ids are positions in the list of class names in the file footers (`labelops.soft_labels`)."""
 
 
 def _columns(columns: Collection[str]) -> str:
@@ -38,7 +38,7 @@ def _columns(columns: Collection[str]) -> str:
         [
             "| column | meaning |",
             "|---|---|",
-            "| `shard` | the file of the source that the item is from |",
+            "| `shard` | the source file that contains the item |",
             space.meaning,
             *([SOFT_COLUMNS] if carried_columns(columns) else []),
         ]
@@ -115,8 +115,8 @@ def _noticed(run: Run) -> list[str]:
 
 
 UNDO = """\
-Every decision is a row of `decisions/`, with what it was before, why, how sure and by which rule.
-`dataset.leave_out_rules` and `dataset.leave_out_items` make the product without some of them;
+Every decision is a row of `decisions/`, with the previous label, reason, confidence and rule.
+`dataset.leave_out_rules` and `dataset.leave_out_items` write the dataset without some decisions;
 `pipelines.decisions.ledger.derive` does so for any table."""
 
 
@@ -133,9 +133,9 @@ def _done(counts: Mapping[str, int]) -> list[str]:
     n = max(counts["source"], 1)
     rows = [
         ("kept", counts["keep"], "`dataset/`"),
-        ("of them with a lower weight", counts["softened"], "`dataset/`"),
+        ("of these, with a lower weight", counts["softened"], "`dataset/`"),
         ("relabelled", counts["relabel"], "`dataset/`"),
-        ("no position taken", counts["abstain"], "`dataset/`"),
+        ("undecided, kept with a lower weight", counts["abstain"], "`dataset/`"),
         ("dropped", counts["drop"], "`set_aside/`"),
         ("for review", counts["review"], "`set_aside/`"),
         ("quarantined, could not be used", counts["quarantined"], "`quarantine/`"),
@@ -161,15 +161,15 @@ def _undone(run: Run) -> list[str]:
     return [
         "",
         "Left out, so that items stay as given: decisions of rules "
-        f"{', '.join(rules) or 'none'}, and of {len(items):,} single items. The rules below are "
-        "shown as they decided.",
+        f"{', '.join(rules) or 'none'}, and those on {len(items):,} single items. The table below "
+        "includes decisions that were left out.",
     ]
 
 
 def _gate(outcome: Arrays) -> Sequence[str]:
     changes = np.flatnonzero(outcome["changes_labels"])
     if not outcome["proposed"][changes].any():
-        return ["No label was changed, and none was proposed to be."]
+        return ["No label was changed, and no change was proposed."]
     lines = [
         "| rule | proposed | changed | expected fixed | expected broken | gate |",
         "|---|---:|---:|---:|---:|---|",
@@ -179,12 +179,16 @@ def _gate(outcome: Arrays) -> Sequence[str]:
         f"| {int(outcome['shipped'][r]):,} "
         f"| {_number(outcome['shipped_expected_fixed'][r])} "
         f"| {_number(outcome['shipped_expected_broken'][r])} "
-        f"| {'ships' if outcome['ships'][r] else 'held back'}: {outcome['verdict'][r]} |"
+        f"| {'passed' if outcome['ships'][r] else 'held back'}: {outcome['verdict'][r]} |"
         for r in changes.tolist()
         if outcome["proposed"][r] or outcome["reviewed"][r]
     ]
     said = outcome["if_measured" if outcome["is_measured"].any() else "if_expected"]
-    return [*lines, "", f"Fixed: wrong before and right after; broken: right before. {said}"]
+    return [
+        *lines,
+        "",
+        f"Fixed: a wrong label became right; broken: a right label became wrong. {said}",
+    ]
 
 
 def _number(value: float) -> str:

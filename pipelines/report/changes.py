@@ -128,17 +128,15 @@ class Changes(Part):
         )
         n_changed = int(outcome["shipped"].sum())
         what = "items" if self.has_lists else "changes"
-        first = (
-            f"The {len(shown)} {what} shown are the ones to check first: those that we are least "
-            "sure of. "
-        )
+        first = f"The {len(shown)} {what} shown are the least certain ones: check them first. "
         first = first if len(shown) < n else ""
         if not self.has_lists:
             tile = m.Tile("Labels changed", count(n), f"{percent(n / self.ctx.n_items)} of items")
             tables: m.Block = m.Pair((self._pairs(),), (why,))
             intro = (
-                f"{plural(n, 'label')} {verb(n, 'was', 'were')} changed; the given label stays "
-                f"beside the new one. {first}Every change is one row of the decision log."
+                f"{plural(n, 'label')} {verb(n, 'was', 'were')} changed; the dataset keeps the "
+                f"given label beside the new one. {first}Every change is one row of the decision "
+                "log."
             )
         else:
             added, removed = (int(outcome[name].sum()) for name in ("added", "removed"))
@@ -146,9 +144,9 @@ class Changes(Part):
             tables = why
             intro = (
                 f"{plural(added, 'label')} {verb(added, 'was', 'were')} added and "
-                f"{plural(removed, 'label')} removed, in {plural(n, 'item')}; the given lists stay "
-                f"beside the new ones. {first}Every label added, removed, or kept though suspected "
-                "is one row of the decision log."
+                f"{plural(removed, 'label')} removed, in {plural(n, 'item')}; the dataset keeps "
+                f"the given lists beside the new ones. {first}Every label that was added, removed, "
+                "or suspected but kept is one row of the decision log."
             )
         what = "list of labels" if self.has_lists else "label"
         none = m.Text(f"No {what} was changed.", "intro fine")
@@ -206,8 +204,8 @@ def _gate(gate: tuple[Rule, ...]) -> m.Section:
     held = sum(rule.proposed - rule.shipped for rule in gate)
     finding = m.Finding(
         f"{plural(held, 'proposed change')} held back",
-        "The gate ships a rule only where its gain is beyond doubt. "
-        "A reviewed sample lets it decide on measured rather than expected gain.",
+        "A rule changes labels only if it clearly fixes more of them than it breaks, "
+        "and within limits. Review a sample to decide by measured instead of expected gain.",
         "rules",
         rank=90,
     )
@@ -217,8 +215,8 @@ def _gate(gate: tuple[Rule, ...]) -> m.Section:
         short="Gate",
         rank=120,
         blocks=(
-            "A rule proposes changes; the gate ships them only if the labels it fixes outnumber "
-            "those it breaks beyond doubt, and never more than the recipe allows.",
+            "Each rule proposes changes. The gate makes them only if the rule clearly fixes more "
+            "labels than it breaks, and no more of them than the recipe allows.",
             m.Drawing("gate.html.j2", gate),
         ),
         findings=(finding,) if held > 0 else (),

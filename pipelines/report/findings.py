@@ -17,9 +17,9 @@ def _whole(report: Report) -> Iterator[Finding]:
     ledger = report.ledger
     if not ledger.is_balanced:
         yield Finding(
-            "The accounts do not balance",
+            "Item counts do not add up",
             "Kept, relabelled, dropped, review and quarantined do not add up to the source. "
-            "Do not use this dataset before the cause is known.",
+            "Do not use this dataset until the cause is known.",
             "accounts",
             rank=0,
         )
@@ -27,8 +27,9 @@ def _whole(report: Report) -> Iterator[Finding]:
         worst = report.section("worst")
         below = "" if worst is None else "; the worst of each class are shown below"
         yield Finding(
-            f"{plural(ledger.review, 'item')} {verb(ledger.review, 'waits', 'wait')} for a person",
-            "The model disagrees with the given label but is not sure enough to change it. "
+            f"{plural(ledger.review, 'item')} {verb(ledger.review, 'needs', 'need')} review by a "
+            "person",
+            "The label is in doubt, but the model is not confident enough to change it. "
             f"They are in the set_aside folder{below}.",
             "accounts" if worst is None else "worst",
             rank=70,
@@ -37,8 +38,8 @@ def _whole(report: Report) -> Iterator[Finding]:
         yield Finding(
             f"{count(ledger.quarantined)} {verb(ledger.quarantined, 'row', 'rows')} could not be "
             "used",
-            "Reasons and examples are listed in the quarantine; "
-            "the rows themselves are untouched in the source.",
+            "The section on quarantine lists reasons and examples; "
+            "the rows in the source are unchanged.",
             "quarantine",
             rank=100,
         )

@@ -139,7 +139,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
             )
         if self.weights is not None and not needed:
             raise ValueError(
-                f"weights are of no use with embedder = {self.embedder!r} and train = "
+                f"weights are not used with embedder = {self.embedder!r} and train = "
                 f"{self.train!r}; leave them out"
             )
         if min(self.std) <= 0:
@@ -224,7 +224,7 @@ def _check_trainable(config: Config, ctx: Context) -> None:
     if is_multi_label(ctx.columns):
         raise RecipeError(
             f"stage {ctx.stage!r}: train = 'heads' was expected for items with lists of labels, "
-            f"got {config.train!r}. Networks are trained for one class an item only; name an "
+            f"got {config.train!r}. Networks can be trained only for one class per item; name an "
             "embedder with weights, or bring pred_probs"
         )
 
@@ -255,7 +255,8 @@ def _listed_steps(ctx: Context[Config]) -> list[Step[Config]]:
     if is_multi_label(ctx.columns):
         raise RecipeError(
             f"stage {ctx.stage!r}: probabilities of all classes, pred_probs, were expected for "
-            "items with lists of labels, got use = 'topk_probs'. Write them as whole rows"
+            "items with lists of labels, got use = 'topk_probs'. Write one probability for every "
+            "class"
         )
     listed.check_classes(ctx)
     values = listed.value_type(ctx)

@@ -109,7 +109,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
                 "state dict; or classifier = 'infer'"
             )
         if self.weights is not None and not wants_weights:
-            raise ValueError(f"weights are of no use with classifier = {name!r}; leave them out")
+            raise ValueError(f"weights are not used with classifier = {name!r}; leave them out")
         if min(self.std) <= 0:
             raise ValueError(f"std must be positive, got {self.std}")
         return self

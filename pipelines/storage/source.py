@@ -287,7 +287,7 @@ def _of_splits(
             f"{missing}; found {known or 'none'}, in {uri}. Correct data.splits"
         )
     n = len(names) - len(wanted)
-    said = f"{n:,} of {len(names):,} shards are left out: data.splits takes {list(splits)} only"
+    said = f"{n:,} of {len(names):,} shards are left out: data.splits selects {list(splits)}"
     return wanted, [said] if n else []
 
 
@@ -480,8 +480,8 @@ def _merged_splits(shards: Sequence[SourceShard], splits: Sequence[str | None]) 
         return []
     listed = ", ".join(f"{split} {n:,}" for split, n in sorted(n_items.items()))
     return [
-        f"items of {len(n_items)} splits, by names of shards, are worked on together: {listed}; "
-        "the product has them in column 'split', data.splits takes some only"
+        f"items of {len(n_items)} splits, by names of shards, are processed together: {listed}; "
+        "column 'split' of the dataset names them, data.splits selects some"
     ]
 
 

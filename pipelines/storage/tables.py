@@ -241,7 +241,7 @@ def check_ids(ids: pa.Array, says: Mapping[str, pa.Array], named: Named) -> None
     name = differs[0] if differs else next(iter(said))
     what = " and ".join(shown(value) for value in said[name])
     raise named.error(
-        "one row an item was expected",
+        "one row per item was expected",
         f"{len(twice)} items with more, such as {shown(first)} with {name} {what}",
-        "Settle on one each",
+        "Choose one for each",
     )

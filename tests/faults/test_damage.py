@@ -58,7 +58,7 @@ def test_untouched__is_whole_and_going_on_gives_the_same_files(
         found = verify_run(str(copy(name)))
         assert found.damage == ()
         assert found.is_finished == (name == "finished")
-        assert found.text().startswith(f"{tmp_path / name}: whole. {found.n_files} files of ")
+        assert found.text().startswith(f"{tmp_path / name}: intact. {found.n_files} files of ")
         pipelines.run.resume(str(tmp_path / name))
         assert damage.digests(tmp_path / name) == runs.wanted
         assert verify_run(str(tmp_path / name)).is_finished

@@ -59,7 +59,7 @@ BUG = "This is a fault of labelops, not of the data"
         ),
         (
             TimeoutError("the store did not answer"),
-            "the store did not answer. Finished shards are kept; mend the cause (path, space, "
+            "the store did not answer. Finished shards are kept; fix the cause (path, space, "
             "permissions, network) and give the same command again",
         ),
         (

@@ -213,7 +213,7 @@ def about_it(text: str | None) -> list[m.Section]:
         ),
         m.Section(
             name="repeat",
-            title="Repeat it, undo it",
+            title="Repeat or undo",
             rank=150,
             blocks=(m.Drawing("repeat.html.j2", drawn), settings),
         ),
@@ -407,9 +407,9 @@ def listed(
     )
     reference = m.Section(
         name="evaluation",
-        title="Against a reference",
+        title="Comparison with the reference",
         short="Reference",
-        blocks=(text or "300 items with 2 900 classes that people settled.", measures),
+        blocks=(text or "300 items with 2 900 classes known from the reference.", measures),
         artifacts=(("reference", measures),),
     )
     ledger = m.Ledger(source=2000, kept=1700, relabelled=240, dropped=0, review=60, quarantined=0)

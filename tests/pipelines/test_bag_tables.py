@@ -73,7 +73,9 @@ def test_ids__that_are_one_number_are_one_bag(two: Planted, tmp_path: Path) -> N
         "bag_id": [*ids, "07"],
         **{name: np.append(values, values[7]) for name, values in told.items()},
     }
-    with pytest.raises(DataError, match=r"one row a bag was expected, got more for 1 bag\(s\): 7"):
+    with pytest.raises(
+        DataError, match=r"one row per bag was expected, got more for 1 bag\(s\): 7"
+    ):
         learn(tmp_path / "a", items, pa.table(twice), recipe=ONE_ROUND)
     odd = {"bag_id": [*ids[:-1], "2_3"], **told}
     with pytest.raises(DataError, match=r"got text that is no number: '2_3'"):

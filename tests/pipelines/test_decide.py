@@ -290,7 +290,7 @@ def test_soft_labels__are_the_top_classes_with_the_given_one(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("rows", "want"),
     [
-        ({"item_id": ["i1", "i1"], "true_label": ["class 0"] * 2}, "one row an item was expected"),
+        ({"item_id": ["i1", "i1"], "true_label": ["class 0"] * 2}, "one row per item was expected"),
         ({"item_id": ["i1"], "true_label": ["nothing"]}, "among the 4 classes were expected"),
         ({"item_id": ["i1"], "label": ["class 0"]}, "were expected, got 'item_id', 'label'; at"),
     ],

@@ -155,7 +155,7 @@ def test_a_class_nobody_has__is_refused_unless_allowed(tmp_path: Path) -> None:
     data = source(tmp_path / "src", [["a"], ["b"]], labels_negative=[["c"], []])
     assert refusal(data, tmp_path / "out") == (
         "source: every class must have an item; 1 of 3 have none: 'c'. Leave them out of "
-        "data.classes, or set data.absent_classes = 'allow' if that is as it should be"
+        "data.classes, or set data.absent_classes = 'allow' if this is intended"
     )
     allowed = run(data, tmp_path / "allowed", RECIPE + 'absent_classes = "allow"\n')
     assert census(allowed)["n_given"] == [1, 1, 0]

@@ -322,7 +322,7 @@ def test_infer__the_sample_for_calibration_is_bounded_and_chosen_by_hash(tmp_pat
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"embedder": "resnet18"}, "embedder = 'resnet18' needs weights, the path of a safetensors"),
-    ({"weights": "w.pt"}, "weights are of no use with embedder = 'pixels' and train = 'heads'"),
+    ({"weights": "w.pt"}, "weights are not used with embedder = 'pixels' and train = 'heads'"),
     ({"train": "scratch"}, "train = 'scratch' needs the name of a torchvision classifier as emb"),
     ({"train": "finetune", "embedder": "resnet18"}, "embedder = 'resnet18' needs weights, the"),
     ({"std": (1.0, 0.0, 1.0)}, "std must be positive, got (1.0, 0.0, 1.0)"),

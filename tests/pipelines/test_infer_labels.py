@@ -167,7 +167,7 @@ def test_training_networks__is_refused_with_the_remedy(tmp_path: Path) -> None:
         run(data, tmp_path / "out", "infer.train=scratch", "infer.embedder=resnet18")
     assert str(refused.value) == (
         "stage 'infer': train = 'heads' was expected for items with lists of labels, got "
-        "'scratch'. Networks are trained for one class an item only; name an embedder with "
+        "'scratch'. Networks can be trained only for one class per item; name an embedder with "
         "weights, or bring pred_probs"
     )
 

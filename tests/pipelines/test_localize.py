@@ -417,7 +417,7 @@ def test_localize__without_labels_or_reference_is_refused(program: str, tmp_path
 def test_config__of_settings_that_contradict_each_other() -> None:
     with pytest.raises(ValidationError, match="'resnet18' needs weights"):
         Config(classifier="resnet18")
-    with pytest.raises(ValidationError, match="weights are of no use with classifier = 'infer'"):
+    with pytest.raises(ValidationError, match="weights are not used with classifier = 'infer'"):
         Config(classifier="infer", weights="w.pt")
     with pytest.raises(ValidationError, match="std must be positive"):
         Config(std=(1, 0, 1))

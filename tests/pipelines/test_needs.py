@@ -54,7 +54,7 @@ AUDIT = "source infer confident decide dataset"
         (
             {"item_id": IDS, "category": LABEL, "pred_probs": PROBS},
             AUDIT,
-            "stage 'infer': a column 'label' (one class an item, text or whole number) was "
+            "stage 'infer': a column 'label' (one class per item, text or whole number) was "
             "expected; the source has 'item_id', 'category', 'pred_probs'; in DATA. Map yours: "
             "data.columns.label = 'category'",
         ),
@@ -105,7 +105,7 @@ AUDIT = "source infer confident decide dataset"
         (
             {"item_id": IDS, "labels": LISTS, "pred_probs": PROBS},
             "source infer confident",
-            "stage 'confident': a column 'label' (one class an item, text or whole number) was "
+            "stage 'confident': a column 'label' (one class per item, text or whole number) was "
             "expected; the source has 'item_id', 'labels', 'pred_probs'; in DATA. Recipe "
             "'multilabel' is for lists of labels",
         ),
@@ -113,7 +113,7 @@ AUDIT = "source infer confident decide dataset"
             {"item_id": IDS, "label": LABEL, "pred_probs": PROBS},
             "source infer multilabel",
             "stage 'multilabel': a column 'labels' (lists of classes) was expected; the source has "
-            "'item_id', 'label', 'pred_probs'; in DATA. Recipe 'audit' is for one label an item",
+            "'item_id', 'label', 'pred_probs'; in DATA. Recipe 'audit' is for one label per item",
         ),
         (
             {"item_id": IDS, "tags": LISTS, "pred_probs": PROBS},

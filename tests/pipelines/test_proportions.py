@@ -190,7 +190,7 @@ BAD_TABLES = [
     (
         "bag_id",
         "bag-004",
-        "bag table: one row a bag was expected, got more for 1 bag(s): 'bag-004'; at {path}. Add "
+        "bag table: one row per bag was expected, got more for 1 bag(s): 'bag-004'; at {path}. Add "
         "up or remove the rows that are too many",
     ),
     (
@@ -250,7 +250,7 @@ def test_bag__of_the_data_that_the_table_lacks_is_refused_unless_allowed(
     assert str(caught.value) == (
         f"bags: the table must have every bag of the data; {n} items are in bags that it lacks "
         f"('bag-000'); the table is at {tmp_path / 'a' / 'bags.parquet'}. Add them, or set "
-        "proportions.unlisted = 'allow' to know nothing of their totals"
+        "proportions.unlisted = 'allow' to use these items without a total"
     )
     run = learn(tmp_path / "b", two.items, less, "proportions.unlisted=allow", recipe=ONE_ROUND)
     assert found_in(run, "census")["n_unlisted"] == n
@@ -294,7 +294,7 @@ def test_table__without_columns_or_file_is_refused(two: Planted, tmp_path: Path)
     both = two.bags.append_column("counts", pa.array([[1, 1]] * 24))
     with pytest.raises(DataError, match="was expected, got positives and counts"):
         learn(tmp_path / "b", two.items, both, recipe=ONE_ROUND)
-    with pytest.raises(DataError, match="one row a bag was expected, got none"):
+    with pytest.raises(DataError, match="one row per bag was expected, got none"):
         learn(tmp_path / "c", two.items, two.bags.slice(0, 0), recipe=ONE_ROUND)
     gone = str(tmp_path / "gone.parquet")
     with pytest.raises(RecipeError, match="a readable file was expected at "):

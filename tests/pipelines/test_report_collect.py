@@ -198,9 +198,9 @@ def test_estimates__are_those_of_the_stages(report: Report) -> None:
     classes = section(report, "classes")
     assert classes.headline == "About <em>19</em> of 300 labels look wrong."
     assert "the 95\u202f% interval is 5.0\u202f%\u2009–\u200912.0\u202f%" in classes.lead
-    assert "adds up to 61 " in classes.lead
+    assert "is wrong, is 61 " in classes.lead
     # The class without items has no quality, and the worst comes first.
-    rows = table_of(report, "classes", "Class", "Estimated wrong", "Items", "Hidden elsewhere")
+    rows = table_of(report, "classes", "Class", "Estimated wrong", "Items", "Labelled otherwise")
     assert [name[-1] for name, *_ in rows] == ["D", "A", "B"]
     assert rows[0][1] == Estimate(10 / 75, 0.08, 0.2)
     assert [items for *_, items, _ in rows] == [75, 75, 75]

@@ -78,7 +78,7 @@ def test_collect__says_of_every_class_what_the_sidecar_says(known: str) -> None:
     assert f"and {total:,.0f} wrong (" in section(report, "lists").lead
     tiles = {tile.name: tile.value for tile in section(report, "lists").tiles}
     assert tiles["Flagged items"] == str(sum(row["is_label_issue"] for row in found))
-    assert "nobody looked" not in str(section(report, "lists").blocks[0])
+    assert "not counted here" not in str(section(report, "lists").blocks[0])
 
 
 @pytest.mark.parametrize("kind", ["missing", "wrong"])
@@ -96,7 +96,7 @@ def test_collect__shows_the_surest_of_each_class(known: str, kind: str) -> None:
             for item, row in found.items()
             if k in row[f"{kind}_ids"]
         }
-        blocks = [b for b in group.blocks if isinstance(b, Items) and b.score == f"{kind} to"]
+        blocks = [b for b in group.blocks if isinstance(b, Items) and b.score == f"P({kind})"]
         shown = items_of(blocks)
         surest = sorted(p_of.values(), reverse=True)[: len(shown)]
         assert [item.score for item in shown] == surest
@@ -167,10 +167,10 @@ def test_collect__says_how_far_probabilities_of_classes_can_be_trusted(known: st
     # What fits best has the mean of what is given.
     assert scaled.mean() == pytest.approx(np.mean(given), abs=5e-3)
     said = str(section(report, "calibration").blocks[0])
-    assert "When the model says 80\u202f% of a class" in said
+    assert "When the model gives a class 80\u202f%" in said
     assert f"All classes of {N} items" in said
     assert "1,200 out-of-sample probabilities" in said
-    assert f"Log-odds times {found['slope']:.3f}" in said
+    assert f"log-odds times {found['slope']:.3f}" in said
 
 
 def test_collect__gives_measures_against_the_reference_and_accounts(known: str) -> None:
@@ -309,5 +309,5 @@ def test_page__counts_labels_and_not_items_as_changed() -> None:
     text = re.sub(r"<[^>]*>", "", render(listed()))
     assert "of 255 changed" in text
     assert "labels seem to be missing, and" in text
-    assert "classes of items were neither given nor ruled out: nobody looked" in text
+    assert "item-class pairs were neither given nor ruled out; they are unknown" in text
     assert "Label maps show only 38.6\u202f% of the given labels" in text

@@ -134,7 +134,7 @@ def test_page__links_lead_somewhere_whatever_the_run_lacks() -> None:
 def test_page__adds_up_beliefs_beside_the_estimate() -> None:
     report = example(doubted=1234.4)
     share = f"{100 * 1234.4 / report.ledger.source:.1f}"
-    assert re.search(rf"adds up to 1,234 \({share}\W%\)", render(report))
+    assert re.search(rf"is wrong, is 1,234 \({share}\W%\)", render(report))
     assert "adds up to" not in render(example())
 
 
@@ -315,8 +315,8 @@ def test_page__accounts_that_do_not_balance_come_first() -> None:
     report = example()
     lost = replace(report, ledger=replace(report.ledger, kept=report.ledger.kept - 1))
     text = " ".join(Page(render(lost)).text)
-    assert "these should add up, but do not" in text
-    assert text.index("The accounts do not balance") < text.index("Most frequent mix-up")
+    assert "These counts should add up to the source, but do not" in text
+    assert text.index("Item counts do not add up") < text.index("Most frequent confusion")
 
 
 def test_page__says_every_number_of_the_ledger(page: str) -> None:

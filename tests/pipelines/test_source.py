@@ -180,8 +180,9 @@ def test_too_many_bad_rows__stop_with_counts_by_reason(tmp_path: Path) -> None:
     data = write_shards(tmp_path / "src", table, [100])
     assert refusal(data, tmp_path / "out") == (
         "stage 'source': at most 1.00% of 100 items may be unusable (data.max_bad_share), got 2: "
-        "no label (2, the first in part-00000.parquet, row 0 of item '0': label is null). They are "
-        f"listed with reasons in {tmp_path / 'out'}/quarantine; mend the data, or raise the limit"
+        "no label (2, the first in part-00000.parquet, row 0 of item '0': label is null). They "
+        f"are listed with reasons in {tmp_path / 'out'}/quarantine; correct the data, or raise the "
+        "limit"
     )
 
 
@@ -211,8 +212,7 @@ def test_nearly_all_rows_bad__nobody_is_told_to_raise_the_limit(tmp_path: Path) 
     assert "row 0 of item '0': label 'x' is none of the 2 classes ('a', 'b'))" in message
     assert "raise the limit" not in message
     assert message.endswith(
-        "; so many are seldom wrong one by one: look at the reason and correct that, in the data "
-        "or in the recipe's [data]"
+        "; so many rows probably share one cause: correct it in the data or in the recipe's [data]"
     )
 
 
@@ -243,7 +243,7 @@ def test_class_that_nobody_has__is_refused_unless_allowed(tmp_path: Path) -> Non
     named = SOURCE_ONLY + '[data]\nclasses = ["cat", "dog", "eel"]\n'
     assert refusal(data, tmp_path / "out", named) == (
         "source: every class must have an item; 1 of 3 have none: 'eel'. Leave them out of "
-        "data.classes, or set data.absent_classes = 'allow' if that is as it should be"
+        "data.classes, or set data.absent_classes = 'allow' if this is intended"
     )
     run(data, tmp_path / "allowed", named + 'absent_classes = "allow"\n')
 
@@ -304,7 +304,7 @@ def test_stage_without_its_column__asks_for_it_in_words_of_the_contract(tmp_path
     table = blobs(20).drop_columns(["label"])
     data = write_shards(tmp_path / "src", table, [20])
     assert refusal(data, tmp_path / "out", 'stages = ["source", "confident"]\n') == (
-        "stage 'confident': a column 'label' (one class an item, text or whole number) was "
+        "stage 'confident': a column 'label' (one class per item, text or whole number) was "
         f"expected; the source has 'item_id', 'features'; in {data}. Map yours with "
         "data.columns.label = '…'"
     )

@@ -12,8 +12,8 @@ from pipelines.report.part import Part
 from pipelines.report.text import count, decimal, percent, plural, signed
 
 METRICS = (
-    ("ece", "ECE", "mean gap of confidence and accuracy"),
-    ("adaptive_ece", "Adaptive ECE", "the same, in bins of equal size"),
+    ("ece", "ECE", "expected calibration error: mean gap between confidence and accuracy"),
+    ("adaptive_ece", "Adaptive ECE", "the same, in bins with equal numbers of items"),
     ("classwise_ece", "Class-wise ECE", "the same, mean over all classes"),
     ("mce", "Maximum error", "largest gap of any bin"),
     ("nll", "Log loss", "negative log-likelihood"),
@@ -63,7 +63,7 @@ class Calibration(Part):
         is_whole = "temperature" in fit
         yield m.Section(
             name="calibration",
-            title="Can the model’s confidence be trusted?",
+            title="Is the model’s confidence calibrated?",
             short="Calibration",
             rank=100,
             blocks=(
@@ -84,25 +84,28 @@ def _of_labels(fit: Arrays, outcome: Arrays) -> str:
         agree = percent(float(fit["before_accuracy"]))
         said += f", which agree with the given labels in {agree} of cases"
     said += (
-        ". Wrong labels count as disagreements here, so a sound model may look less sure than it "
-        "should be. Flags use the probabilities as predicted; decisions correct them"
+        ". Label errors count as disagreements, so accuracy is underestimated and a model "
+        "calibrated to the true labels looks overconfident here. Flags use the probabilities as "
+        "predicted; decisions recalibrate them"
     )
     if "temperature" in outcome:
         used = decimal(float(outcome["temperature"]))
-        said += f" with temperature {used}, fitted through the estimated noise"
+        said += (
+            f" with temperature {used}, fitted with the estimated label noise taken into account"
+        )
     return f"{said}."
 
 
 def _of_classes(fit: Arrays) -> str:
     slope, shift = float(fit["slope"]), float(fit["shift"])
     return (
-        "When the model says 80\u202f% of a class, that class should be given 80\u202f% of the "
-        f"time. All classes of {plural(int(fit['n']), 'item')} count together here, "
-        f"{count(int(fit['n_cells']))} out-of-sample probabilities of classes that are either "
-        f"given or not; unknown ones take no part. Log-odds times {decimal(slope)} and "
-        f"{signed(shift)} fit them best. Missing labels count as classes that are not there, so a "
-        "sound model may look surer than it should be. Flags use the probabilities as predicted; "
-        "what is believed of a label corrects them class by class."
+        "When the model gives a class 80\u202f%, that class should be given 80\u202f% of the "
+        f"time. All classes of {plural(int(fit['n']), 'item')} are pooled here: "
+        f"{count(int(fit['n_cells']))} out-of-sample probabilities of classes known to be given "
+        f"or not; unknown ones are left out. The best fit is log-odds times {decimal(slope)} and "
+        f"{signed(shift)}. Missing labels count as absent classes, so a model calibrated to the "
+        "true classes may look overconfident here. Flags use the probabilities as predicted; "
+        "decisions recalibrate them for each class."
     )
 
 
@@ -168,15 +171,15 @@ def _too_sure(fit: Arrays, table: m.Table) -> Iterator[m.Finding]:
         return
     if is_whole:
         what = f"Temperature {decimal(excess, 2)} corrects it"
-        used = "Decisions use corrected probabilities, flags do not."
+        used = "Decisions use recalibrated probabilities, flags do not."
     else:
         slope, shift = float(fit["slope"]), float(fit["shift"])
         what = f"Log-odds times {decimal(slope, 2)} and {shift:+.2f} correct it"
-        used = "Decisions correct it class by class, flags do not."
-    how = "surer than it is often right" if excess > 1 else "right more often than sure"
+        used = "Decisions recalibrate each class, flags do not."
+    how = "overconfident" if excess > 1 else "underconfident"
     (name, _), before, after = table.rows[0]
     yield m.Finding(
-        f"The model was {how}",
+        f"The model is {how}",
         f"{what}: {name} goes from {decimal(before)} to {decimal(after)}. {used}",
         "calibration",
         rank=110,

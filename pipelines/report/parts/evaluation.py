@@ -52,13 +52,13 @@ class Evaluation(Part):
         items = plural(int(measured["n_items"]), "item")
         known_cells = plural(int(measured["n_known_cells"]), "class", "classes")
         intro = (
-            f"{items} with {known_cells} that people settled. What they left open counts neither "
-            "for nor against. Intervals are of items drawn with replacement."
+            f"{items} with {known_cells} known from the reference; unknown ones are left out. "
+            "Intervals are bootstrap intervals over items."
         )
         yield m.Section(
             name="evaluation",
-            title="Against a reference",
+            title="Comparison with the reference",
             short="Reference",
-            blocks=(intro if tables else "The reference knows no item of this data.", *tables),
+            blocks=(intro if tables else "The reference has no item of this data.", *tables),
             artifacts=tuple((f"reference {table.caption}", table) for table in tables),
         )

@@ -84,17 +84,14 @@ class Lists(Part):
         )
         table = self._table()
         intro = (
-            "Every class is a question of its own: which of the items that were given it do not "
-            "have it, and which have it though it was ruled out. Most of both together comes "
-            "first; the thin line is the 95\u202f% interval, which covers chance only, not the "
-            "model’s errors."
+            "For each class: items that have it although it was ruled out (missing), and items "
+            "that were given it but do not have it (wrong). Classes with the most of both come "
+            "first; the thin line is the 95\u202f% interval, which covers sampling error only, "
+            "not errors of the model."
         )
         if n_unknown:
-            were = plural(n_unknown, "class of an item was", "classes of items were")
-            intro += (
-                f" {were} neither given nor ruled out: nobody looked, and they count for nothing "
-                "here."
-            )
+            were = plural(n_unknown, "item-class pair was", "item-class pairs were")
+            intro += f" {were} neither given nor ruled out; they are unknown and not counted here."
         n_items, seem = (
             max(self.n_live, 1),
             "label seems" if round(n_missing) == 1 else "labels seem",
@@ -109,14 +106,15 @@ class Lists(Part):
             headline=Markup(
                 "About <em>{}</em> {} to be missing, and <em>{}</em> of {} wrong."
             ).format(count(n_missing), seem, count(n_wrong), plural(n_given, "given one")),
-            lead="That is what beliefs add up to, which trust the model no further than it fits "
-            f"the given labels. Confident learning, class by class, counts {count(missing.value)} "
-            f"missing (95\u202f% interval {interval(missing, 'count')}) and {count(wrong.value)} "
-            f"wrong ({interval(wrong, 'count')}). Its intervals cover chance only, not the model’s "
-            "errors: where it cannot tell a class, both numbers are too high; where it errs as the "
-            "annotators did, too low.",
+            lead="That is the sum of the probabilities of single errors, which rely on the model "
+            "as far as it fits the given labels. Confident learning, applied to each class, "
+            f"estimates {count(missing.value)} missing (95\u202f% interval "
+            f"{interval(missing, 'count')}) and {count(wrong.value)} wrong "
+            f"({interval(wrong, 'count')}). Its intervals cover sampling error only, not errors of "
+            "the model: if it cannot recognise a class, both numbers are too high; if it makes "
+            "the annotators’ mistakes, too low.",
             tiles=(
-                m.Tile("Labels given", count(n_given), f"{decimal(n_given / n_items, 2)} an item"),
+                m.Tile("Labels given", count(n_given), f"{decimal(n_given / n_items, 2)} per item"),
                 m.Tile("Believed missing", count(n_missing), confident[0], "wrong"),
                 m.Tile("Believed wrong", count(n_wrong), confident[1], "wrong"),
                 m.Tile(
@@ -127,7 +125,7 @@ class Lists(Part):
             ),
             findings=tuple(_findings(table, n_unknown)),
             card=f"Of {n_given:,} labels about {n_wrong:,.0f} are believed wrong, and about "
-            f"{n_missing:,.0f} missing. Where the model is weak that is too many. Confident "
+            f"{n_missing:,.0f} missing. With a weak model, these estimates are too high. Confident "
             f"learning counts {wrong.value:,.0f} wrong and {missing.value:,.0f} missing.",
             artifacts=(("class-quality", table),),
         )
@@ -188,11 +186,13 @@ class Lists(Part):
             for i, c in enumerate(self._shown())
         ]
         intro = (
-            "The surest examples of each class, with the probability that the class is there "
-            "though it was not given, or not there though it was."
+            "The most probable errors of each class, with the probability that the class is "
+            "present but not given (missing), or given but absent (wrong)."
         )
         if self.overlays.facts is not None:
-            intro += " Marked is where its label map shows the class, the stronger the surer."
+            intro += (
+                " Marks show where the label map finds the class; stronger means more probable."
+            )
         blocks: list[m.Block] = [intro, *groups]
         if more := int(np.count_nonzero(self._n)) - len(groups):
             said = Markup("{} with suspects: see <code>multilabel/</code>.")
@@ -226,7 +226,7 @@ def suspects_each(n_classes: int, limits: Limits) -> int:
 
 def probable(items: tuple[m.Item, ...], kind: str, caption: str) -> m.Items:
     """Return items whose number is a probability."""
-    return m.Items(caption=caption, items=items, score=f"{kind} to", score_kind="percent")
+    return m.Items(caption=caption, items=items, score=f"P({kind})", score_kind="percent")
 
 
 def cells(frame: Frame, ids: str) -> tuple[np.ndarray, np.ndarray]:
@@ -239,7 +239,7 @@ def cells(frame: Frame, ids: str) -> tuple[np.ndarray, np.ndarray]:
 def _findings(table: m.Table, n_unknown: int) -> Iterator[m.Finding]:
     for kind, where, has in (
         ("missing", "though it was ruled out", "have it"),
-        ("wrong", "though it is not there", "were given it"),
+        ("wrong", "though they do not have it", "were given it"),
     ):
         columns = (table.values(head) for head in ("Class", "Given", kind.capitalize()))
         sure = [one for one in zip(*columns, strict=True) if (one[2].low or 0.0) > 0]
@@ -255,9 +255,8 @@ def _findings(table: m.Table, n_unknown: int) -> Iterator[m.Finding]:
             )
     if n_unknown:
         yield m.Finding(
-            f"{plural(n_unknown, 'class', 'classes')} of items nobody looked for",
-            "They are neither given nor ruled out, and nothing here says how many of them are "
-            "there.",
+            f"{plural(n_unknown, 'item-class pair')} not annotated",
+            "They are neither given nor ruled out. How many of them are present is not estimated.",
             "lists",
             rank=20,
         )

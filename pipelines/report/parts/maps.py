@@ -14,16 +14,16 @@ from pipelines.report.overlays import Overlays
 from pipelines.report.part import Part
 from pipelines.report.parts.lists import cells, probable, suspects_each
 from pipelines.report.select import Place, Shortlist, by_count
-from pipelines.report.text import clean, count, decimal, percent, plural, verb
+from pipelines.report.text import clean, count, decimal, percent, plural
 from pipelines.storage.frame import Frame
 
 MOST_COUNTS = 12
 """Rows of the table of how many classes a picture has."""
 
 RULES = {
-    "f1": "where precision and recall balance (largest F1)",
-    "recall": "where what is known to be there is found and little else (recall² over how often "
-    "the class is found): it was only known what pictures have, not what they have not",
+    "f1": "to maximise F1",
+    "recall": "to maximise recall² ÷ share of pictures in which the class is found, since only "
+    "present classes are known, not absent ones",
 }
 
 
@@ -77,22 +77,22 @@ class Maps(Part):
         pictures = plural(n_pictures, "picture")
         table = self._classes(shown[: self.limits.class_rows])
         intro = (
-            f"A classifier was asked for every cell of {pictures} ({facts.width} × {facts.height} "
-            f"cells, {facts.k} classes kept in each). A class is found where some cell is surer of "
-            "it than a cutoff of its own, chosen "
+            f"A classifier predicted the classes of every cell of {pictures} ({facts.width} × "
+            f"{facts.height} cells, the {facts.k} most probable classes kept in each). A class is "
+            "found if its score in some cell is above the cutoff of the class, chosen "
             f"{RULES.get(str(cutoffs['rule']), RULES['recall'])}, on "
             f"{plural(int(cutoffs['n_items']), 'item')}."
         )
         tiles = []
         if seen is not None:
-            intro += f" Of the given labels the maps show {percent(seen)}, too."
-            tiles.append(m.Tile("Given labels seen", percent(seen), "by the maps, too"))
+            intro += f" The maps show {percent(seen)} of the given labels."
+            tiles.append(m.Tile("Given labels seen", percent(seen), "in label maps"))
         mean = decimal(n_present / max(n_pictures, 1), 2)
-        tiles.append(m.Tile("Classes a picture", mean, "found by the maps", "believed"))
+        tiles.append(m.Tile("Classes per picture", mean, "found in label maps", "believed"))
         blocks: list[m.Block] = [
             intro,
             m.Pair((_by_number(totals["n_items_with"]),), (table,) if shown else ()),
-            m.Text("The surest of each class, marked where it is seen", "h3"),
+            m.Text("Most probable pictures of each class, with its place marked", "h3"),
             *(self._group(c, is_open=i < self.limits.open_classes) for i, c in enumerate(shown)),
         ]
         if more := int(np.count_nonzero(self.new.count)) - len(shown):
@@ -129,12 +129,12 @@ class Maps(Part):
 
     def _group(self, c: int, *, is_open: bool) -> m.Group:
         name, n = self.run.names.name(c), int(self.new.count[c])
-        caption = f"Pictures in which {clean(name, 80)} is seen though not given"
+        caption = f"Pictures in which {clean(name, 80)} is found but not given"
         items = self.overlays.items(self.new.of(c), c)
         return m.Group(
             name=name,
-            note=f"found in {plural(n, 'picture')} that {verb(n, 'was', 'were')} not given it",
-            blocks=(probable(items, "seen", caption),),
+            note=f"found in {plural(n, 'picture')} without this label",
+            blocks=(probable(items, "present", caption),),
             is_open=is_open,
         )
 
@@ -156,24 +156,24 @@ def _blind(seen: float | None) -> Iterator[m.Finding]:
     if seen is not None and seen < 0.5:
         yield m.Finding(
             f"Label maps show only {percent(seen)} of the given labels",
-            "The classifier may be of other classes than the data, or in another order; or it "
-            "cannot tell what is in single cells. Do not train on its crops before that is "
-            "settled.",
+            "The classifier may have other classes than the data, or another order of them; or it "
+            "cannot recognise what single cells show. Do not train on its crops until this is "
+            "resolved.",
             "maps",
             rank=30,
         )
 
 
 KNOWN_OF = {
-    POSITIVES: "How often added labels are right is not known: cutoffs were chosen on what items "
-    "have, and nobody said what they have not. Give `localize.reference` a table of items with all "
-    "their classes to measure it.",
-    COMPLETE: "The source's lists are said to be complete, so what is found besides contradicts "
-    "them, and nothing was added.",
+    POSITIVES: "The precision of added labels is not known: labels say which classes items have, "
+    "not which are absent. To measure it, give `localize.reference` a table of items with all "
+    "their classes.",
+    COMPLETE: "The source's lists count as complete, so any further class contradicts them; no "
+    "label was added.",
     KNOWN: "Cutoffs and probabilities come from {n_items:,} items of which some classes are known; "
-    "they hold for the others if what is known does not depend on how sure the maps are.",
+    "they hold for the others if which classes are known does not depend on the maps’ scores.",
     REFERENCE: "Cutoffs and probabilities come from {n_items:,} items of the reference; they hold "
-    "for the others if those were drawn at random.",
+    "for the others if the reference was drawn at random.",
 }
 
 
@@ -187,4 +187,6 @@ class Added(Part):
         n_given = int(self.ctx.result("source", "census")["n_given"].sum())
         known = KNOWN_OF[str(outcome["known"])].format(n_items=n_items)
         added = int(outcome["added"].sum())
-        yield m.Section(name="added", card=f"To {n_given:,} labels {added:,} were added. {known}")
+        yield m.Section(
+            name="added", card=f"{added:,} labels were added to {n_given:,} given ones. {known}"
+        )

@@ -75,7 +75,7 @@ class Neighbours(Part):
             title="Duplicates with different labels",
             short="Duplicates",
             rank=80,
-            blocks=(m.Text(f"No duplicates contradict each other. {in_all}", "intro fine"),),
+            blocks=(m.Text(f"No duplicates have different labels. {in_all}", "intro fine"),),
         )
         if not n_sets:
             return section
@@ -92,9 +92,9 @@ class Neighbours(Part):
         )
         finding = m.Finding(
             f"{plural(n_sets, 'set')} of duplicates "
-            + verb(n_sets, "contradicts itself", "contradict themselves"),
-            f"{count(self.n_conflicts)} items look the same as another one but were given a "
-            "different label: at least one of each set is wrong.",
+            + verb(n_sets, "has different labels", "have different labels"),
+            f"{count(self.n_conflicts)} items look the same as another item but have a "
+            "different label: at least one label in each set is wrong.",
             "duplicates",
             rank=80,
         )
@@ -107,7 +107,7 @@ class Neighbours(Part):
             name="outliers",
             title="Outliers",
             rank=90,
-            blocks=(m.Text("No item stands apart from all others.", "intro fine"),),
+            blocks=(m.Text("No outliers were found.", "intro fine"),),
         )
         if not n:
             return section
@@ -123,11 +123,11 @@ class Neighbours(Part):
         some = f"; the {n_shown} farthest are shown" if n_shown < n else ""
         intro = (
             f"{plural(n, 'item')} far from {verb(n, 'its', 'their')} nearest neighbours{some}. A "
-            "low score means unusual."
+            "lower similarity means more unusual."
         )
         finding = m.Finding(
-            f"{plural(n, 'item')} {verb(n, 'resembles', 'resemble')} nothing else",
-            "They may be broken, off topic or simply rare; no label fits them for certain.",
+            f"{plural(n, 'item')} {verb(n, 'is an outlier', 'are outliers')}",
+            "They may be corrupt, off topic or just rare; their labels are uncertain.",
             "outliers",
             rank=120,
         )

@@ -80,8 +80,8 @@ class Noise(Part):
         wrong, share = (self._estimate(name) for name in ("n_errors", "total_noise_rate"))
         intro = Markup(
             "Share of each class’s given labels that is estimated to be wrong, worst first. The "
-            "thin line is the 95&#8239;% interval. <em>Hidden elsewhere</em> estimates how many "
-            "items of the class carry another label."
+            "thin line is the 95&#8239;% interval. <em>Labelled otherwise</em> estimates how many "
+            "items of the class have another label."
         )
         if n_shown < n_classes:
             intro += f" {plural(n_classes - n_shown, 'class has', 'classes have')} no items."
@@ -100,7 +100,7 @@ class Noise(Part):
                 m.Tile("Flagged", count(n_flagged), f"{percent(n_flagged / n_items)} of items"),
             ),
             findings=tuple(_least_reliable(table)),
-            card=f"About {n[0]:,} labels were wrong before ({n[1]:,} to {n[2]:,} with 95 % "
+            card=f"About {n[0]:,} labels were wrong in the source ({n[1]:,} to {n[2]:,} with 95 % "
             f"confidence, {share.value:.1%}), as estimated by confident learning.",
             artifacts=(("class-quality", table),),
         )
@@ -126,7 +126,7 @@ class Noise(Part):
                 m.column("95\u202f% interval", shares, "between", "soft"),
                 m.column("Items", n_given[order].round().astype(np.int64)),
                 m.column("Flagged", self.worst.count[order]),
-                m.column("Hidden elsewhere", hidden[order]),
+                m.column("Labelled otherwise", hidden[order]),
             ),
             n_open=self.limits.class_rows,
             more="more classes",
@@ -136,20 +136,20 @@ class Noise(Part):
         said = f"That is {percent(share.value)}"
         if between := interval(share, "percent"):
             said += f"; the 95\u202f% interval is {between}"
-        said += ". It is counted from the model’s confident out-of-sample disagreements"
+        said += ". It is estimated by confident learning from out-of-sample predictions"
         infer, outcome = self.run.result("infer", "calibration") or {}, self.run.outcome() or {}
         if "before_accuracy" in infer:
             agrees = percent(float(infer["before_accuracy"]))
             said += f"; the model agrees with {agrees} of the given labels"
         said += (
-            ". The interval covers chance only, not the model’s errors: where it confuses classes "
-            "the number is too high, where it errs as the annotators did too low."
+            ". The interval covers sampling error only, not errors of the model: if it confuses "
+            "classes, the number is too high; if it makes the annotators’ mistakes, too low."
         )
         if "doubted" in outcome:
             doubted = float(outcome["doubted"])
             said += (
-                " What is believed of single items, the given label taken as evidence, adds up to "
-                f"{count(doubted)} ({percent(doubted / self.ctx.n_items)})."
+                " A second estimate, the sum over items of the probability that the given label is "
+                f"wrong, is {count(doubted)} ({percent(doubted / self.ctx.n_items)})."
             )
         return said
 
@@ -160,14 +160,14 @@ class Noise(Part):
         heat, coarse = confusion.table(joint, names, limits), confusion.coarse(joint, limits)
         ranked = self._ranked()
         intro = (
-            "Estimated items for each given class (row) and believed class (column). The stronger "
-            "a cell’s colour, the larger its share of the row; right labels, on the diagonal, are "
-            "not shaded."
+            "Estimated number of items for each given class (row) and estimated true class "
+            "(column). The stronger a cell’s colour, the larger its share of the row; correct "
+            "labels, on the diagonal, are not shaded."
         )
         if heat.is_part:
             intro += (
                 f" Shown are the {len(heat.classes) - 1} classes with the most wrong labels; all "
-                "others are taken together."
+                "others are combined."
             )
         blocks: list[m.Block] = [intro, m.Drawing("parts/heat.html.j2", heat)]
         if coarse is not None:
@@ -176,7 +176,7 @@ class Noise(Part):
             blocks += [m.Text(ranked.caption, "h3"), ranked]
         return m.Section(
             name="confusion",
-            title="What is confused with what",
+            title="Confusions between classes",
             short="Confusions",
             rank=50,
             blocks=tuple(blocks),
@@ -275,7 +275,7 @@ def _mixed_up(ranked: m.Table) -> Iterator[m.Finding]:
     for names, items, _, share, _ in ranked.rows[:1]:
         given, believed = (clean(name, NAME) for name in names)
         yield m.Finding(
-            f"Most frequent mix-up: {given} for {believed}",
+            f"Most frequent confusion: given {given}, believed {believed}",
             f"About {plural(items, 'item')} given as {given} ({percent(share)} of them) are "
             f"believed to be {believed}. If people cannot tell the two apart, the labelling guide "
             "may need an example.",
