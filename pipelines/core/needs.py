@@ -21,7 +21,7 @@ HOLDS = {
     "labels": "lists of classes",
     "labels_negative": "lists of classes that are ruled out",
     "bag_id": "the bag of each item, text or whole number",
-    "pred_probs": "one probability per class, all rows of one length",
+    "pred_probs": "lists with one probability per class",
     "topk_ids": "lists of the most probable classes",
     "topk_probs": "lists of the probabilities of 'topk_ids'",
     "tail_prob": "the probability of all other classes",

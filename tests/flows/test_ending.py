@@ -65,12 +65,12 @@ BUG = "This is a fault of labelops, not of the data"
         (
             MemoryError(),
             "memory or threads ran out (there is none left). Finished shards are kept; give the "
-            "process more, or write smaller shards, and give the same command again",
+            "process more memory, or write smaller shards, and give the same command again",
         ),
         (
             RuntimeError("can't start new thread"),
             "memory or threads ran out (can't start new thread). Finished shards are kept; give "
-            "the process more, or write smaller shards, and give the same command again",
+            "the process more memory, or write smaller shards, and give the same command again",
         ),
         (
             ModuleNotFoundError("No module named 's3fs'", name="s3fs"),

@@ -186,7 +186,7 @@ def test_only_negative_lists__are_refused(tmp_path: Path) -> None:
         (
             ["a", "b"],
             "source: column 'labels' must hold lists of integers or strings, got string. A single "
-            "class an item goes into 'label'",
+            "class per item goes into 'label'",
         ),
         (
             [[0.5], [1.5]],

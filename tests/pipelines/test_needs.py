@@ -78,8 +78,8 @@ AUDIT = "source infer confident decide dataset"
         (
             {"item_id": IDS, "label": LABEL, "x0": NUMBERS, "x1": NUMBERS},
             AUDIT,
-            "stage 'infer': a column to predict from was expected, one of 'pred_probs' (one "
-            "probability a class, of one length), 'topk_probs' (lists of the probabilities of "
+            "stage 'infer': a column to predict from was expected, one of 'pred_probs' (lists "
+            "with one probability per class), 'topk_probs' (lists of the probabilities of "
             "'topk_ids'), 'features' (vectors of one length), 'image' (encoded pictures); "
             "the source has 'item_id', 'label', 'x0', 'x1'; in DATA. Numbers "
             "in columns of their own ('x0', 'x1') go into one column 'features', a list of them "
