@@ -1,19 +1,15 @@
 """Whether the table of bags is that of the data, and what is left of it to learn from."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from labelops.proportions.counts import share_spread
+from pipelines.bags.settings import Config
 from pipelines.bags.table import BagTable, check_once, ids_of, open_table, same_ids, some
 from pipelines.core.stage import Arrays, Context
 from pipelines.errors import DataError
 from pipelines.storage.frame import Frame
-
-if TYPE_CHECKING:
-    from pipelines.stages.proportions import Config
 
 # B bags, K classes
 
@@ -24,7 +20,7 @@ KEPT_NAMES = 8
 """Bags that the table lacks are named up to so many."""
 
 
-def table_of(ctx: "Context[Config]") -> BagTable:
+def table_of(ctx: Context[Config]) -> BagTable:
     """Return the table that the settings name, with ids as the data has them."""
     path = ctx.config.bags
     assert path is not None
@@ -39,7 +35,7 @@ def table_of(ctx: "Context[Config]") -> BagTable:
     return BagTable(ids[order], table.sizes[order], table.counts[order], table.residual[order])
 
 
-def class_names(ctx: "Context[Config]", n_classes: int) -> list[str]:
+def class_names(ctx: Context[Config], n_classes: int) -> list[str]:
     """Return the names of the classes that counts are of.
 
     Raises
@@ -78,7 +74,7 @@ def bags_of(column: pa.Array, ids: np.ndarray) -> np.ndarray:
     return bags
 
 
-def count_bags(frame: Frame, ctx: "Context[Config]") -> Arrays:
+def count_bags(frame: Frame, ctx: Context[Config]) -> Arrays:
     """Count a shard's items of each bag."""
     table = table_of(ctx)
     bag = bags_of(frame["bag_id"], table.ids)
@@ -101,7 +97,7 @@ def merge_counts(a: Arrays, b: Arrays) -> Arrays:
     return {**merged, "unlisted": np.union1d(a["unlisted"], b["unlisted"])[:KEPT_NAMES]}
 
 
-def check_counts(summary: Arrays, ctx: "Context[Config]") -> Arrays:
+def check_counts(summary: Arrays, ctx: Context[Config]) -> Arrays:
     """Compare the table with the data; what is left are bags whose totals can be taken at face.
 
     Returns
@@ -166,7 +162,7 @@ def _notices(summary: Arrays, n_absent: int, n_incomplete: int, ctx: Context) ->
     return {"notices": np.array(notices, dtype=np.str_)} if notices else {}
 
 
-def _check_listed(summary: Arrays, ctx: "Context[Config]") -> None:
+def _check_listed(summary: Arrays, ctx: Context[Config]) -> None:
     if summary["n_unlisted"] and ctx.config.unlisted == "refuse":
         names = summary["unlisted"]
         raise DataError(
@@ -177,7 +173,7 @@ def _check_listed(summary: Arrays, ctx: "Context[Config]") -> None:
 
 
 def _absent(
-    table: BagTable, is_there: np.ndarray, n_quarantined: int, ctx: "Context[Config]"
+    table: BagTable, is_there: np.ndarray, n_quarantined: int, ctx: Context[Config]
 ) -> np.ndarray:
     """Return which bags of the table the data never had, as far as that can be told.
 
@@ -202,7 +198,7 @@ def _whole(
     n: np.ndarray,
     is_absent: np.ndarray,
     n_quarantined: int,
-    ctx: "Context[Config]",
+    ctx: Context[Config],
 ) -> np.ndarray:
     """Return which bags have all their items; others may lack only what went to quarantine."""
     missing = np.where(is_absent, 0, table.sizes - n)

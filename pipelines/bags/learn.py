@@ -25,15 +25,15 @@ from pipelines.bags.group import (
     save_keys,
     standardised,
 )
+
+# N items, M of them in bags, B bags, K classes, V dimensions of the embedding
+from pipelines.bags.settings import Config
 from pipelines.core.stage import Arrays, Context
 from pipelines.storage.canonical import Items
 from pipelines.storage.spill import new_array
 
-# N items, M of them in bags, B bags, K classes, V dimensions of the embedding
-
 if TYPE_CHECKING:
     from labelops.nn.bags import BagTraining, Fitted
-    from pipelines.stages.proportions import Config
 
 LEARN = "learn"
 """Name of the step."""
@@ -64,7 +64,7 @@ def previous(stage: str) -> str:
     return base if n <= 1 else f"{base}@{n}"
 
 
-def training_of(ctx: "Context[Config]") -> "BagTraining":
+def training_of(ctx: Context[Config]) -> "BagTraining":
     """Return the settings of the network."""
     from labelops.nn.bags import BagTraining
 
@@ -89,7 +89,7 @@ class Begun(NamedTuple):
     result: Arrays
 
 
-def learn(items: Items, ctx: "Context[Config]", folder: str) -> Arrays:
+def learn(items: Items, ctx: Context[Config], folder: str) -> Arrays:
     """Play a round; leave beliefs, logits and embedding of all items, return what was found."""
     census = ctx.result(FIRST, CENSUS)
     grouped = group(items, census)
@@ -125,14 +125,14 @@ def vector_column(ctx: Context) -> str:
     return "embedding" if "embedding" in ctx.columns else "features"
 
 
-def by_column(ctx: "Context[Config]") -> bool:
+def by_column(ctx: Context[Config]) -> bool:
     """Return whether each feature is scaled by itself; those of an embedding belong together."""
     scaling = ctx.config.scaling
     return bool(scaling == "columns" or (scaling == "auto" and vector_column(ctx) == "features"))
 
 
 def _begin(
-    items: Items, ctx: "Context[Config]", census: Arrays, grouped: Grouped, features: Features
+    items: Items, ctx: Context[Config], census: Arrays, grouped: Grouped, features: Features
 ) -> Begun:
     counts, start = census["counts"], grouped.start
     if ctx.stage != FIRST:
@@ -189,7 +189,7 @@ class Propagated(NamedTuple):
 
 
 def _propagate(
-    begun: Begun, counts: np.ndarray, grouped: Grouped, ctx: "Context[Config]"
+    begun: Begun, counts: np.ndarray, grouped: Grouped, ctx: Context[Config]
 ) -> Propagated:
     from labelops.nn.bag_rounds import choose_class_strength, spread_beliefs, strengthened
 
@@ -219,7 +219,7 @@ def _propagate(
     return Propagated(posterior.beliefs, strength, len(edges.first), convergence)
 
 
-def _edges(vectors: np.ndarray, grouped: Grouped, ctx: "Context[Config]", n_threads: int) -> Edges:
+def _edges(vectors: np.ndarray, grouped: Grouped, ctx: Context[Config], n_threads: int) -> Edges:
     """Return neighbours among the items in bags, found in canonical order.
 
     There the first ones are a sample of all, which an index needs; in the order of bags they are
@@ -247,7 +247,7 @@ def _fit(
     start: np.ndarray,
     counts: np.ndarray,
     beliefs: np.ndarray,
-    ctx: "Context[Config]",
+    ctx: Context[Config],
 ) -> "Fitted":
     from labelops.nn.bag_rounds import BAG_WEIGHT
     from labelops.nn.bags import SoftLabels, fit

@@ -5,7 +5,6 @@ another year, has totals that labels and model find improbable, and these are le
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -16,14 +15,12 @@ from labelops.simplex import bad_rows, what_is_wrong
 from pipelines.bags.census import CENSUS
 from pipelines.bags.findings import LEVEL, bag_losses, judge_bags
 from pipelines.bags.group import Grouped, group, save_canonical, save_keys
+from pipelines.bags.settings import Config
 from pipelines.core.stage import Arrays, Context
 from pipelines.labels.beliefs import block_rows, noise_of
 from pipelines.storage.canonical import Items
 from pipelines.storage.frame import Frame
 from pipelines.storage.vectors import vectors_of
-
-if TYPE_CHECKING:
-    from pipelines.stages.proportions import Config
 
 # N items, M of them in bags, B bags, K classes
 
@@ -48,7 +45,7 @@ def reject_bad(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
     return {f"{ctx.stage}/_usable": pa.table({"item_id": ids})}
 
 
-def constrain(items: Items, ctx: "Context[Config]", folder: str) -> Arrays:
+def constrain(items: Items, ctx: Context[Config], folder: str) -> Arrays:
     """Bring totals into beliefs of all items; leave these, return what was found."""
     census = ctx.own(CENSUS)
     grouped = group(items, census)

@@ -5,7 +5,7 @@ Decisions of single rules or items can be left out: they are then as if they had
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from labelops.decisions import COMMON, DECISIONS, WHOLE, outcome, reasons
 from pipelines.core.stage import Context
 from pipelines.decisions.ledger import LOG_FOLDER, last_rows, left_out, replay, slots
+from pipelines.decisions.settings import Config
 from pipelines.labels.space import (
     LabelSpace,
     clean_space,
@@ -23,9 +24,6 @@ from pipelines.labels.space import (
 )
 from pipelines.registry import load_space
 from pipelines.storage.frame import Frame
-
-if TYPE_CHECKING:
-    from pipelines.stages.dataset import Config
 
 WHY = ("decision", "reason", "confidence", "weight")
 
@@ -64,12 +62,12 @@ def added(columns: Collection[str]) -> Sequence[str]:
     return [*decided_columns(columns), *carried_columns(columns)]
 
 
-def leaves_out(config: "Config") -> bool:
+def leaves_out(config: Config) -> bool:
     """Return whether decisions are left out."""
     return bool(config.leave_out_rules or config.leave_out_items)
 
 
-def narrow(config: "Config", columns: Collection[str]) -> list[str]:
+def narrow(config: Config, columns: Collection[str]) -> list[str]:
     """Return all columns and files that `with_left_out` reads."""
     given = given_columns(columns) or _space(columns).given[:1]
     log = [LOG_FOLDER] if leaves_out(config) else []
@@ -134,7 +132,7 @@ def soft_label_metadata(ctx: Context) -> bytes:
 # -- leaving out -----------------------------------------------------------------------------------
 
 
-def with_left_out(frame: Frame, ctx: "Context[Config]") -> pa.Table:
+def with_left_out(frame: Frame, ctx: Context[Config]) -> pa.Table:
     """Return a shard's decisions, with those undone that are to be left out."""
     decided, config = frame.table(["item_id", "rule", *decided_columns(ctx.columns)]), ctx.config
     if not leaves_out(config):

@@ -1,7 +1,5 @@
 """How far probabilities can be taken at their word, on a sample that the hashes of ids choose."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pyarrow as pa
 
@@ -9,11 +7,9 @@ from labelops.hashing import is_sampled
 from labelops.top_rows import Probs, TopRows
 from pipelines.core.stage import Arrays, Context, Output, Reduce, join_summaries
 from pipelines.inference.given import Labels, given_of
+from pipelines.inference.settings import Config
 from pipelines.storage.frame import Frame
 from pipelines.storage.vectors import arrays_of, list_array
-
-if TYPE_CHECKING:
-    from pipelines.stages.infer import Config
 
 
 def folder(ctx: Context) -> str:
@@ -37,7 +33,7 @@ def sample_table(
     item_hash: np.ndarray,
     given: Labels,
     probs: Probs,
-    ctx: "Context[Config]",
+    ctx: Context[Config],
     usable: np.ndarray | None = None,
 ) -> pa.Table:
     """Return the sampled ones of some items, if they are usable, as rows of the scratch folder.
@@ -78,7 +74,7 @@ def calibration_step(ctx: Context) -> "Reduce[Config]":
     )
 
 
-def finish(summary: Arrays, ctx: "Context[Config]") -> Arrays:
+def finish(summary: Arrays, ctx: Context[Config]) -> Arrays:
     """Fit what helps; measure before and after it."""
     order = np.argsort(summary["item_hash"], kind="stable")
     given, probs = summary["given"][order], summary["pred_probs"][order]

@@ -4,19 +4,16 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from pipelines.core.stage import Context, Tables
 from pipelines.inference.embedders import open_embedder
+from pipelines.inference.settings import Config
 from pipelines.media.images import BadImageError, Limits, decode, encoded
 from pipelines.storage.frame import Frame
 from pipelines.storage.vectors import list_array, vectors_of
-
-if TYPE_CHECKING:
-    from pipelines.stages.infer import Config
 
 DECODE_ROWS = 64
 MAX_DECODERS = 8
@@ -44,7 +41,7 @@ def copy_features(frame: Frame, ctx: Context) -> Iterator[Tables]:
         yield _table(ctx, "embedding", single if finite.all() else single[finite])
 
 
-def embed_images(frame: Frame, ctx: "Context[Config]") -> Iterator[Tables]:
+def embed_images(frame: Frame, ctx: Context[Config]) -> Iterator[Tables]:
     """Embed the pictures; reject those that do not decode."""
     forward = open_embedder(ctx.config)
     threads = 1 if forward.device.type == "cpu" else min(MAX_DECODERS, os.cpu_count() or 1)
@@ -61,7 +58,7 @@ def embed_images(frame: Frame, ctx: "Context[Config]") -> Iterator[Tables]:
         yield _table(ctx, "embedding", np.concatenate(held))
 
 
-def decode_images(frame: Frame, ctx: "Context[Config]") -> Iterator[Tables]:
+def decode_images(frame: Frame, ctx: Context[Config]) -> Iterator[Tables]:
     """Write the pictures in the size that is trained on; reject those that do not decode."""
     made = squares(frame, ctx, n_threads=1)
     for batch in batches(made, max(1, ROWS_A_TABLE * 1024 // ctx.config.side**2)):
@@ -84,7 +81,7 @@ def batches(made: Iterable[np.ndarray], rows: int) -> Iterator[np.ndarray]:
         yield np.stack(held)
 
 
-def squares(frame: Frame, ctx: "Context[Config]", *, n_threads: int) -> Iterator[np.ndarray]:
+def squares(frame: Frame, ctx: Context[Config], *, n_threads: int) -> Iterator[np.ndarray]:
     """Yield a shard's pictures, decoded, cut and scaled; reject the others with a reason."""
     side, limits = ctx.config.side, ctx.config.limits
 

@@ -3,15 +3,15 @@
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import LabelopsError, RecipeError
+from pipelines.inference.settings import Config
 from pipelines.media.models import file_key, load_weights, once
 from pipelines.media.programs import unusable
 
 if TYPE_CHECKING:
     from labelops.nn.forward import Forward
-    from pipelines.stages.infer import Config
 
 
-def n_features(config: "Config") -> int:
+def n_features(config: Config) -> int:
     """Return the length of the embedding.
 
     Raises
@@ -42,7 +42,7 @@ def n_features(config: "Config") -> int:
     return architecture.n_features(config.embedder)
 
 
-def open_embedder(config: "Config") -> "Forward":
+def open_embedder(config: Config) -> "Forward":
     """Return the embedder on its device; one a process, whatever the number of shards."""
     path = config.embedder if config.is_program else config.weights
     key = (
@@ -55,7 +55,7 @@ def open_embedder(config: "Config") -> "Forward":
     return embedder
 
 
-def _open(config: "Config") -> "Forward":
+def _open(config: Config) -> "Forward":
     from labelops.nn import architecture
     from labelops.nn.device import pick_device
     from labelops.nn.forward import Forward

@@ -1,16 +1,12 @@
 """The step that deals items to folds, and its use in later ones."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from labelops import folds
 from pipelines.core.stage import Arrays, Context, Reduce
 from pipelines.inference.given import Labels, given_of
+from pipelines.inference.settings import Config
 from pipelines.storage.frame import Frame
-
-if TYPE_CHECKING:
-    from pipelines.stages.infer import Config
 
 
 def folds_step(ctx: Context) -> "Reduce[Config]":
@@ -25,7 +21,7 @@ def _count(frame: Frame, ctx: Context) -> Arrays:
     return {"counts": folds.summarize(of_item, frame.array("item_hash"), n_classes=n_strata)}
 
 
-def _deal(summary: Arrays, ctx: "Context[Config]") -> Arrays:
+def _deal(summary: Arrays, ctx: Context[Config]) -> Arrays:
     return {"fold_of": folds.finish(summary["counts"], n_folds=ctx.config.folds)}
 
 

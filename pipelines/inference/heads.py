@@ -1,7 +1,7 @@
 """Linear heads on embeddings: fitted once over all items, applied shard by shard."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,17 +10,15 @@ from pipelines.core.stage import Arrays, Context, Tables
 from pipelines.inference.calibrate import folder, sample_table
 from pipelines.inference.folds import fold_of_items
 from pipelines.inference.given import Labels, given_of
+from pipelines.inference.settings import Config
 from pipelines.storage.canonical import Items
 from pipelines.storage.frame import Frame
 from pipelines.storage.vectors import even_tables, list_array, vectors_of
 
-if TYPE_CHECKING:
-    from pipelines.stages.infer import Config
-
 CHUNK_BYTES = 32 * 2**20
 
 
-def fit(items: Items, ctx: "Context[Config]", out: str) -> Arrays:
+def fit(items: Items, ctx: Context[Config], out: str) -> Arrays:
     """Fit one head a fold, streaming over the items in canonical order."""
     from labelops.nn.device import pick_device
     from labelops.nn.linear import Block, block_rows
@@ -46,7 +44,7 @@ def fit(items: Items, ctx: "Context[Config]", out: str) -> Arrays:
     return dict(heads.arrays())
 
 
-def predict(frame: Frame, ctx: "Context[Config]") -> Iterator[Tables]:
+def predict(frame: Frame, ctx: Context[Config]) -> Iterator[Tables]:
     """Give every item the probabilities of the head that has not seen it."""
     from labelops.nn import linear
     from labelops.nn.device import pick_device
@@ -77,7 +75,7 @@ def even_blocks(frame: Frame, column: str, rows: int) -> Iterator[tuple[slice, p
 
 
 def predictions(
-    ctx: "Context[Config]",
+    ctx: Context[Config],
     ids: pa.Array,
     hashes: np.ndarray,
     given: Labels,

@@ -5,7 +5,6 @@ ascending order with their probabilities, and what each of the others has.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -15,11 +14,9 @@ from labelops.top_rows import TopRows, fill_tail, largest_of, no_rows
 from pipelines.core.stage import Arrays, Context
 from pipelines.errors import DataError
 from pipelines.inference.calibrate import folder, sample_table
+from pipelines.inference.settings import Config
 from pipelines.labels.predictions import LISTED, LISTED_ROWS, listed_of, prediction_arrays
 from pipelines.storage.frame import Frame
-
-if TYPE_CHECKING:
-    from pipelines.stages.infer import Config
 
 IDS, PROBS, TAIL = "topk_ids", "topk_probs", "tail_prob"
 
@@ -57,7 +54,7 @@ def _some(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers[:5])) + (", …" if len(numbers) > 5 else "")
 
 
-def validate(frame: Frame, ctx: "Context[Config]") -> Mapping[str, pa.Table]:
+def validate(frame: Frame, ctx: Context[Config]) -> Mapping[str, pa.Table]:
     """Reject rows that list no probabilities; bring the others into one form."""
     given, item_hash = frame.array("given"), frame.array("item_hash")
     names = source_columns(ctx.columns)

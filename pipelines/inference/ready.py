@@ -1,7 +1,6 @@
 """The user's own probabilities: checked, and what stands at the given label set aside."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -9,16 +8,14 @@ import pyarrow as pa
 from pipelines.core.stage import Context
 from pipelines.inference.calibrate import folder, sample_table
 from pipelines.inference.given import given_of
+from pipelines.inference.settings import Config
 from pipelines.storage.frame import Frame
 from pipelines.storage.vectors import vectors_of
-
-if TYPE_CHECKING:
-    from pipelines.stages.infer import Config
 
 CHUNK_BYTES = 32 * 2**20
 
 
-def validate(frame: Frame, ctx: "Context[Config]") -> Mapping[str, pa.Table]:
+def validate(frame: Frame, ctx: Context[Config]) -> Mapping[str, pa.Table]:
     """Reject rows that are no probabilities; keep the value at the given label of the others."""
     kind = given_of(ctx.columns)
     given, item_hash = kind.read(frame, ctx), frame.array("item_hash")

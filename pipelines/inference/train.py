@@ -10,6 +10,7 @@ from labelops.proportions.logits import softmax
 from pipelines.core.stage import Arrays, Context, Tables
 from pipelines.inference.folds import fold_of_items
 from pipelines.inference.heads import even_blocks, predictions
+from pipelines.inference.settings import Config
 from pipelines.media.models import file_key, load_weights, once
 from pipelines.storage.canonical import Items
 from pipelines.storage.frame import Frame
@@ -19,13 +20,12 @@ from pipelines.storage.vectors import list_array, vectors_of
 if TYPE_CHECKING:
     from labelops.nn.classifier import Classifier
     from labelops.nn.forward import Forward
-    from pipelines.stages.infer import Config
 
 BLOCK_ROWS = 1024
 CHUNK_BYTES = 64 * 2**20
 
 
-def fit(items: Items, ctx: "Context[Config]", out: str) -> Arrays:
+def fit(items: Items, ctx: Context[Config], out: str) -> Arrays:
     """Train one model a fold; leave their weights as artefacts."""
     from safetensors.torch import save_file
 
@@ -81,7 +81,7 @@ def _pictures(items: Items, side: int, path: str) -> np.ndarray:
     return pictures
 
 
-def _builder(ctx: "Context[Config]") -> Any:
+def _builder(ctx: Context[Config]) -> Any:
     from labelops.nn.classifier import new_classifier
 
     config = ctx.config
@@ -98,7 +98,7 @@ def _builder(ctx: "Context[Config]") -> Any:
     return build
 
 
-def _open(ctx: "Context[Config]") -> "list[Forward]":
+def _open(ctx: Context[Config]) -> "list[Forward]":
     """Return the trained models of all folds on their device, opened once a process."""
     paths = [ctx.artifact("train", weights_file(f)) for f in range(ctx.config.folds)]
 
@@ -109,7 +109,7 @@ def _open(ctx: "Context[Config]") -> "list[Forward]":
     return models
 
 
-def trained(ctx: "Context[Config]", fold: int) -> "Classifier":
+def trained(ctx: Context[Config], fold: int) -> "Classifier":
     """Return the trained model of a fold, on the CPU."""
     from labelops.nn.classifier import new_classifier
 
@@ -118,7 +118,7 @@ def trained(ctx: "Context[Config]", fold: int) -> "Classifier":
     return model
 
 
-def _open_one(ctx: "Context[Config]", fold: int) -> "Forward":
+def _open_one(ctx: Context[Config], fold: int) -> "Forward":
     from labelops.nn.device import pick_device
     from labelops.nn.forward import Forward
     from labelops.nn.transform import Normalised
@@ -130,7 +130,7 @@ def _open_one(ctx: "Context[Config]", fold: int) -> "Forward":
     return Forward(net, device=pick_device(config.device), batch_rows=config.batch_rows)
 
 
-def predict(frame: Frame, ctx: "Context[Config]") -> Iterator[Tables]:
+def predict(frame: Frame, ctx: Context[Config]) -> Iterator[Tables]:
     """Give every item the probabilities of the model that has not seen it.
 
     The embedding is that of fold 0's model for all items: of several models the features mean

@@ -6,7 +6,6 @@ probabilities.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -19,14 +18,12 @@ from labelops.multilabel.cells import Cells, Counts, add_counts, no_counts, stat
 from labelops.multilabel.labels import LabelSets, take_rows
 from labelops.multilabel.opinion import model_log_odds
 from labelops.multilabel.sampling import Shares, cell_hash, draw
+from labelops.multilabel.scores import RowScore
 from pipelines.core.stage import Arrays, Context, Output, Tables
 from pipelines.labels.predictions import blocks_of
 from pipelines.labels.space import given_sets
 from pipelines.storage.frame import Frame
 from pipelines.storage.vectors import arrays_of
-
-if TYPE_CHECKING:
-    from pipelines.stages.multilabel import Config
 
 
 def dtype_of(ctx: Context) -> np.dtype:
@@ -145,7 +142,7 @@ def scratch(ctx: Context) -> dict[str, Output]:
     }
 
 
-def scan(frame: Frame, ctx: "Context[Config]") -> Iterator[Tables]:
+def scan(score: RowScore, frame: Frame, ctx: Context) -> Iterator[Tables]:
     """Read the probabilities once more; leave what later steps need."""
     from labelops.fast.multilabel import CompiledEngine, row_scores
 
@@ -163,8 +160,8 @@ def scan(frame: Frame, ctx: "Context[Config]") -> Iterator[Tables]:
             *(drawn.class_id, drawn.is_given, kind),
             *(model_log_odds(drawn.p), of_drawn),
         ]
-        score = row_scores(probs, labels, score=ctx.config.score).astype(np.float32)
-        written = zip(scratch(ctx).items(), (cells, sample, [score]), strict=True)
+        scores = row_scores(probs, labels, score=score).astype(np.float32)
+        written = zip(scratch(ctx).items(), (cells, sample, [scores]), strict=True)
         yield {
             folder: pa.table(
                 [pa.array(x, field.type) for x, field in zip(part, output.schema, strict=True)],

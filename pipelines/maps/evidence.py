@@ -5,7 +5,7 @@ what an item has and nothing of what it has not. Where it is known what items ha
 items say how probable it is that a class which was found is there.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,11 +26,9 @@ from pipelines.core.stage import Arrays, Context
 from pipelines.labels.columns import RULED_OUT
 from pipelines.labels.reference import reference_sets
 from pipelines.labels.space import given_columns, given_sets
+from pipelines.maps.settings import Config
 from pipelines.storage.frame import Frame
 from pipelines.storage.vectors import arrays_of, list_array
-
-if TYPE_CHECKING:
-    from pipelines.stages.localize import Config
 
 EVIDENCE_CELLS = 1 << 23
 """Items × classes on which cutoffs are chosen stay about below it."""
@@ -95,7 +93,7 @@ class Evidence(NamedTuple):
         return np.asarray(states(span)[rows - rows[0]] == YES, np.int8)
 
 
-def evidence_in(frame: Frame, ctx: "Context[Config]") -> Evidence:
+def evidence_in(frame: Frame, ctx: Context[Config]) -> Evidence:
     """Return what is known of a shard's items, and which of them are in the sample."""
     hashes, everything = frame.array("item_hash"), np.arange(frame.n)
     if ctx.config.reference is not None:
@@ -114,7 +112,7 @@ def collect_evidence(frame: Frame, ctx: Context) -> Arrays:
     return arrays_of(frame.file(evidence_folder(ctx)))
 
 
-def find_cutoffs(summary: Arrays, ctx: "Context[Config]") -> Arrays:
+def find_cutoffs(summary: Arrays, ctx: Context[Config]) -> Arrays:
     """Choose a cutoff for every class; say on how many items, by which rule, and how good they are.
 
     By F1 where it is known what items do not have; else by recall² over how often a class is found.
@@ -164,7 +162,7 @@ def find_cutoffs(summary: Arrays, ctx: "Context[Config]") -> Arrays:
     }
 
 
-def _known(ctx: "Context[Config]", *, knows_absent: bool) -> str:
+def _known(ctx: Context[Config], *, knows_absent: bool) -> str:
     if not knows_absent:
         return POSITIVES
     if ctx.config.reference is not None:

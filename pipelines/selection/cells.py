@@ -5,7 +5,6 @@ pass is a reduction over listed cells.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from labelops.confident import selection as sel
 from labelops.confident.selection import Elements, Selection
@@ -14,10 +13,8 @@ from labelops.multilabel.rules import COLLECT, Rules, elements_of, is_chosen_fro
 from pipelines.core.stage import Arrays, Context, Reduce
 from pipelines.labels.cells import cells_folder, counts_in, read_cells
 from pipelines.selection.passes import Passes
+from pipelines.selection.pruning import Pruning
 from pipelines.storage.frame import Frame
-
-if TYPE_CHECKING:
-    from pipelines.stages.multilabel import Config
 
 
 def estimates_in(result: Arrays) -> Estimates:
@@ -25,19 +22,19 @@ def estimates_in(result: Arrays) -> Estimates:
     return Estimates(*(result[name] for name in Estimates._fields))
 
 
-def finished_rules(ctx: "Context[Config]") -> Rules:
+def finished_rules(ctx: Context[Pruning]) -> Rules:
     """Return what flags cells, when all steps of the cuts are done."""
     settings = ctx.config.settings
     cuts = _passes(ctx).finished(ctx) if is_chosen_from(settings) else None
     return Rules(settings, estimates_in(ctx.own("estimates")), cuts)
 
 
-def cut_steps(ctx: "Context[Config]") -> "Sequence[Reduce[Config]]":
+def cut_steps(ctx: Context[Pruning]) -> Sequence[Reduce[Pruning]]:
     """Return the steps; none where a filter does not choose among cells."""
     return _passes(ctx).steps() if is_chosen_from(ctx.config.settings) else []
 
 
-def _passes(ctx: Context) -> "Passes[Config]":
+def _passes(ctx: Context) -> Passes[Pruning]:
     return Passes(
         name="cuts",
         reads=["item_hash", cells_folder(ctx)],
@@ -50,11 +47,11 @@ def _passes(ctx: Context) -> "Passes[Config]":
     )
 
 
-def _start(ctx: "Context[Config]") -> Selection:
+def _start(ctx: Context[Pruning]) -> Selection:
     result = ctx.own("estimates")
     return start_cuts(ctx.config.settings, estimates_in(result), counts_in(result))
 
 
-def _elements(frame: Frame, ctx: "Context[Config]") -> Elements:
+def _elements(frame: Frame, ctx: Context[Pruning]) -> Elements:
     cells, _ = read_cells(frame, ctx)
     return elements_of(ctx.config.settings, cells, frame.array("item_hash"))

@@ -4,7 +4,6 @@ The first pass looks at kept rows alone; what follows is `pipelines.selection.pa
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -34,13 +33,11 @@ from pipelines.selection.kept_rows import (
     rows_table,
 )
 from pipelines.selection.passes import Passes, stored
+from pipelines.selection.pruning import Pruning
 from pipelines.storage.frame import Frame
 
-if TYPE_CHECKING:
-    from pipelines.stages.confident import Config
 
-
-def cut_steps(settings: Settings, ctx: Context) -> "list[Step[Config]]":
+def cut_steps(settings: Settings, ctx: Context) -> list[Step[Pruning]]:
     """Return the steps that find the cuts of a filter.
 
     They read `given`, `p_given`, `p_other`, `item_hash` and the kept rows, and begin with the
@@ -48,7 +45,7 @@ def cut_steps(settings: Settings, ctx: Context) -> "list[Step[Config]]":
     """
     narrow = ["given", "p_given", "p_other", "item_hash"]
     reads = [*narrow, rows_folder(ctx), deep_folder(ctx)]
-    steps: list[Step[Config]] = [
+    steps: list[Step[Pruning]] = [
         Reduce(name="cuts", reads=reads, summarize=count_first, finish=narrow_first)
     ]
     if settings.filter_by in BY_PAIRS:
@@ -71,7 +68,7 @@ def cut_steps(settings: Settings, ctx: Context) -> "list[Step[Config]]":
     return [*steps, *_passes(reads, ctx).steps()]
 
 
-def _passes(reads: Sequence[str], ctx: Context) -> "Passes[Config]":
+def _passes(reads: Sequence[str], ctx: Context) -> Passes[Pruning]:
     return Passes(
         name="cuts",
         reads=reads,
@@ -124,7 +121,7 @@ def _after_first(ctx: Context) -> Selection:
     return selection
 
 
-def finished_cuts(ctx: "Context[Config]") -> Selection:
+def finished_cuts(ctx: Context[Pruning]) -> Selection:
     """Return the finished selection."""
     return _passes((), ctx).finished(ctx)
 
@@ -138,7 +135,7 @@ def _all_rows(
     return row_blocks(frame, ctx, deep=has_short(ctx))
 
 
-def singles(frame: Frame, ctx: "Context[Config]") -> Elements:
+def singles(frame: Frame, ctx: Context[Pruning]) -> Elements:
     """Return a shard's elements of classes, or of the lowest scores."""
     return single_elements(
         ctx.config.settings,
@@ -150,11 +147,11 @@ def singles(frame: Frame, ctx: "Context[Config]") -> Elements:
     )
 
 
-def _by_pairs(ctx: "Context[Config]") -> bool:
+def _by_pairs(ctx: Context[Pruning]) -> bool:
     return ctx.config.filter_by in BY_PAIRS
 
 
-def _by_single(ctx: "Context[Config]") -> bool:
+def _by_single(ctx: Context[Pruning]) -> bool:
     return ctx.config.filter_by in BY_CLASSES | BY_LOWEST
 
 
@@ -169,7 +166,7 @@ def _pair_cuts(selection: Selection, ctx: Context) -> Pairs:
 # -- passes ----------------------------------------------------------------------------------------
 
 
-def count_first(frame: Frame, ctx: "Context[Config]") -> Arrays:
+def count_first(frame: Frame, ctx: Context[Pruning]) -> Arrays:
     """Count what lies between equally spaced edges; of pairs, only where kept rows are complete."""
     edges = _edges(ctx)
     selection = _start(ctx, edges)
@@ -255,7 +252,7 @@ def narrow_deep(summary: Arrays, ctx: Context) -> Arrays:
     return selection._asdict()
 
 
-def count_open(frame: Frame, ctx: "Context[Config]", selection: Selection, bits: int) -> np.ndarray:
+def count_open(frame: Frame, ctx: Context[Pruning], selection: Selection, bits: int) -> np.ndarray:
     """Count the open elements by their next digit."""
     counts = np.zeros((len(selection.open_slots), 1 << bits), np.int64)
     if _by_pairs(ctx):
@@ -266,7 +263,7 @@ def count_open(frame: Frame, ctx: "Context[Config]", selection: Selection, bits:
     return counts
 
 
-def collect_open(frame: Frame, ctx: "Context[Config]", selection: Selection) -> Elements:
+def collect_open(frame: Frame, ctx: Context[Pruning], selection: Selection) -> Elements:
     """Return the elements between which the remaining cuts lie."""
     parts = [sel.no_elements()]
     if _by_pairs(ctx):
@@ -280,7 +277,7 @@ def collect_open(frame: Frame, ctx: "Context[Config]", selection: Selection) -> 
 # -- flags of a shard ------------------------------------------------------------------------------
 
 
-def taken(frame: Frame, ctx: "Context[Config]") -> tuple[np.ndarray | None, np.ndarray | None]:
+def taken(frame: Frame, ctx: Context[Pruning]) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Return which items are taken in any of their pairs, and which in their class (or of all).
 
     Either is None where the filter does not ask for it.

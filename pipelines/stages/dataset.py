@@ -11,7 +11,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, Field
 
 from pipelines.core.layout import SOURCE
 from pipelines.core.matching import match_step
@@ -25,6 +24,7 @@ from pipelines.decisions.product import (
     soft_label_metadata,
     with_left_out,
 )
+from pipelines.decisions.settings import Config
 from pipelines.errors import RecipeError
 from pipelines.storage.forms import restore_table, working_schema
 from pipelines.storage.frame import Frame
@@ -38,18 +38,6 @@ IMAGE_ROWS = 100
 """Rows of a row group with images: so little is read to show one of them."""
 
 ROWS = 16_384
-
-
-class Config(BaseModel, frozen=True, extra="forbid"):
-    """Settings of stage `dataset`."""
-
-    leave_out_rules: tuple[str, ...] = Field(
-        default=(),
-        description="Rules whose decisions are undone: their items keep the given labels.",
-    )
-    leave_out_items: tuple[str, ...] = Field(
-        default=(), description="Ids of items whose decisions are undone."
-    )
 
 
 def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:

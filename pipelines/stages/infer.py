@@ -8,10 +8,8 @@ their word is measured on a sample at the end.
 """
 
 from collections.abc import Sequence
-from typing import Literal, Self
 
 import pyarrow as pa
-from pydantic import BaseModel, Field, model_validator
 
 from pipelines.core.stage import Context, Fit, Map, Output, Reduce, Stage, Step
 from pipelines.errors import DataError, RecipeError
@@ -20,156 +18,14 @@ from pipelines.inference.calibrate import calibration_step, sample_output
 from pipelines.inference.folds import folds_step
 from pipelines.inference.given import given_of
 from pipelines.inference.inputs import input_column
+from pipelines.inference.settings import Config
 from pipelines.labels.lists import is_multi_label
 from pipelines.labels.predictions import LISTED, listed_fields
-from pipelines.media.images import Limits, check_type
+from pipelines.media.images import check_type
 from pipelines.storage.vectors import width_of
 
 GROUP_BYTES = 64 * 2**20
 """Aim for a row group of vectors."""
-
-
-class Config(BaseModel, frozen=True, extra="forbid"):
-    """Settings of stage `infer`."""
-
-    use: Literal["auto", "pred_probs", "topk_probs", "features", "image"] = Field(
-        default="auto",
-        description="What to predict from; auto: the first of pred_probs, topk_probs, features and "
-        "image that the data has.",
-    )
-    folds: int = Field(
-        default=5,
-        ge=2,
-        le=127,
-        description="Cross-validation folds; each item is predicted by a model that was not "
-        "trained on it.",
-    )
-    train: Literal["heads", "scratch", "finetune"] = Field(
-        default="heads",
-        description="heads: linear classifiers on a fixed embedding. scratch, finetune: train the "
-        "torchvision model named by 'embedder' in each fold, from random weights or from "
-        "'weights'.",
-    )
-    embedder: str = Field(
-        default="pixels",
-        description="pixels (built in, no weights), the name of a torchvision classifier, or the "
-        "path of a torch.export program (.pt2).",
-    )
-    weights: str | None = Field(
-        default=None, description="File with the weights of a torchvision model."
-    )
-    image_size: int | None = Field(
-        default=None,
-        ge=16,
-        le=2048,
-        description="Pictures are cropped to a square and scaled to this side in pixels. Absent: "
-        "32 for pixels and for training from scratch, else 224.",
-    )
-    mean: tuple[float, float, float] = Field(
-        default=(0.485, 0.456, 0.406),
-        description="Mean subtracted from each channel, after scaling to [0, 1].",
-    )
-    std: tuple[float, float, float] = Field(
-        default=(0.229, 0.224, 0.225),
-        description="Each channel is then divided by this standard deviation; not used by pixels.",
-    )
-    max_image_bytes: int = Field(
-        default=64 * 2**20,
-        ge=1,
-        description="Bytes; larger image files are quarantined without decoding.",
-    )
-    max_image_pixels: int = Field(
-        default=64_000_000, ge=1, description="Larger pictures are quarantined without decoding."
-    )
-    batch_rows: int = Field(default=64, ge=1, le=65_536, description="Batch size.")
-    device: str = Field(
-        default="auto",
-        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
-        description="auto: a GPU if available.",
-    )
-    l2: float | None = Field(
-        default=None,
-        ge=0.0,
-        description="L2 penalty of the heads. Absent: the one that predicts best out of sample.",
-    )
-    max_iter: int = Field(default=300, ge=1, description="Maximum iterations to fit the heads.")
-    epochs: int = Field(default=20, ge=1, description="Training epochs of networks.")
-    optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="Optimizer of networks.")
-    learning_rate: float | None = Field(
-        default=None,
-        gt=0.0,
-        description="Initial learning rate, with cosine decay to 0. Absent: 0.05 for sgd and "
-        "0.001 for adamw, a fifth of it for finetune.",
-    )
-    weight_decay: float = Field(default=5e-4, ge=0.0, description="Weight decay of networks.")
-    flip: bool = Field(
-        default=True, description="Flip pictures horizontally at random in training."
-    )
-    crop: int = Field(
-        default=0,
-        ge=0,
-        description="Shift pictures at random by up to this many pixels in training.",
-    )
-    sum_tolerance: float = Field(
-        default=1e-3,
-        ge=0.0,
-        lt=1.0,
-        description="How far the sum of given probabilities may be from 1.",
-    )
-    calibration_items: int = Field(
-        default=50_000,
-        ge=1,
-        description="Calibration is measured on about this many items at most.",
-    )
-    bins: int = Field(default=15, ge=1, le=1000, description="Bins for calibration errors.")
-
-    @model_validator(mode="after")
-    def _check_model(self) -> Self:
-        named = self.embedder != "pixels" and not self.is_program
-        if self.train != "heads" and not named:
-            raise ValueError(
-                f"train = {self.train!r} needs the name of a torchvision classifier as embedder, "
-                f"got {self.embedder!r}, for example embedder = 'resnet18'"
-            )
-        needed = named and self.train != "scratch"
-        if needed and self.weights is None:
-            raise ValueError(
-                f"embedder = {self.embedder!r} needs weights, the path of a safetensors file or a "
-                "torch state dict; or train = 'scratch'"
-            )
-        if self.weights is not None and not needed:
-            raise ValueError(
-                f"weights are not used with embedder = {self.embedder!r} and train = "
-                f"{self.train!r}; leave them out"
-            )
-        if min(self.std) <= 0:
-            raise ValueError(f"std must be positive, got {self.std}")
-        return self
-
-    @property
-    def is_program(self) -> bool:
-        """Whether the embedder is a torch.export program."""
-        return self.embedder.endswith(".pt2")
-
-    @property
-    def side(self) -> int:
-        """Side of the square that the model sees, in pixels."""
-        if self.image_size is not None:
-            return self.image_size
-        return 32 if self.embedder == "pixels" or self.train == "scratch" else 224
-
-    @property
-    def rate(self) -> float:
-        """Learning rate of training."""
-        if self.learning_rate is not None:
-            return self.learning_rate
-        base = {"sgd": 0.05, "adamw": 0.001}[self.optimizer]
-        return base if self.train == "scratch" else base / 5
-
-    @property
-    def limits(self) -> Limits:
-        """What is refused before it is decoded."""
-        return Limits(max_bytes=self.max_image_bytes, max_pixels=self.max_image_pixels)
 
 
 def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:

@@ -6,6 +6,7 @@ list. How probable it is that a flagged cell is not as given is learned from a s
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -114,7 +115,7 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
             name="scan",
             reads=[*given, "pred_probs", "item_hash"],
             writes=lc.scratch(ctx),
-            apply=lc.scan,
+            apply=partial(lc.scan, config.score),
         ),
         Reduce(
             name="beliefs",

@@ -21,8 +21,8 @@ from pipelines.core.results import load_result
 from pipelines.core.state import Run
 from pipelines.errors import DataError, RecipeError, RunError
 from pipelines.inference import embed
+from pipelines.inference.settings import Config
 from pipelines.media.models import forget_models
-from pipelines.stages.infer import Config
 from tests.datasets import blobs, even, vectors
 from tests.oracles import calibration as slow
 from tests.pipelines.inferred import (

@@ -22,8 +22,9 @@ from pipelines.core.results import load_result
 from pipelines.core.state import Run
 from pipelines.errors import DataError, RecipeError
 from pipelines.maps.columns import MapFacts, maps_of
+from pipelines.maps.settings import Config
 from pipelines.media.images import Limits, decode
-from pipelines.stages.localize import Config, skip
+from pipelines.stages.localize import skip
 from tests.datasets import even
 from tests.pipelines.inferred import drawing, matrix, png, quarantine, sidecar
 from tests.pipelines.localized import (

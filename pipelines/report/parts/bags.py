@@ -142,7 +142,7 @@ def read_bags(run: Run, limits: Limits) -> Bags | None:
     n_drawn = 0 if is_learned and census["is_constant"] else limits.bag_points
     *likely, sureness = _believed(run, name, len(names))
     first = slice(limits.bag_shares)
-    told = [of[bag, k] / sizes[bag] for of in (census["counts"], last["expected"])]
+    counted, expected = (of[bag, k] / sizes[bag] for of in (census["counts"], last["expected"]))
     listed = slice(min(n_improbable, limits.bags))
     return Bags(
         count=len(sizes),
@@ -183,7 +183,7 @@ def read_bags(run: Run, limits: Limits) -> Bags | None:
         ),
         sureness=sureness,
         n_classes=len(names),
-        plot=bag_plot(*told, n_improbable, n_drawn, tuple(names[first].tolist())),
+        plot=bag_plot(counted, expected, n_improbable, n_drawn, tuple(names[first].tolist())),
     )
 
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from pipelines.core.stage import Context
 from pipelines.errors import LabelopsError, RecipeError
 from pipelines.inference.inputs import input_column
+from pipelines.inference.settings import Config as InferConfig
 from pipelines.inference.train import trained, weights_file
+from pipelines.maps.settings import INFER, Config
 from pipelines.media.images import Limits
 from pipelines.media.models import file_key, load_weights, once
 from pipelines.media.programs import unusable
@@ -19,10 +21,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from labelops.nn.forward import Forward
-    from pipelines.stages.infer import Config as InferConfig
-    from pipelines.stages.localize import Config
-
-INFER = "infer"
 
 
 class View(NamedTuple):
@@ -34,11 +32,11 @@ class View(NamedTuple):
     limits: Limits
 
 
-def _infer(ctx: "Context[Config]") -> "Context[InferConfig] | None":
+def _infer(ctx: Context[Config]) -> Context[InferConfig] | None:
     return ctx.of(INFER) if ctx.config.classifier == INFER else None
 
 
-def view_of(ctx: "Context[Config]") -> View:
+def view_of(ctx: Context[Config]) -> View:
     """Return how pictures are shown, by the settings of stage `localize`."""
     config, infer = ctx.config, _infer(ctx)
     side = config.image_size or (224 if infer is None else infer.config.side)
@@ -46,7 +44,7 @@ def view_of(ctx: "Context[Config]") -> View:
     return View(side, shown.mean, shown.std, shown.limits)
 
 
-def open_models(ctx: "Context[Config]") -> "list[Forward]":
+def open_models(ctx: Context[Config]) -> "list[Forward]":
     """Return one model a fold, or one for all items, on their device; opened once a process.
 
     Raises
@@ -66,7 +64,7 @@ def open_models(ctx: "Context[Config]") -> "list[Forward]":
     return models
 
 
-def grid_of(ctx: "Context[Config]") -> tuple[int, int]:
+def grid_of(ctx: Context[Config]) -> tuple[int, int]:
     """Return height and width of the maps in cells, by asking the model with an empty picture.
 
     Raises
@@ -102,7 +100,7 @@ def grid_of(ctx: "Context[Config]") -> tuple[int, int]:
     return int(shape[2]), int(shape[3])
 
 
-def _files(ctx: "Context[Config]") -> Sequence[str]:
+def _files(ctx: Context[Config]) -> Sequence[str]:
     """Return the files of the models."""
     config, infer = ctx.config, _infer(ctx)
     if infer is None:
@@ -117,7 +115,7 @@ def _program(name: str | None) -> str | None:
     return name if name is not None and name.endswith(".pt2") else None
 
 
-def _open(ctx: "Context[Config]") -> "list[Forward]":
+def _open(ctx: Context[Config]) -> "list[Forward]":
     from labelops.nn.device import pick_device
     from labelops.nn.forward import Forward
     from labelops.nn.transform import Normalised
@@ -135,7 +133,7 @@ def _open(ctx: "Context[Config]") -> "list[Forward]":
     ]
 
 
-def _own(ctx: "Context[Config]") -> "list[nn.Module]":
+def _own(ctx: Context[Config]) -> "list[nn.Module]":
     from labelops.nn.architecture import load_classifier
     from labelops.nn.program_maps import ProgramMaps
     from labelops.nn.score_maps import score_maps_of
@@ -156,7 +154,7 @@ def _load_program(device: str, path: str) -> "nn.Module":
     return load_program(path, pick_device(device))
 
 
-def _of_infer(infer: "Context[InferConfig]") -> "list[nn.Module]":
+def _of_infer(infer: Context[InferConfig]) -> "list[nn.Module]":
     from labelops.nn import architecture
     from labelops.nn.program_maps import ProgramMaps
 
