@@ -31,6 +31,20 @@ def _sources(folder: Traversable) -> Iterator[Traversable]:
             yield entry
 
 
+class _Index(IndexDataCacheFile):
+    """An index that is empty where it cannot be read.
+
+    numba unpickles it before it looks whether it is stale: it can name classes that are gone.
+    """
+
+    def _load_index(self) -> dict[Any, str]:
+        try:
+            index: dict[Any, str] = super()._load_index()
+        except Exception:
+            return {}
+        return index
+
+
 class StampedCache(FunctionCache):
     """What was compiled before, unless any source has changed since.
 
@@ -40,7 +54,7 @@ class StampedCache(FunctionCache):
 
     def __init__(self, function: Function) -> None:
         super().__init__(function)
-        self._cache_file = IndexDataCacheFile(
+        self._cache_file = _Index(
             cache_path=self._cache_path,
             filename_base=self._impl.filename_base,
             source_stamp=source_stamp(),

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import labelops
 
 PROGRAM = """
@@ -20,6 +22,23 @@ from labelops.fast.jit import compiled
 @compiled()
 def doubled(x):
     return factor(x)
+"""
+
+WITH_A_TUPLE = """
+from typing import NamedTuple
+from labelops.fast.jit import compiled
+
+class PAIR(NamedTuple):
+    factor: int
+
+@compiled()
+def product(pair, x):
+    return pair.factor * x
+
+def doubled(x):
+    return product(PAIR(2), x)
+
+doubled.stats = product.stats
 """
 
 INNER = """
@@ -38,7 +57,8 @@ def run(folder: Path) -> list[int]:
     return [int(word) for word in done.stdout.split()]
 
 
-def test_compiled__is_remembered_until_a_function_it_calls_changes_in_another_file(tmp_path: Path):
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
     package = tmp_path / "labelops"
     (package / "fast").mkdir(parents=True)
     for name in ("__init__.py", "fast/__init__.py"):
@@ -46,7 +66,18 @@ def test_compiled__is_remembered_until_a_function_it_calls_changes_in_another_fi
     shutil.copy(Path(labelops.__file__).parent / "fast" / "jit.py", package / "fast")
     (package / "fast" / "outer.py").write_text(OUTER)
     (package / "fast" / "inner.py").write_text(INNER.format(2))
-    assert run(tmp_path) == [6, 0, 0]
-    assert run(tmp_path) == [6, 1, 1]
+    return package
+
+
+def test_compiled__is_remembered_until_a_function_it_calls_changes_in_another_file(package: Path):
+    assert run(package.parent) == [6, 0, 0]
+    assert run(package.parent) == [6, 1, 1]
     (package / "fast" / "inner.py").write_text(INNER.format(5))
-    assert run(tmp_path) == [15, 0, 0]
+    assert run(package.parent) == [15, 0, 0]
+
+
+def test_compiled__is_made_anew_where_what_is_remembered_names_a_class_that_is_gone(package: Path):
+    outer = package / "fast" / "outer.py"
+    for name, hits in (("Old", 0), ("Old", 1), ("New", 0), ("New", 1)):
+        outer.write_text(WITH_A_TUPLE.replace("PAIR", name))
+        assert run(package.parent) == [6, hits, hits]
