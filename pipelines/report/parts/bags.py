@@ -1,4 +1,4 @@
-"""Bags: how well their totals are told, and which of them contradict their items."""
+"""Bags: how well their totals are predicted, and which of them contradict their items."""
 
 import itertools
 from collections.abc import Sequence
@@ -96,7 +96,7 @@ class Bags:
     is_contrary: bool = False
     """Whether that is so of all, because one share for all tells totals better."""
     is_clear: bool = True
-    """Whether all totals, each told without it, are told clearly better than by one share."""
+    """Whether totals, each held out, are predicted clearly better than by one share for all."""
     variation: str = "chance"
     """Shares of bags differ far ``less`` than by chance, about as by ``chance``, or ``more``."""
     order: tuple[str, ...] = ()
@@ -108,10 +108,10 @@ class Bags:
 
     @property
     def is_no_better(self) -> bool:
-        """Whether totals are told no better by the model than by one share for all.
+        """Whether totals are predicted no better by the model than by one share for all.
 
         Where beliefs were there before totals, that share has seen them, and bags that were filled
-        to have it are told best by it, however good the model.
+        to have it are predicted best by it, however good the model.
         """
         if self.loss_model is None or self.loss_constant is None:
             return False
@@ -121,7 +121,7 @@ class Bags:
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether held-out totals are told better, but so little that it may be chance."""
+        """Whether held-out totals are predicted better, but so little that it may be chance."""
         is_told = self.loss_model is not None and self.loss_constant is not None
         return self.is_learned and is_told and not self.is_clear and not self.is_no_better
 

@@ -23,7 +23,7 @@ class Totals(Part):
     """What stage `proportions` found, over all its rounds."""
 
     def sections(self) -> Iterator[m.Section]:
-        """Return how well totals are told, and what is believed."""
+        """Return how well totals are predicted, and what is believed."""
         bags = read_bags(self.run.run, self.limits)
         if bags is not None:
             yield totals(bags, whole_card=whole_card(bags, self.run.run))
@@ -76,7 +76,7 @@ def _sizes(b: Bags) -> Iterator[str]:
     yield f"{plural(b.count, 'bag')} with {plural(b.items, 'item')}, {each}."
     if b.others:
         has, them = verb(b.others, "has", "have"), verb(b.others, "it", "them")
-        yield f"{plural(b.others, 'item')} {has} no total: of {them} only the model says something."
+        yield f"{plural(b.others, 'item')} {has} no total: for {them}, only the model is evidence."
     if b.incomplete:
         has = verb(b.incomplete, "has", "have")
         yield (
@@ -114,8 +114,8 @@ def _order(b: Bags) -> Iterator[m.Block]:
 def _how_good(b: Bags) -> Iterator[m.Block]:
     if b.is_constant and b.is_learned:
         yield marked(
-            f"**{CONSTANT}**: a model that says so explains every total, and no other could "
-            "be checked. Nothing was learned."
+            f"**{CONSTANT}**: a model that predicts this share fits every total, and no better "
+            "one could be checked. Nothing was learned."
         )
     elif b.loss_model is not None and b.loss_constant is not None:
         yield marked(" ".join([_losses(b), *_warning(b)]))
@@ -136,8 +136,8 @@ def _losses(b: Bags) -> str:
         else "The model, before it saw totals,"
     )
     said = (
-        f"{who} misses them by {decimal(b.loss_model or 0.0)} nats a bag, the same share for all "
-        f"by {decimal(b.loss_constant or 0.0)}, in {plural(b.held_out, 'bag')}. (Items of a bag "
+        f"{who} misses them by {decimal(b.loss_model or 0.0)} nats a bag, one share for all bags "
+        f"by {decimal(b.loss_constant or 0.0)}, over {plural(b.held_out, 'bag')}. (Items of a bag "
         "times the divergence of its counted shares from the expected ones; 0 would be exact.)"
     )
     if b.is_learned:
@@ -150,11 +150,11 @@ def _losses(b: Bags) -> str:
 
 def _warning(b: Bags) -> Iterator[str]:
     if b.is_no_better:
-        yield f"**The model is no better than the same share for all: {DOUBT}**"
+        yield f"**The model predicts totals no better than one share for all bags: {DOUBT}**"
     elif b.is_doubtful:
         yield (
-            "**Over all bags, each told by a model that was not fitted to it, the difference may "
-            "be chance: do not rely on single beliefs.**"
+            "**Over all bags, each predicted by a model that was not fitted to it, the difference "
+            "may be chance: do not rely on single beliefs.**"
         )
 
 
@@ -166,15 +166,15 @@ def _believed(b: Bags) -> Iterator[str]:
             f"{percent(b.sureness)} on average."
         )
     if b.is_contrary:
-        yield "**No total was brought in: all bags together contradict given labels and model.**"
+        yield "**No total was used: all bags together contradict given labels and model.**"
         return
     if b.left_out:
         yield (
-            f"Totals of {plural(b.left_out, 'bag')} were not brought in, since given labels and "
-            "model find them improbable."
+            f"Totals of {plural(b.left_out, 'bag')} were not used, since they are "
+            "improbable under given labels and model."
         )
     if b.moved is not None:
-        yield f"Bringing totals in moved {count(b.moved)} labels’ worth of belief."
+        yield f"Totals moved belief by {count(b.moved)} labels in all."
     if b.approximated:
         yield (
             f"What totals make of the items of {plural(b.approximated, 'bag')} was approximated by "
@@ -211,19 +211,19 @@ def _tables(b: Bags) -> m.Block:
 
 VARIATIONS = {
     "less": "**Shares differ far less than by chance, as if bags had been filled to have the same "
-    "one. Such totals hardly tell labels apart: that is why little or nothing can be learned from "
+    "one. Such totals hardly distinguish labels, so little or nothing can be learned from "
     "them.**",
-    "more": "Bags differ by more than chance: such totals say most.",
-    "chance": "The spread is about what chance gives: from one such bag little can be learned, so "
+    "more": "Bags differ by more than chance: such totals are the most informative.",
+    "chance": "Bags differ about as much as by chance: little can be learned from one such bag, so "
     "many are needed, or small ones.",
 }
 
 
 ROUNDS = (
-    "Weight of neighbours: how much items listen to similar ones; the largest one tried "
-    "that held-out totals are clearly told better with. None: they were not, and every bag "
-    "is a group by itself. Connected groups: bags that neighbours join. Not settled: "
-    "groups whose beliefs were still changing at the end."
+    "Weight of neighbours: how strongly similar items are expected to have the same label; the "
+    "largest one tried with which held-out totals are clearly predicted better. None: there was "
+    "no such weight, and every bag is a group by itself. Connected groups: bags joined by "
+    "neighbours. Not converged: groups whose beliefs were still changing at the end."
 )
 
 
@@ -264,25 +264,25 @@ def _improbable(b: Bags) -> Iterator[m.Block]:
 def _concerns(b: Bags) -> Iterator[tuple[str, str]]:
     if b.is_constant and b.is_learned:
         yield (
-            "Totals cannot tell labels apart",
-            "All bags have the same share of every class, so every item is believed to have it, "
-            "too. Bags that differ are needed.",
+            "Totals cannot distinguish labels",
+            "All bags have the same share of every class, so that share is the belief of "
+            "every item. Bags with different shares are needed.",
         )
     if b.is_contrary:
         yield (
             "Totals contradict given labels, and were left out",
-            "One share for all tells them better than labels and model do. They are probably "
-            "wrong, of other bags, or their classes in another order; if it is the labels, set "
-            "proportions.improbable to impose.",
+            "One share for all bags predicts them better than labels and model do. They are "
+            "probably wrong, of other bags, or their classes in another order. If instead the "
+            "labels are wrong, set proportions.improbable to impose.",
         )
     elif b.is_no_better:
         yield (
-            "Totals are told no better by the model than by one share for all",
+            "The model predicts totals no better than one share for all bags",
             f"Do not rely on single beliefs. {_why(b)}",
         )
     elif b.is_doubtful:
         yield (
-            "It may be chance that the model tells totals better than one share for all",
+            "It may be chance that the model predicts totals better than one share for all bags",
             f"Do not rely on single beliefs. {_why(b)} Or there are too few bags.",
         )
     elif b.dispersion > DISPERSED:
@@ -295,8 +295,8 @@ def _concerns(b: Bags) -> Iterator[tuple[str, str]]:
         yield (
             f"{plural(b.improbable, 'total')} {verb(b.improbable, 'contradicts', 'contradict')} "
             "what their items look like",
-            "The count may be wrong, or the bag may hold other items than its table thinks; or the "
-            "model does not know such bags.",
+            "The count may be wrong, the bag may hold other items than its table says, or the "
+            "model is wrong about such bags.",
         )
     if b.unsettled is not None and b.unsettled > UNSETTLED:
         yield (
@@ -306,22 +306,22 @@ def _concerns(b: Bags) -> Iterator[tuple[str, str]]:
         )
     if b.not_settled:
         yield (
-            f"{plural(b.not_settled, 'group')} of bags did not settle",
+            f"{plural(b.not_settled, 'group')} of bags did not converge",
             f"Beliefs of their items in {b.last} are those after the last exchange of messages. "
-            f"More may help: raise {b.last}.max_sweeps.",
+            f"More sweeps may help: raise {b.last}.max_sweeps.",
         )
 
 
 def _why(b: Bags) -> str:
     if b.is_learned and b.variation == "less":
         return (
-            "Shares differ far less between bags than chance would make them, so that totals "
-            "hardly tell labels apart. Bags that differ are needed."
+            "Shares differ far less between bags than by chance, so totals hardly distinguish "
+            "labels. Bags with different shares are needed."
         )
     if b.is_learned:
         return (
-            "The totals are probably wrong, or those of other bags; or features do not tell these "
-            "classes."
+            "The totals are probably wrong, or those of other bags; or the features do not "
+            "distinguish these classes."
         )
     return (
         "The totals, or the order of their classes, are probably wrong; or the model knows little "
@@ -333,16 +333,16 @@ def _why(b: Bags) -> str:
 
 
 def card(b: Bags) -> str:
-    """Return what totals had to say where labels were cleaned, or where they are all there is."""
+    """Return what totals added where labels were cleaned, or where they are all there is."""
     folder = bags_folder(b.last)
     if b.is_learned:
         return (
             f"{b.count:,} bags with {b.items:,} items; {b.improbable:,} totals are improbable, "
-            f"{b.not_settled:,} groups of bags did not settle."
+            f"{b.not_settled:,} groups of bags did not converge."
         )
     n = b.count - b.left_out
     said = (
-        f"Totals of {n:,} of {b.count:,} bags were brought into what is believed of single items; "
+        f"Totals of {n:,} of {b.count:,} bags were used for the beliefs of single items; "
         f"{b.improbable:,} totals are improbable (`{folder}/`)."
     )
     if b.is_contrary:
@@ -350,7 +350,7 @@ def card(b: Bags) -> str:
     elif b.left_out:
         said += " Those left out contradict given labels and model."
     if b.approximated and n:
-        said += f" With {b.approximated:,} bags that is by approximation."
+        said += f" For {b.approximated:,} bags they were approximated."
     return "\n\n".join([said, *_card_warnings(b)])
 
 
@@ -386,13 +386,13 @@ def whole_card(b: Bags, run: Run) -> str:
         ("items without a total", b.others),
         ("items that could not be used (`quarantine/`)", in_all - b.items - b.others),
         ("bags whose total was rounded", b.rounded),
-        ("groups of bags that did not settle", b.not_settled),
-        ("bags whose total was brought in by approximation", b.approximated),
+        ("groups of bags that did not converge", b.not_settled),
+        ("bags whose total was used by approximation", b.approximated),
         (f"improbable totals (`{bags_folder(folder)}/`)", b.improbable),
     )
     good = [CONSTANT + "."]
     if not (b.is_constant and b.is_learned):
-        good = ["Too few bags to hold any out: how good beliefs are is not known."]
+        good = ["There are too few bags to hold any out, so the quality of beliefs is not known."]
         if b.loss_model is not None and b.loss_constant is not None:
             good = [_losses(b), *_card_warnings(b)]
     if len(b.order) == 2:
