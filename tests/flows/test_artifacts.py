@@ -121,10 +121,10 @@ def test_issues__name_items_and_classes_the_most_suspicious_first() -> None:
     suspects = issues(pages.listed((NASTY, "cat"), pictures=False))
     json.dumps(suspects, allow_nan=False)
     assert {row["class"] for row in suspects} == {NASTY, "cat"}
-    assert {key for row in suspects for key in row if key.endswith(" to")} == {
-        "missing to",
-        "wrong to",
+    assert {key for row in suspects for key in row if key.startswith("P(")} == {
+        "P(missing)",
+        "P(wrong)",
     }
-    sure = [row.get("missing to") or row["wrong to"] for row in suspects]
+    sure = [row.get("P(missing)") or row["P(wrong)"] for row in suspects]
     assert sure == sorted(sure, reverse=True)
     assert issues(example()) == []

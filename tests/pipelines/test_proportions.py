@@ -274,7 +274,7 @@ def test_bag__of_the_table_without_items_is_refused_unless_allowed(
     run = learn(tmp_path / "b", two.items, more, "proportions.unlisted=allow", recipe=ONE_ROUND)
     assert found_in(run, "census")["n_absent"] == 1
     assert found_in(run, "census")["notices"].tolist() == [
-        "proportions.bags: 1 bags of the table have no item in the data and are left out"
+        "proportions.bags: 1 bags of the table have no item in the data and are ignored"
     ]
 
 
@@ -377,7 +377,7 @@ def test_constant_shares__are_said_to_teach_nothing(tmp_path: Path) -> None:
         assert np.abs(beliefs_of(run, 2, stage) - [0.75, 0.25]).max() == 0
     assert found_in(run, "census")["is_constant"]
     page = (Path(run.uri) / "report.html").read_text()
-    assert "Totals cannot tell labels apart" in page
+    assert "Totals cannot distinguish labels" in page
     assert "Nothing was learned." in page
     assert "all that can be known of any item" in (Path(run.uri) / "README.md").read_text()
 
@@ -403,9 +403,9 @@ def test_messages_that_do_not_settle__are_reported_and_their_bags_marked(
     converged = rows_of(run, "proportions_bags")["converged"].to_pylist()
     assert not all(converged)
     page = (Path(run.uri) / "report.html").read_text()
-    assert "of bags did not settle" in page
+    assert "of bags did not converge" in page
     card = (Path(run.uri) / "README.md").read_text()
-    assert f"| groups of bags that did not settle | {n_open} |" in card
+    assert f"| groups of bags that did not converge | {n_open} |" in card
 
 
 def test_counts__of_another_number_of_classes_are_refused(tmp_path: Path) -> None:

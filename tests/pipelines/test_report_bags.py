@@ -104,8 +104,8 @@ def test_columns__are_explained() -> None:
         "nats a bag",
         "(Items of a bag times the divergence of its counted shares from the expected ones;",
         "Spread: standard deviation over bags. By chance: what it would be if",
-        "Connected groups: bags that neighbours join.",
-        "Weight of neighbours: how much items listen to similar ones;",
+        "Connected groups: bags joined by neighbours.",
+        "Weight of neighbours: how strongly similar items are expected to have the same label;",
     ):
         assert part in text
     assert re.search(r"proportions none 40 0 proportions@2 0\.3 31 0", text)
@@ -173,8 +173,11 @@ def test_plot__has_every_bag_once_and_marks_the_improbable() -> None:
     ("variation", "text"),
     [
         ("less", "Shares differ far less than by chance, as if bags had been filled to have"),
-        ("chance", "The spread is about what chance gives: from one such bag little can be"),
-        ("more", "Bags differ by more than chance: such totals say most."),
+        (
+            "chance",
+            "Bags differ about as much as by chance: little can be learned from one such bag",
+        ),
+        ("more", "Bags differ by more than chance: such totals are the most informative."),
     ],
 )
 def test_variation__is_put_into_words(variation: str, text: str) -> None:
@@ -196,10 +199,10 @@ def test_loss__of_a_network_is_not_shown() -> None:
     page = render(bagged(of_bags()))
     assert "Loss of network" not in page
     assert "flatters" not in page
-    assert "misses them by 0.250 nats a bag, the same share for all by 0.500" in said(of_bags())
+    assert "misses them by 0.250 nats a bag, one share for all bags by 0.500" in said(of_bags())
 
 
-WORSE = "Totals are told no better by the model than by one share for all"
+WORSE = "The model predicts totals no better than one share for all bags"
 
 
 def test_model__no_better_than_a_constant_is_looked_at_first() -> None:
@@ -210,7 +213,7 @@ def test_model__no_better_than_a_constant_is_looked_at_first() -> None:
     assert WORSE not in titles(replace(of_bags(), loss_model=None, loss_constant=None))
 
 
-CHANCE = "It may be chance that the model tells totals better than one share for all"
+CHANCE = "It may be chance that the model predicts totals better than one share for all bags"
 
 
 def test_model__better_by_chance_only_is_looked_at_first() -> None:
@@ -226,12 +229,12 @@ def test_model__better_by_chance_only_is_looked_at_first() -> None:
 def test_totals__that_were_left_out_are_counted_and_looked_at_first() -> None:
     some = replace(of_bags(), is_learned=False, moved=9.0, left_out=2)
     text = said(some)
-    assert "Totals of 2 bags were not brought in, since given labels and model find them" in text
+    assert "Totals of 2 bags were not used, since they are improbable under given labels" in text
     assert "without those left out, beliefs add up to as many" in text
     contrary = replace(some, left_out=40, is_contrary=True, moved=0.0)
     text = said(contrary)
-    assert "No total was brought in: all bags together contradict given labels and model." in text
-    assert "labels’ worth of belief" not in text
+    assert "No total was used: all bags together contradict given labels and model." in text
+    assert "Totals moved belief by" not in text
     assert titles(contrary)[0] == "Totals contradict given labels, and were left out"
     assert "brought in" not in said(of_bags())
 
@@ -248,8 +251,8 @@ def test_model__is_not_blamed_where_bags_were_filled_to_one_share() -> None:
 @pytest.mark.parametrize(
     ("bags", "why"),
     [
-        (of_bags(), "The totals are probably wrong, or those of other bags; or features"),
-        (replace(of_bags(), variation="less"), "Bags that differ are needed."),
+        (of_bags(), "The totals are probably wrong, or those of other bags; or the features"),
+        (replace(of_bags(), variation="less"), "Bags with different shares are needed."),
         (replace(of_bags(), is_learned=False), "The totals, or the order of their classes, are"),
     ],
 )
@@ -276,7 +279,7 @@ def test_regression__that_did_not_converge_is_said() -> None:
 
 def test_remedy__names_the_stage_whose_groups_did_not_settle() -> None:
     listed = findings(bagged(replace(of_bags(), not_settled=3)))
-    (finding,) = [f for f in listed if "did not settle" in f.title]
+    (finding,) = [f for f in listed if "did not converge" in f.title]
     assert "raise proportions@2.max_sweeps" in finding.detail
 
 
@@ -334,7 +337,7 @@ def test_page_and_card__of_a_run_say_how_good_beliefs_are(learned: Run) -> None:
     assert "A model that has not seen held-out totals misses them by" in card
     assert "The most probable class of an item has a probability of" in card
     assert "`positives` was taken to count the second of the two classes." in card
-    assert "| bags whose total was brought in by approximation | 0 |" in card
+    assert "| bags whose total was used by approximation | 0 |" in card
     assert "do not rely" not in card
 
 
@@ -364,7 +367,7 @@ def test_shares__that_hardly_differ_are_why_nothing_is_learned(tmp_path: Path) -
     found = read_bags(run, Limits())
     assert found is not None
     assert found.variation == "less"
-    assert "that is why little or nothing can be learned from them" in words(page_of(run))
+    assert "so little or nothing can be learned from them" in words(page_of(run))
 
 
 def test_noise__that_happens_to_tell_held_out_totals_is_doubted(
@@ -406,7 +409,9 @@ def test_totals__of_the_other_class_are_looked_at_first(tmp_path: Path, is_inver
     assert found.is_no_better is is_inverted
     assert (found.dispersion > 10) is is_inverted
     assert any(f.title == WORSE for f in findings(collect(run.uri))) is is_inverted
-    assert ("The model is no better than the same share for all" in card_of(run)) is is_inverted
+    assert (
+        "The model predicts totals no better than one share for all" in card_of(run)
+    ) is is_inverted
     assert ("The variance of totals is" in card_of(run)) is is_inverted
 
 
@@ -422,7 +427,7 @@ def test_approximated_bags__of_a_run_are_on_page_and_card(tmp_path: Path) -> Non
     run = learn(tmp_path, items, bags, recipe=ONE_ROUND)
     assert found_in(run, "constrain")["n_saddle_point"] == n_bags - 1
     assert f"of the items of {n_bags - 1} bags was approximated" in words(page_of(run))
-    assert f"| bags whose total was brought in by approximation | {n_bags - 1} |" in card_of(run)
+    assert f"| bags whose total was used by approximation | {n_bags - 1} |" in card_of(run)
 
 
 def test_audit__reads_beliefs_before_decide_writes_its_own(
@@ -444,9 +449,9 @@ def test_audit__reads_beliefs_before_decide_writes_its_own(
 
 def test_card__of_an_audit_says_how_many_totals_were_brought_in() -> None:
     found = replace(of_bags(), is_learned=False, count=40, left_out=3)
-    assert "Totals of 37 of 40 bags were brought into" in card(found)
+    assert "Totals of 37 of 40 bags were used for" in card(found)
     assert "Those left out contradict given labels and model." in card(found)
     contrary = replace(found, left_out=40, is_contrary=True, loss_model=2.0)
     text = card(contrary)
     assert "All were left out: together they contradict given labels and model." in text
-    assert "The model is no better than the same share for all" in text
+    assert "The model predicts totals no better than one share for all" in text
