@@ -198,7 +198,7 @@ def test_reviewed__people_have_the_last_word_and_measure_the_gate(tmp_path: Path
     assert not gate["ships"][measured].any()
     assert (gate["broken"][measured] == gate["reviewed"][measured]).all()
     rest = np.setdiff1d(changed, seen)
-    held = [r for r in got.take(rest)["reason"].to_pylist() if "the gate holds" in r]
+    held = [r for r in got.take(rest)["reason"].to_pylist() if "the gain of this rule" in r]
     assert held
     log = log_of(tmp_path / "seen")
     actors = dict(zip(log["item_id"].to_pylist(), log["actor"].to_pylist(), strict=True))

@@ -345,8 +345,8 @@ def test_infer__names_the_columns_it_could_use(tmp_path: Path) -> None:
     with pytest.raises(DataError) as found:
         infer(tmp_path, blobs(20).drop_columns(["features"]), [20])
     assert str(found.value).startswith(
-        "stage 'infer': a column to predict from was expected, one of 'pred_probs' (one "
-        "probability a class, of one length), "
+        "stage 'infer': a column to predict from was expected, one of 'pred_probs' (lists "
+        "with one probability per class), "
     )
 
 
