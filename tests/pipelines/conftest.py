@@ -1,5 +1,7 @@
 """An S3 server on this machine, that also says what it was asked for."""
 
+import contextlib
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -37,12 +39,15 @@ def s3_server() -> Iterator[tuple[str, Requests]]:
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication
     from moto.server import ThreadedMotoServer
 
-    requests = Requests()
+    requests, turn = Requests(), threading.Lock()
     real = DomainDispatcherApplication.__call__
 
     def counted(app: Any, environ: dict[str, Any], start: Any) -> Any:
         requests.append(read(environ))
-        return real(app, environ, start)
+        # S3 decides about a condition and writes in one; moto lets others in between.
+        is_conditional = environ.keys() & {"HTTP_IF_NONE_MATCH", "HTTP_IF_MATCH"}
+        with turn if is_conditional else contextlib.nullcontext():
+            return real(app, environ, start)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DomainDispatcherApplication, "__call__", counted)

@@ -218,7 +218,10 @@ def test_settings__of_pruning_are_those_of_cleanlab(tmp_path: Path, filter_by: s
         out = run(tmp_path, table_of(probs, given), even(N, 2), "\n".join(lines))
         assert np.array_equal(flags(out), cleanlab_flags(probs, given, filter_by, **settings))
     else:
-        with pytest.raises(Exception, match="are for filters that prune, not for " + filter_by):
+        with pytest.raises(
+            Exception,
+            match="apply to prune_by_noise_rate, prune_by_class and both only, not to " + filter_by,
+        ):
             parse_recipe(RECIPE + "\n".join(lines), name="test")
 
 

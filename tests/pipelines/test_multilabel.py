@@ -209,7 +209,10 @@ def test_one_item_and_one_class__are_legal(tmp_path: Path) -> None:
 
 
 def test_settings_for_other_filters__are_refused(tmp_path: Path) -> None:
-    with pytest.raises(Exception, match="for filters that prune, not for confident_learning"):
+    with pytest.raises(
+        Exception,
+        match="apply to prune_by_noise_rate, prune_by_class and both only, not to confident",
+    ):
         parse_recipe(
             STAGES,
             name="x",
