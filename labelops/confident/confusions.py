@@ -27,18 +27,13 @@ class Confusions(NamedTuple):
 
 
 def rank_confusions(calibrated: Matrix, *, limit: int = 1000) -> Confusions:
-    """Return the pairs (given, true) with the most estimated errors.
+    """Return the pairs (given, true) with the most estimated errors, `limit` at most.
 
-    Parameters
-    ----------
-    calibrated
-        Calibrated joint, int64, shape (K, K), rows = given; dense or sparse.
-    limit
-        So many pairs at most; pairs without errors are left out.
+    The calibrated joint is int64, shape (K, K), rows = given; dense or sparse.
 
     Returns
     -------
-    Sorted by falling number of items, then by class ids.
+    Sorted by falling number of items, then by class ids; without pairs that have no errors.
 
     Examples
     --------

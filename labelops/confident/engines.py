@@ -54,13 +54,6 @@ class ReadablePairs:
     """Selection in pairs of classes, with every (row, other class) written out as an element.
 
     Time and memory are as the number of pairs with a quota, for the items' given classes.
-
-    Parameters
-    ----------
-    selection
-        What is known of the cuts so far.
-    dtype
-        Type of the probabilities.
     """
 
     def __init__(self, selection: Selection, dtype: np.dtype) -> None:

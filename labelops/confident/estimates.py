@@ -65,7 +65,16 @@ def estimate(counts: Matrix, n_given: np.ndarray) -> Estimates:
     >>> noise.calibrated_joint.tolist(), noise.n_errors, noise.n_errors_low, noise.n_errors_high
     ([[135, 15], [0, 50]], 15, 7, 25)
     """
-    joint, calibrated, conditionals = _matrices(counts, n_given)
+    joint: Matrix
+    calibrated: Matrix
+    if isinstance(counts, sparse.csr_array):
+        joint = sparse_joint.confident_joint(counts)
+        calibrated = sparse_joint.calibrate(joint, n_given)
+        conditionals = sparse_joint.estimate_latent(calibrated, n_given)
+    else:
+        joint = dense.confident_joint(counts)
+        calibrated = dense.calibrate(joint, n_given)
+        conditionals = latent.estimate_latent(calibrated, n_given)
     n_items = int(n_given.sum())
     n_wrong = calibrated.sum(axis=1) - calibrated.diagonal()
     n_errors = int(n_wrong.sum())
@@ -73,14 +82,11 @@ def estimate(counts: Matrix, n_given: np.ndarray) -> Estimates:
     total = n_errors / max(n_items, 1)
     low, high = total_interval(counts, n_given)
     low, high = min(low, total), max(high, total)
-    rate = np.full(len(n_given), np.nan)
-    np.divide(n_wrong, n_given, out=rate, where=n_given > 0)
+    rate = np.divide(n_wrong, n_given, out=np.full(len(n_given), np.nan), where=n_given > 0)
     return Estimates(
         confident_joint=joint,
         calibrated_joint=calibrated,
-        noise_matrix=conditionals.noise_matrix,
-        inverse_noise_matrix=conditionals.inverse_noise_matrix,
-        prior=conditionals.prior,
+        **conditionals._asdict(),
         noise_rate=rate,
         # Rounding and the one right label that every class is granted can move the estimate of a
         # tiny class out of its interval.
@@ -93,17 +99,6 @@ def estimate(counts: Matrix, n_given: np.ndarray) -> Estimates:
         n_errors_low=int(np.floor(n_items * low)),
         n_errors_high=int(np.ceil(n_items * high)),
     )
-
-
-def _matrices(counts: Matrix, n_given: np.ndarray) -> tuple[Matrix, Matrix, latent.Latent]:
-    """Return the confident joint, the calibrated one, and what follows from that."""
-    if isinstance(counts, sparse.csr_array):
-        joint = sparse_joint.confident_joint(counts)
-        listed = sparse_joint.calibrate(joint, n_given)
-        return joint, listed, sparse_joint.estimate_latent(listed, n_given)
-    whole = dense.confident_joint(counts)
-    calibrated = dense.calibrate(whole, n_given)
-    return whole, calibrated, latent.estimate_latent(calibrated, n_given)
 
 
 def pack(estimates: Estimates) -> dict[str, np.ndarray]:

@@ -3,10 +3,13 @@
 from typing import Literal, NamedTuple
 
 import numpy as np
+from scipy import sparse
 
 from labelops.confident import selection as sel
+from labelops.confident import sparse_joint
 from labelops.confident.keys import order_keys
-from labelops.confident.prune import class_quotas, pair_quotas, prune_counts
+from labelops.confident.latent import Matrix
+from labelops.confident.prune import prune_counts
 from labelops.confident.scan import Scan
 from labelops.confident.selection import Elements
 from labelops.ragged import spans
@@ -45,17 +48,17 @@ class Settings(NamedTuple):
     min_examples_per_class: int = 1
 
 
-def group_quotas(
-    settings: Settings, calibrated: np.ndarray, n_given: np.ndarray, n_disagreeing: int
-) -> np.ndarray:
-    """Return how many items the filter takes of each group, before the guard.
+def quotas_of(
+    settings: Settings, calibrated: Matrix, n_given: np.ndarray, n_disagreeing: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the groups of which a filter takes items, ascending, and how many, before the guard.
 
     Parameters
     ----------
     settings
         The filter.
     calibrated
-        Calibrated joint, shape (K, K).
+        Calibrated joint, int64, shape (K, K), dense or sparse.
     n_given
         Number of items given each class, shape (K,).
     n_disagreeing
@@ -63,20 +66,33 @@ def group_quotas(
 
     Returns
     -------
-    int64, shape (K · K,).
+    int64, shape (G,) each. Filters that prune leave classes alone that have one item, or no more
+    than they must keep.
     """
     n_classes = len(n_given)
-    quotas = np.zeros((n_classes, n_classes), np.int64)
+    groups, quotas = np.zeros(1, np.int64), np.zeros(1, np.int64)
     if settings.filter_by in BY_LOWEST:
-        quotas[0, 0] = n_disagreeing
-    keep = settings.min_examples_per_class
-    if settings.filter_by in BY_PAIRS | BY_CLASSES:
-        prune = prune_counts(calibrated, min_examples=keep, frac_noise=settings.frac_noise)
+        quotas[0] = n_disagreeing
+    elif settings.filter_by in BY_PAIRS | BY_CLASSES:
+        _, share, keep = settings
+        prune: Matrix
+        if isinstance(calibrated, sparse.csr_array):
+            prune = sparse_joint.prune_counts(calibrated, min_examples=keep, frac_noise=share)
+        else:
+            prune = prune_counts(calibrated, min_examples=keep, frac_noise=share)
         if settings.filter_by in BY_PAIRS:
-            quotas += pair_quotas(prune, n_given, min_examples=keep)
+            cells = sparse.coo_array(prune)
+            given, true = (ids.astype(np.int64) for ids in cells.coords)
+            is_pair = given != true
+            groups = (given * n_classes + true)[is_pair]
+            quotas = cells.data[is_pair]
         if settings.filter_by in BY_CLASSES:
-            np.fill_diagonal(quotas, class_quotas(prune, n_given, min_examples=keep))
-    return quotas.ravel()
+            groups = np.append(groups, np.arange(n_classes) * (n_classes + 1))
+            quotas = np.append(quotas, n_given - prune.diagonal())
+        quotas = np.where(n_given[groups // n_classes] > max(keep, 1), quotas, 0)
+    order = np.argsort(groups)
+    order = order[quotas[order] > 0]
+    return groups[order], quotas[order]
 
 
 def elements_at(
@@ -94,16 +110,9 @@ def elements_at(
 def pairs_of(
     groups: np.ndarray, n_classes: int, given: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return row and group of every (row, other class) of a pair among some groups.
+    """Return row and group of every (row, other class) of a pair among some groups, ascending.
 
-    Parameters
-    ----------
-    groups
-        Ascending ids; the diagonal stands for whole classes and is passed over.
-    n_classes
-        K.
-    given
-        Class ids, shape (N,).
+    The diagonal stands for whole classes and is passed over.
 
     Returns
     -------
@@ -146,16 +155,8 @@ def flag(
 ) -> np.ndarray:
     """Return which items the filter flags, after the guard; bool, shape (N,).
 
-    Parameters
-    ----------
-    settings
-        The filter.
-    given, scan
-        The rows.
-    taken_pair
-        Whether the item is taken in any of its pairs; for filters by pairs.
-    taken_single
-        Whether it is taken in its class, or among the lowest; for those filters.
+    Filters by pairs ask which items are taken in any of their pairs, others which are taken in
+    their class or among the lowest.
     """
     if settings.filter_by in BY_LOWEST:
         assert taken_single is not None

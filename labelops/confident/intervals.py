@@ -25,12 +25,8 @@ def class_intervals(counts: Matrix) -> Interval:
 
     Of the m_k items given k that were confidently counted, e_k were counted elsewhere. Jeffreys'
     interval is between the quantiles of Beta(e_k + ½, m_k − e_k + ½); it begins at 0 when e_k = 0
-    and ends at 1 when e_k = m_k.
-
-    Parameters
-    ----------
-    counts
-        Items by given class and guess, before the diagonal is raised; int64, shape (K, K).
+    and ends at 1 when e_k = m_k. Counts are by given class and guess, before the diagonal is
+    raised; int64, shape (K, K).
 
     Returns
     -------
@@ -70,14 +66,8 @@ def total_interval(counts: Matrix, n_given: np.ndarray) -> tuple[float, float]:
     The rate in all is Σ w_k θ_k with w_k = n_k / N known. Each class's rate is drawn a little
     toward the rate ρ of all counted items, θ_k = (e_k + 2ρ) / (m_k + 2), so that small classes in
     which no error was counted still say that one was possible. The ends are the quantiles of the
-    Beta distribution with mean Σ w_k θ_k and variance Σ w_k² θ_k (1 − θ_k) / m_k.
-
-    Parameters
-    ----------
-    counts
-        Items by given class and guess, before the diagonal is raised; int64, shape (K, K).
-    n_given
-        Number of items given each class, int64, shape (K,).
+    Beta distribution with mean Σ w_k θ_k and variance Σ w_k² θ_k (1 − θ_k) / m_k. Counts are those
+    of `class_intervals`, n_k items are given each class; int64, shape (K,).
 
     Returns
     -------

@@ -4,11 +4,10 @@ The loops over rows are done by an engine: the readable one here, or a compiled 
 `labelops.fast.confident`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import get_args
 
 import numpy as np
-from scipy import sparse
 
 from labelops.confident import selection as sel
 from labelops.confident import sparse_joint
@@ -22,7 +21,7 @@ from labelops.confident.filters import (
     Filter,
     Settings,
     flag,
-    group_quotas,
+    quotas_of,
     single_elements,
 )
 from labelops.confident.joint import count
@@ -109,15 +108,18 @@ def estimate_noise(probs: Probs, given: np.ndarray) -> tuple[np.ndarray, Estimat
     ([0.6, 0.85], [[2, 1], [0, 1]])
     """
     check_inputs(probs, given)
-    sums = conf.summarize(_given_in(probs, given), given, n_classes=probs.shape[1])
-    thresholds, engine = conf.finish(sums), ReadableEngine()
-    scans = [engine.scan(probs[rows], given[rows], thresholds) for rows in _blocks(probs)]
-    guess = np.concatenate([np.zeros(0, np.int32), *(scan.guess for scan in scans)])
-    return thresholds, estimate(count_pairs(given, guess, n_classes=probs.shape[1]), sums.n)
+    thresholds, n_given, scan = _scan(probs, given, ReadableEngine())
+    return thresholds, estimate(count_pairs(given, scan.guess, n_classes=probs.shape[1]), n_given)
 
 
-def _given_in(probs: Probs, given: np.ndarray) -> np.ndarray:
-    return at(probs, np.arange(len(given)), given)
+def _scan(probs: Probs, given: np.ndarray, engine: Engine) -> tuple[np.ndarray, np.ndarray, Scan]:
+    """Return thresholds, how many items were given each class, and what is seen in the rows."""
+    p_given = at(probs, np.arange(len(given)), given)
+    sums = conf.summarize(p_given, given, n_classes=probs.shape[1])
+    thresholds = conf.finish(sums)
+    parts = [engine.scan(probs[:0], given[:0], thresholds)]
+    parts += [engine.scan(probs[rows], given[rows], thresholds) for rows in _blocks(probs)]
+    return thresholds, sums.n, Scan(*(np.concatenate(c) for c in zip(*parts, strict=True)))
 
 
 def count_pairs(given: np.ndarray, guess: np.ndarray, *, n_classes: int) -> Matrix:
@@ -213,130 +215,70 @@ def flag_items(
     item_hash: np.ndarray | None,
     engine: Engine,
 ) -> np.ndarray:
-    """Do what `find_label_issues` says, with an engine.
-
-    Parameters
-    ----------
-    probs, given, item_hash
-        As there.
-    settings
-        What decides.
-    engine
-        Who does the loops over rows.
-
-    Returns
-    -------
-    bool, shape (N,).
-
-    Raises
-    ------
-    ValueError
-        If the inputs do not fit or a setting is out of range.
-    """
+    """Do what `find_label_issues` says, with an engine that does the loops over rows."""
     check_inputs(probs, given)
     if settings.filter_by not in get_args(Filter):
         raise ValueError(
             f"filter_by must be one of {list(get_args(Filter))}, got {settings.filter_by!r}"
         )
+    _, n_given, scan = _scan(probs, given, engine)
+    if settings.filter_by not in BY_PAIRS | BY_CLASSES | BY_LOWEST:
+        return flag(settings, given, scan)
+
     hashes = np.arange(len(probs), dtype=np.uint64) if item_hash is None else item_hash
-    return _Flagging(probs, given, hashes, settings, engine).flags()
+    n_classes, dtype = probs.shape[1], probs.dtype
+    is_dense = not isinstance(probs, TopRows) and n_classes <= sparse_joint.DENSE_CLASSES
+
+    def blocks() -> Iterator[Rows]:
+        if settings.filter_by in BY_PAIRS:
+            for rows in _blocks(probs):
+                yield probs[rows], given[rows], hashes[rows]
+
+    def pairs(known: Selection) -> Pairs:
+        if is_dense:
+            return engine.pairs(known, n_classes, dtype)
+        return ReadablePairs(known, dtype)
+
+    p_given = at(probs, np.arange(len(given)), given)
+    singles = single_elements(settings, n_classes, given, p_given, scan.p_other, hashes)
+    n_disagreeing = int(flag(Settings("confident_learning"), given, scan).sum())
+    noise = estimate(count_pairs(given, scan.guess, n_classes=n_classes), n_given)
+    quotas = quotas_of(settings, noise.calibrated_joint, n_given, n_disagreeing)
+    selection = _cuts(*quotas, singles, blocks, pairs, dtype)
+    taken_pair = taken_single = None
+    if settings.filter_by in BY_PAIRS:
+        taking = pairs(selection)
+        parts = [taking.take(*block) for block in blocks()]
+        taken_pair = np.concatenate([np.zeros(0, bool), *parts])
+    if settings.filter_by in BY_CLASSES | BY_LOWEST:
+        taken_single = sel.is_taken(selection, singles)
+    return flag(settings, given, scan, taken_pair=taken_pair, taken_single=taken_single)
 
 
-class _Flagging:
-    """The passes over one data set in memory."""
+def _cuts(
+    groups: np.ndarray,
+    quotas: np.ndarray,
+    singles: Elements,
+    blocks: Callable[[], Iterable[Rows]],
+    pairs: Callable[[Selection], Pairs],
+    dtype: np.dtype,
+) -> Selection:
+    """Find the cuts: count, narrow, count again while much is open, then sort what is left."""
+    bits = sel.n_bits(len(groups))
+    edges = sel.whole_range(dtype, bits)
+    selection = sel.start_groups(groups, quotas, edges)
+    n_bins = len(edges) - 1
+    counts = pairs(selection).count_first(blocks(), bits=bits, n_bins=n_bins, below=np.inf)
+    counts = counts[:, :n_bins] + sel.count_first(selection, edges, singles)
+    selection, _ = sel.narrow_first(selection, edges, counts)
 
-    def __init__(
-        self,
-        probs: Probs,
-        given: np.ndarray,
-        hashes: np.ndarray,
-        settings: Settings,
-        engine: Engine,
-    ) -> None:
-        self.probs, self.given, self.hashes = probs, given, hashes
-        self.n_classes = probs.shape[1]
-        self.settings, self.engine = settings, engine
-        self.p_given = _given_in(probs, given)
-        sums = conf.summarize(self.p_given, given, n_classes=self.n_classes)
-        self.n_given = sums.n
-        thresholds = conf.finish(sums)
-        parts = [engine.scan(probs[:0], given[:0], thresholds)]
-        parts += [engine.scan(probs[r], given[r], thresholds) for r in _blocks(probs)]
-        self.scan = Scan(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    def count_open(known: Selection, bits: int) -> np.ndarray:
+        return np.asarray(pairs(known).count(blocks(), bits=bits) + sel.count(known, bits, singles))
 
-    def flags(self) -> np.ndarray:
-        taken_pair = taken_single = None
-        filter_by = self.settings.filter_by
-        if filter_by in BY_PAIRS | BY_CLASSES | BY_LOWEST:
-            selection = self._select(*self._quotas())
-            if filter_by in BY_PAIRS:
-                pairs = self._pairs(selection)
-                parts = [pairs.take(*block) for block in self._rows()]
-                taken_pair = np.concatenate([np.zeros(0, bool), *parts])
-            if filter_by in BY_CLASSES | BY_LOWEST:
-                taken_single = sel.is_taken(selection, self._singles())
-        return flag(
-            self.settings, self.given, self.scan, taken_pair=taken_pair, taken_single=taken_single
-        )
+    def collect_open(known: Selection) -> Elements:
+        return sel.concatenate([pairs(known).collect(blocks()), sel.collect(known, singles)])
 
-    def _quotas(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the groups with a quota, ascending, and how many to take of each."""
-        counts = count_pairs(self.given, self.scan.guess, n_classes=self.n_classes)
-        disagreeing = flag(Settings("confident_learning"), self.given, self.scan)
-        n_disagreeing = int(np.count_nonzero(disagreeing))
-        calibrated = estimate(counts, self.n_given).calibrated_joint
-        return quotas_of(self.settings, calibrated, self.n_given, n_disagreeing)
-
-    def _rows(self) -> Iterator[Rows]:
-        if self.settings.filter_by in BY_PAIRS:
-            for rows in _blocks(self.probs):
-                yield self.probs[rows], self.given[rows], self.hashes[rows]
-
-    def _singles(self) -> Elements:
-        return single_elements(
-            self.settings, self.n_classes, self.given, self.p_given, self.scan.p_other, self.hashes
-        )
-
-    def _pairs(self, selection: Selection) -> Pairs:
-        if isinstance(self.probs, TopRows) or self.n_classes > sparse_joint.DENSE_CLASSES:
-            return ReadablePairs(selection, self.probs.dtype)
-        return self.engine.pairs(selection, self.n_classes, self.probs.dtype)
-
-    def _select(self, groups: np.ndarray, quotas: np.ndarray) -> Selection:
-        """Find the cuts: count, narrow, count again while much is open, then sort what is left."""
-        dtype, singles = self.probs.dtype, self._singles()
-        bits = sel.n_bits(len(groups))
-        edges = sel.whole_range(dtype, bits)
-        selection = sel.start_groups(groups, quotas, edges)
-        n_bins = len(edges) - 1
-        pairs = self._pairs(selection)
-        counts = pairs.count_first(self._rows(), bits=bits, n_bins=n_bins, below=np.inf)
-        counts = counts[:, :n_bins] + sel.count_first(selection, edges, singles)
-        selection, _ = sel.narrow_first(selection, edges, counts)
-
-        def count_open(known: Selection, bits: int) -> np.ndarray:
-            counts = self._pairs(known).count(self._rows(), bits=bits)
-            return np.asarray(counts + sel.count(known, bits, singles))
-
-        def collect_open(known: Selection) -> Elements:
-            elements = self._pairs(known).collect(self._rows())
-            return sel.concatenate([elements, sel.collect(known, singles)])
-
-        return sel.search(selection, count_open, collect_open)
-
-
-def quotas_of(
-    settings: Settings, calibrated: Matrix, n_given: np.ndarray, n_disagreeing: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the groups of which a filter takes items, ascending, and how many of each.
-
-    Parameters as for `labelops.confident.filters.group_quotas`; the joint is dense or sparse.
-    """
-    if isinstance(calibrated, sparse.csr_array):
-        return sparse_joint.listed_quotas(settings, calibrated, n_given, n_disagreeing)
-    quotas = group_quotas(settings, calibrated, n_given, n_disagreeing)
-    groups = np.flatnonzero(quotas > 0)
-    return groups, quotas[groups]
+    return sel.search(selection, count_open, collect_open)
 
 
 def _blocks(probs: Probs) -> Iterator[slice]:

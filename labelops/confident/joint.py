@@ -9,16 +9,7 @@ TINY = 1e-100
 
 
 def count(given: np.ndarray, guess: np.ndarray, *, n_classes: int) -> np.ndarray:
-    """Count items by given class and confident guess; those without a guess are left out.
-
-    Parameters
-    ----------
-    given
-        Class ids, shape (N,).
-    guess
-        From `labelops.confident.scan.scan_rows`, −1 for none, shape (N,).
-    n_classes
-        K.
+    """Count items by given class and confident guess; those without a guess (−1) are left out.
 
     Returns
     -------

@@ -38,14 +38,9 @@ def estimate_latent(joint: np.ndarray, n_given: np.ndarray) -> Latent:
 
     P(given = a | true = b) = C[a, b] / Σ_a C[a, b];
     P(true = b | given = a) = C[a, b] / Σ_b C[a, b];
-    P(true = b) ∝ P(true = b | given = b) / P(given = b | true = b) · n_b / N.
+    P(true = b) ∝ P(true = b | given = b) / P(given = b | true = b) · n_b / N,
 
-    Parameters
-    ----------
-    joint
-        Calibrated joint, shape (K, K), rows = given.
-    n_given
-        Number of items given each class, shape (K,).
+    with C the calibrated joint, shape (K, K), and n_b the number of items given each class.
 
     References
     ----------

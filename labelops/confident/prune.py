@@ -1,4 +1,4 @@
-"""How many items to flag, from the joint: for each pair of classes, or for each class."""
+"""How many items of each given class belong to each class, from the joint."""
 
 import numpy as np
 
@@ -64,39 +64,3 @@ def check_settings(*, min_examples: int, frac_noise: float) -> None:
         raise ValueError(f"prune_counts: frac_noise must lie in [0, 1], got {frac_noise}")
     if min_examples < 0:
         raise ValueError(f"prune_counts: min_examples must not be negative, got {min_examples}")
-
-
-def pair_quotas(prune: np.ndarray, n_given: np.ndarray, *, min_examples: int = 1) -> np.ndarray:
-    """Return how many items given k to flag for each other class j: "prune by noise rate".
-
-    Parameters
-    ----------
-    prune
-        From `prune_counts`, shape (K, K), rows = given.
-    n_given
-        Number of items given each class, shape (K,).
-    min_examples
-        Classes with no more items than this are left alone, and so are classes of one item.
-
-    Returns
-    -------
-    int64, shape (K, K), zero diagonal.
-    """
-    quotas = prune.copy()
-    np.fill_diagonal(quotas, 0)
-    quotas[n_given <= max(min_examples, 1)] = 0
-    return quotas
-
-
-def class_quotas(prune: np.ndarray, n_given: np.ndarray, *, min_examples: int = 1) -> np.ndarray:
-    """Return how many items of each given class to flag: "prune by class".
-
-    Parameters and small classes as in `pair_quotas`.
-
-    Returns
-    -------
-    int64, shape (K,).
-    """
-    quotas = np.maximum(n_given - prune.diagonal(), 0)
-    quotas[n_given <= max(min_examples, 1)] = 0
-    return np.asarray(quotas)

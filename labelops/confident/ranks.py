@@ -13,14 +13,7 @@ ISSUE = np.dtype([("key", np.uint32), ("hash", np.uint64)])
 
 
 def places(scores: np.ndarray, hashes: np.ndarray) -> np.ndarray:
-    """Return what issues are sorted by: lower scores first, ties by the hash of the item.
-
-    Parameters
-    ----------
-    scores
-        float32, shape (F,).
-    hashes
-        uint64, shape (F,).
+    """Return what issues are sorted by: lower scores (float32) first, ties by the item's hash.
 
     Returns
     -------

@@ -38,14 +38,8 @@ def scan_rows(probs: np.ndarray, given: np.ndarray, thresholds: np.ndarray) -> S
     The guess is the one class whose probability reaches its threshold; where several do, the most
     probable class of all; where none does, there is no guess.
 
-    Parameters
-    ----------
-    probs
-        Out-of-sample probabilities, float32 or float64, shape (N, K).
-    given
-        Class ids in 0…K−1, shape (N,).
-    thresholds
-        From `labelops.confident.thresholds.finish`, shape (K,).
+    Probabilities are out of sample, float32 or float64, shape (N, K), class ids in 0…K−1,
+    thresholds those of `labelops.confident.thresholds.finish`.
 
     References
     ----------

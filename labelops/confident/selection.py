@@ -22,6 +22,8 @@ from labelops.confident.keys import MAX_KEY, order_keys
 CELLS = 1 << 19
 """Aim for so many counts (4 MB) in a summary."""
 
+POWERS = np.uint64(1) << np.arange(64, dtype=np.uint64)
+
 MAX_BITS = 12
 MIN_BITS = 3
 
@@ -110,15 +112,9 @@ def whole_range(dtype: np.dtype, bits: int) -> np.ndarray:
 
 
 def start(quotas: np.ndarray, edges: np.ndarray) -> Selection:
-    """Return the selection of which only the quotas are known.
+    """Return the selection of which only the quotas of all groups are known; 0 takes nothing.
 
-    Parameters
-    ----------
-    quotas
-        How many to take of each group; groups without a quota take nothing. int64, shape (all
-        groups,).
-    edges
-        From `whole_range`, perhaps with more edges; elements outside are not seen.
+    Edges are those of `whole_range`, perhaps with more; elements outside are not seen.
     """
     groups = np.flatnonzero(quotas > 0).astype(np.int64)
     return start_groups(groups, quotas[groups], edges)
@@ -226,17 +222,8 @@ def shifts(selection: Selection, bits: int) -> tuple[np.ndarray, np.ndarray]:
         selection.hash_high[slots] - selection.hash_low[slots],
         selection.key_high[slots] - selection.key_low[slots],
     )
-    return np.maximum(_bit_lengths(width) - bits, 0).astype(np.uint64), tied
-
-
-def _bit_lengths(values: np.ndarray) -> np.ndarray:
-    lengths = np.zeros(len(values), np.int64)
-    rest = values.copy()
-    for step in (32, 16, 8, 4, 2, 1):
-        is_long = rest >= np.uint64(1) << np.uint64(step)
-        lengths += step * is_long
-        rest = np.where(is_long, rest >> np.uint64(step), rest)
-    return lengths + (rest > 0)
+    n_digits = np.searchsorted(POWERS, width, side="right")
+    return np.maximum(n_digits - bits, 0).astype(np.uint64), tied
 
 
 def count(selection: Selection, bits: int, elements: Elements) -> np.ndarray:
@@ -320,7 +307,7 @@ def settle(selection: Selection, elements: Elements) -> Selection:
     first = np.searchsorted(slot[order], slots)
     # The first one that is not taken: groups that are short were done before.
     cut = order[first + selection.room[slots]]
-    fields = {name: getattr(selection, name).copy() for name in selection._fields}
+    fields = {name: values.copy() for name, values in selection._asdict().items()}
     fields["room"][slots] = 0
     fields["n_open"][slots] = 0
     fields["key_low"][slots] = fields["key_high"][slots] = elements.key[cut]
@@ -335,16 +322,9 @@ def search(
     *,
     most: int = COLLECT,
 ) -> Selection:
-    """Find the cuts of elements in memory: count while much is open, then sort what is left.
+    """Find the cuts of elements in memory: count while more are open than `most`, then sort them.
 
-    Parameters
-    ----------
-    selection
-        What is known.
-    count_open, collect_open
-        Do `count` and `collect` on all elements.
-    most
-        So many open elements are collected instead of counted once more.
+    `count_open` and `collect_open` do `count` and `collect` on all elements.
     """
     while selection.total_open > most:
         bits = n_bits(len(selection.open_slots))

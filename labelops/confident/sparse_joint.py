@@ -1,9 +1,9 @@
 """Joint counts of many classes, of which most pairs have no item.
 
 K × K numbers are 3 GB for 20 000 classes, however few items there are. Here only the pairs that
-occur are held, and every function says what its namesake in `joint`, `latent`, `prune` or `filters`
-says, with the same bits: operations and their order are the same, and sums of floats are taken
-along the tree of `numpy.sum`, zeros left out.
+occur are held, and every function says what its namesake in `joint`, `latent` or `prune` says, with
+the same bits: operations and their order are the same, and sums of floats are taken along the tree
+of `numpy.sum`, zeros left out.
 """
 
 from typing import NamedTuple
@@ -12,11 +12,11 @@ import numpy as np
 from scipy import sparse
 
 from labelops.confident import joint as dense
-from labelops.confident.filters import BY_CLASSES, BY_LOWEST, BY_PAIRS, Settings
 from labelops.confident.joint import TINY
 from labelops.confident.latent import MAX_NOISE_RATE, Latent, prior_of
-from labelops.confident.prune import check_settings, class_quotas
+from labelops.confident.prune import check_settings
 from labelops.pairwise import row_sums
+from labelops.ragged import owners
 
 # K classes, P pairs with items
 
@@ -85,8 +85,7 @@ def _matrix(
 
 def entries(joint: sparse.csr_array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return row, column and value of the entries, in this order; ids in int64."""
-    row = np.repeat(np.arange(joint.shape[0]), np.diff(joint.indptr))
-    return row, joint.indices.astype(np.int64), joint.data
+    return owners(joint.indptr), joint.indices.astype(np.int64), joint.data
 
 
 def at(joint: sparse.csr_array, row: np.ndarray, column: np.ndarray) -> np.ndarray:
@@ -240,33 +239,3 @@ def prune_counts(
     kept_counts = np.trunc(kept).astype(np.int64)
     some = kept_counts != 0
     return _matrix(kept_counts[some], given[some], true[some], n_classes)
-
-
-def listed_quotas(
-    settings: Settings, calibrated: sparse.csr_array, n_given: np.ndarray, n_disagreeing: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the groups of which the filter takes items, ascending, and how many; see `filters`.
-
-    Returns
-    -------
-    int64, shape (G,) each: what is above 0 in `labelops.confident.filters.group_quotas`.
-    """
-    if settings.filter_by in BY_LOWEST:
-        lowest = np.array([n_disagreeing][: n_disagreeing > 0], np.int64)
-        return np.zeros_like(lowest), lowest
-    groups, quotas = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    if settings.filter_by in BY_PAIRS | BY_CLASSES:
-        keep, n_classes = settings.min_examples_per_class, len(n_given)
-        prune = prune_counts(calibrated, min_examples=keep, frac_noise=settings.frac_noise)
-        if settings.filter_by in BY_PAIRS:
-            given, true, values = entries(prune)
-            chosen = (given != true) & (n_given[given] > max(keep, 1))
-            groups.append((given * n_classes + true)[chosen])
-            quotas.append(values[chosen])
-        if settings.filter_by in BY_CLASSES:
-            groups.append(np.arange(n_classes) * (n_classes + 1))
-            quotas.append(class_quotas(prune, n_given, min_examples=keep))
-    group, quota = np.concatenate(groups), np.concatenate(quotas)
-    group, quota = group[quota > 0], quota[quota > 0]
-    order = np.argsort(group)
-    return group[order], quota[order]

@@ -110,13 +110,6 @@ def confident_bounds(thresholds: np.ndarray, dtype: np.dtype) -> np.ndarray:
     Comparing in the type of the probabilities with a bound that was rounded up gives the same
     answer as comparing in double precision, at twice the speed in single.
 
-    Parameters
-    ----------
-    thresholds
-        From `finish`, shape (K,).
-    dtype
-        Type of the probabilities.
-
     Returns
     -------
     Shape (K,), of that type: p ≥ bound exactly when p ≥ t − 10⁻⁶.

@@ -15,8 +15,7 @@ from labelops.confident import sparse_joint
 from labelops.confident import thresholds as conf
 from labelops.confident.confusions import rank_confusions
 from labelops.confident.estimates import estimate, pack
-from labelops.confident.filters import BY_CLASSES, BY_LOWEST, BY_PAIRS, Filter, flag
-from labelops.confident.issues import quotas_of
+from labelops.confident.filters import BY_CLASSES, BY_LOWEST, BY_PAIRS, Filter, flag, quotas_of
 from labelops.confident.joint import count
 from labelops.confident.keys import float_of_keys, order_keys
 from labelops.confident.scan import Scan

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from labelops.confident import estimates as single
-from labelops.confident.filters import Settings, group_quotas
+from labelops.confident.filters import Settings, quotas_of
 from labelops.confident.joint import round_rows
 from labelops.confident.prune import prune_counts as single_prune_counts
 from labelops.multilabel.cells import Counts
@@ -56,7 +56,9 @@ def test_quotas__are_those_of_each_class_by_itself(filter_by, counts, more, min_
     rules = Settings(filter_by, 1.0, min_examples)
     got = quotas(rules, estimates, everything).reshape(20, 2)
     for c in range(20):
-        alone = group_quotas(rules, estimates.calibrated[c], n_given[c], 0).reshape(2, 2)
+        groups, n = quotas_of(rules, estimates.calibrated[c], n_given[c], 0)
+        alone = np.zeros((2, 2), int)
+        alone.ravel()[groups] = n
         by_pair, by_class = np.array([alone[0, 1], alone[1, 0]]), alone.diagonal()
         want = {
             "prune_by_noise_rate": by_pair,
