@@ -13,6 +13,8 @@ from scipy.special import betaincinv, ndtri
 
 LEVEL = 0.95
 
+Z = float(ndtri(1 - (1 - LEVEL) / 2))
+
 ALLOWANCE = 0.1
 """So much less (or more) than its mean belief may be right of a rule's changes. On sixteen settings
 of real and simulated noise the largest shortfall was 0.08 (`labelops.belief`)."""
@@ -92,7 +94,7 @@ def share_interval(hits: int, n: int, *, level: float = LEVEL) -> Interval:
     return Interval(hits / n, low, high)
 
 
-def measured_gain(fixed: int, broken: int, n: int, *, level: float = LEVEL) -> Interval:
+def measured_gain(fixed: int, broken: int, n: int) -> Interval:
     """Return the gain per change, measured on reviewed changes drawn at random.
 
     Each of the two shares gets its exact interval with half of the permitted error, so the
@@ -103,15 +105,13 @@ def measured_gain(fixed: int, broken: int, n: int, *, level: float = LEVEL) -> I
     >>> [round(x, 2) for x in measured_gain(18, 1, 20)]
     [0.85, 0.37, 0.99]
     """
-    half = 1 - (1 - level) / 2
+    half = 1 - (1 - LEVEL) / 2
     up, down = share_interval(fixed, n, level=half), share_interval(broken, n, level=half)
     value = (fixed - broken) / n if n else 0.0
     return Interval(value, up.low - down.high, up.high - down.low)
 
 
-def expected_gain(
-    evidence: Evidence, *, level: float = LEVEL, allowance: float = ALLOWANCE
-) -> Interval:
+def expected_gain(evidence: Evidence, *, allowance: float = ALLOWANCE) -> Interval:
     """Return the gain per change that beliefs promise.
 
     mean(b_new − b_given) ± (z · sd / n + allowance): items are independent given their beliefs, and
@@ -127,34 +127,24 @@ def expected_gain(
     if n == 0:
         return Interval(0.0, -1.0, 1.0)
     value = (evidence.expected_fixed - evidence.expected_broken) / n
-    z = float(ndtri(1 - (1 - level) / 2))
-    half_width = z * max(evidence.variance, 0.0) ** 0.5 / n + allowance
+    half_width = Z * max(evidence.variance, 0.0) ** 0.5 / n + allowance
     return Interval(value, max(value - half_width, -1.0), min(value + half_width, 1.0))
 
 
 def expected_count(
-    total: float, variance: float, n: int, *, level: float = LEVEL, allowance: float = ALLOWANCE
+    total: float, variance: float, n: int, *, allowance: float = ALLOWANCE
 ) -> Interval:
-    """Return how many of n things will be so, as beliefs promise, with the allowance for beliefs.
+    """Return how many of n things will be so, as beliefs promise.
 
-    Parameters
-    ----------
-    total, variance
-        Sums of b and of b (1 − b) over the things.
-    n
-        How many there are.
-    level
-        Coverage, at least.
-    allowance
-        By how much the share may be another one, because beliefs are wrong together.
+    total ± (z · √variance + n · allowance), of sums of b and of b (1 − b) over the things; see
+    `expected_gain`.
 
     Examples
     --------
     >>> [round(x, 1) for x in expected_count(95.0, 4.0, 100)]
     [95.0, 81.1, 100.0]
     """
-    z = float(ndtri(1 - (1 - level) / 2))
-    half_width = z * max(variance, 0.0) ** 0.5 + allowance * n
+    half_width = Z * max(variance, 0.0) ** 0.5 + allowance * n
     return Interval(total, max(total - half_width, 0.0), min(total + half_width, float(n)))
 
 

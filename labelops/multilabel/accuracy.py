@@ -7,6 +7,7 @@ import numpy as np
 
 from labelops.multilabel.labels import UNKNOWN, YES, LabelSets, states
 from labelops.multilabel.resampling import Share
+from labelops.ragged import owners
 
 # N items, K classes
 
@@ -15,13 +16,7 @@ def real_share(predicted: np.ndarray, truth: LabelSets) -> Share:
     """Return which items' predicted class is among those they truly have.
 
     Items without a present class drop out, and so do those of whose predicted class nobody knows.
-
-    Parameters
-    ----------
-    predicted
-        One class an item, shape (N,).
-    truth
-        True classes.
+    One class is predicted for an item, shape (N,).
 
     Raises
     ------
@@ -61,22 +56,15 @@ def real_share(predicted: np.ndarray, truth: LabelSets) -> Share:
 
 def _says(ids: np.ndarray, start: np.ndarray, class_id: np.ndarray, n_classes: int) -> np.ndarray:
     """Return whether each item's list holds a class."""
-    item = np.repeat(np.arange(len(class_id)), np.diff(start))
-    cells = item * n_classes + ids.astype(np.int64)
+    cells = owners(start) * n_classes + ids.astype(np.int64)
     return np.isin(np.arange(len(class_id)) * n_classes + class_id.astype(np.int64), cells)
 
 
 def variable_top_k(scores: np.ndarray, truth: LabelSets) -> tuple[Share, Share]:
     """Return which of an item's k present classes are among its k highest, and whether all are.
 
-    Unknown classes are left out of the ranking; of equal scores the smaller class comes first.
-
-    Parameters
-    ----------
-    scores
-        Higher is more present, shape (N, K).
-    truth
-        True classes.
+    Unknown classes are left out of the ranking; of equal scores, shape (N, K), the smaller class
+    comes first.
 
     Returns
     -------

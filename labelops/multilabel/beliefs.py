@@ -77,20 +77,10 @@ class Learned(NamedTuple):
 
 
 def learn(features: Features, weight: np.ndarray, odds: np.ndarray) -> Learned:
-    """Learn from a sample of cells what to believe of all.
+    """Learn from a sample of cells, that stand for `weight` cells each, what to believe of all.
 
-    Parameters
-    ----------
-    features
-        Of the sample.
-    weight
-        How many cells each one stands for, shape (M,).
-    odds
-        Of all items: how often each class was given, to how often it was ruled out; shape (K,).
-
-    Notes
-    -----
-    O(M) an iteration. The same cells in the same order give the same bits.
+    `odds` are those of all items: how often each class was given, to how often it was ruled out;
+    shape (K,). O(M) an iteration; the same cells in the same order give the same bits.
     """
     scaling = fit_scaling(
         features.log_odds, features.is_given, features.class_id, weight, n_classes=len(odds)
@@ -124,14 +114,8 @@ def p_label_error(features: Features, learned: Learned) -> np.ndarray:
 def expected_errors(n_given: int, *, wrong: float, missing: float) -> tuple[float, float]:
     """Return how many given classes are wrong, and how many present ones were not given.
 
-    Parameters
-    ----------
-    n_given
-        Number of given classes of all items.
-    wrong
-        Share of the given classes that are not there, 0 … 1.
-    missing
-        Share of the present classes that were ruled out, below 1.
+    Of the given classes the share `wrong` is not there; of the present ones the share `missing`,
+    below 1, was ruled out.
 
     Examples
     --------

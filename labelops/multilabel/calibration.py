@@ -15,12 +15,7 @@ from labelops.multilabel.scaling import fit_scaling
 def known_cells(probs: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return probabilities of the cells with a known state, and which are given yes.
 
-    Parameters
-    ----------
-    probs
-        Shape (N, K).
-    table
-        1 (yes), 0 (no) and −1 (unknown), shape (N, K).
+    The table holds 1 (yes), 0 (no) and −1 (unknown), shape (N, K).
     """
     known = table != UNKNOWN
     return np.asarray(probs[known], np.float64), np.asarray(table[known] == YES)
@@ -29,14 +24,8 @@ def known_cells(probs: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, np.nd
 def metrics(p: np.ndarray, given: np.ndarray, *, n_bins: int = N_BINS) -> Mapping[str, float]:
     """Return log loss, Brier score and calibration error over cells.
 
-    Parameters
-    ----------
-    p
-        Probability of yes, shape (M,).
-    given
-        Whether yes is given, shape (M,).
-    n_bins
-        Bins of equal width for the calibration error, of p against how often yes is given.
+    p is the probability of yes; its calibration against how often yes is given, shape (M,) each, is
+    measured in `n_bins` bins of equal width.
 
     Examples
     --------

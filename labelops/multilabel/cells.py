@@ -10,6 +10,7 @@ The loops here are written to be read; `labelops.fast.multilabel` has them compi
 bits.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -45,6 +46,11 @@ class Cells(NamedTuple):
     def choose(self, which: np.ndarray) -> "Cells":
         """Return some of the cells."""
         return Cells(*(column[which] for column in self))
+
+
+def concatenate(parts: Sequence[Cells]) -> Cells:
+    """Return the cells of all parts; at least one part."""
+    return Cells(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 class Counts(NamedTuple):

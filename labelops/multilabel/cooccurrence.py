@@ -46,11 +46,6 @@ class Pairs(NamedTuple):
 def summarize(labels: LabelSets) -> Pairs:
     """Count classes and pairs of classes.
 
-    Parameters
-    ----------
-    labels
-        Given classes of some items.
-
     Notes
     -----
     Time and memory as the number of pairs of present (or ruled out) classes within items, never

@@ -88,7 +88,6 @@ def choose_cutoffs_from_positives(
     truth: LabelSets,
     *,
     pseudo_positives: float = PSEUDO_POSITIVES,
-    max_tried: int = MAX_TRIED,
 ) -> np.ndarray:
     """Choose each class's cutoff where it is only known what items have, never what they have not.
 
@@ -97,27 +96,11 @@ def choose_cutoffs_from_positives(
     the score is high can be seen in all items. The label of a picture with several contents is such
     knowledge, if which of them it names does not depend on the score.
 
-    Parameters
-    ----------
-    scores
-        Higher is more present, of items on which nothing was trained, shape (N, K).
-    truth
-        Their known classes; what is ruled out takes no part.
-    pseudo_positives, max_tried
-        As for `choose_cutoffs`.
+    Parameters, errors and cost as of `choose_cutoffs`; what is ruled out takes no part.
 
     Returns
     -------
     float64, shape (K,); infinite where no item has any class. Of equally good cutoffs the highest.
-
-    Raises
-    ------
-    ValueError
-        If shapes do not fit or a score is not finite.
-
-    Notes
-    -----
-    O(N K log N + T K).
 
     References
     ----------
@@ -138,7 +121,7 @@ def choose_cutoffs_from_positives(
     is_yes = table == YES
     if not is_yes.any():
         return np.full(truth.n_classes, np.inf)
-    tried = _cutoffs_to_try(scores.astype(np.float64), max_tried)
+    tried = _cutoffs_to_try(scores.astype(np.float64), MAX_TRIED)
     hits = _count_above(scores, is_yes, tried)
     predicted = _count_above(scores, table != NO, tried)
     s = pseudo_positives / float(is_yes.sum())

@@ -11,8 +11,10 @@ import numpy as np
 from labelops.confident.filters import BY_CLASSES, BY_LOWEST, BY_PAIRS, Settings
 from labelops.confident.intervals import Interval, jeffreys
 from labelops.confident.joint import TINY
+from labelops.confident.prune import check_settings
 from labelops.multilabel.cells import Counts
 from labelops.multilabel.labels import NO, YES
+from labelops.multilabel.resampling import ratio
 
 # K classes; the last two axes of joint_K22 are the given and the true state
 
@@ -47,16 +49,9 @@ class Estimates(NamedTuple):
 
 
 def estimate(counts: np.ndarray, n_given: np.ndarray, thresholds: np.ndarray) -> Estimates:
-    """Turn counts into estimates of all classes.
+    """Turn the `Counts.joint` of all items, int64, shape (K, 2, 2), into estimates of all classes.
 
-    Parameters
-    ----------
-    counts
-        `labelops.multilabel.cells.Counts.joint` of all items, int64, shape (K, 2, 2).
-    n_given
-        Number of items by class and given state, int64, shape (K, 2).
-    thresholds
-        Shape (K, 2).
+    `n_given` items have each class and given state, int64, shape (K, 2).
 
     References
     ----------
@@ -69,7 +64,8 @@ def estimate(counts: np.ndarray, n_given: np.ndarray, thresholds: np.ndarray) ->
     >>> estimates.calibrated[0].tolist(), estimates.n_missing.tolist(), estimates.n_wrong.tolist()
     ([[180, 20], [2, 18]], [20], [2])
     """
-    joint = confident_joints(counts)
+    # At least one right label is granted to either state.
+    joint = np.maximum(counts, np.eye(2, dtype=np.int64))
     calibrated = calibrate(joint, n_given)
     n_missing, n_wrong = calibrated[:, NO, YES], calibrated[:, YES, NO]
     return Estimates(
@@ -79,28 +75,17 @@ def estimate(counts: np.ndarray, n_given: np.ndarray, thresholds: np.ndarray) ->
         calibrated=calibrated,
         n_wrong=n_wrong,
         n_missing=n_missing,
-        wrong_rate=_share(n_wrong, n_given[:, YES]),
-        missing_rate=_share(n_missing, n_given[:, NO]),
-        missed_share=_share(n_missing, calibrated[:, :, YES].sum(axis=1)),
-        false_share=_share(n_wrong, calibrated[:, :, NO].sum(axis=1)),
+        wrong_rate=ratio(n_wrong, n_given[:, YES]),
+        missing_rate=ratio(n_missing, n_given[:, NO]),
+        missed_share=ratio(n_missing, calibrated[:, :, YES].sum(axis=1)),
+        false_share=ratio(n_wrong, calibrated[:, :, NO].sum(axis=1)),
     )
-
-
-def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    rate = np.full(part.shape, np.nan)
-    np.divide(part, whole, out=rate, where=whole > 0)
-    return rate
 
 
 def rate_intervals(counts: np.ndarray) -> Interval:
     """Return Jeffreys' intervals for the missing and the wrong rate of every class.
 
-    What `labelops.confident.intervals.class_intervals` does for one joint, with the same meaning.
-
-    Parameters
-    ----------
-    counts
-        `labelops.multilabel.cells.Counts.joint` of all items, int64, shape (K, 2, 2).
+    What `labelops.confident.intervals.class_intervals` does for one joint, for those of `estimate`.
 
     Returns
     -------
@@ -115,14 +100,6 @@ def rate_intervals(counts: np.ndarray) -> Interval:
     right = np.stack([counts[:, NO, NO], counts[:, YES, YES]], axis=1)
     other = np.stack([counts[:, NO, YES], counts[:, YES, NO]], axis=1)
     return jeffreys(other, right)
-
-
-def confident_joints(counts: np.ndarray) -> np.ndarray:
-    """Return the counts with at least one right label for either state; shape (K, 2, 2)."""
-    joint = counts.copy()
-    for state in (NO, YES):
-        np.maximum(joint[:, state, state], 1, out=joint[:, state, state])
-    return joint
 
 
 def calibrate(joint: np.ndarray, n_given: np.ndarray) -> np.ndarray:
@@ -170,15 +147,12 @@ def prune_counts(
     ValueError
         If a setting is out of range.
     """
-    if not 0 <= frac_noise <= 1:
-        raise ValueError(f"prune_counts: frac_noise must lie in [0, 1], got {frac_noise}")
-    if min_examples < 0:
-        raise ValueError(f"prune_counts: min_examples must not be negative, got {min_examples}")
+    check_settings(min_examples=min_examples, frac_noise=frac_noise)
     kept = np.empty(calibrated.shape)
     for own, other in ((NO, YES), (YES, NO)):
         # Of a given state, as a column of the transposed matrix there.
         right = np.maximum(calibrated[:, own, own], min_examples)
-        wrong = np.maximum(calibrated[:, own, other] - (right - calibrated[:, own, own]) / 1.0, 0.0)
+        wrong = np.maximum(calibrated[:, own, other] - (right - calibrated[:, own, own]), 0.0)
         pruned = wrong * frac_noise
         kept[:, own, other] = pruned
         kept[:, own, own] = right + (wrong - pruned)
@@ -187,14 +161,7 @@ def prune_counts(
 
 
 def quotas(settings: Settings, estimates: Estimates, counts: Counts) -> np.ndarray:
-    """Return how many disagreeing cells a filter takes of each group.
-
-    Parameters
-    ----------
-    settings
-        The filter, one that takes so many of a group.
-    estimates, counts
-        Of all items.
+    """Return how many disagreeing cells a filter takes of each group, if it takes so many of each.
 
     Returns
     -------

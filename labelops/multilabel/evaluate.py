@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from labelops.gate import Interval
 from labelops.multilabel.accuracy import known_states, real_share, variable_top_k
 from labelops.multilabel.labels import NO, UNKNOWN, YES, LabelSets
-from labelops.multilabel.resampling import Measure, Share, average, draws, measure, ratio
+from labelops.multilabel.resampling import Share, average, draws, measure, ratio
 
 # N items, K classes, B draws
 
@@ -29,9 +30,9 @@ class SetMeasures(NamedTuple):
     class_f1 : F1 by class, NaN where it is not defined; float64, shape (K,).
     """
 
-    subset_accuracy: Measure
-    micro_f1: Measure
-    macro_f1: Measure
+    subset_accuracy: Interval
+    micro_f1: Interval
+    macro_f1: Interval
     class_f1: np.ndarray
 
 
@@ -47,11 +48,11 @@ class RankMeasures(NamedTuple):
     exact_set_accuracy : items whose k highest classes are just its k present ones.
     """
 
-    mean_average_precision: Measure
+    mean_average_precision: Interval
     class_average_precision: np.ndarray
-    real_accuracy: Measure
-    multilabel_accuracy: Measure
-    exact_set_accuracy: Measure
+    real_accuracy: Interval
+    multilabel_accuracy: Interval
+    exact_set_accuracy: Interval
 
 
 def average_precisions(scores: np.ndarray, is_yes: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -98,18 +99,9 @@ def average_precisions(scores: np.ndarray, is_yes: np.ndarray, weights: np.ndarr
 def rank_measures(
     scores: np.ndarray, truth: LabelSets, *, rng: np.random.Generator, n_draws: int = 200
 ) -> RankMeasures:
-    """Measure how well scores put present classes first.
+    """Measure how well scores put present classes first; higher is more present, shape (N, K).
 
-    Parameters
-    ----------
-    scores
-        Higher is more present, shape (N, K).
-    truth
-        True classes.
-    rng
-        Draws the items for the intervals.
-    n_draws
-        How often.
+    Items are drawn by `rng` for the intervals, `n_draws` times.
 
     Raises
     ------
@@ -152,18 +144,9 @@ def _mean(by_class: np.ndarray) -> np.ndarray:
 def set_measures(
     predicted: np.ndarray, truth: LabelSets, *, rng: np.random.Generator, n_draws: int = 200
 ) -> SetMeasures:
-    """Measure how well predicted sets of classes fit.
+    """Measure how well predicted sets of classes, bool, shape (N, K), fit.
 
-    Parameters
-    ----------
-    predicted
-        Whether a class is predicted, bool, shape (N, K).
-    truth
-        True classes.
-    rng
-        Draws the items for the intervals.
-    n_draws
-        How often.
+    Items are drawn by `rng` for the intervals, `n_draws` times.
 
     Raises
     ------
@@ -204,12 +187,7 @@ def set_measures(
 def wrong_cells(predicted: np.ndarray, table: np.ndarray) -> np.ndarray:
     """Return which cells are predicted otherwise than they are known to be, bool, shape (N, K).
 
-    Parameters
-    ----------
-    predicted
-        Whether a class is predicted, bool, shape (N, K).
-    table
-        1 (yes), 0 (no) and −1 (unknown), shape (N, K).
+    The table holds 1 (yes), 0 (no) and −1 (unknown).
 
     Examples
     --------
@@ -234,21 +212,11 @@ def micro_f1_gain(
     *,
     rng: np.random.Generator,
     n_draws: int = 200,
-) -> Measure:
+) -> Interval:
     """Measure by how much one set of predictions has a larger micro-F1 than another.
 
-    Both are measured on the same draws, so that what is hard for both does not widen the interval.
-
-    Parameters
-    ----------
-    after, before
-        Whether a class is predicted, bool, shape (N, K).
-    truth
-        True classes.
-    rng
-        Draws the items for the interval.
-    n_draws
-        How often.
+    Both are measured on the same draws, so that what is hard for both does not widen the interval;
+    see `set_measures`.
 
     Raises
     ------

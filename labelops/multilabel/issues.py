@@ -1,11 +1,11 @@
 """Confident learning where an item may have any number of classes, on a data set in memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
 from labelops.confident.filters import Filter, Settings
-from labelops.multilabel.cells import Cells, Engine
+from labelops.multilabel.cells import Cells, Engine, concatenate
 from labelops.multilabel.estimates import Estimates
 from labelops.multilabel.labels import LabelSets, take_rows
 from labelops.multilabel.rules import Block, apply, check_block, fit
@@ -91,8 +91,3 @@ def blocks_of(whole: Block) -> Iterator[Block]:
     for start in range(0, max(1, len(whole.probs)), step):
         rows = slice(start, start + step)
         yield Block(whole.probs[rows], take_rows(whole.labels, rows), whole.hashes[rows])
-
-
-def concatenate(parts: Sequence[Cells]) -> Cells:
-    """Return the cells of all parts; at least one part."""
-    return Cells(*(np.concatenate(column) for column in zip(*parts, strict=True)))

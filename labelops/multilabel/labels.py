@@ -5,7 +5,7 @@ Lists of class ids, item after item, so that memory is that of what was said and
 count and no flag.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -221,11 +221,12 @@ def take_rows(labels: LabelSets, rows: slice) -> LabelSets:
     [0, 2, 3]
     """
     first, last, _ = rows.indices(labels.n_items)
-    ids, start = _cut(labels.ids, labels.start, first, last)
-    if labels.negative_ids is None or labels.negative_start is None:
-        return LabelSets(ids, start, None, None, labels.n_classes)
-    negative = _cut(labels.negative_ids, labels.negative_start, first, last)
-    return LabelSets(ids, start, *negative, labels.n_classes)
+
+    def cut(ids: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        part = start[first : max(first, last) + 1]
+        return ids[part[0] : part[-1]], part - part[0]
+
+    return _of_both(labels, cut)
 
 
 def choose_rows(labels: LabelSets, rows: np.ndarray) -> LabelSets:
@@ -241,18 +242,19 @@ def choose_rows(labels: LabelSets, rows: np.ndarray) -> LabelSets:
         sizes = start[rows + 1] - start[rows]
         return ids[spans(start[rows], sizes)[1]], offsets(sizes)
 
-    ids, start = choose(labels.ids, labels.start)
+    return _of_both(labels, choose)
+
+
+def _of_both(
+    labels: LabelSets, take: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+) -> LabelSets:
+    """Take from the classes that are present, and from those that are ruled out, if there are."""
+    ids, start = take(labels.ids, labels.start)
     if labels.negative_ids is None or labels.negative_start is None:
         return LabelSets(ids, start, None, None, labels.n_classes)
-    negative = choose(labels.negative_ids, labels.negative_start)
-    return LabelSets(ids, start, *negative, labels.n_classes)
-
-
-def _cut(
-    ids: np.ndarray, start: np.ndarray, first: int, last: int
-) -> tuple[np.ndarray, np.ndarray]:
-    part = start[first : max(first, last) + 1]
-    return ids[part[0] : part[-1]], part - part[0]
+    return LabelSets(
+        ids, start, *take(labels.negative_ids, labels.negative_start), labels.n_classes
+    )
 
 
 def with_changes(

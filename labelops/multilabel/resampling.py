@@ -8,17 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from labelops.gate import LEVEL, Interval
+
 # N items, K classes, B draws
-
-LEVEL = 0.95
-
-
-class Measure(NamedTuple):
-    """A value with its bounds; all NaN where it is not defined."""
-
-    value: float
-    low: float
-    high: float
 
 
 class Share(NamedTuple):
@@ -38,8 +30,10 @@ def draws(n_items: int, *, rng: np.random.Generator, n_draws: int = 200) -> np.n
     return np.concatenate([np.ones((1, n_items)), drawn]).astype(np.float64)
 
 
-def measure(values: np.ndarray) -> Measure:
+def measure(values: np.ndarray) -> Interval:
     """Return the first value with the bounds that 95 % of the others lie within (percentiles).
+
+    All NaN where it is not defined.
 
     References
     ----------
@@ -52,9 +46,9 @@ def measure(values: np.ndarray) -> Measure:
     """
     drawn = values[1:][~np.isnan(values[1:])]
     if np.isnan(values[0]) or not len(drawn):
-        return Measure(float(values[0]), float(values[0]), float(values[0]))
+        return Interval(float(values[0]), float(values[0]), float(values[0]))
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Measure(float(values[0]), float(low), float(high))
+    return Interval(float(values[0]), float(low), float(high))
 
 
 def average(share: Share, weights: np.ndarray) -> np.ndarray:

@@ -79,11 +79,7 @@ def check_block(block: Block, n_classes: int) -> Block:
         If shapes or types do not fit, or a probability is out of range.
     """
     probs = block.probs
-    if (
-        probs.ndim != 2
-        or probs.shape[1] != n_classes
-        or probs.dtype not in (np.float32, np.float64)
-    ):
+    if probs.shape[1:] != (n_classes,) or probs.dtype not in (np.float32, np.float64):
         raise ValueError(
             f"probs must be float32 or float64 of shape (n, {n_classes}), got {probs.dtype} "
             f"{probs.shape}"
@@ -112,7 +108,7 @@ def fit(
     blocks: Blocks,
     *,
     n_classes: int,
-    settings: Settings | None = None,
+    settings: Settings,
     engine: Engine | None = None,
 ) -> Rules:
     """Estimate a data set's noise and find the cuts of a filter.
@@ -124,7 +120,7 @@ def fit(
     n_classes
         K.
     settings
-        Which filter, as in `labelops.confident.issues.find_label_issues`; the default there.
+        Which filter, as in `labelops.confident.issues.find_label_issues`.
     engine
         Who does the loops over rows; the readable one if absent.
 
@@ -143,7 +139,6 @@ def fit(
     Thyagarajan, Snorrason, Northcutt, Mueller: Identifying Incorrect Annotations in Multi-Label
     Classification Data. 2022.
     """
-    settings = settings or Settings()
     if settings.filter_by not in get_args(Filter):
         raise ValueError(
             f"filter_by must be one of {list(get_args(Filter))}, got {settings.filter_by!r}"
@@ -182,14 +177,7 @@ def fit(
 def elements_of(settings: Settings, cells: Cells, hashes: np.ndarray) -> Elements:
     """Return disagreeing cells as what competes within its group; the least probable first.
 
-    Parameters
-    ----------
-    settings
-        The filter.
-    cells
-        Disagreeing cells of some items.
-    hashes
-        Of those items, shape (n,).
+    Hashes are those of all items that they are of, shape (n,).
     """
     group = cells.class_id
     if settings.filter_by not in BY_LOWEST:
@@ -204,15 +192,7 @@ def is_chosen_from(settings: Settings) -> bool:
 
 
 def start_cuts(settings: Settings, estimates: Estimates, counts: Counts) -> Selection:
-    """Return what is known of the cuts before competing cells are looked at.
-
-    Parameters
-    ----------
-    settings
-        A filter of those that take so many of a group.
-    estimates, counts
-        Of all items.
-    """
+    """Return what is known of the cuts of all items before competing cells are looked at."""
     by_class = settings.filter_by in BY_LOWEST
     n_open = counts.disagreeing.sum(axis=1) if by_class else counts.disagreeing.ravel()
     # A single bin, counted before: nothing that disagrees has more than a half.
@@ -223,16 +203,7 @@ def start_cuts(settings: Settings, estimates: Estimates, counts: Counts) -> Sele
 
 
 def apply(rules: Rules, block: Block, *, engine: Engine | None = None) -> Cells:
-    """Return the labels of a block that are probably wrong or missing.
-
-    Parameters
-    ----------
-    rules
-        From `fit`.
-    block
-        Some of the same items.
-    engine
-        Who does the loop over rows.
+    """Return the labels of a block, of the items of `fit`, that are probably wrong or missing.
 
     Returns
     -------
@@ -245,14 +216,7 @@ def apply(rules: Rules, block: Block, *, engine: Engine | None = None) -> Cells:
 def is_flagged(rules: Rules, cells: Cells, hashes: np.ndarray) -> np.ndarray:
     """Return which of disagreeing cells are probably wrong or missing; bool, shape (M,).
 
-    Parameters
-    ----------
-    rules
-        From `fit`.
-    cells
-        Disagreeing cells of some items, with probabilities in the type they were given in.
-    hashes
-        Of those items, shape (n,).
+    Probabilities are in the type they were given in, hashes those of the items, shape (n,).
     """
     if rules.cuts is not None:
         return sel.is_taken(rules.cuts, elements_of(rules.settings, cells, hashes))

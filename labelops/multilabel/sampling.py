@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from labelops.hashing import hash_integers, is_drawn
-from labelops.multilabel.cells import Cells
+from labelops.multilabel.cells import Cells, concatenate
 from labelops.multilabel.labels import LabelSets, states
 from labelops.ragged import owners
 
@@ -41,15 +41,7 @@ def shares_of(n_given: int, n_contradicted: int, n_ruled_out: int, *, wanted: in
 
 
 def cell_hash(item_hash: np.ndarray, class_id: np.ndarray) -> np.ndarray:
-    """Return hashes of cells; uint64, shape (M,).
-
-    Parameters
-    ----------
-    item_hash
-        Hash of the item of each cell, uint64, shape (M,).
-    class_id
-        Shape (M,).
-    """
+    """Return hashes of cells from those of their items; uint64, shape (M,)."""
     mixed = item_hash ^ ((class_id.astype(np.uint64) + np.uint64(1)) * _ODD)
     return hash_integers(mixed.view(np.int64))
 
@@ -61,12 +53,8 @@ def draw(
 
     Parameters
     ----------
-    probs
-        Shape (n, K).
-    labels
-        Given classes of the items.
-    hashes
-        Of the items, uint64, shape (n,).
+    probs, labels, hashes
+        Of the items of the block; hashes uint64, shape (n,).
     disagreeing
         Cells of the block that the model contradicts.
     shares
@@ -91,7 +79,7 @@ def draw(
     agreed = _draw_agreed(probs, labels, hashes, against, shares.agreed)
     parts = given, contradicted, agreed
     kind = np.repeat([GIVEN, CONTRADICTED, AGREED], [len(part.row) for part in parts])
-    return Cells(*(np.concatenate(column) for column in zip(*parts, strict=True))), kind
+    return concatenate(parts), kind
 
 
 def _draw_agreed(

@@ -93,7 +93,6 @@ def _softmin(scores: np.ndarray) -> np.ndarray:
     known = ~np.isnan(scores)
     lowest = np.where(known, scores, np.inf).min(axis=1, initial=np.inf, keepdims=True)
     weight = np.exp(np.where(known, lowest - scores, -np.inf) / TEMPERATURE)
-    weight = np.where(known, weight, 0.0)
     total = weight.sum(axis=1)
     mean = np.sum(np.where(known, scores, 0.0) * weight, axis=1) / np.where(total > 0, total, 1.0)
     return np.where(total > 0, mean, 1.0)

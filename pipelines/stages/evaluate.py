@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, Field
 
+from labelops.gate import Interval
 from labelops.multilabel.accuracy import real_share
 from labelops.multilabel.evaluate import (
     micro_f1_gain,
@@ -21,7 +22,7 @@ from labelops.multilabel.evaluate import (
     wrong_cells,
 )
 from labelops.multilabel.labels import UNKNOWN, LabelSets, from_flat, from_states, states
-from labelops.multilabel.resampling import Measure, average, draws, measure
+from labelops.multilabel.resampling import average, draws, measure
 from labelops.ragged import owners
 from pipelines.core.stage import Arrays, Context, Map, Output, Reduce, Stage, Step, join_summaries
 from pipelines.labels.columns import GIVEN, flat
@@ -241,7 +242,7 @@ def _set(name: str, items: Arrays, truth: LabelSets, ctx: Context[Config]) -> Ar
     return measures
 
 
-def _real(table: np.ndarray, truth: LabelSets, ctx: Context[Config]) -> Measure:
+def _real(table: np.ndarray, truth: LabelSets, ctx: Context[Config]) -> Interval:
     weights = draws(truth.n_items, rng=_rng(ctx), n_draws=ctx.config.n_draws)
     return measure(average(real_share(table.argmax(axis=1), truth), weights))
 
