@@ -75,15 +75,7 @@ def count_bags(
     *,
     n_threads: int = 2,
 ) -> None:
-    """Do what `labelops.proportions.classes.count_bags` does, faster.
-
-    Parameters
-    ----------
-    beliefs, start, counts, bags
-        As there.
-    n_threads
-        Bags worked on side by side; the answer does not depend on it.
-    """
+    """Do what `labelops.proportions.classes.count_bags` does, `n_threads` bags at a time."""
     parts = np.array_split(bags, max(1, min(4 * n_threads, len(bags))))
     with ThreadPoolExecutor(n_threads) as pool:
         list(pool.map(partial(_some, beliefs, start, counts), parts))
@@ -99,12 +91,7 @@ def fast_class_posterior(
 ) -> ClassPosterior:
     """Do what `labelops.proportions.classes.class_posterior` does, faster where it is exact.
 
-    Parameters
-    ----------
-    logits, start, counts, most_states
-        As there.
-    n_threads
-        Bags worked on side by side; the answer does not depend on it.
+    `n_threads` bags are worked on side by side; the answer does not depend on it.
 
     Examples
     --------

@@ -245,8 +245,6 @@ def marginals(
 
     Parameters
     ----------
-    log_odds, start, counts
-        As there.
     accuracy
         Most that a belief may be off, beside rounding; 0 for nothing cut off.
     n_threads

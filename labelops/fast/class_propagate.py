@@ -72,16 +72,8 @@ def propagate_classes(
 ) -> PropagatedClasses:
     """Do what `labelops.proportions.class_propagate.propagate_classes` does, faster.
 
-    Parameters
-    ----------
-    logits, start, counts, edges, damping, tolerance, max_sweeps
-        As there.
-    n_threads
-        Bags counted side by side; the answer does not depend on it.
-
-    Notes
-    -----
-    Memory: 16 K + 20 bytes for each direction of an edge.
+    `n_threads` bags are counted side by side; the answer does not depend on it. Memory: 16 K + 20
+    bytes for each direction of an edge.
     """
     return definition.propagate_classes(
         logits,

@@ -33,7 +33,8 @@ def _max_of(bits, i, start, stop, lowest):  # type: ignore[no-untyped-def]
     return top
 
 
-@compiled(any_order=True)
+# Sums of whole numbers that are not NaN are the same in any order.
+@compiled(fastmath=("nnan", "nsz", "reassoc"))
 def _n_confident(probs, i, bounds):  # type: ignore[no-untyped-def]
     # Counted in floats of the same width as the row, so that one vector instruction does for both;
     # exact up to 2²⁴ classes.
@@ -90,12 +91,10 @@ def empty_scan(n: int, dtype: np.dtype) -> Scan:
     )
 
 
-def scan_rows(
-    probs: np.ndarray, given: np.ndarray, thresholds: np.ndarray, *, out: Scan | None = None
-) -> Scan:
-    """Do what `labelops.confident.scan.scan_rows` does; into `out` if that is given."""
-    scan = empty_scan(len(probs), probs.dtype) if out is None else out
-    return scan_block(probs, given, confident_bounds(thresholds, probs.dtype), scan)
+def scan_rows(probs: np.ndarray, given: np.ndarray, thresholds: np.ndarray) -> Scan:
+    """Do what `labelops.confident.scan.scan_rows` does."""
+    out = empty_scan(len(probs), probs.dtype)
+    return scan_block(probs, given, confident_bounds(thresholds, probs.dtype), out)
 
 
 def scan_block(probs: np.ndarray, given: np.ndarray, bounds: np.ndarray, out: Scan) -> Scan:

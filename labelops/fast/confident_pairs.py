@@ -154,15 +154,6 @@ class PairCuts:
 
     Does what `labelops.confident.selection` does with the elements that
     `labelops.confident.engines.ReadablePairs` lists, without listing them.
-
-    Parameters
-    ----------
-    selection
-        What is known of the cuts so far.
-    n_classes
-        K.
-    dtype
-        Type of the probabilities.
     """
 
     def __init__(self, selection: Selection, *, n_classes: int, dtype: np.dtype) -> None:
@@ -214,24 +205,7 @@ class PairCuts:
     def count_first(
         self, blocks: Iterable[Rows], *, bits: int, n_bins: int, below: float
     ) -> np.ndarray:
-        """Count as `selection.count_first`, in the first bins of `selection.whole_range(bits)`.
-
-        Parameters
-        ----------
-        blocks
-            Blocks of (probs, given, hashes).
-        bits
-            As in `selection.whole_range`.
-        n_bins
-            Only so many of its bins,
-        below
-            and only values below this.
-
-        Returns
-        -------
-        int64, shape (G, n_bins + 1); the last column counts what lies behind the bins, of rows
-        in which another class is more probable than the given one.
-        """
+        """Count as `ReadablePairs.count_first`."""
         n_groups, width = len(self.selection.groups), n_bins + 1
         # What has no quota is counted where nobody looks.
         cells = self._table((np.arange(n_groups) * width).astype(np.int32), n_groups * width)
@@ -244,7 +218,7 @@ class PairCuts:
         return counts.reshape(-1, width)[:n_groups]
 
     def count(self, blocks: Iterable[Rows], *, bits: int) -> np.ndarray:
-        """Count as `selection.count`, over blocks of (probs, given, hashes)."""
+        """Count as `selection.count`."""
         opened = self._open()
         counts = np.zeros((len(opened.tied), 1 << bits), np.int64)
         shift, _ = shifts(self.selection, bits)
@@ -253,7 +227,7 @@ class PairCuts:
         return counts
 
     def collect(self, blocks: Iterable[Rows]) -> Elements:
-        """Collect as `selection.collect`, over blocks of (probs, given, hashes)."""
+        """Collect as `selection.collect`."""
         opened = self._open()
         parts: list[Elements] = [no_elements()]
         for probs, given, hashes in blocks:

@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import cache
 from importlib.abc import Traversable
 from importlib.resources import files
@@ -61,27 +61,18 @@ class StampedCache(FunctionCache):
         )
 
 
-def compiled(
-    *, any_order: bool = False, any_sum_order: bool = False
-) -> Callable[[Function], Function]:
+def compiled(*, fastmath: Collection[str] = ()) -> Callable[[Function], Function]:
     """Compile a function with numba; it runs without the GIL.
 
     Parameters
     ----------
-    any_order
-        Allow operations whose result does not depend on it, such as the maximum of numbers that
-        are not NaN, to be done in any order, several at once.
-    any_sum_order
-        Allow sums in any order, where their last bits do not matter; NaN and infinity are kept.
+    fastmath
+        What LLVM may assume, by its names for it; by default nothing, so that bits are kept.
     """
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-    if any_order:
-        options["fastmath"] = {"nnan", "nsz", "reassoc"}
-    elif any_sum_order:
-        options["fastmath"] = {"nsz", "reassoc"}
 
     def decorate(function: Function) -> Function:
-        result: Function = numba.njit(**options)(function)
+        compiler = numba.njit(nogil=True, error_model="numpy", fastmath=set(fastmath))
+        result: Function = compiler(function)
         # Where neither the folder beside the source nor the user's cache may be written, numba
         # raises; then it is compiled every time.
         with contextlib.suppress(RuntimeError):

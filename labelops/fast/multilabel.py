@@ -294,13 +294,7 @@ def _row_softmin(probs, sets, out):  # type: ignore[no-untyped-def]
 
 
 def row_scores(probs: np.ndarray, labels: LabelSets, *, score: RowScore = "ema") -> np.ndarray:
-    """Do what `labelops.multilabel.scores.row_scores` does, up to the rounding of sums.
-
-    Raises
-    ------
-    ValueError
-        If the score is unknown.
-    """
+    """Do what `labelops.multilabel.scores.row_scores` does, up to the rounding of sums."""
     kernels = {"ema": _row_ema, "softmin": _row_softmin}
     if score not in kernels:
         raise ValueError(f"row_scores: score must be one of {list(kernels)}, got {score!r}")

@@ -27,6 +27,7 @@ INVERTED_SLACK = 60
 """The same where principal components blur the ranks."""
 
 QUERY_ROWS = 1024
+BLOCK_ROWS = 16_384
 TRAIN_PER_CELL = 40
 INDEX_DIMS = 64
 RECALL_QUERIES = 200
@@ -66,10 +67,6 @@ def find_neighbours(
         Up to how many rows all pairs are compared.
     n_threads
         Blocks worked on side by side; the answer does not depend on it.
-
-    Returns
-    -------
-    Found.
     """
     n = len(vectors)
     if n == 0:
@@ -77,7 +74,6 @@ def find_neighbours(
     is_flat = n <= flat_limit
     want = min(k + 1 + (FLAT_SLACK if is_flat else INVERTED_SLACK), n)
     search = _flat(vectors, metric) if is_flat else _inverted(vectors, metric)
-
     scale = _scales(vectors, metric)
     raw = np.asarray(vectors)
 
@@ -89,10 +85,7 @@ def find_neighbours(
 
     with ThreadPoolExecutor(n_threads) as pool:
         parts = list(pool.map(block, range(0, n, QUERY_ROWS)))
-    neighbours = Neighbours(
-        np.concatenate([part.indices for part in parts]),
-        np.concatenate([part.distances for part in parts]),
-    )
+    neighbours = Neighbours(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     recall = 1.0 if is_flat else _recall(vectors, neighbours, k=k, metric=metric)
     return Found(neighbours, recall)
 
@@ -165,8 +158,8 @@ def _ready(vectors: np.ndarray, metric: str) -> np.ndarray:
     return prepare(vectors, metric=metric).astype(np.float32)
 
 
-def _blocks(n: int, rows: int = 16_384) -> list[slice]:
-    return [slice(a, min(a + rows, n)) for a in range(0, n, rows)]
+def _blocks(n: int) -> list[slice]:
+    return [slice(a, min(a + BLOCK_ROWS, n)) for a in range(0, n, BLOCK_ROWS)]
 
 
 def _alone(faiss: Any) -> None:

@@ -12,6 +12,7 @@ from labelops.proportions.components import Swept, sweep_until_settled
 from labelops.proportions.counts import Counts
 from labelops.proportions.edges import Edges, inbox_of
 from labelops.proportions.propagate import CLIP, Propagated, check_settings
+from labelops.ragged import offsets
 
 # N items, B bags, E edges
 
@@ -104,14 +105,7 @@ def propagate(
 ) -> Propagated:
     """Do what `labelops.proportions.propagate.propagate` does, faster.
 
-    Parameters
-    ----------
-    log_odds, start, counts, edges, damping, tolerance, max_sweeps
-        As there.
-    accuracy
-        As for `labelops.fast.cardinality.marginals`.
-    n_threads
-        Bags worked on side by side; the answer does not depend on it.
+    `accuracy` and `n_threads` are those of `labelops.fast.cardinality.marginals`.
 
     Notes
     -----
@@ -146,7 +140,7 @@ def propagate(
                 some = slice(*chunk)
                 _sweep(bags[some], held[some], problem, state, sent, to_send)
 
-            list(pool.map(work, chunks(np.concatenate([[0], np.cumsum(sizes[bags])]))))
+            list(pool.map(work, chunks(offsets(sizes[bags]))))
             # What bags at rest sent is out of date in one of the two; nobody reads it.
             sent, to_send = to_send, sent
             return Swept(*(values[bags] for values in state.swept))
