@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 from proportions_table import print_accuracy, print_repair
+from scipy.special import log_softmax
 from sklearn.metrics import roc_auc_score
 from tables import TABLES, Table
 
@@ -35,7 +36,6 @@ from bag_baselines import OwnBeliefs, Proportions, Unbiased
 from labelops.fast.cardinality import marginals
 from labelops.nn.bag_rounds import (
     BAG_WEIGHT,
-    ClassSpread,
     choose_class_strength,
     neighbour_edges,
     spread_beliefs,
@@ -53,9 +53,9 @@ from labelops.nn.bags import (
     logits_of,
 )
 from labelops.proportions.cardinality import sigmoid
+from labelops.proportions.class_propagate import PropagatedClasses
 from labelops.proportions.counts import hard_counts
 from labelops.proportions.edges import Edges
-from labelops.proportions.logits import normalised
 from labelops.proportions.transport import transport
 
 TRAINING = BagTraining()
@@ -141,7 +141,7 @@ def top_of_bags(
     return is_positive
 
 
-def one_round(task: Task, logits: np.ndarray, edges: Edges) -> tuple[ClassSpread, Fitted]:
+def one_round(task: Task, logits: np.ndarray, edges: Edges) -> tuple[PropagatedClasses, Fitted]:
     spread = spread_beliefs(logits, task.start, task.counts, edges, n_threads=1)
     objective = SoftLabels(spread.beliefs, task.start, task.counts, bag_weight=BAG_WEIGHT)
     net = fit(task.x, task.start, task.counts, objective, training=TRAINING, seed=task.seed)
@@ -195,7 +195,7 @@ def published(task: Task) -> Answer:
     return Answer(log_odds_of(net, task.test_x), spread.beliefs[:, 1], note)
 
 
-def n_open(spread: ClassSpread) -> int:
+def n_open(spread: PropagatedClasses) -> int:
     return int((~spread.convergence.converged).sum())
 
 
@@ -220,7 +220,7 @@ def labelops_rounds(task: Task) -> dict[str, Answer]:
         if step == 1:
             vectors = embed(net.net, task.x)
             edges = neighbour_edges(vectors, flat_limit=FLAT_LIMIT, n_threads=1)
-            logits = (logits + normalised(logits_of(net.net, task.x))) / 2
+            logits = (logits + log_softmax(logits_of(net.net, task.x), axis=1)) / 2
     return answers
 
 

@@ -38,14 +38,7 @@ def check_name(name: str) -> str:
 
 
 def build(name: str, *, n_classes: int) -> nn.Module:
-    """Return a classifier with fresh weights from torch's global generator.
-
-    Parameters
-    ----------
-    name
-        As in `torchvision.models.list_models(module=torchvision.models)`.
-    n_classes
-        Outputs.
+    """Return a classifier of K outputs with fresh weights from torch's global generator.
 
     Raises
     ------
@@ -55,9 +48,8 @@ def build(name: str, *, n_classes: int) -> nn.Module:
     import torchvision
 
     check_name(name)
-    extra = {"init_weights": True} if name in {"googlenet", "inception_v3"} else {}
-    if extra:
-        extra["aux_logits"] = False
+    has_more = name in {"googlenet", "inception_v3"}
+    extra = {"init_weights": True, "aux_logits": False} if has_more else {}
     model: nn.Module = torchvision.models.get_model(
         name, weights=None, num_classes=n_classes, **extra
     )
@@ -110,14 +102,9 @@ def n_features(name: str) -> int:
 
 
 def load_backbone(name: str, weights: Mapping[str, Tensor]) -> nn.Module:
-    """Return a model without head, with given weights, ready to embed.
+    """Return a model without head, with given weights (a state dict), ready to embed.
 
-    Parameters
-    ----------
-    name
-        Architecture.
-    weights
-        State dict; what belongs to the head is ignored, and so may have any number of classes.
+    What belongs to the head is ignored, and so may have any number of classes.
 
     Raises
     ------
@@ -128,22 +115,12 @@ def load_backbone(name: str, weights: Mapping[str, Tensor]) -> nn.Module:
         model = build(name, n_classes=2)
     head = head_name(model, name)
     remove_head(model, name)
-    ignored = (head + ".", "AuxLogits.", "aux1.", "aux2.")
-    kept = {key: value for key, value in weights.items() if not key.startswith(ignored)}
+    kept = {key: value for key, value in weights.items() if not key.startswith(head + ".")}
     return _with_weights(model, name, kept)
 
 
 def load_classifier(name: str, weights: Mapping[str, Tensor], *, n_classes: int) -> nn.Module:
-    """Return a model with its head and given weights, ready to predict.
-
-    Parameters
-    ----------
-    name
-        Architecture.
-    weights
-        State dict, with the head.
-    n_classes
-        K.
+    """Return a model of K classes with its head and given weights (a state dict), to predict with.
 
     Raises
     ------
@@ -153,22 +130,21 @@ def load_classifier(name: str, weights: Mapping[str, Tensor], *, n_classes: int)
     """
     with torch.random.fork_rng(devices=[]):
         model = build(name, n_classes=n_classes)
-    ignored = ("AuxLogits.", "aux1.", "aux2.")
-    kept = {key: value for key, value in weights.items() if not key.startswith(ignored)}
     head = head_name(model, name) + ".weight"
-    if head in kept and len(kept[head]) != n_classes:
+    if head in weights and len(weights[head]) != n_classes:
         raise ValueError(
             f"weights of {name} with {n_classes} classes were expected, these have "
-            f"{len(kept[head])}. Name the classes of the model in data.classes, in their order"
+            f"{len(weights[head])}. Name the classes of the model in data.classes, in their order"
         )
-    return _with_weights(model, name, kept)
+    return _with_weights(model, name, weights)
 
 
 def _with_weights(model: nn.Module, name: str, weights: Mapping[str, Tensor]) -> nn.Module:
     expected = model.state_dict()
     # Files from before PyTorch 0.4.1 lack this counter, which is not used to predict.
     counters = {k: v.new_zeros(()) for k, v in expected.items() if k.endswith("tracked")}
-    kept = counters | dict(weights)
+    used = {k: v for k, v in weights.items() if not k.startswith(("AuxLogits.", "aux1.", "aux2."))}
+    kept = counters | used
     wrong = sorted(
         key
         for key in expected.keys() | kept.keys()

@@ -106,7 +106,8 @@ class BagCounts:
     def precision(self, prior: tuple[float, float]) -> np.ndarray:
         """Return that of the prior of each coefficient, for variances of linear and smooth ones."""
         fourier = self.basis.fourier
-        return 1 / np.repeat([*prior, BIAS_VARIANCE], [fourier.n_linear, fourier.n_smooth, 1])
+        n = [len(fourier.centre), len(fourier.mean), 1]
+        return 1 / np.repeat([*prior, BIAS_VARIANCE], n)
 
     def maximise(
         self,
@@ -134,9 +135,8 @@ class BagCounts:
         are in single precision, sums of blocks in double; in one thread. There may be several
         maxima where bags are few and the prior is weak: this is one.
         """
-        precision = self.precision(prior)
         with one_thread():
-            return self._climb(precision, begin, least_evidence)
+            return self._climb(self.precision(prior), begin, least_evidence)
 
     def _climb(self, precision: np.ndarray, begin: Optimum | None, least: float) -> Optimum:
         at = self._point(self.centre if begin is None else begin.coefficients, precision)
@@ -246,20 +246,17 @@ def _sums(factors: np.ndarray, bag_of_row: np.ndarray, phi: Tensor) -> Tensor:
     return torch.from_numpy(np.stack(parts))
 
 
-def _root(model: _Model, precision: np.ndarray, first: int) -> tuple[Tensor, int]:
-    """Return the Cholesky factor of as much of the curvature as has one, and the level it took."""
+def _step(model: _Model, precision: np.ndarray, first: int) -> tuple[np.ndarray, int, float]:
+    """Return a step uphill, the level that it took, and what it promises to gain.
+
+    By the first level from which on the curvature is positive.
+    """
     prior = torch.from_numpy(np.diag(precision))
     for level in range(first, LEVELS + 1):
         part = (1 - level / LEVELS) * model.beyond
         root, failed = torch.linalg.cholesky_ex(model.expected + part + prior)
         if not int(failed):
             break
-    return root, level
-
-
-def _step(model: _Model, precision: np.ndarray, first: int) -> tuple[np.ndarray, int, float]:
-    """Return a step uphill, the level that it took, and what it promises to gain."""
-    root, level = _root(model, precision, first)
     step = torch.cholesky_solve(torch.from_numpy(model.slope)[:, None], root)[:, 0].numpy()
     return step, level, float((model.slope * step).sum() / 2)
 

@@ -40,16 +40,6 @@ class FourierFeatures(NamedTuple):
     turn: np.ndarray
     mean: np.ndarray
 
-    @property
-    def n_linear(self) -> int:
-        """D."""
-        return len(self.centre)
-
-    @property
-    def n_smooth(self) -> int:
-        """2 W."""
-        return len(self.mean)
-
 
 def draw_fourier(
     features: np.ndarray,
@@ -129,7 +119,7 @@ class Basis:
 
     def __init__(self, fourier: FourierFeatures, features: np.ndarray) -> None:
         self.fourier, self.features = fourier, features
-        self.n_coefficients = fourier.n_linear + fourier.n_smooth + 1
+        self.n_coefficients = len(fourier.centre) + len(fourier.mean) + 1
         is_kept = 4 * len(features) * self.n_coefficients <= KEPT_BYTES
         self._kept = list(self._made()) if is_kept else None
 
@@ -157,14 +147,7 @@ def mean_slopes(
 ) -> np.ndarray:
     """Return how steep log-odds are along each feature: root mean square over items, shape (D,).
 
-    Parameters
-    ----------
-    fourier
-        The basis.
-    coefficients
-        Of its columns, shape (D + 2 W,) or longer.
-    features
-        Of some items, shape (N, D).
+    Coefficients are of the columns of the basis, shape (D + 2 W,) or longer.
     """
     d, w = fourier.turn.shape
     linear, of_cos, of_sin = np.split(coefficients[: d + 2 * w], [d, d + w])

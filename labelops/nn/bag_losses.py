@@ -14,16 +14,7 @@ from torch.nn import functional
 def log_bag_means(logits: Tensor, bag: Tensor, n_bags: int) -> Tensor:
     """Return the log of the mean probability of every class in every bag.
 
-    log (1 / n_b) Σ_{i ∈ b} softmax(z_i)_k, by log-sum-exp.
-
-    Parameters
-    ----------
-    logits
-        z, shape (N, K).
-    bag
-        Bag of each item, 0 … B − 1, each with an item, shape (N,).
-    n_bags
-        B.
+    log (1 / n_b) Σ_{i ∈ b} softmax(z_i)_k, by log-sum-exp. Each bag 0 … B − 1 has an item.
 
     Returns
     -------
@@ -51,14 +42,8 @@ def log_bag_means(logits: Tensor, bag: Tensor, n_bags: int) -> Tensor:
 def bag_divergence(logits: Tensor, bag: Tensor, shares: Tensor) -> Tensor:
     """Return how far the mean prediction of every bag is from its shares, in nats.
 
-    KL(α_b ‖ mean_{i ∈ b} softmax(z_i)); its mean over bags is the loss of DLLP.
-
-    Parameters
-    ----------
-    logits, bag
-        As in `log_bag_means`.
-    shares
-        α, rows sum to one, shape (B, K).
+    KL(α_b ‖ mean_{i ∈ b} softmax(z_i)), rows of α sum to one, shape (B, K); its mean over bags is
+    the loss of DLLP. See `log_bag_means`.
 
     Returns
     -------
@@ -85,11 +70,6 @@ def bag_divergence(logits: Tensor, bag: Tensor, shares: Tensor) -> Tensor:
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Return −Σ_k t_k log softmax(z)_k of every item; weights t may be of any sign.
-
-    Parameters
-    ----------
-    logits, targets
-        Shape (N, K).
 
     Examples
     --------

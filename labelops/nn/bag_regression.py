@@ -202,14 +202,9 @@ def _relevance(model: BagModel, x: np.ndarray) -> np.ndarray:
 def refit_bag_model(
     model: BagModel, features: np.ndarray, start: np.ndarray, positives: np.ndarray
 ) -> BagModel:
-    """Learn the same model with the same prior from other bags, such as all but those held out.
+    """Learn the same model from other bags, such as all but those held out.
 
-    Parameters
-    ----------
-    model
-        From `fit_bag_model`: its Fourier features and prior are kept.
-    features, start, positives
-        As there.
+    The Fourier features and the prior that `fit_bag_model` chose are kept.
     """
     x = np.ascontiguousarray(features, np.float32)
     begin, k = _checked(x, start, positives)
@@ -239,12 +234,7 @@ def _few_bags(start: np.ndarray) -> np.ndarray:
 def bag_log_odds(model: BagModel, features: np.ndarray) -> np.ndarray:
     """Return the log-odds of items under a model, float64, shape (N,).
 
-    Parameters
-    ----------
-    model
-        From `fit_bag_model`.
-    features
-        Prepared as those it was fitted to, shape (N, D).
+    Features are prepared as those it was fitted to.
     """
     x = np.asarray(features)
     return Basis(model.fourier, x).times(np.append(model.weight, model.bias))

@@ -14,16 +14,15 @@ agree with all counts, those of held-out bags too: there the choice favours neig
 
 # N items, B bags, K classes, V dimensions of vectors
 
-from typing import NamedTuple
-
 import numpy as np
+from scipy.special import softmax
 
 from labelops.fast.cardinality import marginals
 from labelops.fast.class_propagate import propagate_classes
 from labelops.fast.neighbours import find_neighbours
 from labelops.fast.propagate import propagate
 from labelops.nn.bags import rows_of_bags
-from labelops.proportions.components import Convergence
+from labelops.proportions.class_propagate import PropagatedClasses
 from labelops.proportions.counts import Counts, free_counts, hard_counts
 from labelops.proportions.edges import (
     Edges,
@@ -32,7 +31,6 @@ from labelops.proportions.edges import (
     no_edges,
     normalise_by_degree,
 )
-from labelops.proportions.logits import softmax
 
 STRENGTHS = (0.0, 0.3, 1.0, 3.0)
 """Of neighbours, tried on held-out bags; 0 leaves every bag by itself."""
@@ -52,14 +50,7 @@ def neighbour_edges(
     """Return edges between neighbours, normalised by degree, of strength 1.
 
     Weights fall with the Euclidean distance in units of the median distance of neighbours, so that
-    the scale of the vectors does not matter.
-
-    Parameters
-    ----------
-    vectors
-        Shape (N, V).
-    k, flat_limit, n_threads
-        As for `labelops.fast.neighbours.find_neighbours`.
+    the scale of the vectors does not matter; see `labelops.fast.neighbours.find_neighbours`.
     """
     single = np.ascontiguousarray(vectors, np.float32)
     indices, distances = find_neighbours(
@@ -143,23 +134,13 @@ def choose_class_strength(
 ) -> float:
     """Return how much neighbours should say: the middle choice of all classes, the lower of two.
 
-    Parameters
-    ----------
-    held_logits
-        Logits of items that have not seen the counts of held-out bags, shape (N, K).
-    start, counts
-        Bags and their class counts; those of held-out bags are used to compare only.
-    edges
-        Of strength 1.
-    held_out
-        Bags, shape (M,).
-    n_threads
-        For the propagation; does not change the answer.
+    `choose_strength` chooses for each class against the rest, by logits and counts of shape (N, K)
+    and (B, K).
     """
     if not len(edges.first):
         return 0.0
     n_classes = counts.shape[1]
-    probs, chosen = softmax(held_logits), []
+    probs, chosen = softmax(held_logits, axis=1), []
     for k in [1] if n_classes == 2 else range(n_classes):
         p = np.clip(probs[:, k], 1e-12, 1 - 1e-12)
         log_odds = np.log(p) - np.log1p(-p)
@@ -167,21 +148,6 @@ def choose_class_strength(
             choose_strength(log_odds, start, counts[:, k], edges, held_out, n_threads=n_threads)
         )
     return sorted(chosen)[(len(chosen) - 1) // 2]
-
-
-class ClassSpread(NamedTuple):
-    """What neighbours and counts made of logits.
-
-    Attributes
-    ----------
-    beliefs : P(y_i = k), float64, shape (N, K); those of a bag sum to its counts.
-    is_exact : whether the counts of a bag had their say exactly, bool, shape (B,).
-    convergence : of the messages of each component of bags.
-    """
-
-    beliefs: np.ndarray
-    is_exact: np.ndarray
-    convergence: Convergence
 
 
 def spread_beliefs(
@@ -192,7 +158,7 @@ def spread_beliefs(
     *,
     max_sweeps: int = SWEEPS,
     n_threads: int = 2,
-) -> ClassSpread:
+) -> PropagatedClasses:
     """Let neighbours and class counts have their say.
 
     Parameters
@@ -225,8 +191,8 @@ def spread_beliefs(
             n_threads=n_threads,
         )
         beliefs = np.stack([1 - two.beliefs, two.beliefs], axis=1)
-        return ClassSpread(beliefs, np.ones(len(counts), bool), two.convergence)
-    propagated = propagate_classes(
+        q = np.stack([np.zeros_like(two.log_odds), two.log_odds], axis=1)
+        return PropagatedClasses(beliefs, q, np.ones(len(counts), bool), two.convergence)
+    return propagate_classes(
         logits, start, counts, edges, max_sweeps=max_sweeps, n_threads=n_threads
     )
-    return ClassSpread(propagated.beliefs, propagated.is_exact, propagated.convergence)

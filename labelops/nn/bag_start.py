@@ -9,10 +9,11 @@ seen its count.
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import log_softmax, softmax
 
 from labelops.nn.bag_regression import BagModel, bag_log_odds, fit_bag_model, refit_bag_model
 from labelops.nn.bags import BagTraining, hold_out, rows_of_bags
-from labelops.proportions.logits import as_logits, softmax
+from labelops.ragged import owners
 
 # N items, M of them in bags, B bags, K classes
 
@@ -61,14 +62,12 @@ def fit_start(
 
     Parameters
     ----------
-    features
-        Standardised, in the order of bags, shape (N, D).
+    features, n_fourier, seed
+        As for `labelops.nn.bag_regression.fit_bag_model`.
     start, counts
         Bags of the first M items, and their counts of classes, shape (B, K).
     most_items
         About how many items to fit to at most, in bags drawn at random.
-    n_fourier, seed
-        As for `labelops.nn.bag_regression.fit_bag_model`.
 
     Notes
     -----
@@ -85,7 +84,7 @@ def fit_start(
     plain = np.empty((len(features), len(looked_at)))
     held_logits, judging = np.empty_like(plain), np.empty((ends, len(looked_at)))
     evidence = left = 0.0
-    bag_of_item = np.repeat(np.arange(n_bags), np.diff(start))
+    bag_of_item = owners(start)
     for column, k in enumerate(looked_at):
         problem = _Problem(features, start, counts[:, k])
         model = problem.fit(deciding, n_fourier=n_fourier, seed=seed)
@@ -110,12 +109,27 @@ def fit_start(
     return StartModel(
         as_logits(plain),
         as_logits(held_logits),
-        softmax(as_logits(judging)),
+        softmax(as_logits(judging), axis=1),
         held,
         len(chosen),
         evidence,
         left,
     )
+
+
+def as_logits(log_odds: np.ndarray) -> np.ndarray:
+    """Return log-probabilities from log-odds of the second class, or of each against the rest.
+
+    Of more than two classes each is believed by itself, log σ(q_k), and they share what there is.
+    Log-odds have shape (N, 1) for two classes, or (N, K).
+
+    Examples
+    --------
+    >>> as_logits(np.array([[0.0]])).round(4).tolist()
+    [[-0.6931, -0.6931]]
+    """
+    q = np.concatenate([-log_odds, log_odds], axis=1) if log_odds.shape[1] == 1 else log_odds
+    return np.asarray(log_softmax(-np.logaddexp(0.0, -q), axis=1))
 
 
 class _Problem:

@@ -20,6 +20,8 @@ from labelops.nn.bag_losses import bag_divergence, soft_cross_entropy
 from labelops.nn.threads import one_thread
 from labelops.ragged import offsets, spans
 
+BLOCK_ROWS = 16_384
+
 
 @dataclass(frozen=True, kw_only=True)
 class BagTraining:
@@ -217,8 +219,15 @@ def fit(
     On the CPU, in one thread: the same bits for any number of cores. The weights after the last
     epoch are kept if no bag can be held out.
     """
-    x, share = _prepared(features, start, counts)
-    n_bags = len(start) - 1
+    sizes, total, n_bags = np.diff(start), counts.sum(axis=1), len(start) - 1
+    if len(counts) != n_bags or (np.abs(total - sizes) > 1e-6).any() or (sizes < 1).any():
+        raise ValueError(
+            f"fit: counts of each of {n_bags} bags must add up to its size, one or more; "
+            f"got counts of {len(counts)} bags that add up to {total[:5].tolist()} … for sizes "
+            f"{sizes[:5].tolist()} …"
+        )
+    x = torch.from_numpy(np.ascontiguousarray(features, np.float32))
+    share = shares_of(start, counts)
     held = hold_out(n_bags, share=training.held_out, seed=seed)
     rest = np.setdiff1d(np.arange(n_bags), held)
     rng = np.random.Generator(np.random.Philox(seed + 1))
@@ -288,14 +297,14 @@ def rows_of_bags(bags: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.nd
     return spans(start[bags], sizes)[1], offsets(sizes)
 
 
-def logits_of(net: BagNet, features: np.ndarray, *, rows: int = 16_384) -> np.ndarray:
+def logits_of(net: BagNet, features: np.ndarray, *, rows: int = BLOCK_ROWS) -> np.ndarray:
     """Return the logits of items, float64, shape (N, K)."""
     return _apply(net, features, rows).astype(np.float64)
 
 
-def embed(net: BagNet, features: np.ndarray, *, rows: int = 16_384) -> np.ndarray:
+def embed(net: BagNet, features: np.ndarray) -> np.ndarray:
     """Return the last hidden layer's activations, float32, shape (N, E)."""
-    return _apply(net.body, features, rows)
+    return _apply(net.body, features, BLOCK_ROWS)
 
 
 def _apply(module: nn.Module, features: np.ndarray, rows: int) -> np.ndarray:
@@ -305,19 +314,6 @@ def _apply(module: nn.Module, features: np.ndarray, rows: int) -> np.ndarray:
             for a in range(0, max(len(features), 1), rows)
         ]
     return np.concatenate(parts)
-
-
-def _prepared(features: np.ndarray, start: np.ndarray, counts: np.ndarray) -> tuple[Tensor, Tensor]:
-    sizes = np.diff(start)
-    total = counts.sum(axis=1)
-    if len(counts) != len(sizes) or (np.abs(total - sizes) > 1e-6).any() or (sizes < 1).any():
-        raise ValueError(
-            f"fit: counts of each of {len(sizes)} bags must add up to its size, one or more; "
-            f"got counts of {len(counts)} bags that add up to {total[:5].tolist()} … for sizes "
-            f"{sizes[:5].tolist()} …"
-        )
-    x = torch.from_numpy(np.ascontiguousarray(features, np.float32))
-    return x, shares_of(start, counts)
 
 
 def _batches(bags: np.ndarray, start: np.ndarray, batch_rows: int) -> list[np.ndarray]:
@@ -333,7 +329,7 @@ def _held_out(
 ) -> tuple[float, float]:
     """Return the loss of held-out counts, and what epochs are compared by."""
     with torch.no_grad():
-        logits = torch.cat([net(x[rows]) for rows in torch.split(held.items, 16_384)]).double()
+        logits = torch.cat([net(x[rows]) for rows in torch.split(held.items, BLOCK_ROWS)]).double()
         divergence = bag_divergence(logits, held.bag, share[held.bags].double())
         loss = (divergence * torch.bincount(held.bag)).mean()
         return float(loss), float(objective.judge(logits, held, loss))

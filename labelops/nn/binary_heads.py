@@ -37,12 +37,8 @@ def count_answers(
 def constant_log_odds(answers: np.ndarray) -> np.ndarray:
     """Return the log-odds of every class by its counts alone; float64, shape (F, K).
 
-    p_fc = (yes_fc + π_f) / (n_fc + 1), with π_f the share of yes among all answers of the fold.
-
-    Parameters
-    ----------
-    answers
-        From `count_answers`.
+    p_fc = (yes_fc + π_f) / (n_fc + 1), with π_f the share of yes among all answers of the fold
+    (`count_answers`).
 
     Examples
     --------
@@ -110,13 +106,9 @@ def fit_binary_heads(
     Σ_fc [ 1/n_fc Σ_{i: fold_i ≠ f, c known} −log p(z_ic | x_i w_fc + b_fc) + λ/2 ‖w_fc‖² ]
 
     A class that all items outside a fold answer alike gets the constant of `constant_log_odds`: its
-    best logistic regression would be sure without end.
-
-    Parameters
-    ----------
-    blocks, n_features, n_classes, n_folds, search
-        As for `labelops.nn.linear.fit_linear`; one penalty for all classes. The tolerance is for
-        the mean loss summed over classes.
+    best logistic regression would be sure without end. All else is as for
+    `labelops.nn.linear.fit_linear`, with one penalty for all classes; the tolerance is for the mean
+    loss summed over classes.
 
     Examples
     --------

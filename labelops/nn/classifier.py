@@ -9,15 +9,7 @@ from labelops.nn import architecture
 
 
 class Classifier(nn.Module):
-    """Features and logits side by side.
-
-    Parameters
-    ----------
-    backbone
-        Gives features, shape (N, D).
-    head
-        Gives logits of K classes from them.
-    """
+    """Features of a backbone, shape (N, D), and a head's logits of K classes side by side."""
 
     def __init__(self, backbone: nn.Module, head: nn.Linear) -> None:
         super().__init__()
@@ -33,18 +25,10 @@ class Classifier(nn.Module):
 def new_classifier(
     name: str, *, n_classes: int, seed: int, weights: Mapping[str, Tensor] | None = None
 ) -> Classifier:
-    """Return a classifier to be trained.
+    """Return a classifier of K classes to be trained, from the name of its architecture.
 
-    Parameters
-    ----------
-    name
-        Architecture of torchvision.
-    n_classes
-        K.
-    seed
-        Of the random weights; torch's global generator is left as it was.
-    weights
-        State dict for all but the head; None for random weights there, too.
+    Weights of all but the head are a state dict, or random where there is none, too; torch's global
+    generator is left as it was.
 
     Raises
     ------

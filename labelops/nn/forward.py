@@ -67,21 +67,17 @@ class Forward:
             batch = rows[start : start + self.batch_rows]
             try:
                 outputs.append(self._forward(batch))
-            except torch.OutOfMemoryError:
-                self._halve()
-            else:
                 start += len(batch)
+            except torch.OutOfMemoryError as error:
+                if self.batch_rows == 1:
+                    raise MemoryError(
+                        f"{self.device}: memory for a batch of one row was expected, there is none "
+                        "left. Use a smaller image_size or model, or device = 'cpu'"
+                    ) from error
+                self.batch_rows //= 2
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
         return outputs
-
-    def _halve(self) -> None:
-        if self.batch_rows == 1:
-            raise MemoryError(
-                f"{self.device}: memory for a batch of one row was expected, there is none left. "
-                "Use a smaller image_size or model, or device = 'cpu'"
-            )
-        self.batch_rows //= 2
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
 
     def _forward(self, batch: np.ndarray) -> Tensor:
         on_gpu = self.device.type == "cuda"

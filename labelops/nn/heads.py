@@ -69,10 +69,7 @@ def fit_heads(
 
     Σ_f [ 1/n_f Σ_{i: fold_i ≠ f} −log softmax(x_i W_f + b_f)_given_i + λ/2 ‖W_f‖² ]
 
-    Parameters
-    ----------
-    blocks, n_features, n_classes, n_folds, search
-        As for `labelops.nn.linear.fit_linear`; given are class ids, shape (n,).
+    Given are class ids, shape (n,); all else is as for `labelops.nn.linear.fit_linear`.
 
     Examples
     --------

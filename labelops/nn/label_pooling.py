@@ -99,8 +99,5 @@ def pool_logits(batch: MapBatch, boxes: Tensor) -> Tensor:
 
 
 def pool_labels(batch: MapBatch, boxes: Tensor) -> Tensor:
-    """Return the soft label of one crop of every map: softmax of the pooled scores, (B, K).
-
-    Parameters, errors and cost as `pool_logits`.
-    """
+    """Return the soft label of one crop of every map: softmax of `pool_logits`, shape (B, K)."""
     return torch.softmax(pool_logits(batch, boxes), dim=1)

@@ -26,6 +26,8 @@ from labelops.nn.threads import one_thread
 BLOCK_CELLS = 1 << 22
 """Rows × folds × classes of a block stay below it: 16 MiB of logits."""
 
+PREDICT_ROWS = 256
+
 CURVATURE = 0.25
 """The most that the loss of two classes is curved per unit of variance."""
 
@@ -390,7 +392,6 @@ def predict(
     fold: np.ndarray,
     *,
     link: Link = "softmax",
-    batch_rows: int = 256,
     device: torch.device | None = None,
 ) -> np.ndarray:
     """Return each item's probabilities from the model that has not seen it.
@@ -405,8 +406,6 @@ def predict(
         Each item's fold, shape (N,).
     link
         From logits to probabilities: softmax for one class an item, sigmoid for a model a class.
-    batch_rows
-        Rows of every product; shorter batches are filled up.
     device
         Where to compute; None for the CPU.
 
@@ -422,14 +421,15 @@ def predict(
     device = device or torch.device("cpu")
     n_folds, width, n_classes = heads.weight.shape
     probs = np.empty((len(features), n_classes), np.float32)
-    batch = torch.zeros(batch_rows, width, dtype=torch.float64)
+    # Shorter batches are filled up.
+    batch = torch.zeros(PREDICT_ROWS, width, dtype=torch.float64)
     with one_thread():
         for f in range(n_folds):
             weight = torch.from_numpy(heads.weight[f].copy()).to(device)
             bias = torch.from_numpy(heads.bias[f].copy()).to(device)
             rows = np.flatnonzero(fold == f)
-            for start in range(0, len(rows), batch_rows):
-                part = rows[start : start + batch_rows]
+            for start in range(0, len(rows), PREDICT_ROWS):
+                part = rows[start : start + PREDICT_ROWS]
                 batch.zero_()
                 batch.numpy()[: len(part)] = (features[part] - heads.scale.mean) / heads.scale.std
                 logits = torch.addmm(bias, batch.to(device), weight)

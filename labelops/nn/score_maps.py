@@ -96,14 +96,8 @@ class ScoreMaps(nn.Module):
 def score_cells(cells: Tensor, weight: Tensor, bias: Tensor | None, scores: Tensor) -> Tensor:
     """Return the scores of every cell, if on average they are what a model says of the picture.
 
-    Parameters
-    ----------
-    cells
-        What was pooled, shape (N, D, h, w).
-    weight, bias
-        The linear layer, shapes (K, D) and (K,).
-    scores
-        What the model said, shape (N, K).
+    What was pooled has shape (N, D, h, w), the linear layer (K, D) and (K,), the model's scores
+    (N, K).
 
     Returns
     -------
@@ -112,7 +106,7 @@ def score_cells(cells: Tensor, weight: Tensor, bias: Tensor | None, scores: Tens
     Raises
     ------
     ValueError
-        If it is something else.
+        If the mean is something else.
 
     Examples
     --------
@@ -136,14 +130,7 @@ def score_cells(cells: Tensor, weight: Tensor, bias: Tensor | None, scores: Tens
 
 
 def score_maps_of(model: nn.Module, name: str) -> ScoreMaps:
-    """Return the score maps of one of torchvision's classifiers.
-
-    Parameters
-    ----------
-    model
-        From `labelops.nn.architecture.build`, or with a head of any number of classes.
-    name
-        Its architecture.
+    """Return the score maps of one of torchvision's classifiers, with any number of classes.
 
     Raises
     ------
@@ -159,18 +146,8 @@ def squash(image: np.ndarray, side: int) -> np.ndarray:
     """Return a picture resized to a square without cutting anything off.
 
     Boxes in shares of the sides then mean the same in the picture and in its map. A central crop,
-    as most classifiers are evaluated with, would move every one of them.
-
-    Parameters
-    ----------
-    image
-        uint8, shape (3, H, W).
-    side
-        S.
-
-    Returns
-    -------
-    uint8, shape (3, S, S).
+    as most classifiers are evaluated with, would move every one of them. uint8, shapes (3, H, W)
+    and (3, S, S).
 
     Examples
     --------

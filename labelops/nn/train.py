@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -108,7 +109,12 @@ def train(
     memory = torch.channels_last if on_gpu else torch.preserve_format
     net = Normalised(model, mean=training.mean, std=training.std)
     net = net.to(device).to(memory_format=memory).train()
-    optimiser = _optimiser(model, training)
+    make: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW
+    if training.optimizer == "sgd":
+        make = partial(torch.optim.SGD, momentum=0.9, nesterov=True)
+    optimiser = make(
+        model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
+    )
     # A single item is left over to no step: its batch statistics would be undefined.
     starts = [s for s in range(0, len(rows), training.batch_rows) if len(rows) - s > 1]
     n_steps, step = training.epochs * len(starts), 0
@@ -147,20 +153,6 @@ def _move(rows: np.ndarray, device: torch.device) -> Tensor:
         # Pinned, the copy runs beside the step before.
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
-
-
-def _optimiser(model: nn.Module, training: Training) -> torch.optim.Optimizer:
-    if training.optimizer == "adamw":
-        return torch.optim.AdamW(
-            model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
-        )
-    return torch.optim.SGD(
-        model.parameters(),
-        lr=training.learning_rate,
-        momentum=0.9,
-        nesterov=True,
-        weight_decay=training.weight_decay,
-    )
 
 
 def train_folds(
@@ -216,21 +208,18 @@ def train_folds(
             torch.use_deterministic_algorithms(True)
         if device.type != "cpu" or any(draws_at_random(model) for model in models):
             # Dropout draws from the one global generator, so there is no doing it side by side.
-            return [_seeded(work, f, seeds[f], device) for f in range(n_folds)]
+            trained = []
+            for f in range(n_folds):
+                with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                    torch.manual_seed(seeds[f])
+                    trained.append(work(f))
+            return trained
         threads = n_threads or len(os.sched_getaffinity(0))
         with ThreadPoolExecutor(min(threads, n_folds)) as pool:
             return list(pool.map(work, range(n_folds)))
     finally:
         torch.use_deterministic_algorithms(before[0])
         cudnn.deterministic, cudnn.benchmark = before[1:]
-
-
-def _seeded(
-    work: Callable[[int], Classifier], f: int, seed: int, device: torch.device
-) -> Classifier:
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        return work(f)
 
 
 def draws_at_random(model: nn.Module) -> bool:

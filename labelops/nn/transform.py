@@ -14,21 +14,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def square(image: np.ndarray, side: int) -> np.ndarray:
-    """Return the central square of a picture, resized.
+    """Return the central square of a picture, resized; uint8, shapes (3, H, W) and (3, S, S).
 
-    Parameters
-    ----------
-    image
-        uint8, shape (3, H, W).
-    side
-        S.
-
-    Returns
-    -------
-    uint8, shape (3, S, S).
-
-    Notes
-    -----
     Cropped first: a picture of 1 × 10 000 pixels scaled to a shorter side of 224 would take 1.5 GB.
 
     Examples
@@ -46,12 +33,7 @@ def square(image: np.ndarray, side: int) -> np.ndarray:
 class Normalised(nn.Module):
     """A model that takes uint8 pictures: scales to [0, 1], normalises, goes on.
 
-    Parameters
-    ----------
-    model
-        Takes float pictures, shape (N, 3, S, S).
-    mean, std
-        By channel; zeros and ones leave pictures in [0, 1].
+    Mean and standard deviation are by channel; zeros and ones leave pictures in [0, 1].
     """
 
     factor: Tensor

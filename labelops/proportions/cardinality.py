@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from labelops.proportions.counts import Counts, log_potential
+from labelops.ragged import offsets
 
 REACH = 700.0
 """Tilted log-odds beyond it are as good as certain; exp(−700) is not 0 yet."""
@@ -118,42 +119,27 @@ def check_bags(
     if np.isnan(q).any():
         at = int(np.flatnonzero(np.isnan(q))[0])
         raise ValueError(f"marginals: log-odds must not be NaN; item {at} is")
-    impossible = (counts.low > sizes) | (counts.high < 0) | (counts.low > counts.high)
-    _check_possible(q, begin, counts, impossible)
-    return q, begin
-
-
-def _check_possible(
-    q: np.ndarray, start: np.ndarray, counts: Counts, impossible: np.ndarray
-) -> None:
-    if np.isinf(q).any():
-        n_sure = _sums(q == np.inf, start)
-        n_left = _sums(q != -np.inf, start)
-        impossible = impossible | (counts.high < n_sure) | (counts.low > n_left)
+    n_sure, n_left = _sums(q == np.inf, begin), _sums(q != -np.inf, begin)
+    impossible = (counts.low > n_left) | (counts.high < n_sure) | (counts.low > counts.high)
     if impossible.any():
         b = int(np.flatnonzero(impossible)[0])
-        items = q[start[b] : start[b + 1]]
+        items = q[begin[b] : begin[b + 1]]
         raise ValueError(
             f"marginals: the count of bag {b} must lie in [{counts.low[b]}, {counts.high[b]}], "
             f"which none of its {len(items)} items' labelings does, {int((items == np.inf).sum())} "
             f"being certainly positive and {int((items == -np.inf).sum())} certainly negative"
         )
+    return q, begin
 
 
 def _sums(values: np.ndarray, start: np.ndarray) -> np.ndarray:
-    total = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
-    return np.asarray(total[start[1:]] - total[start[:-1]])
+    return np.diff(offsets(values)[start])
 
 
 def bag_marginals(log_odds: np.ndarray, log_f: np.ndarray) -> Marginals:
-    """Return the marginals of one bag; log_f may be any concave function of the count.
+    """Return the marginals of one bag; log f(s), s = 0 … n, may be any concave function.
 
-    Parameters
-    ----------
-    log_odds
-        q, shape (n,).
-    log_f
-        log f(s) for s = 0 … n, shape (n + 1,), finite somewhere that the certain items allow.
+    It has to be finite somewhere that the certain items allow.
 
     Examples
     --------
@@ -189,12 +175,7 @@ def bag_marginals(log_odds: np.ndarray, log_f: np.ndarray) -> Marginals:
 def count_directly(tilted: np.ndarray, g: np.ndarray) -> Counted:
     """Run `forward_backward` over positives, or over negatives where there can be fewer of them.
 
-    Parameters
-    ----------
-    tilted
-        Log-odds, finite, shape (n,).
-    g
-        g(s) ≥ 0 for s = 0 … n, shape (n + 1,).
+    Tilted log-odds are finite, shape (n,); g(s) ≥ 0 for s = 0 … n, shape (n + 1,).
     """
     low, high = np.flatnonzero(g)[[0, -1]]
     if len(tilted) - low < high:

@@ -29,6 +29,7 @@ from labelops.proportions.components import Convergence, Swept, sweep_until_sett
 from labelops.proportions.edges import Edges, Inbox, inbox_of
 from labelops.proportions.propagate import CLIP, check_settings
 from labelops.proportions.transport import checked_classes
+from labelops.ragged import offsets, owners
 
 
 class PropagatedClasses(NamedTuple):
@@ -90,9 +91,7 @@ def propagate_classes(
         h, what is known of each item by itself, ordered by bag; 0 for nothing, shape (N, K).
     start, counts
         Bags and their class counts, as for `labelops.proportions.classes.class_posterior`.
-    edges
-        From `labelops.proportions.edges`; two items of different classes cost w.
-    damping, tolerance, max_sweeps
+    edges, damping, tolerance, max_sweeps
         As for `labelops.proportions.propagate.propagate`; the change of a message is that of its
         largest log-odds.
     answer, deliver_to
@@ -122,7 +121,7 @@ def propagate_classes(
     n_items, n_classes = h.shape
     sizes, whole = np.diff(start), np.asarray(counts)
     inbox = inbox_of(edges, n_items=n_items)
-    bag_of_item = np.repeat(np.arange(len(sizes)), sizes)
+    bag_of_item = owners(start)
     message = np.zeros((len(inbox.source), n_classes))
     total, q = _clipped(h), h.copy()
     beliefs, is_exact = np.empty_like(h), np.empty(len(sizes), bool)
@@ -133,7 +132,7 @@ def propagate_classes(
         received, changes = deliver_to(items, message, total, inbox, np.repeat(held, sizes[bags]))
         np.maximum.at(change, bag_of_item[items], changes)
         q[items] = h[items] + received
-        cut = np.concatenate([[0], np.cumsum(sizes[bags])])
+        cut = offsets(sizes[bags])
         posterior = answer(q[items], cut, whole[bags])
         beliefs[items], is_exact[bags] = posterior.beliefs, posterior.is_exact
         with np.errstate(divide="ignore"):
@@ -150,23 +149,18 @@ def propagate_classes(
 def deliver(
     items: np.ndarray, message: np.ndarray, total: np.ndarray, inbox: Inbox, damping: np.ndarray
 ) -> Delivered:
-    """Renew the messages to some items in place, all from the old ones.
+    """Renew the messages to some items (whole components of bags) in place, all from the old ones.
 
     Parameters
     ----------
-    items
-        Whole components of bags, ascending.
     message
         m, of mean 0 over classes, ordered as in `Inbox`, shape (2 E, K).
     total
         What items believe, as log-probabilities up to a constant, shape (N, K).
-    inbox
-        Who sends to whom.
     damping
         Share of the old message that is kept of those to each of these items, shape (items,).
     """
-    degree = np.diff(inbox.start)
-    target = np.repeat(np.arange(len(degree)), degree)
+    target = owners(inbox.start)
     at = np.flatnonzero(np.isin(target, items))
     cavity = total[inbox.source[at]] - message[inbox.reverse[at]]
     wanted = potts_message(inbox.weight[at], cavity)
@@ -184,12 +178,7 @@ def deliver(
 def potts_message(weight: np.ndarray, cavity: np.ndarray) -> np.ndarray:
     """Return what edges pass on: log(e^−w Σ_l e^{a_l} + (1 − e^−w) e^{a_k}), of mean 0.
 
-    Parameters
-    ----------
-    weight
-        w ≥ 0, shape (M,).
-    cavity
-        a, of the sender without the receiver, shape (M, K).
+    w ≥ 0, shape (M,); a is of the sender without the receiver, shape (M, K).
 
     Examples
     --------

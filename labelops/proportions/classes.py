@@ -140,17 +140,7 @@ def class_posterior(
 def count_bags(
     beliefs: np.ndarray, start: np.ndarray, counts: np.ndarray, bags: np.ndarray
 ) -> None:
-    """Replace probabilities that fit the counts by the exact posterior, in some bags.
-
-    Parameters
-    ----------
-    beliefs
-        Those of `transport`, replaced in place, shape (N, K).
-    start, counts
-        As in `class_posterior`.
-    bags
-        Which bags.
-    """
+    """Replace the probabilities of `transport`, shape (N, K), by the posterior in some bags."""
     for b in bags:
         rows, present = slice(start[b], start[b + 1]), np.flatnonzero(counts[b])
         part = beliefs[rows][:, present]
@@ -165,13 +155,8 @@ def count_through(probs: np.ndarray, counts: np.ndarray) -> np.ndarray:
     B_n = δ_c, B_{i−1}(s) = p_i0 B_i(s) + Σ_k p_ik B_i(s + e_k);
     P(y_i = k | c) ∝ p_ik Σ_s A_{i−1}(s) B_i(s + e_k), with s counting all classes but 0.
 
-    Parameters
-    ----------
-    probs
-        p, any that have the same odds up to a factor a class; those of `transport` keep every sum
-        near 1 / √(2π V), so nothing underflows. Shape (n, K).
-    counts
-        c ≥ 1, summing to n, shape (K,).
+    p may be any that have the same odds up to a factor a class; those of `transport` keep every sum
+    near 1 / √(2π V), so nothing underflows. Shape (n, K); c ≥ 1 sums to n.
 
     Examples
     --------

@@ -19,6 +19,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from labelops.proportions.edges import Edges
+from labelops.ragged import owners
 
 LEAST_SWEEPS = 3
 """With log-odds of 0 the first sweep's messages are all 0, which is no sign that they settled."""
@@ -77,7 +78,7 @@ def components_of_bags(start: np.ndarray, edges: Edges) -> np.ndarray:
     [0, 1, 0]
     """
     n_bags = len(start) - 1
-    bag_of_item = np.repeat(np.arange(n_bags), np.diff(start))
+    bag_of_item = owners(start)
     ends = (bag_of_item[edges.first], bag_of_item[edges.second])
     graph = coo_array((np.ones(len(ends[0]), np.int8), ends), shape=(n_bags, n_bags))
     label = connected_components(graph, directed=False)[1]
@@ -135,7 +136,7 @@ def sweep_until_settled(
         at = (number - 1) % max_sweeps
         if at == 0 and number > 1:
             swings = ~converged & ~(least_change[1] < FALLING * least_change[0])
-            held[swings] = [_more(d) for d in held[swings]]
+            held[swings] = [min((d for d in DAMPINGS if d > h), default=h) for h in held[swings]]
             least_change[:] = np.inf
         swept = sweep(active, held[component[active]])
         assert (swept.count_error <= allowed[active]).all(), "beliefs must sum to their counts"
@@ -148,7 +149,3 @@ def sweep_until_settled(
         converged[open_ones] = (change < tolerance)[open_ones] & (number >= least[open_ones])
         active = active[~converged[component[active]]]
     return Convergence(component, converged, n_sweeps, last_change, held)
-
-
-def _more(damping: float) -> float:
-    return min((d for d in DAMPINGS if d > damping), default=damping)

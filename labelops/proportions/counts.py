@@ -40,8 +40,8 @@ class Rounded(NamedTuple):
 
     Attributes
     ----------
-    counts : int64, shape as given.
-    residual : |said − counts|, float64, same shape; beyond `ROUNDING` soft counts fit better.
+    counts : int64, shape (B, K).
+    residual : |said − counts|, float64, shape (B, K); beyond `ROUNDING` soft counts fit better.
     """
 
     counts: np.ndarray
@@ -49,17 +49,12 @@ class Rounded(NamedTuple):
 
 
 def hard_counts(positives: np.ndarray) -> Counts:
-    """Return counts that are exactly known.
-
-    Parameters
-    ----------
-    positives
-        Number of positives in each bag, integers ≥ 0, shape (B,).
+    """Return counts that are exactly known, integers ≥ 0, shape (B,).
 
     Raises
     ------
     TypeError
-        If they are not integers; see `round_counts`.
+        If they are not integers.
 
     Examples
     --------
@@ -110,10 +105,7 @@ def soft_counts(positives: np.ndarray, *, strength: float | np.ndarray) -> Count
 def interval_counts(low: np.ndarray, high: np.ndarray) -> Counts:
     """Return counts of which only bounds are known; all within are equally likely a priori.
 
-    Parameters
-    ----------
-    low, high
-        Both included, integers, shape (B,). `NO_LIMIT` for none.
+    Both are included, integers, shape (B,); `NO_LIMIT` for none.
 
     Examples
     --------
@@ -139,8 +131,8 @@ def _integers(who: str, name: str, values: np.ndarray) -> np.ndarray:
     array = np.asarray(values)
     if array.dtype.kind not in "iu":
         raise TypeError(
-            f"{who}: {name} must be integers, got {array.dtype}; round_counts rounds them and says "
-            "how far they were off, soft_counts takes them as they are"
+            f"{who}: {name} must be integers, got {array.dtype}; round_class_counts rounds them "
+            "and says how far they were off, soft_counts takes them as they are"
         )
     return array.astype(np.int64)
 
@@ -156,39 +148,6 @@ def log_potential(counts: Counts, bag: int, size: int) -> np.ndarray:
     s = np.arange(size + 1)
     inside = (counts.low[bag] <= s) & (s <= counts.high[bag])
     return np.where(inside, -counts.strength[bag] * (s - counts.centre[bag]) ** 2, -np.inf)
-
-
-def round_counts(positives: np.ndarray, sizes: np.ndarray) -> Rounded:
-    """Round the counts of a bag table, after checking that they can be counts of these bags.
-
-    Parameters
-    ----------
-    positives
-        Numbers, shape (B,). From shares: share · size.
-    sizes
-        Items in each bag, integers ≥ 1, shape (B,).
-
-    Returns
-    -------
-    Rounded, halves to even.
-
-    Raises
-    ------
-    ValueError
-        If a bag has no item, or a count is not finite, negative, or larger than its bag.
-
-    Examples
-    --------
-    >>> round_counts(np.array([0.3 * 7, 2]), np.array([7, 4])).residual.round(3).tolist()
-    [0.1, 0.0]
-    """
-    raw, n = np.asarray(positives, np.float64), np.asarray(sizes)
-    _sized("round_counts", n, raw.shape)
-    _reject("count must be a finite number", ~np.isfinite(raw), raw)
-    _reject("count must not be negative", raw < 0, raw)
-    _reject("count must not be larger than its bag", raw > n, raw, n)
-    counts = np.rint(raw)
-    return Rounded(counts.astype(np.int64), np.abs(raw - counts))
 
 
 def round_class_counts(counts: np.ndarray, sizes: np.ndarray) -> Rounded:
@@ -217,7 +176,9 @@ def round_class_counts(counts: np.ndarray, sizes: np.ndarray) -> Rounded:
     [[1, 1, 3]]
     """
     raw, n = np.asarray(counts, np.float64), np.asarray(sizes)
-    _sized("round_class_counts", n, raw.shape[:1])
+    if n.shape != raw.shape[:1]:
+        raise ValueError(f"round_class_counts: {len(raw)} bags have counts, {len(n)} have a size")
+    _reject("a bag must have an item; remove it from the table", n < 1, n)
     _reject("counts must be finite numbers", np.any(~np.isfinite(raw), axis=1), raw)
     _reject("counts must not be negative", np.any(raw < 0, axis=1), raw)
     off = np.abs(raw.sum(axis=1) - n) >= 0.5
@@ -225,12 +186,6 @@ def round_class_counts(counts: np.ndarray, sizes: np.ndarray) -> Rounded:
     scaled = raw * (n / raw.sum(axis=1))[:, None]
     rounded = round_rows(scaled)
     return Rounded(rounded, np.abs(raw - rounded))
-
-
-def _sized(who: str, sizes: np.ndarray, shape: tuple[int, ...]) -> None:
-    if sizes.shape != shape:
-        raise ValueError(f"{who}: {shape[0]} bags have counts, {len(sizes)} have a size")
-    _reject("a bag must have an item; remove it from the table", sizes < 1, sizes)
 
 
 def _reject(

@@ -47,12 +47,7 @@ def no_edges() -> Edges:
 def kernel_weights(distances: np.ndarray, *, strength: float) -> np.ndarray:
     """Return w = λ e^−d, the Matérn kernel of smoothness 1/2 and unit length.
 
-    Parameters
-    ----------
-    distances
-        d ≥ 0, any shape; +∞ for no neighbour. Absolute: features are best standardised before.
-    strength
-        λ ≥ 0.
+    d ≥ 0, +∞ for no neighbour; absolute, so features are best standardised before. λ ≥ 0.
 
     Examples
     --------

@@ -111,12 +111,7 @@ def count_fit(log_odds: np.ndarray, start: np.ndarray, positives: np.ndarray) ->
     """Return how likely the counts of bags are, by saddle point, and the gradient.
 
     ℓ = Σ [log(1 + e^{q + θ}) − log(1 + e^q)] − θ k − ½ log(1 + 2π V),  V = Σ p̃ (1 − p̃),
-    p̃ = σ(q + θ), Σ p̃ = k.
-
-    Parameters
-    ----------
-    log_odds, start, positives
-        As in `count_tilt`.
+    p̃ = σ(q + θ), Σ p̃ = k; arguments are those of `count_tilt`.
 
     Notes
     -----
@@ -167,12 +162,7 @@ def count_curvature(
 
     diag(s − s̃ + κ (t − R s̃ r)) + (1 − κ T + κ R²) s̃ s̃ᵀ / V − 2 κ² β βᵀ − κ (δ s̃ᵀ + s̃ δᵀ) / V.
 
-    Parameters
-    ----------
-    log_odds, start, positives
-        As in `count_tilt`.
-    tilt
-        From `count_fit` at these log-odds.
+    The tilt is that of `count_fit` at these log-odds.
 
     Notes
     -----

@@ -26,6 +26,7 @@ from labelops.proportions.cardinality import check_bags, marginals
 from labelops.proportions.components import Convergence, Swept, sweep_until_settled
 from labelops.proportions.counts import Counts
 from labelops.proportions.edges import Edges, inbox_of
+from labelops.ragged import offsets, owners
 
 CLIP = 30.0
 """Beliefs speak to neighbours no louder than these log-odds."""
@@ -108,8 +109,7 @@ def propagate(
     h, start = check_bags(log_odds, start, counts)
     check_settings(damping=damping, tolerance=tolerance, max_sweeps=max_sweeps)
     inbox = inbox_of(edges, n_items=len(h))
-    target = np.repeat(np.arange(len(h)), np.diff(inbox.start))
-    bag_of_item = np.repeat(np.arange(len(start) - 1), np.diff(start))
+    target, bag_of_item = owners(inbox.start), owners(start)
     message, total = np.zeros(len(target)), np.clip(h, -CLIP, CLIP)
     q, beliefs, log_evidence = h.copy(), np.empty(len(h)), np.empty(len(start) - 1)
 
@@ -126,9 +126,8 @@ def propagate(
         message[at] = old * message[at] + (1 - old) * wanted
         items = np.flatnonzero(is_swept)
         q[items] = (h + np.bincount(target, message, len(h)))[items]
-        sizes = np.diff(start)[bags]
         some = Counts(*(column[bags] for column in counts))
-        posterior = marginals(q[items], np.concatenate([[0], np.cumsum(sizes)]), some)
+        posterior = marginals(q[items], offsets(np.diff(start)[bags]), some)
         beliefs[items], log_evidence[bags] = posterior.beliefs, posterior.log_evidence
         total[items] = np.clip(q[items] + posterior.messages, -CLIP, CLIP)
         expected = np.bincount(bag_of_item[items], posterior.beliefs, len(worst))[bags]
@@ -143,12 +142,7 @@ def propagate(
 def edge_message(weight: np.ndarray, cavity: np.ndarray) -> np.ndarray:
     """Return what an edge passes on: m = log(e^−w + e^a) − log(1 + e^{a − w}).
 
-    Parameters
-    ----------
-    weight
-        w ≥ 0.
-    cavity
-        a, log-odds of the sender without the receiver.
+    w ≥ 0; a are the log-odds of the sender without the receiver.
 
     Examples
     --------

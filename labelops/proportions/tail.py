@@ -14,6 +14,7 @@ import numpy as np
 
 from labelops.proportions.cardinality import Marginals, marginals
 from labelops.proportions.counts import Counts, hard_counts, interval_counts
+from labelops.ragged import owners
 
 LOST = 5e-14
 """Of less than that, 1 − p has lost three digits; it is a log-odds of 30.6, and of 37 all are."""
@@ -87,7 +88,7 @@ def count_tails(
             not_p = np.where(is_lost, given, not_p)
             log_odds = np.where(is_lost, np.log(p) - np.log(given), log_odds)
     k = hard_counts(positives).low
-    bag_of_item = np.repeat(np.arange(len(sizes)), sizes)
+    bag_of_item = owners(start)
 
     def sums(values: np.ndarray) -> np.ndarray:
         return np.bincount(bag_of_item, values, len(sizes))
@@ -116,11 +117,6 @@ def false_discovery_rates(p_values: np.ndarray) -> np.ndarray:
     """Return for each p-value the least rate of false discoveries at which it would be one.
 
     q_(r) = min_{t ≥ r} p_(t) · m / t of the ordered p-values.
-
-    Parameters
-    ----------
-    p_values
-        From 0 to 1, shape (m,).
 
     Returns
     -------

@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from labelops.ragged import offsets
+
 TOLERANCE = 5e-13
 """Counts are met when no class of a bag is off by more than this, per item of the bag."""
 
@@ -113,7 +115,7 @@ def _solve(
         if not is_open.any() or not steps_left:
             return beliefs, theta
         if is_open.mean() < 0.5:
-            rows, cut = np.repeat(is_open, size), np.concatenate([[0], np.cumsum(size[is_open])])
+            rows, cut = np.repeat(is_open, size), offsets(size[is_open])
             beliefs[rows], theta[is_open] = _solve(
                 z[rows], cut, c[is_open], theta[is_open], steps_left
             )

@@ -10,9 +10,9 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from scipy.special import log_softmax, softmax
 
 from labelops.proportions.edges import Edges, no_edges
-from labelops.proportions.logits import normalised, softmax
 from pipelines.bags.census import CENSUS
 from pipelines.bags.findings import bag_losses, constant_losses, judge_bags
 from pipelines.bags.group import (
@@ -102,10 +102,10 @@ def learn(items: Items, ctx: Context[Config], folder: str) -> Arrays:
     propagated = _propagate(begun, counts, grouped, ctx)
     fitted = _fit(features, start, counts, propagated.beliefs, ctx)
     logits = _net_logits(fitted, features.values)
-    beliefs = softmax(logits)
+    beliefs = softmax(logits, axis=1)
     beliefs[: grouped.n_in_bags] = propagated.beliefs
     save_canonical(folder, "beliefs", beliefs, grouped)
-    save_canonical(folder, "bag_logits", (begun.logits + normalised(logits)) / 2, grouped)
+    save_canonical(folder, "bag_logits", (begun.logits + log_softmax(logits, axis=1)) / 2, grouped)
     save_canonical(folder, "bag_held_logits", begun.held_logits, grouped)
     _save_embedding(folder, fitted, features.values, grouped)
     return {
@@ -154,7 +154,7 @@ def _begin(
         seed=ctx.config.seed,
     )
     held, inside = model.held_out, slice(grouped.n_in_bags)
-    loss = bag_losses(softmax(model.held_logits[inside]), start, counts)[held]
+    loss = bag_losses(softmax(model.held_logits[inside], axis=1), start, counts)[held]
     result = {
         **judge_bags(model.judging, start, counts),
         "loss_start": np.array(loss.mean() if len(held) else np.nan),

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import softmax
 
-from labelops.proportions.logits import softmax
 from pipelines.core.stage import Arrays, Context, Tables
 from pipelines.inference.folds import fold_of_items
 from pipelines.inference.heads import even_blocks, predictions
@@ -148,7 +148,7 @@ def predict(frame: Frame, ctx: Context[Config]) -> Iterator[Tables]:
         probs = np.empty((len(pixels), ctx.n_classes), np.float32)
         for f, members in _members(fold[here]).items():
             output = first[members] if f == 0 else models[f](pixels[members])
-            probs[members] = softmax(output[:, n_features:].astype(np.float64))
+            probs[members] = softmax(output[:, n_features:].astype(np.float64), axis=1)
         embedding = list_array(first[:, :n_features])
         yield predictions(ctx, ids[here], hashes[here], given[here], fold[here], probs, embedding)
 
