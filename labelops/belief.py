@@ -50,11 +50,8 @@ class Noise(Protocol):
 def sound_noise(noise: np.ndarray) -> np.ndarray:
     """Return a noise matrix that can be divided by: no zeros, no holes, columns that sum to one.
 
-    Parameters
-    ----------
-    noise
-        P(given = row | true = column), shape (K, K). A column that is not finite (of a class that
-        nobody has) becomes "always given as it is".
+    At [a, b] stands P(given = a | true = b), shape (K, K). A column that is not finite (of a class
+    that nobody has) becomes "always given as it is".
 
     Examples
     --------
@@ -133,18 +130,8 @@ def believe(
 ) -> np.ndarray:
     """Return the probability of every class to be an item's true one.
 
-    b = ½ q + ½ q · P(given | ·) / Σ, with q = softmax(log p / T).
-
-    Parameters
-    ----------
-    probs
-        Out-of-sample predictions, shape (N, K).
-    given
-        Class ids, shape (N,).
-    noise
-        From `sound_noise`; any that gives the rows P(given_i | ·) of some items.
-    temperature
-        T, fitted through the noise.
+    b = ½ q + ½ q · P(given | ·) / Σ, with q = softmax(log p / T) and T fitted through the noise;
+    `probs`, `given` and `noise` as in `loss_through_noise`.
 
     Returns
     -------

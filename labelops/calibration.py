@@ -143,14 +143,10 @@ def adaptive_ece(probs: np.ndarray, given: np.ndarray, *, n_bins: int = N_BINS) 
     0.4
     """
     confidence, right = _top(probs, given)
-    n = len(confidence)
-    rank = np.empty(n, np.int64)
-    rank[np.argsort(confidence, kind="stable")] = np.arange(n)
-    longer, length = n % n_bins, n // n_bins
-    # The first N mod B parts have one item more.
-    head = longer * (length + 1)
-    bin_of = np.where(rank < head, rank // (length + 1), longer + (rank - head) // max(length, 1))
-    return _weighted_gap(_means(bin_of, confidence, right, n_bins), n)
+    bin_of = np.empty(len(confidence), np.int64)
+    for b, rows in enumerate(np.array_split(np.argsort(confidence, kind="stable"), n_bins)):
+        bin_of[rows] = b
+    return _weighted_gap(_means(bin_of, confidence, right, n_bins), len(confidence))
 
 
 def classwise_ece(probs: np.ndarray, given: np.ndarray, *, n_bins: int = N_BINS) -> float:

@@ -158,16 +158,9 @@ class Proposals(NamedTuple):
 def labels(
     belief: np.ndarray, given: np.ndarray, action: np.ndarray, rule: np.ndarray
 ) -> Proposals:
-    """Return proposals about the whole labels of N items, from what is believed of each.
+    """Return proposals about the whole labels of N items; `after` is the most believed answer.
 
-    Parameters
-    ----------
-    belief
-        Probability of each answer, shape (N, C).
-    given
-        Columns of the given answers in it, shape (N,).
-    action, rule
-        What is proposed, shape (N,); `after` is the most believed answer.
+    `belief` is the probability of each answer, shape (N, C), `given` the columns of the given ones.
 
     Examples
     --------
@@ -200,18 +193,9 @@ def cells(
     rule: np.ndarray,
     p: np.ndarray,
 ) -> Proposals:
-    """Return proposals about single classes of items, from how probable each is not as given.
+    """Return proposals about single classes of items, from the probability p of each not as given.
 
-    Parameters
-    ----------
-    row, class_id
-        Which, shape (M,).
-    is_given
-        Whether the class was said to be present.
-    action, rule
-        What is proposed.
-    p
-        Probability that it is not as given.
+    All have shape (M,); `is_given` where the class was said to be present.
     """
     class_id, p = class_id.astype(np.int64), np.asarray(p, np.float64)
     return Proposals(
@@ -228,16 +212,9 @@ def cells(
 
 
 def small_classes(sizes: np.ndarray, leaving: np.ndarray, *, min_class_size: int) -> np.ndarray:
-    """Return the classes that would become too small; nothing leaves them.
+    """Return the classes that would become too small, bool, shape (K,); nothing leaves them.
 
-    Parameters
-    ----------
-    sizes
-        Items a class now has, int64, shape (K,).
-    leaving
-        Items that would be taken out of it, shape (K,).
-    min_class_size
-        How many must stay.
+    Classes now have `sizes` items, of which `leaving` would be taken out, int64, shape (K,) each.
 
     Examples
     --------
@@ -250,16 +227,8 @@ def small_classes(sizes: np.ndarray, leaving: np.ndarray, *, min_class_size: int
 def with_reviews(proposals: Proposals, truth: np.ndarray) -> Proposals:
     """Replace what was proposed for reviewed slots by what their reviewers said.
 
-    Parameters
-    ----------
-    proposals
-        What the model proposes.
-    truth
-        The class, or `ABSENT`, as reviewers said; `NOBODY` where nobody looked. Shape (M,).
-
-    Returns
-    -------
-    Proposals; those of reviewed slots keep or change with certainty, and no limit holds them.
+    That is `truth`: the class, or `ABSENT`; `NOBODY` where nobody looked. Shape (M,). Reviewed
+    slots keep or change with certainty, and no limit holds them.
     """
     known = truth != NOBODY
     if not known.any():
@@ -284,14 +253,8 @@ def with_reviews(proposals: Proposals, truth: np.ndarray) -> Proposals:
 def hold(proposals: Proposals, *, shipping: np.ndarray, small: np.ndarray) -> np.ndarray:
     """Return which proposals the gate or the class sizes hold back, as `Held` codes; shape (M,).
 
-    Parameters
-    ----------
-    proposals
-        From `with_reviews`.
-    shipping
-        Whether each rule's changes are made, bool, shape (R,).
-    small
-        From `small_classes`, shape (K,).
+    `shipping` says whether each rule's changes are made, bool, shape (R,); `small` is that of
+    `small_classes`.
     """
     free = proposals.rule != REVIEWED
     held = np.zeros(len(proposals.row), np.uint8)
@@ -400,14 +363,7 @@ def p_right(final: Proposals) -> np.ndarray:
 
 
 def outcome(final: Proposals, n_items: int) -> Outcome:
-    """Return what becomes of items, from what is done to their slots.
-
-    Parameters
-    ----------
-    final
-        From `settle`.
-    n_items
-        N.
+    """Return what becomes of items, from what is done to their slots in the end (`settle`).
 
     Examples
     --------
@@ -494,17 +450,7 @@ def reason(
 def reasons(
     final: Proposals, held: np.ndarray, items: Outcome, rules: Sequence[Rule]
 ) -> tuple[list[str], np.ndarray]:
-    """Return all different reasons, and which of them each item has.
-
-    Parameters
-    ----------
-    final, held
-        From `settle`.
-    items
-        From `outcome`.
-    rules
-        All rules.
-    """
+    """Return all different reasons (of `settle` and `outcome`), and which one each item has."""
     is_whole = of_first(final.slot, items, fill=0) == WHOLE
     waits = np.where(items.decision == Decision.REVIEW, Action.REVIEW, Action.KEEP)
     codes = np.stack(

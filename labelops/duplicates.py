@@ -50,12 +50,9 @@ def digest_rows(vectors: np.ndarray) -> np.ndarray:
 
 
 def group_copies(digests: np.ndarray) -> Copies:
-    """Group items with identical vectors.
+    """Group items with identical vectors by what `digest_rows` gave.
 
-    Parameters
-    ----------
-    digests
-        From `digest_rows`; different vectors have equal ones with probability 2⁻¹²⁸.
+    Different vectors have equal hashes with probability 2⁻¹²⁸.
 
     Examples
     --------
@@ -162,12 +159,7 @@ def _edges(neighbours: Neighbours, chosen: np.ndarray) -> Edges:
 def sets_of(copies: Copies, edges: Edges) -> np.ndarray:
     """Return for every item the position of the first member of its set of duplicates.
 
-    Parameters
-    ----------
-    copies
-        Which items have which distinct vector.
-    edges
-        Pairs of distinct vectors that are duplicates; sets are their connected components.
+    Sets are the connected components of the distinct vectors under the edges.
 
     Returns
     -------
@@ -191,26 +183,12 @@ def sets_of(copies: Copies, edges: Edges) -> np.ndarray:
 
 
 def has_conflict(set_of_item: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """Return which items are in a set whose members do not all have the same label.
-
-    Parameters
-    ----------
-    set_of_item
-        From `sets_of`.
-    given
-        Class ids, shape (N,).
+    """Return which items are in a set (`sets_of`) whose members do not all have the same label.
 
     Examples
     --------
     >>> has_conflict(np.array([0, -1, 0, 3, 3]), np.array([1, 0, 2, 1, 1])).tolist()
     [True, False, True, False, False]
     """
-    n = len(set_of_item)
-    inside = np.flatnonzero(set_of_item >= 0)
-    low = np.full(n, np.iinfo(np.int64).max)
-    high = np.full(n, np.iinfo(np.int64).min)
-    np.minimum.at(low, set_of_item[inside], given[inside])
-    np.maximum.at(high, set_of_item[inside], given[inside])
-    conflict = np.zeros(n, bool)
-    conflict[inside] = low[set_of_item[inside]] != high[set_of_item[inside]]
-    return conflict
+    is_other = (set_of_item >= 0) & (given != given[set_of_item])
+    return np.isin(set_of_item, set_of_item[is_other])

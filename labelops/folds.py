@@ -31,16 +31,7 @@ def _bin_of(item_hash: np.ndarray, bins: int) -> np.ndarray:
 
 
 def summarize(given: np.ndarray, item_hash: np.ndarray, *, n_classes: int) -> np.ndarray:
-    """Count the items of each class by the leading bits of their hash.
-
-    Parameters
-    ----------
-    given
-        Class ids in 0..K−1, shape (N,).
-    item_hash
-        uint64, shape (N,).
-    n_classes
-        K.
+    """Count the items of each class (ids in 0…K−1) by the leading bits of their hash (uint64).
 
     Returns
     -------
@@ -64,12 +55,7 @@ def finish(counts: np.ndarray, *, n_folds: int) -> np.ndarray:
     A bin whose middle item is the j-th of the n_k items of class k goes to fold ⌊j F / n_k⌋, moved
     round by k so that classes with fewer items than folds do not all land in the same ones.
 
-    Parameters
-    ----------
-    counts
-        Merged counts of `summarize`, shape (K, B).
-    n_folds
-        F, at least 2 and at most 127.
+    `counts` are the merged ones of `summarize`, shape (K, B), 2 ≤ F ≤ 127.
 
     Returns
     -------
@@ -103,20 +89,7 @@ def finish(counts: np.ndarray, *, n_folds: int) -> np.ndarray:
 
 
 def assign(given: np.ndarray, item_hash: np.ndarray, fold_of: np.ndarray) -> np.ndarray:
-    """Return the fold of each item.
-
-    Parameters
-    ----------
-    given
-        Class ids in 0..K−1, shape (N,).
-    item_hash
-        uint64, shape (N,).
-    fold_of
-        Result of `finish`, shape (K, B).
-
-    Returns
-    -------
-    int8, shape (N,), in 0..F−1.
+    """Return the fold of each item, given what `finish` gave; int8, shape (N,), in 0…F−1.
 
     Examples
     --------

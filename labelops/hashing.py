@@ -10,16 +10,9 @@ import xxhash
 
 
 def hash_integers(ids: np.ndarray) -> np.ndarray:
-    """Return 64-bit hashes of integer ids (splitmix64 finaliser).
+    """Return 64-bit hashes of integer ids (splitmix64 finaliser); uint64, shape (N,).
 
-    Parameters
-    ----------
-    ids
-        Integers, shape (N,).
-
-    Returns
-    -------
-    uint64, shape (N,). Distinct ids have distinct hashes: the map is a bijection.
+    Distinct ids have distinct hashes: the map is a bijection.
 
     References
     ----------
@@ -38,16 +31,9 @@ def hash_integers(ids: np.ndarray) -> np.ndarray:
 
 
 def hash_strings(ids: Sequence[str]) -> np.ndarray:
-    """Return 64-bit hashes of string ids (XXH3 of their UTF-8 bytes).
+    """Return 64-bit hashes of string ids (XXH3 of their UTF-8 bytes); uint64, shape (N,).
 
-    Parameters
-    ----------
-    ids
-        N strings.
-
-    Returns
-    -------
-    uint64, shape (N,). Two ids collide with probability 2⁻⁶⁴.
+    Two ids collide with probability 2⁻⁶⁴.
 
     Examples
     --------

@@ -100,14 +100,7 @@ def take_maps(maps: LabelMaps, rows: slice) -> LabelMaps:
 
 
 def check_maps(maps: LabelMaps, *, grid: tuple[int, int]) -> LabelMaps:
-    """Refuse label maps that are not of a certain size, or hold a class that is none.
-
-    Parameters
-    ----------
-    maps
-        What was read.
-    grid
-        Height and width in cells that they should have.
+    """Refuse label maps of another grid (height and width in cells), or with unknown classes.
 
     Raises
     ------
@@ -173,14 +166,7 @@ def axis_weights(n_cells: int, low: float, high: float) -> np.ndarray:
     """Return how much each cell of an axis counts within an interval, as RoIAlign has it.
 
     s = low · n − ½, length = (high − low) · n; m = max(1, ⌈length⌉) points s + (j + ½) length / m,
-    each shared by the two cells whose centres it lies between.
-
-    Parameters
-    ----------
-    n_cells
-        n.
-    low, high
-        0 ≤ low < high ≤ 1.
+    each shared by the two cells whose centres it lies between; 0 ≤ low < high ≤ 1.
 
     Returns
     -------
@@ -214,14 +200,7 @@ def pool(maps: LabelMaps, boxes: np.ndarray) -> np.ndarray:
     """Return the scores of a crop of every picture.
 
     ℓ_c = Σ_uv ω(u, v) rest(u, v) + Σ_{stored c at u, v} ω(u, v) (score − rest), with ω the product
-    of both axes' weights.
-
-    Parameters
-    ----------
-    maps
-        Label maps of N pictures.
-    boxes
-        (x1, y1, x2, y2) in shares of width and height, shape (N, 4).
+    of both axes' weights. Boxes are (x1, y1, x2, y2) in shares of width and height, shape (N, 4).
 
     Returns
     -------

@@ -58,11 +58,6 @@ def peaks(maps: LabelMaps) -> tuple[np.ndarray, np.ndarray]:
 
     Softmax within every cell (`cell_probs`); then the largest over cells.
 
-    Parameters
-    ----------
-    maps
-        Label maps of N pictures.
-
     Returns
     -------
     Probabilities, float64, shape (N, K), and cells, row · w + column, int64, shape (N, K); −1 for
@@ -120,14 +115,7 @@ def _largest(
 def class_map(maps: LabelMaps, probs: np.ndarray, class_id: int) -> np.ndarray:
     """Return where in each picture one class is seen: its probability by cell, 0 if not stored.
 
-    Parameters
-    ----------
-    maps
-        Label maps of N pictures.
-    probs
-        Of the stored classes, from `cell_probs` or `binary_cell_probs`.
-    class_id
-        Which.
+    Those of the stored classes are from `cell_probs` or `binary_cell_probs`.
 
     Returns
     -------

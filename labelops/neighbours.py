@@ -116,17 +116,7 @@ def nearest(vectors: np.ndarray, *, k: int = 10, metric: str | None = None) -> N
 
 
 def choose(distances: np.ndarray, positions: np.ndarray, *, k: int) -> Neighbours:
-    """Choose the k nearest of some candidates, ties by smaller position.
-
-    Parameters
-    ----------
-    distances
-        Distances of candidates, shape (N, C), C ≥ k.
-    positions
-        Their positions, shape (N, C).
-    k
-        How many.
-    """
+    """Choose the k nearest of C ≥ k candidates, shape (N, C); ties by smaller position."""
     order = np.lexsort([positions, distances], axis=-1)[:, :k]
     return Neighbours(
         np.take_along_axis(positions, order, axis=1), np.take_along_axis(distances, order, axis=1)
@@ -172,10 +162,7 @@ def with_copies(
 def outlier_scores(mean_distance: np.ndarray) -> np.ndarray:
     """Return how ordinary items are: exp(−a_i / median a), in [0, 1]; low is suspicious.
 
-    Parameters
-    ----------
-    mean_distance
-        Mean distance a_i of each item to its k nearest neighbours, shape (N,).
+    a_i is the mean distance of an item to its k nearest neighbours.
 
     References
     ----------

@@ -18,14 +18,7 @@ TYPICAL = 0.4549364231195724
 def deviations(log_tails: np.ndarray) -> np.ndarray:
     """Return the normal deviation with the same upper tail, 0 for tails of one half or more.
 
-    Parameters
-    ----------
-    log_tails
-        Log-probability of what was seen or something more extreme, on its side, shape (B,).
-
-    Returns
-    -------
-    float64, shape (B,), ≥ 0.
+    Tails are log-probabilities of what was seen or something more extreme, on its side, shape (B,).
 
     Examples
     --------
@@ -39,10 +32,7 @@ def deviations(log_tails: np.ndarray) -> np.ndarray:
 def dispersion(log_tails: np.ndarray) -> float:
     """Return by how much variances exceed what the model allows: median of z² / 0.455, at least 1.
 
-    Parameters
-    ----------
-    log_tails
-        The smaller of the two tails of each test, as logarithms, shape (B,).
+    Tails are the smaller of the two of each test, as logarithms, shape (B,).
 
     Notes
     -----
@@ -68,14 +58,7 @@ def widened_p_values(log_tails: np.ndarray, *, dispersion: float) -> np.ndarray:
     """Return two-sided p-values under a variance that is larger by a factor.
 
     p = 2 Φ(−z / √φ); of tails that are already one half or more, 1. What is impossible stays so,
-    whatever the factor: 0.
-
-    Parameters
-    ----------
-    log_tails
-        The smaller of the two tails of each test, as logarithms, shape (B,).
-    dispersion
-        φ ≥ 1, from `dispersion`, perhaps infinite; 1 leaves p-values as they are.
+    whatever the factor: 0. Tails and φ ≥ 1 are those of `dispersion`.
 
     Examples
     --------

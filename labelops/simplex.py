@@ -8,19 +8,12 @@ SUM_TOLERANCE = 1e-3
 """Rows in half precision stay within it; logits, shares in percent and dropped classes do not."""
 
 
-def bad_rows(probs: np.ndarray, *, tolerance: float = SUM_TOLERANCE) -> np.ndarray:
-    """Return the rows that are no probabilities, ascending.
-
-    Parameters
-    ----------
-    probs
-        Floats, shape (N, K).
-    tolerance
-        How far the sum of a row may be from 1.
+def bad_rows(probs: np.ndarray) -> np.ndarray:
+    """Return the rows that are no probabilities, ascending, of floats of shape (N, K).
 
     Returns
     -------
-    int64, shape (M,): rows with NaN, an infinity, a negative value, or another sum.
+    int64, shape (M,): rows with NaN, an infinity, a negative value, or another sum than 1.
 
     Examples
     --------
@@ -30,17 +23,12 @@ def bad_rows(probs: np.ndarray, *, tolerance: float = SUM_TOLERANCE) -> np.ndarr
     with np.errstate(invalid="ignore", over="ignore"):
         sums = probs.sum(axis=1, dtype=np.float64)
         # Written so that NaN is bad: it is neither near 1 nor negative.
-        good = (np.abs(sums - 1) <= tolerance) & ~(probs < 0).any(axis=1)
+        good = (np.abs(sums - 1) <= SUM_TOLERANCE) & ~(probs < 0).any(axis=1)
     return np.flatnonzero(~good)
 
 
 def what_is_wrong(row: np.ndarray) -> str:
     """Say what keeps a row from being probabilities, with the kind before the colon.
-
-    Parameters
-    ----------
-    row
-        One of `bad_rows`, shape (K,).
 
     Examples
     --------

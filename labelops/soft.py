@@ -46,18 +46,11 @@ def id_type(n_classes: int) -> np.dtype:
 
 
 def top_classes(probs: np.ndarray, *, k: int) -> np.ndarray:
-    """Return the k most probable classes of every item, most probable first, ties by smaller id.
-
-    Parameters
-    ----------
-    probs
-        Probabilities, shape (N, K).
-    k
-        How many, 1 ≤ k ≤ K.
+    """Return the k ≤ K most probable classes of every item, most probable first.
 
     Returns
     -------
-    Class ids, int64, shape (N, k).
+    Class ids, int64, shape (N, k); ties by smaller id.
 
     Notes
     -----

@@ -1,7 +1,5 @@
 """Temperature scaling: one number that makes a model's confidence fit how often it is right."""
 
-from typing import NamedTuple
-
 import numpy as np
 
 from labelops.calibration import log_safe
@@ -14,20 +12,13 @@ MIN_TEMPERATURE, MAX_TEMPERATURE = 1 / 64, 64.0
 BLOCK_CELLS = 1 << 22
 
 
-class Slope(NamedTuple):
-    """Mean NLL as a function of s = 1 / T, with its first two derivatives."""
+def _slopes(log_probs: np.ndarray, given: np.ndarray, inverse: float) -> tuple[float, float]:
+    """Return the first two derivatives of the mean NLL by s = 1 / T, added up block by block.
 
-    value: float
-    first: float
-    second: float
-
-
-def _slope(log_probs: np.ndarray, given: np.ndarray, inverse: float) -> Slope:
-    """Σ_i [ log Σ_k exp(s z_ik) − s z_i,given ] / N and its derivatives, block by block.
-
-    With q = softmax(s z): first = E_q[z] − z_given, second = Var_q[z] ≥ 0, so it is convex in s.
+    NLL = Σ_i [ log Σ_k exp(s z_ik) − s z_i,given ] / N. With q = softmax(s z): first = E_q[z] −
+    z_given, second = Var_q[z] ≥ 0, so it is convex in s.
     """
-    value = first = second = 0.0
+    first = second = 0.0
     rows = max(1, BLOCK_CELLS // log_probs.shape[1])
     for start in range(0, len(given), rows):
         z = log_probs[start : start + rows].astype(np.float64)
@@ -37,11 +28,9 @@ def _slope(log_probs: np.ndarray, given: np.ndarray, inverse: float) -> Slope:
         total = q.sum(axis=1)
         mean = (q * z).sum(axis=1) / total
         square = (q * z * z).sum(axis=1) / total
-        value += float((np.log(total) - inverse * at).sum())
         first += float((mean - at).sum())
         second += float((square - mean * mean).sum())
-    n = len(given)
-    return Slope(value / n, first / n, second / n)
+    return first / len(given), second / len(given)
 
 
 def fit_temperature(log_probs: np.ndarray, given: np.ndarray) -> float:
@@ -89,30 +78,25 @@ def fit_temperature(log_probs: np.ndarray, given: np.ndarray) -> float:
     if len(given) == 0 or log_probs.shape[1] < 2:
         return 1.0
     low, high = 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE
-    if _slope(log_probs, given, low).first >= 0:
-        return 1.0 if _is_flat(log_probs) else MAX_TEMPERATURE
-    if _slope(log_probs, given, high).first <= 0:
+    if _slopes(log_probs, given, low)[0] >= 0:
+        # Where every row is constant all temperatures are alike.
+        return 1.0 if (log_probs == log_probs[:, :1]).all() else MAX_TEMPERATURE
+    if _slopes(log_probs, given, high)[0] <= 0:
         return MIN_TEMPERATURE
     inverse = 1.0
     for _ in range(100):
-        slope = _slope(log_probs, given, inverse)
-        if slope.first > 0:
+        first, second = _slopes(log_probs, given, inverse)
+        if first > 0:
             high = inverse
         else:
             low = inverse
-        step = slope.first / slope.second if slope.second > 0 else np.inf
-        target = inverse - step
+        target = inverse - (first / second if second > 0 else np.inf)
         if not low < target < high:
             target = 0.5 * (low + high)
         if abs(target - inverse) <= 1e-10 * inverse:
             return 1 / target
         inverse = target
     return 1 / inverse
-
-
-def _is_flat(log_probs: np.ndarray) -> bool:
-    """Say whether every row is constant, so that all temperatures are alike."""
-    return bool((log_probs == log_probs[:, :1]).all())
 
 
 def apply_temperature(probs: np.ndarray, *, temperature: float) -> np.ndarray:

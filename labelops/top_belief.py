@@ -70,16 +70,8 @@ def candidates(
 ) -> np.ndarray:
     """Return the classes that are looked at, ascending; int64, shape (N, C), K where there is none.
 
-    Parameters
-    ----------
-    rows
-        Predictions.
-    given
-        Class ids, shape (N,).
-    likeliest
-        From `SparseNoise.likeliest`, for as many classes as shall be told apart and are listed.
-    extra
-        One more class of each item, shape (N,); −1 for none.
+    `likeliest` is from `SparseNoise.likeliest`, for as many classes as shall be told apart and are
+    listed; `extra` is one more class of each item, −1 for none.
     """
     n, n_classes = rows.shape
     width = int(rows.n_listed.max(initial=0))
@@ -98,19 +90,8 @@ def candidates(
 def believe_top(
     rows: TopRows, given: np.ndarray, noise: SparseNoise, ids: np.ndarray, *, temperature: float
 ) -> TopBelief:
-    """Return the probability of the candidates to be an item's true class; see `believe`.
+    """Return the probability of the `candidates` to be an item's true class; see `believe`.
 
-    b = ½ q + ½ q · P(given | ·) / Σ, with q = softmax(log p / T).
-
-    Parameters
-    ----------
-    rows, given, noise, temperature
-        As there.
-    ids
-        From `candidates`.
-
-    Notes
-    -----
     O(C log k) an item. Sums over classes are rounded otherwise than those of the rows written out.
     """
     n, n_classes = rows.shape
