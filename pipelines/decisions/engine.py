@@ -5,7 +5,7 @@ stage of it. The log `decisions/` has a row for every slot that is not simply ke
 follows from it (`pipelines.decisions.ledger`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple
 
@@ -19,11 +19,12 @@ from labelops.multilabel.sampling import cell_hash
 from pipelines.core.stage import Arrays, C, Context, Map, Output, Reduce, Stage, Step, Tables
 from pipelines.decisions import gate, reviews
 from pipelines.decisions.ledger import LOG_FOLDER
-from pipelines.decisions.limits import Limits, room
+from pipelines.decisions.limits import NO_LIMIT, Limits
 from pipelines.labels.log import EVIDENCE_FLAGS, log_rows, log_schema
 from pipelines.labels.space import LabelSpace, given_columns, given_sets
 from pipelines.selection.passes import SurestFirst, doubt_keys
-from pipelines.storage.frame import Frame, numpy_of
+from pipelines.storage.frame import Frame
+from pipelines.storage.vectors import arrays_of
 
 Fields = Sequence[tuple[str, pa.DataType]]
 
@@ -57,6 +58,7 @@ class Decider(Generic[C]):
     ----------
     name, doc, config, version : of the stage.
     clean : the kind of label that it writes.
+    asks : the kind of beliefs that it reads, see `pipelines.core.stage.Beliefs`.
     propose : what it proposes for a shard.
     rules : every rule, `labelops.decisions.COMMON` first.
     limits : how far it may go.
@@ -64,11 +66,9 @@ class Decider(Generic[C]):
     needs : columns that it reads besides beliefs and given labels, given the settings and the
         columns there are.
     judge : whether a rule's changes are made.
-    before : steps that come first.
     carried : names and types of `Proposed.carried`, for some number of classes.
     notes : further arrays of the result; `if_measured` and `if_expected` say in words where the
         numbers come from.
-    asks : the kind of beliefs that it reads, see `pipelines.core.stage.Beliefs`.
     of_any : whether items may have any kind of given label, and not only that which it writes.
     skip : of the stage.
     """
@@ -77,6 +77,7 @@ class Decider(Generic[C]):
     doc: str
     config: type[C]
     clean: LabelSpace
+    asks: str
     propose: Callable[[Frame, Context[C]], Proposed]
     rules: Callable[[Context[C]], Sequence[Rule]]
     limits: Callable[[C], Limits]
@@ -84,10 +85,8 @@ class Decider(Generic[C]):
     allowance: gate.Allowance = gate.ALLOWANCES
     needs: Callable[[C, frozenset[str]], Sequence[str]] = lambda config, columns: ()
     judge: gate.Judge[C] = gate.by_reviews
-    before: Callable[[Context[C]], Sequence[Step[C]]] = lambda ctx: ()
     carried: Callable[[int], Fields] = lambda n_classes: ()
     notes: Callable[[Context[C]], Arrays] = field(default=lambda ctx: {})
-    asks: str | None = None
     of_any: bool = False
     skip: Callable[[C, frozenset[str]], str | None] = lambda config, columns: None
 
@@ -153,9 +152,7 @@ class Engine(Generic[C]):
         decided = decided_fields(decider, ctx.label_type, ctx.columns, ctx.n_classes)
         log = log_schema(ctx.types["item_id"], ctx.label_type)
         needed = decider.needs(config, ctx.columns)
-        beliefs = (
-            [] if ctx.beliefs is None else [*ctx.beliefs.reads(ctx.columns), *ctx.beliefs.files]
-        )
+        beliefs = [*ctx.asked.reads(ctx.columns), *ctx.asked.files]
         first = list(dict.fromkeys(["item_id", "item_hash", *given, *needed, *beliefs]))
         narrow = ["item_hash", scratch]
         evidence = [name for name in ("label_score", *EVIDENCE_FLAGS) if name in needed]
@@ -165,7 +162,7 @@ class Engine(Generic[C]):
             outputs[f"{ctx.stage}/_carried"] = Output(schema=schema, ipc=True)
         return [
             *([reviews.match(decider.clean)] if decider.limits(config).reviewed else []),
-            *decider.before(ctx),
+            *ctx.asked.steps(ctx),
             Map(name="propose", reads=first, writes=outputs, apply=self.propose),
             Reduce(name="gate", reads=[*given, scratch], summarize=self.tally, finish=self.judge),
             *self._changes(narrow).steps(),
@@ -227,10 +224,11 @@ class Engine(Generic[C]):
 
         def quotas(ctx: Context[C]) -> np.ndarray:
             judged, limits = ctx.own("gate"), self.decider.limits(ctx.config)
-            n_labels, n_items = int(judged["sizes"].sum()), int(judged["n"])
-            return np.array(
-                [room(limits.max_change_share, n_labels), room(limits.max_drop_share, n_items)]
+            pairs = (
+                (limits.max_change_share, int(judged["sizes"].sum())),
+                (limits.max_drop_share, int(judged["n"])),
             )
+            return np.array([NO_LIMIT if part is None else int(part * n) for part, n in pairs])
 
         def elements(frame: Frame, ctx: Context[C]) -> Elements:
             return self._competing(frame, ctx, *self._free(frame, ctx))[0]
@@ -328,10 +326,7 @@ class Engine(Generic[C]):
             "weight": pa.array(items.weight.astype(np.float32)),
             **{name: frame["carried_" + name] for name, _ in decider.carried(ctx.n_classes)},
         }
-        return {
-            ctx.stage: pa.table(columns),
-            LOG_FOLDER: self._log(frame, ctx, final, names),
-        }
+        return {ctx.stage: pa.table(columns), LOG_FOLDER: self._log(frame, ctx, final, names)}
 
     def _log(self, frame: Frame, ctx: Context[C], final: Proposals, names: pa.Array) -> pa.Table:
         """Return one row for every slot that is not simply kept."""
@@ -396,10 +391,7 @@ class Engine(Generic[C]):
 
 def read_proposed(frame: Frame, ctx: Context) -> tuple[Proposals, np.ndarray]:
     """Return what the model proposes for a shard, and what reviewers said of the same slots."""
-    table = frame.file(f"{ctx.stage}/_proposed").combine_chunks()
-    columns: Mapping[str, np.ndarray] = {
-        name: numpy_of(column.chunk(0) if column.num_chunks else pa.array([], kind), name)
-        for (name, kind), column in zip(PROPOSED, table.columns, strict=True)
-    }
+    columns = arrays_of(frame.file(f"{ctx.stage}/_proposed"))
+    truth = columns.pop("truth")
     wide = {name: columns[name].astype(np.int64) for name in ("row", "slot", "before", "after")}
-    return Proposals(**{**{n: columns[n] for n in Proposals._fields}, **wide}), columns["truth"]
+    return Proposals(**{**columns, **wide}), truth

@@ -28,8 +28,6 @@ from pipelines.decisions.limits import Limits
 
 # R rules, K classes
 
-MEASURED = ("reviewed", "fixed", "broken")
-
 
 class Allowance(NamedTuple):
     """For beliefs that are wrong together.
@@ -133,21 +131,19 @@ def judge_rules(
         what: np.where(summary["unknown"] > 0, np.nan, summary[f"{what}_sum"] / UNIT)
         for what in ("fixed", "broken")
     }
-    known: list[Evidence] = []
-    verdicts: list[Verdict] = []
+    counts, known, verdicts = ("proposed", "reviewed", "fixed", "broken"), [], []
     for r, rule in enumerate(rules):
         evidence = Evidence(
-            proposed=int(summary["proposed"][r]),
             expected_fixed=float(expected["fixed"][r]),
             expected_broken=float(expected["broken"][r]),
             variance=int(summary["variance_sum"][r]) / UNIT,
-            reviewed=int(summary["reviewed"][r]),
-            fixed=int(summary["fixed"][r]),
-            broken=int(summary["broken"][r]),
+            **{name: int(summary[name][r]) for name in counts},
         )
-        both = verdict(evidence, r, limits, allowance, ctx) if rule.changes else None
-        known.append(both[0] if both else evidence)
-        verdicts.append(both[1] if both else NOT_JUDGED)
+        judged = (evidence, NOT_JUDGED)
+        if rule.changes:
+            judged = verdict(evidence, r, limits, allowance, ctx)
+        known.append(judged[0])
+        verdicts.append(judged[1])
     return {
         **{name: summary[name] for name in ("n", "n_reviewed", "sizes", "proposed")},
         "rules": np.array([rule.name for rule in rules]),
@@ -155,7 +151,7 @@ def judge_rules(
         "changes_labels": np.array([rule.changes for rule in rules]),
         "expected_fixed": expected["fixed"],
         "expected_broken": expected["broken"],
-        **{name: np.array([getattr(e, name) for e in known]) for name in MEASURED},
+        **{name: np.array([getattr(e, name) for e in known]) for name in counts[1:]},
         "gain": np.array([v.gain.value for v in verdicts]),
         "gain_low": np.array([v.gain.low for v in verdicts]),
         "gain_high": np.array([v.gain.high for v in verdicts]),

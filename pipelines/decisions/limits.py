@@ -2,13 +2,10 @@
 
 from typing import NamedTuple
 
+from pydantic import BaseModel
+
 NO_LIMIT = 1 << 62
 """More than there ever are."""
-
-
-def room(share: float | None, n: int) -> int:
-    """Return how many of n a share lets through; None sets no limit."""
-    return NO_LIMIT if share is None else int(share * n)
 
 
 class Limits(NamedTuple):
@@ -30,3 +27,9 @@ class Limits(NamedTuple):
     min_class_size: int = 0
     must_be_measured: bool = False
     reviewed: str | None = None
+
+    @classmethod
+    def of(cls, config: BaseModel) -> "Limits":
+        """Return the limits that settings name; there are no others."""
+        named = {name: value for name, value in config if name in cls._fields}
+        return cls(**named, must_be_measured=getattr(config, "gate", "") == "measured")

@@ -15,19 +15,12 @@ from labelops.decisions import COMMON, DECISIONS, WHOLE, outcome, reasons
 from pipelines.core.stage import Context
 from pipelines.decisions.ledger import LOG_FOLDER, last_rows, left_out, replay, slots
 from pipelines.decisions.settings import Config
-from pipelines.labels.space import (
-    LabelSpace,
-    clean_space,
-    given_columns,
-    given_sets,
-    space_of,
-)
+from pipelines.labels.columns import SOFT
+from pipelines.labels.space import LabelSpace, clean_space, given_columns, given_sets, space_of
 from pipelines.registry import load_space
 from pipelines.storage.frame import Frame
 
 WHY = ("decision", "reason", "confidence", "weight")
-
-SOFT = ("topk_ids", "topk_probs", "tail_prob")
 
 TYPES: Mapping[str, str] = {
     "decision": "string",

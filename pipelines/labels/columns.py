@@ -3,7 +3,10 @@
 import numpy as np
 import pyarrow as pa
 
-from labelops.soft import id_type
+from labelops.soft import SoftLabels, id_type
+
+SOFT = ("topk_ids", "topk_probs", "tail_prob")
+"""Columns of soft labels."""
 
 GIVEN, RULED_OUT = "given_ids", "given_not_ids"
 """What stage `source` leaves of lists: classes said to be present, and said not to be."""
@@ -39,3 +42,15 @@ def lists_of(values: np.ndarray | pa.Array, start: np.ndarray) -> pa.Array:
 def ids_type(n_classes: int) -> pa.DataType:
     """Return the type of lists of class ids."""
     return pa.list_(pa.from_numpy_dtype(id_type(n_classes)))
+
+
+def soft_fields(n_classes: int) -> list[tuple[str, pa.DataType]]:
+    """Return the columns of soft labels, with their types."""
+    kinds = ids_type(n_classes), pa.list_(pa.float16()), pa.float16()
+    return list(zip(SOFT, kinds, strict=True))
+
+
+def soft_columns(soft: SoftLabels) -> list[pa.Array]:
+    """Return soft labels as these columns."""
+    lists = [pa.ListArray.from_arrays(soft.offsets, pa.array(x)) for x in (soft.ids, soft.probs)]
+    return [*lists, pa.array(soft.tail)]

@@ -12,12 +12,12 @@ from pydantic import BaseModel, Field
 
 from labelops.decide import Policy, propose, rules
 from labelops.decisions import Action, Proposals
-from labelops.soft import SoftLabels, id_type
 from labelops.top_belief import in_classes, soften, with_certainty
 from pipelines.core.stage import Arrays, Context
 from pipelines.decisions.engine import Decider, Proposed, deciding_stage
 from pipelines.decisions.limits import Limits
 from pipelines.decisions.reviews import reviewed_classes
+from pipelines.labels.columns import soft_columns, soft_fields
 from pipelines.labels.single import SPACE
 from pipelines.storage.frame import Frame
 
@@ -87,18 +87,6 @@ def needs(config: Config, columns: frozenset[str]) -> Sequence[str]:
     return ["is_label_issue", "label_score", *(name for name in FOUND if name in columns)]
 
 
-def limits(config: Config) -> Limits:
-    """Return how far it may go."""
-    return Limits(
-        max_change_share=config.max_change_share,
-        max_drop_share=config.max_drop_share,
-        max_review=config.max_review,
-        min_class_size=config.min_class_size,
-        must_be_measured=config.gate == "measured",
-        reviewed=config.reviewed,
-    )
-
-
 def policy_of(config: Config) -> Policy:
     """Return the settings as the mathematics takes them."""
     return Policy(
@@ -115,16 +103,6 @@ def _action(word: str) -> Action:
     return Action[word.upper()]
 
 
-SOFT = ("topk_ids", "topk_probs", "tail_prob")
-"""Columns of the soft labels."""
-
-
-def soft_fields(n_classes: int) -> list[tuple[str, pa.DataType]]:
-    """Return the columns of the soft labels, with their types."""
-    kinds = pa.list_(pa.from_numpy_dtype(id_type(n_classes))), pa.list_(pa.float16()), pa.float16()
-    return list(zip(SOFT, kinds, strict=True))
-
-
 def propose_shard(frame: Frame, ctx: Context[Config]) -> Proposed:
     """Propose an action for every item, and write down its belief as a soft label."""
     flags = {
@@ -133,11 +111,8 @@ def propose_shard(frame: Frame, ctx: Context[Config]) -> Proposed:
         "is_outlier": _flag(frame, "is_outlier"),
         "is_copy": _is_copy(frame),
     }
-    given, policy, k = (
-        frame.array("given").astype(np.int64),
-        policy_of(ctx.config),
-        ctx.config.top_k,
-    )
+    given, policy = frame.array("given").astype(np.int64), policy_of(ctx.config)
+    k = ctx.config.top_k
     reviewed = reviewed_classes(frame, ctx)
     proposals, soft = [], []
     for rows, belief in ctx.asked.blocks(frame, ctx, k, reviewed):
@@ -145,32 +120,15 @@ def propose_shard(frame: Frame, ctx: Context[Config]) -> Proposed:
         here = {name: flag[rows] for name, flag in flags.items()}
         proposed = propose(belief.belief, belief.column_of(mine), policy=policy, **here)
         proposals.append(in_classes(proposed, belief)._replace(row=proposed.row + rows.start))
-        soft.append(_columns(soften(with_certainty(belief, reviewed[rows]), mine, k=k)))
-    parts = [pa.table(columns, names=SOFT) for columns in soft]
-    table = pa.concat_tables(parts).combine_chunks()
-    return Proposed(_rounded(proposals), [_chunk(column) for column in table.columns])
-
-
-def _columns(soft: SoftLabels) -> list[pa.Array]:
-    return [
-        pa.ListArray.from_arrays(soft.offsets, soft.ids),
-        pa.ListArray.from_arrays(soft.offsets, pa.array(soft.probs)),
-        pa.array(soft.tail),
-    ]
-
-
-def _chunk(column: pa.ChunkedArray) -> pa.Array:
-    return column.chunk(0) if column.num_chunks else pa.array([], column.type)
-
-
-def _rounded(parts: Sequence[Proposals]) -> Proposals:
-    """Return proposals in single precision, in which they are compared and written."""
-    whole = Proposals(*(np.concatenate(part) for part in zip(*parts, strict=True)))
-    p = {name: getattr(whole, name).astype(np.float32).astype(np.float64) for name in BELIEVED}
-    return whole._replace(**p)
-
-
-BELIEVED = ("p_after", "p_before", "p_next")
+        soft.append(soft_columns(soften(with_certainty(belief, reviewed[rows]), mine, k=k)))
+    whole = Proposals(*(np.concatenate(part) for part in zip(*proposals, strict=True)))
+    # In single precision, in which they are compared and written.
+    p = {
+        name: getattr(whole, name).astype(np.float32).astype(np.float64)
+        for name in ("p_after", "p_before", "p_next")
+    }
+    carried = [pa.concat_arrays(parts) for parts in zip(*soft, strict=True)]
+    return Proposed(whole._replace(**p), carried)
 
 
 def _flag(frame: Frame, name: str) -> np.ndarray:
@@ -205,8 +163,7 @@ STAGE = deciding_stage(
         needs=needs,
         propose=propose_shard,
         rules=lambda ctx: rules(ctx.config.relabel_confidence),
-        limits=limits,
-        before=lambda ctx: ctx.asked.steps(ctx),
+        limits=Limits.of,
         carried=soft_fields,
         notes=notes,
         asks="label",

@@ -4,7 +4,6 @@ Beliefs in single classes, of the last stage that offers any, propose, rule by r
 `pipelines.decisions.engine`.
 """
 
-from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -67,22 +66,6 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     )
 
 
-def needs(config: Config, columns: frozenset[str]) -> Sequence[str]:
-    """Return the columns with what was found of items."""
-    return ["is_label_issue", "label_score"]
-
-
-def limits(config: Config) -> Limits:
-    """Return how far it may go."""
-    return Limits(
-        max_change_share=config.max_change_share,
-        max_review=config.max_review,
-        min_class_size=config.min_class_size,
-        must_be_measured=config.gate == "measured",
-        reviewed=config.reviewed,
-    )
-
-
 def policy_of(config: Config) -> LabelPolicy:
     """Return the settings as the mathematics takes them."""
     return LabelPolicy(config.add_confidence, config.remove_confidence, config.review_confidence)
@@ -102,10 +85,10 @@ STAGE = deciding_stage(
         doc="adds and removes labels of multi-label items, within limits, and logs why",
         config=Config,
         clean=SPACE,
-        needs=needs,
+        needs=lambda config, columns: ["is_label_issue", "label_score"],
         propose=propose_shard,
         rules=lambda ctx: rules(policy_of(ctx.config)),
-        limits=limits,
+        limits=Limits.of,
         allowance=Allowance(gain=ALLOWANCE, share=ALLOWANCE / 2),
         asks="classes",
     )

@@ -94,12 +94,9 @@ def rules(ctx: Context[Config]) -> tuple[Rule, ...]:
     adding = [
         (f"map-seen-{e:g}", f"a class was found, with a probability of at least {e:g}")
         for e in edges
-    ]
-    adding = adding or [("map-seen", "a class was found in the picture")]
-    return (
-        *FIXED_RULES,
-        *(Rule(name, text, changes=True, is_worth_a_look=False) for name, text in adding),
-    )
+    ] or [("map-seen", "a class was found in the picture")]
+    rules = (Rule(name, text, changes=True, is_worth_a_look=False) for name, text in adding)
+    return (*FIXED_RULES, *rules)
 
 
 def propose_shard(frame: Frame, ctx: Context[Config]) -> Proposed:
@@ -164,7 +161,7 @@ STAGE = deciding_stage(
         needs=lambda config, columns: ["present_ids"],
         propose=propose_shard,
         rules=rules,
-        limits=lambda config: Limits(max_review=config.max_review, reviewed=config.reviewed),
+        limits=Limits.of,
         allowance=Allowance(gain=0.0, share=0.0),
         judge=judge,
         notes=notes,

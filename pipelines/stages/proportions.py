@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from labelops.soft import id_type, sparsify
+from labelops.soft import sparsify
 from pipelines.bags import learn, totals
 from pipelines.bags.census import (
     CENSUS,
@@ -33,12 +33,11 @@ from pipelines.bags.settings import Config
 from pipelines.core.stage import Context, Fit, Map, Output, Reduce, Stage, Step
 from pipelines.errors import DataError, RecipeError
 from pipelines.labels.beliefs import OF_TOTALS, temperature_steps
+from pipelines.labels.columns import SOFT, soft_columns, soft_fields
 from pipelines.storage.frame import Frame
 from pipelines.storage.vectors import width_of
 
 CONSTRAIN = "constrain"
-
-SOFT = ("topk_ids", "topk_probs", "tail_prob")
 
 Way = Literal["features", "pred_probs", "labels"]
 
@@ -182,9 +181,7 @@ def _check_width(ctx: Context[Config], n_classes: int) -> None:
 def _outputs(ctx: Context, way: Way, n_classes: int) -> Mapping[str, Output]:
     fields = [
         ("item_id", ctx.types["item_id"]),
-        ("topk_ids", pa.list_(pa.from_numpy_dtype(id_type(n_classes)))),
-        ("topk_probs", pa.list_(pa.float16())),
-        ("tail_prob", pa.float16()),
+        *soft_fields(n_classes),
         ("bag_residual", pa.float32()),
     ]
     by_class = pa.list_(pa.float32(), n_classes)
@@ -219,9 +216,7 @@ def look_up(frame: Frame, ctx: Context[Config]) -> Mapping[str, pa.Table]:
     table = pa.table(
         {
             "item_id": frame["item_id"],
-            "topk_ids": pa.ListArray.from_arrays(soft.offsets, soft.ids),
-            "topk_probs": pa.ListArray.from_arrays(soft.offsets, pa.array(soft.probs)),
-            "tail_prob": pa.array(soft.tail),
+            **dict(zip(SOFT, soft_columns(soft), strict=True)),
             "bag_residual": pa.array(residual.astype(np.float32), mask=bag < 0),
             **{name: lists_of(opened(file)[at]) for name, file in more.items()},
         }
