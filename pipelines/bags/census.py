@@ -25,9 +25,6 @@ def table_of(ctx: Context[Config]) -> BagTable:
     path = ctx.config.bags
     assert path is not None
     kind = ctx.types["bag_id"]
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    ids_of(pa.array([], kind), where="the data")
     table = open_table(path)
     ids = same_ids(table.ids, kind, where=path)
     order = np.argsort(ids, kind="stable")
@@ -63,11 +60,7 @@ def bags_of(column: pa.Array, ids: np.ndarray) -> np.ndarray:
     >>> bags_of(pa.array(["b", None, "x"]), np.array(["a", "b"])).tolist()
     [1, -1, -2]
     """
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
     kind = pa.string() if ids.dtype.kind == "U" else pa.int64()
-    if pa.types.is_uint64(column.type) and kind == pa.int64():
-        ids_of(column.drop_null(), where="the data")  # refuses what does not fit
     index = pc.index_in(column.cast(kind), value_set=pa.array(ids.tolist(), kind))
     bags = np.asarray(index.fill_null(-2).to_numpy(zero_copy_only=False), np.int64)
     bags[column.is_null().to_numpy(zero_copy_only=False)] = -1
@@ -79,8 +72,6 @@ def count_bags(frame: Frame, ctx: Context[Config]) -> Arrays:
     table = table_of(ctx)
     bag = bags_of(frame["bag_id"], table.ids)
     unlisted = frame["bag_id"].filter(pa.array(bag == -2))
-    if pa.types.is_dictionary(unlisted.type):
-        unlisted = unlisted.dictionary_decode()
     names = np.unique(ids_of(unlisted, where="the data"))[:KEPT_NAMES]
     return {
         "n_in_data": np.bincount(bag[bag >= 0], minlength=len(table.ids)).astype(np.int64),
@@ -129,20 +120,17 @@ def check_counts(summary: Arrays, ctx: Context[Config]) -> Arrays:
     counts, sizes = table.counts[is_whole], table.sizes[is_whole]
     n_absent, n_incomplete = int(is_absent.sum()), int((~is_absent & ~is_whole).sum())
     variations = [share_spread(counts[:, k], sizes) for k in range(table.n_classes)]
+    spread = {"share": "mean", "share_std": "std", "share_by_chance": "by_chance"}
     return {
         "bag_ids": table.ids[is_whole],
         "sizes": sizes,
         "counts": counts,
         "residual": table.residual[is_whole],
         "classes": np.array(names, dtype=np.str_),
-        "n_items": summary["n_items"],
-        "n_without_bag": summary["n_without_bag"],
-        "n_unlisted": summary["n_unlisted"],
+        **{name: summary[name] for name in ("n_items", "n_without_bag", "n_unlisted")},
         "n_absent": np.array(n_absent),
         "n_incomplete": np.array(n_incomplete),
-        "share": np.array([variation.mean for variation in variations]),
-        "share_std": np.array([variation.std for variation in variations]),
-        "share_by_chance": np.array([variation.by_chance for variation in variations]),
+        **{name: np.array([getattr(v, of) for v in variations]) for name, of in spread.items()},
         "is_constant": np.array(all(variation.is_constant for variation in variations)),
         **_notices(summary, n_absent, n_incomplete, ctx),
     }

@@ -60,9 +60,8 @@ def judge_bags(probs: np.ndarray, start: np.ndarray, counts: np.ndarray) -> Arra
         "q_value": q_value.reshape(log_tails.shape),
     }
     if n_classes == 2:
-        size = counts.sum(axis=1, keepdims=True)
         judged = {name: np.repeat(values, 2, axis=1) for name, values in judged.items()}
-        judged["expected"][:, 0] = size[:, 0] - judged["expected"][:, 1]
+        judged["expected"][:, 0] = counts.sum(axis=1) - judged["expected"][:, 1]
     return {**judged, "dispersion": np.array(factor)}
 
 
@@ -82,9 +81,9 @@ def bag_losses(probs: np.ndarray, start: np.ndarray, counts: np.ndarray) -> np.n
 def constant_losses(start: np.ndarray, counts: np.ndarray, bags: np.ndarray) -> np.ndarray:
     """Return the same for some bags if every item is predicted the shares of all other bags."""
     rest = np.setdiff1d(np.arange(len(counts)), bags)
-    share = counts[rest].sum(axis=0) / max(counts[rest].sum(), 1) if len(rest) else None
-    if share is None:
+    if not len(rest):
         return np.full(len(bags), np.nan)
+    share = counts[rest].sum(axis=0) / max(counts[rest].sum(), 1)
     own = counts[bags] / np.diff(start)[bags][:, None]
     ratio = np.where(own > 0, own, 1.0) / np.maximum(np.where(own > 0, share, 1.0), 1e-12)
     return np.asarray(np.diff(start)[bags] * (own * np.log(ratio)).sum(axis=1))

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 
 from pipelines.bags.census import bags_of
 from pipelines.core.stage import Arrays
@@ -43,12 +42,6 @@ class Grouped:
         """M; the items in places 0 … M − 1."""
         return int(self.start[-1])
 
-    def canonical(self) -> np.ndarray:
-        """Return the positions in canonical order of the items in places 0 … N − 1."""
-        order = np.empty(len(self.place), np.int64)
-        order[self.place] = np.arange(len(order))
-        return order
-
 
 def group(items: Items, census: Arrays) -> Grouped:
     """Bring items into the order of bags; within a bag by hash, so no cut into shards matters."""
@@ -77,26 +70,18 @@ def blocks(items: Items, column: str) -> Iterator[tuple[slice, np.ndarray]]:
         first += len(array)
 
 
-@dataclass(frozen=True)
-class Features:
-    """Comparable features of all items.
-
-    Attributes
-    ----------
-    values : standardised, in the order of bags, float32, memory-mapped, shape (N, D).
-    n_missing : items of which a feature is missing; the mean stands in for it.
-    """
-
-    values: np.ndarray
-    n_missing: int
-
-
-def standardised(items: Items, column: str, grouped: Grouped, *, by_column: bool) -> Features:
+def standardised(
+    items: Items, column: str, grouped: Grouped, *, by_column: bool
+) -> tuple[np.ndarray, int]:
     """Write features of mean 0 and spread 1 to disk, in the order of bags.
 
     Each has spread 1 if scaled by column, else the mean square of those that vary is 1 and
     proportions stay. A missing feature becomes 0, the mean: the item has to stay, for its bag
     counts it.
+
+    Returns
+    -------
+    Features, float32, memory-mapped, shape (N, D); of how many items one is missing.
     """
     n_dims = items.schema.field(column).type.list_size
     mean, std = _moments(items, column, n_dims)
@@ -114,7 +99,7 @@ def standardised(items: Items, column: str, grouped: Grouped, *, by_column: bool
         scaled[unknown] = 0.0
         out[grouped.place[rows]] = np.clip(scaled, -FAR, FAR)
     out.flush()
-    return Features(out, n_missing)
+    return out, n_missing
 
 
 def _moments(items: Items, column: str, n_dims: int) -> tuple[np.ndarray, np.ndarray]:
@@ -150,9 +135,7 @@ def regrouped(items: Items, column: str, grouped: Grouped) -> np.ndarray:
 
 def save_canonical(folder: str, name: str, values: np.ndarray, grouped: Grouped) -> None:
     """Leave an array over items in canonical order as an artefact, in single precision."""
-    path = os.path.join(folder, f"{name}.npy")
-    shape = (len(values), *values.shape[1:])
-    out = new_array(path, np.float32, shape)
+    out = new_array(os.path.join(folder, f"{name}.npy"), np.float32, values.shape)
     for first in range(0, len(values), BLOCK_ROWS):
         rows = slice(first, first + BLOCK_ROWS)
         out[rows] = values[grouped.place[rows]]
@@ -163,9 +146,3 @@ def save_keys(folder: str, grouped: Grouped) -> None:
     """Leave the hashes and bags of items, by which shards look theirs up."""
     np.save(os.path.join(folder, "item_hash.npy"), grouped.hashes)
     np.save(os.path.join(folder, "bag.npy"), grouped.bag)
-
-
-def lists_of(values: np.ndarray) -> pa.Array:
-    """Return rows as fixed-size lists of single precision."""
-    flat = pa.array(np.ascontiguousarray(values, np.float32).reshape(-1))
-    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])

@@ -17,7 +17,6 @@ from pipelines.bags.census import CENSUS
 from pipelines.bags.findings import bag_losses, constant_losses, judge_bags
 from pipelines.bags.group import (
     BLOCK_ROWS,
-    Features,
     Grouped,
     group,
     regrouped,
@@ -25,15 +24,15 @@ from pipelines.bags.group import (
     save_keys,
     standardised,
 )
-
-# N items, M of them in bags, B bags, K classes, V dimensions of the embedding
 from pipelines.bags.settings import Config
 from pipelines.core.stage import Arrays, Context
 from pipelines.storage.canonical import Items
 from pipelines.storage.spill import new_array
 
 if TYPE_CHECKING:
-    from labelops.nn.bags import BagTraining, Fitted
+    from labelops.nn.bags import Fitted
+
+# N items, M of them in bags, B bags, K classes, V dimensions of the embedding
 
 LEARN = "learn"
 """Name of the step."""
@@ -44,8 +43,11 @@ FIRST = "proportions"
 CARRIED = ("bag_logits", "bag_held_logits", "bag_embedding")
 """Columns by which a round tells the next what it found."""
 
-JUDGED = ("expected", "std", "p_value", "q_value", "dispersion")
-"""What the first round found out about every bag, and later ones repeat."""
+JUDGED = (
+    *("expected", "std", "p_value", "q_value", "dispersion"),
+    *("loss_start", "loss_constant", "n_fitted", "log_evidence", "left"),
+)
+"""What the first round found out about bags and its start, and later ones repeat."""
 
 EMBEDDING = 64
 """V: width of the last hidden layer."""
@@ -62,13 +64,6 @@ def previous(stage: str) -> str:
     base, _, number = stage.partition("@")
     n = int(number or 1) - 1
     return base if n <= 1 else f"{base}@{n}"
-
-
-def training_of(ctx: Context[Config]) -> "BagTraining":
-    """Return the settings of the network."""
-    from labelops.nn.bags import BagTraining
-
-    return BagTraining(hidden=(128, EMBEDDING), epochs=ctx.config.epochs)
 
 
 class Begun(NamedTuple):
@@ -91,48 +86,55 @@ class Begun(NamedTuple):
 
 def learn(items: Items, ctx: Context[Config], folder: str) -> Arrays:
     """Play a round; leave beliefs, logits and embedding of all items, return what was found."""
-    census = ctx.result(FIRST, CENSUS)
+    census, column = ctx.result(FIRST, CENSUS), vector_column(ctx.columns)
     grouped = group(items, census)
-    counts, start = census["counts"], grouped.start
-    features = standardised(items, vector_column(ctx), grouped, by_column=by_column(ctx))
+    # Each feature is scaled by itself; those of an embedding belong together.
+    scaling = ctx.config.scaling
+    by_column = scaling == "columns" or (scaling == "auto" and column == "features")
+    features, n_missing = standardised(items, column, grouped, by_column=by_column)
     save_keys(folder, grouped)
+    missing = {"n_without_vector": np.array(n_missing)}
     if census["is_constant"]:
-        return _nothing_to_learn(census, grouped, features, folder)
+        return _nothing_to_learn(census, grouped, folder) | missing
+
+    from labelops.nn.bag_rounds import BAG_WEIGHT
+    from labelops.nn.bags import BagTraining, SoftLabels, fit, logits_of
+
     begun = _begin(items, ctx, census, grouped, features)
-    propagated = _propagate(begun, counts, grouped, ctx)
-    fitted = _fit(features, start, counts, propagated.beliefs, ctx)
-    logits = _net_logits(fitted, features.values)
+    posterior, propagated = _propagate(begun, census["counts"], grouped, ctx)
+    start, counts = grouped.start, census["counts"]
+    fitted = fit(
+        features[: grouped.n_in_bags],
+        start,
+        counts,
+        SoftLabels(posterior, start, counts, bag_weight=BAG_WEIGHT),
+        training=BagTraining(hidden=(128, EMBEDDING), epochs=ctx.config.epochs),
+        seed=ctx.config.seed,
+    )
+    logits = logits_of(fitted.net, features)
     beliefs = softmax(logits, axis=1)
-    beliefs[: grouped.n_in_bags] = propagated.beliefs
+    beliefs[: grouped.n_in_bags] = posterior
     save_canonical(folder, "beliefs", beliefs, grouped)
     save_canonical(folder, "bag_logits", (begun.logits + log_softmax(logits, axis=1)) / 2, grouped)
     save_canonical(folder, "bag_held_logits", begun.held_logits, grouped)
-    _save_embedding(folder, fitted, features.values, grouped)
+    _save_embedding(folder, fitted, features, grouped)
     return {
         **begun.result,
         "held_out": begun.held_out,
-        "n_without_vector": np.array(features.n_missing),
-        "strength": np.array(propagated.strength),
-        "n_edges": np.array(propagated.n_edges),
+        **missing,
+        **propagated,
         "loss_network": np.array(fitted.loss),
         "epoch": np.array(fitted.epoch),
-        **propagated.convergence,
     }
 
 
-def vector_column(ctx: Context) -> str:
+def vector_column(columns: frozenset[str]) -> str:
     """Return the column that is learned from."""
-    return "embedding" if "embedding" in ctx.columns else "features"
-
-
-def by_column(ctx: Context[Config]) -> bool:
-    """Return whether each feature is scaled by itself; those of an embedding belong together."""
-    scaling = ctx.config.scaling
-    return bool(scaling == "columns" or (scaling == "auto" and vector_column(ctx) == "features"))
+    return "embedding" if "embedding" in columns else "features"
 
 
 def _begin(
-    items: Items, ctx: Context[Config], census: Arrays, grouped: Grouped, features: Features
+    items: Items, ctx: Context[Config], census: Arrays, grouped: Grouped, features: np.ndarray
 ) -> Begun:
     counts, start = census["counts"], grouped.start
     if ctx.stage != FIRST:
@@ -141,12 +143,12 @@ def _begin(
             regrouped(items, name, grouped).astype(np.float64 if name != CARRIED[2] else np.float32)
             for name in CARRIED
         )
-        kept = {name: before[name] for name in (*JUDGED, *STARTED)}
+        kept = {name: before[name] for name in JUDGED}
         return Begun(logits, held_logits, vectors, before["held_out"].copy(), kept)
     from labelops.nn.bag_start import fit_start
 
     model = fit_start(
-        features.values,
+        features,
         start,
         counts,
         most_items=ctx.config.start_items,
@@ -154,43 +156,24 @@ def _begin(
         seed=ctx.config.seed,
     )
     held, inside = model.held_out, slice(grouped.n_in_bags)
-    loss = bag_losses(softmax(model.held_logits[inside], axis=1), start, counts)[held]
+    losses = {
+        "loss_start": bag_losses(softmax(model.held_logits[inside], axis=1), start, counts)[held],
+        "loss_constant": constant_losses(start, counts, held),
+    }
     result = {
         **judge_bags(model.judging, start, counts),
-        "loss_start": np.array(loss.mean() if len(held) else np.nan),
-        "loss_constant": np.array(
-            constant_losses(start, counts, held).mean() if len(held) else np.nan
-        ),
+        **{name: np.array(x.mean() if len(held) else np.nan) for name, x in losses.items()},
         "n_fitted": np.array(model.n_fitted),
         "log_evidence": np.array(model.log_evidence),
         "left": np.array(model.left),
     }
-    return Begun(model.logits, model.held_logits, features.values, held, result)
-
-
-STARTED = ("loss_start", "loss_constant", "n_fitted", "log_evidence", "left")
-
-
-class Propagated(NamedTuple):
-    """What neighbours and counts made of the logits.
-
-    Attributes
-    ----------
-    beliefs : of the items in bags, shape (M, K).
-    strength : of neighbours, chosen on held-out bags.
-    n_edges : pairs of neighbours.
-    convergence : of the messages, as results say it.
-    """
-
-    beliefs: np.ndarray
-    strength: float
-    n_edges: int
-    convergence: Arrays
+    return Begun(model.logits, model.held_logits, features, held, result)
 
 
 def _propagate(
     begun: Begun, counts: np.ndarray, grouped: Grouped, ctx: Context[Config]
-) -> Propagated:
+) -> tuple[np.ndarray, Arrays]:
+    """Return what neighbours and counts make of the items in bags, (M, K); and how that went."""
     from labelops.nn.bag_rounds import choose_class_strength, spread_beliefs, strengthened
 
     n_threads = len(os.sched_getaffinity(0))
@@ -208,7 +191,9 @@ def _propagate(
         n_threads=n_threads,
     )
     settled = posterior.convergence
-    convergence = {
+    return posterior.beliefs, {
+        "strength": np.array(strength),
+        "n_edges": np.array(len(edges.first)),
         "bag_converged": settled.converged[settled.component_of_bag],
         "n_components": np.array(len(settled.converged)),
         "n_open": np.array(int((~settled.converged).sum())),
@@ -216,7 +201,6 @@ def _propagate(
         "last_change": np.array(float(settled.last_change.max(initial=0.0))),
         "n_saddle_point": np.array(int((~posterior.is_exact).sum())),
     }
-    return Propagated(posterior.beliefs, strength, len(edges.first), convergence)
 
 
 def _edges(vectors: np.ndarray, grouped: Grouped, ctx: Context[Config], n_threads: int) -> Edges:
@@ -242,39 +226,18 @@ def _edges(vectors: np.ndarray, grouped: Grouped, ctx: Context[Config], n_thread
     return Edges(first[order], second[order], pairs.weight[order])
 
 
-def _fit(
-    features: Features,
-    start: np.ndarray,
-    counts: np.ndarray,
-    beliefs: np.ndarray,
-    ctx: Context[Config],
-) -> "Fitted":
-    from labelops.nn.bag_rounds import BAG_WEIGHT
-    from labelops.nn.bags import SoftLabels, fit
-
-    objective = SoftLabels(beliefs, start, counts, bag_weight=BAG_WEIGHT)
-    inside = features.values[: start[-1]]
-    return fit(inside, start, counts, objective, training=training_of(ctx), seed=ctx.config.seed)
-
-
-def _net_logits(fitted: "Fitted", features: np.ndarray) -> np.ndarray:
-    from labelops.nn.bags import logits_of
-
-    return logits_of(fitted.net, features)
-
-
 def _save_embedding(folder: str, fitted: "Fitted", features: np.ndarray, grouped: Grouped) -> None:
     from labelops.nn.bags import embed
 
-    path = os.path.join(folder, "bag_embedding.npy")
-    out = new_array(path, np.float32, (len(features), EMBEDDING))
+    shape = (len(features), EMBEDDING)
+    out = new_array(os.path.join(folder, "bag_embedding.npy"), np.float32, shape)
     for first in range(0, len(features), BLOCK_ROWS):
         rows = slice(first, first + BLOCK_ROWS)
         out[rows] = embed(fitted.net, np.asarray(features[grouped.place[rows]]))
     out.flush()
 
 
-def _nothing_to_learn(census: Arrays, grouped: Grouped, features: Features, folder: str) -> Arrays:
+def _nothing_to_learn(census: Arrays, grouped: Grouped, folder: str) -> Arrays:
     """Say of every item what is known: the shares that all bags have.
 
     A model that does so explains all counts, so nothing that another one says could be checked.
@@ -288,26 +251,22 @@ def _nothing_to_learn(census: Arrays, grouped: Grouped, features: Features, fold
         ("beliefs", beliefs),
         ("bag_logits", logits),
         ("bag_held_logits", logits),
+        ("bag_embedding", np.zeros((n, EMBEDDING), np.float32)),
     ):
         save_canonical(folder, name, values, grouped)
-    save_canonical(folder, "bag_embedding", np.zeros((n, EMBEDDING), np.float32), grouped)
-    loss = np.array(np.nan)
+    unknown = ("loss_start", "loss_constant", "loss_network", "log_evidence", "left")
+    none = ("n_fitted", "n_edges", "epoch", "n_open", "n_sweeps", "n_saddle_point")
     return {
         "expected": counts.astype(np.float64),
         "std": np.sqrt(counts * (1 - share)),
         "p_value": np.ones((n_bags, n_classes)),
         "q_value": np.ones((n_bags, n_classes)),
         "dispersion": np.array(1.0),
-        **dict.fromkeys(
-            ("loss_start", "loss_constant", "loss_network", "log_evidence", "left"), loss
-        ),
+        **dict.fromkeys(unknown, np.array(np.nan)),
         "held_out": np.empty(0, np.int64),
-        "n_without_vector": np.array(features.n_missing),
         "strength": np.array(0.0),
         "bag_converged": np.ones(n_bags, bool),
         "last_change": np.array(0.0),
         "n_components": np.array(n_bags),
-        **dict.fromkeys(
-            ("n_fitted", "n_edges", "epoch", "n_open", "n_sweeps", "n_saddle_point"), np.array(0)
-        ),
+        **dict.fromkeys(none, np.array(0)),
     }

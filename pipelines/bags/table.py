@@ -2,8 +2,8 @@
 
 Columns `bag_id`, `n`, and `positives` (two classes, the second of them) or `counts` (a list, one
 number a class), or the same divided by `n` as `share` or `shares`; as Parquet, or CSV, where a list
-is written like ``3;0;5``. Everything that can be wrong with a table
-by itself is found here; whether it is that of the data, in `pipelines.bags.census`.
+is written like ``3;0;5``. What can be wrong with a table by itself is found here; whether it is
+that of the data, in `pipelines.bags.census`.
 """
 
 import re
@@ -83,18 +83,22 @@ def _open(named: Named, version: str) -> BagTable:
     # Ids as text: 007 is not the number 7, unless the data has numbers.
     table = read_named(named, columns=WORDS, text=("bag_id", "counts", "shares"))
     name = _count_column(table, named)
-    ids = _ids(table["bag_id"], path)
+    column = table["bag_id"].combine_chunks()
+    if column.null_count:
+        raise DataError(
+            f"bag table: every row must name its bag, got {column.null_count} null bag_id(s); at "
+            f"{path}. Remove those rows: items without a bag need none"
+        )
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    ids = ids_of(column, where=f"bag table {path}")
     order = np.argsort(ids, kind="stable")
     ids, table = ids[order], table.take(pa.array(order))
     check_once(ids, path)
     check = _BagCheck(ids, path)
     sizes = _sizes(table["n"], check)
-    by_class, read = (
-        name in ("counts", "shares"),
-        _lists if name in ("counts", "shares") else _pairs,
-    )
-    totals = read(table[name], name, sizes, check)
-    rounded = _rounded(totals, sizes, check, by_class=by_class)
+    read = _lists if name in ("counts", "shares") else _pairs
+    rounded = read(table[name], name, sizes, check)
     return BagTable(ids, sizes, rounded.counts, rounded.residual.max(axis=1, initial=0.0))
 
 
@@ -115,18 +119,6 @@ def _count_column(table: pa.Table, named: Named) -> str:
             f"bag table: one row per bag was expected, got none; at {path}. Correct {SETTING}"
         )
     return present[0]
-
-
-def _ids(column: pa.ChunkedArray, path: str) -> np.ndarray:
-    column = column.combine_chunks()
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if column.null_count:
-        raise DataError(
-            f"bag table: every row must name its bag, got {column.null_count} null bag_id(s); at "
-            f"{path}. Remove those rows: items without a bag need none"
-        )
-    return ids_of(column, where=f"bag table {path}")
 
 
 def ids_of(column: pa.Array, *, where: str) -> np.ndarray:
@@ -194,9 +186,9 @@ def check_once(ids: np.ndarray, path: str) -> None:
         )
 
 
-def some(ids: np.ndarray, n_all: int | None = None) -> str:
+def some(ids: np.ndarray) -> str:
     """Return the first few ids for a message."""
-    more = ", …" if (len(ids) if n_all is None else n_all) > NAMED else ""
+    more = ", …" if len(ids) > NAMED else ""
     return ", ".join(repr(value) for value in ids[:NAMED].tolist()) + more
 
 
@@ -236,7 +228,7 @@ def _sizes(column: pa.ChunkedArray, check: _BagCheck) -> np.ndarray:
     return n.astype(np.int64)
 
 
-def _pairs(column: pa.ChunkedArray, name: str, sizes: np.ndarray, check: _BagCheck) -> np.ndarray:
+def _pairs(column: pa.ChunkedArray, name: str, sizes: np.ndarray, check: _BagCheck) -> Rounded:
     k = _numbers(column, name, check)
     check.refuse(np.asarray(k < 0), f"{name} must not be negative", lambda b: f"{name} = {k[b]:g}")
     if name == "share":
@@ -254,10 +246,12 @@ def _pairs(column: pa.ChunkedArray, name: str, sizes: np.ndarray, check: _BagChe
         "positives must not be more than the items of the bag",
         lambda b: f"positives = {k[b]:g} of n = {sizes[b]}",
     )
-    return np.stack([sizes - k, k], axis=1)
+    whole = np.rint(k)
+    residual = np.abs(k - whole)[:, None]
+    return Rounded(np.stack([sizes - whole, whole], axis=1).astype(np.int64), residual)
 
 
-def _lists(column: pa.ChunkedArray, name: str, sizes: np.ndarray, check: _BagCheck) -> np.ndarray:
+def _lists(column: pa.ChunkedArray, name: str, sizes: np.ndarray, check: _BagCheck) -> Rounded:
     values = column.combine_chunks()
     if pa.types.is_string(values.type):
         values = pc.split_pattern(values, ";")
@@ -272,7 +266,7 @@ def _lists(column: pa.ChunkedArray, name: str, sizes: np.ndarray, check: _BagChe
     wrong = np.asarray((length != n_classes) | (length < 2))
     rule = f"{name} must have one number for each of the {max(n_classes, 2)} classes"
     check.refuse(wrong, rule, lambda b: f"{length[b]} numbers")
-    of_values = _ValueCheck(check, n_classes)
+    of_values = _BagCheck(np.repeat(check.ids, n_classes), check.path)
     flat = _numbers(pa.chunked_array([values.flatten()]), name, of_values)
     totals = flat.reshape(-1, n_classes)
     negative = np.any(totals < 0, axis=1)
@@ -283,26 +277,6 @@ def _lists(column: pa.ChunkedArray, name: str, sizes: np.ndarray, check: _BagChe
         rule = "shares of a bag must add up to 1"
         check.refuse(np.asarray(off), rule, lambda b: f"{totals[b].tolist()}")
         totals = totals / totals.sum(axis=1, keepdims=True) * sizes[:, None]
-    return totals
-
-
-def _refuse_large(share: np.ndarray, name: str, check: _BagCheck) -> None:
-    check.refuse(np.asarray(share > 1), f"{name} must be at most 1", lambda b: f"{share[b]:g}")
-
-
-class _ValueCheck(_BagCheck):
-    """The same for values of which each bag has several."""
-
-    def __init__(self, check: _BagCheck, each: int) -> None:
-        super().__init__(np.repeat(check.ids, each), check.path)
-
-
-def _rounded(totals: np.ndarray, sizes: np.ndarray, check: _BagCheck, *, by_class: bool) -> Rounded:
-    if not by_class:
-        k = np.rint(totals[:, 1])
-        residual = np.abs(totals[:, 1] - k)
-        counts = np.stack([sizes - k, k], axis=1).astype(np.int64)
-        return Rounded(counts, np.stack([residual, residual], axis=1))
     total = totals.sum(axis=1)
     check.refuse(
         np.asarray(np.abs(total - sizes) >= 0.5),
@@ -310,3 +284,7 @@ def _rounded(totals: np.ndarray, sizes: np.ndarray, check: _BagCheck, *, by_clas
         lambda b: f"counts that add up to {total[b]:g} of n = {sizes[b]}",
     )
     return round_class_counts(totals, sizes)
+
+
+def _refuse_large(share: np.ndarray, name: str, check: _BagCheck) -> None:
+    check.refuse(np.asarray(share > 1), f"{name} must be at most 1", lambda b: f"{share[b]:g}")

@@ -20,7 +20,7 @@ from labelops.multilabel.opinion import model_log_odds
 from labelops.multilabel.sampling import Shares, cell_hash, draw
 from labelops.multilabel.scores import RowScore
 from pipelines.core.stage import Arrays, Context, Output, Tables
-from pipelines.labels.predictions import blocks_of
+from pipelines.labels import predictions
 from pipelines.labels.space import given_sets
 from pipelines.storage.frame import Frame
 from pipelines.storage.vectors import arrays_of
@@ -28,14 +28,13 @@ from pipelines.storage.vectors import arrays_of
 
 def dtype_of(ctx: Context) -> np.dtype:
     """Return in which type probabilities are compared: that of the column, at least float32."""
-    kind: np.dtype = np.dtype(ctx.types["pred_probs"].value_type.to_pandas_dtype())
-    return np.result_type(kind, np.float32)
+    return np.result_type(predictions.dtype_of(ctx), np.float32)
 
 
 def prob_blocks(frame: Frame, ctx: Context) -> Iterator[tuple[int, np.ndarray, LabelSets]]:
     """Yield (first row, probabilities, given classes) of a shard, block by block."""
     dtype, labels = dtype_of(ctx), given_sets(frame, ctx)
-    for first, probs in blocks_of(frame, dtype, ctx.n_classes):
+    for first, probs in predictions.blocks_of(frame, dtype, ctx.n_classes):
         block = take_rows(labels, slice(first, first + len(probs)))
         yield first, probs.astype(dtype, copy=False), block
 

@@ -85,7 +85,7 @@ def _cells(frame: Frame, name: str, known: np.ndarray) -> _Cells:
     return _Cells(owners(start), classes_of(labels, known).astype(np.int64), labels)
 
 
-def read_lists(frame: Frame, ctx: Context) -> LabelSets:
+def _read_lists(frame: Frame, ctx: Context) -> LabelSets:
     """Return the given classes of those rows of a shard that can be used; reject the others."""
     names, known = known_labels(ctx)
     n_classes = names.size
@@ -100,11 +100,8 @@ def read_lists(frame: Frame, ctx: Context) -> LabelSets:
         key = [cells.row * n_classes + cells.class_id for cells in parts]
         both = np.isin(key[0], key[1]) & (parts[0].class_id >= 0)
         for at in np.flatnonzero(both).tolist():
-            label = parts[0].label[at].as_py()
-            frame.reject(
-                [parts[0].row[at]],
-                f"contradiction: {label!r} is in labels and in labels_negative",
-            )
+            what = f"{parts[0].label[at].as_py()!r} is in labels and in labels_negative"
+            frame.reject([parts[0].row[at]], f"contradiction: {what}")
     elif has_unknown(ctx):
         parts.append(_Cells(*(np.empty(0, np.int64),) * 2, pa.array([], pa.int64())))
     kept = frame.kept()
@@ -133,19 +130,6 @@ def sets_in(table: pa.Table, n_classes: int) -> LabelSets:
         values, start = flat(table.column(name))
         parts += [values.to_numpy(zero_copy_only=False), start]
     return from_flat(*parts, n_classes=n_classes)
-
-
-def clean_columns(clean: LabelSets, is_known: np.ndarray, ctx: Context) -> dict[str, pa.Array]:
-    """Return clean lists in the type of the source's labels; null where nothing is settled."""
-    parts = {"labels_clean": (clean.ids, clean.start)}
-    if clean.negative_ids is not None and clean.negative_start is not None:
-        parts["labels_negative_clean"] = (clean.negative_ids, clean.negative_start)
-    return {
-        name: pa.ListArray.from_arrays(
-            pa.array(start, pa.int32()), ctx.labels(ids.astype(np.int64)), mask=pa.array(~is_known)
-        )
-        for name, (ids, start) in parts.items()
-    }
 
 
 MEANING = """\
@@ -193,7 +177,7 @@ class Lists:
 
     def read(self, frame: Frame, ctx: Context) -> Mapping[str, pa.Array]:
         """Return the columns with given classes of the rows that can be used."""
-        labels = read_lists(frame, ctx)
+        labels = _read_lists(frame, ctx)
         columns = {GIVEN: lists_of(labels.ids.astype(np.uint32), labels.start)}
         if labels.negative_ids is not None and labels.negative_start is not None:
             ids = labels.negative_ids.astype(np.uint32)
@@ -234,10 +218,18 @@ class Lists:
         changes = np.flatnonzero(final.is_change)
         is_added = final.action[changes] == Action.ADD
         clean = with_changes(given, final.row[changes], final.slot[changes], is_added)
-        columns = clean_columns(clean, ~items.is_aside, ctx)
+        parts = ((clean.ids, clean.start), (clean.negative_ids, clean.negative_start))
         # One label says nothing of other classes; there is no list of them to go on with.
-        wanted = {name for name, _ in self.clean_fields(ctx.label_type, ctx.columns)}
-        return {name: column for name, column in columns.items() if name in wanted}
+        wanted = self.clean_fields(ctx.label_type, ctx.columns)
+        return {
+            name: pa.ListArray.from_arrays(
+                pa.array(start, pa.int32()),
+                ctx.labels(ids.astype(np.int64)),
+                mask=pa.array(items.is_aside),
+            )
+            for (name, _), (ids, start) in zip(wanted, parts, strict=False)
+            if ids is not None
+        }
 
 
 SPACE = Lists()

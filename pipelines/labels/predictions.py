@@ -71,12 +71,12 @@ def rows_of(batch: pa.RecordBatch, n_classes: int) -> Probs:
     """Return the rows that columns of `prediction_fields` hold."""
     if WHOLE in batch.schema.names:
         return numpy_of(batch.column(WHOLE), WHOLE)
-    ids, values, rest = (batch.column(name) for name in LISTED)
-    return top_rows(ids, values, rest, n_classes)
+    return listed_of(batch, n_classes)
 
 
-def top_rows(ids: pa.Array, values: pa.Array, rest: pa.Array, n_classes: int) -> TopRows:
+def listed_of(columns: Frame | pa.RecordBatch, n_classes: int) -> TopRows:
     """Return the rows that columns `LISTED` hold."""
+    ids, values, rest = (columns[name] for name in LISTED)
     start = ids.offsets.to_numpy().astype(np.int64)
     return TopRows(
         start - start[0],
@@ -90,12 +90,6 @@ def top_rows(ids: pa.Array, values: pa.Array, rest: pa.Array, n_classes: int) ->
 def predictions_of(frame: Frame, ctx: Context) -> Probs:
     """Return the predictions of all items of a shard."""
     return listed_of(frame, ctx.n_classes) if is_listed(ctx) else frame.array(WHOLE)
-
-
-def listed_of(frame: Frame, n_classes: int) -> TopRows:
-    """Return the probable classes of all items of a shard."""
-    ids, values, rest = (frame[name] for name in LISTED)
-    return top_rows(ids, values, rest, n_classes)
 
 
 def blocks_of(frame: Frame, dtype: np.dtype, n_classes: int) -> Iterator[tuple[int, np.ndarray]]:

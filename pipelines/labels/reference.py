@@ -4,6 +4,7 @@ One label an item (`true_label`), or a list of them (`true_labels`, perhaps `tru
 """
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,20 +24,22 @@ SEPARATOR = ";"
 """Between labels in a CSV file; names with commas and spaces are common."""
 
 
-def _words(wanted: str) -> str:
-    return f"columns item_id and {wanted}"
+class _Reference(NamedTuple):
+    """A table that was read: `item_id`, and labels as lists of text, whichever form they had."""
+
+    named: Named
+    table: pa.Table
+    is_one: bool
+    """Whether it has one label an item."""
+    n_blank: int
+    n_none: int
+    """Items without an answer, and those that are said to have none of the classes."""
+    numbers: frozenset[str]
+    """Lists whose labels were numbers."""
 
 
 @lru_cache(maxsize=4)
-def _read(named: Named, version: str, wanted: str) -> pa.Table:
-    """Read a table; labels become lists of text, whichever form they have.
-
-    Parameters
-    ----------
-    wanted
-        The form that fits the data, for messages.
-    """
-    words = _words(wanted)
+def _read(named: Named, version: str, wanted: str, words: str) -> _Reference:
     table = read_named(named, columns=words, text=("item_id", ONE, TRUE, RULED_OUT))
     present = [name for name in (TRUE, ONE) if name in table.column_names]
     if len(present) == 2:
@@ -45,38 +48,34 @@ def _read(named: Named, version: str, wanted: str) -> pa.Table:
         )
     require(table, ("item_id", *(present or [wanted])), named, words)
     if present == [ONE]:
-        lists = {TRUE: _ones(table[ONE], named)}
+        text = as_text(table[ONE], ONE, named)
+        start = np.append(0, np.cumsum(text.is_valid().to_numpy(zero_copy_only=False)))
+        offsets, labels = pa.array(start, pa.int32()), text.drop_null()
+        lists = {TRUE: pa.ListArray.from_arrays(offsets, labels, mask=text.is_null())}
     else:
         names = [name for name in (TRUE, RULED_OUT) if name in table.column_names]
         lists = {name: _lists(table[name], name, named) for name in names}
     # Nobody said anything of an item whose label or list is null; an empty list says it has none.
     is_reviewed = lists[TRUE].is_valid()
     ids = as_text(table["item_id"], "item_id", named).filter(is_reviewed)
-    n_blank = len(is_reviewed) - len(ids)
     lists = {name: column.filter(is_reviewed) for name, column in lists.items()}
-    labels = lists if present == [TRUE] else {ONE: lists[TRUE].flatten()}
-    check_ids(ids, labels, named)
+    check_ids(ids, lists if present == [TRUE] else {ONE: lists[TRUE].flatten()}, named)
     if RULED_OUT in lists:
         _check_consistent(ids, lists, named)
-    n_none = int(pc.sum(pc.equal(lists[TRUE].value_lengths(), 0)).as_py() or 0)
-    facts = {"form": present[0], "n_blank": str(n_blank), "n_none": str(n_none)}
     columns = {TRUE: present[0], RULED_OUT: RULED_OUT}
-    facts |= {name: str(int(_is_number(table[columns[name]].type))) for name in lists}
-    return pa.table({"item_id": ids, **lists}).replace_schema_metadata(facts)
+    return _Reference(
+        named,
+        pa.table({"item_id": ids, **lists}),
+        is_one=present == [ONE],
+        n_blank=len(is_reviewed) - len(ids),
+        n_none=int(pc.sum(pc.equal(lists[TRUE].value_lengths(), 0)).as_py() or 0),
+        numbers=frozenset(name for name in lists if _is_number(table[columns[name]].type)),
+    )
 
 
 def _is_number(kind: pa.DataType) -> bool:
     inner = getattr(kind, "value_type", kind)
     return bool(pa.types.is_integer(inner) or pa.types.is_floating(inner))
-
-
-def _ones(column: pa.ChunkedArray, named: Named) -> pa.Array:
-    """Return a column with one label an item as lists of text."""
-    text = as_text(column, ONE, named)
-    start = np.append(0, np.cumsum(text.is_valid().to_numpy(zero_copy_only=False)))
-    return pa.ListArray.from_arrays(
-        pa.array(start, pa.int32()), text.drop_null(), mask=text.is_null()
-    )
 
 
 def _lists(column: pa.ChunkedArray, name: str, named: Named) -> pa.Array:
@@ -127,14 +126,16 @@ def _check_consistent(ids: pa.Array, lists: dict[str, pa.Array], named: Named) -
         )
 
 
-def _table(ctx: Context, setting: str, wanted: str) -> tuple[Named, pa.Table]:
+def _open(ctx: Context, setting: str, wanted: str) -> _Reference:
+    """Read a table; the form that fits the data is named in messages."""
     named = Named(getattr(ctx.config, setting), f"{ctx.stage}.{setting}")
-    return named, _read(named, named.version(_words(wanted)), wanted)
+    words = f"columns item_id and {wanted}"
+    return _read(named, named.version(words), wanted, words)
 
 
 def n_rows(ctx: Context, setting: str) -> int:
     """Return how many items a reference knows."""
-    return int(_table(ctx, setting, TRUE)[1].num_rows)
+    return int(_open(ctx, setting, TRUE).table.num_rows)
 
 
 def match_reference(setting: str, what: str, *, wanted: str = TRUE) -> Reduce:
@@ -150,25 +151,19 @@ def match_reference(setting: str, what: str, *, wanted: str = TRUE) -> Reduce:
         `TRUE`, or `ONE` where items have one label each; for messages.
     """
 
-    def table(ctx: Context) -> pa.Table:
-        return _table(ctx, setting, wanted)[1]
-
     def notes(ctx: Context) -> list[str]:
-        facts = table(ctx).schema.metadata or {}
-        who, texts = f"{ctx.stage}.{setting}", []
-        if facts[b"form"] == ONE.encode() and int(facts[b"n_blank"]):
+        reference, who, texts = _open(ctx, setting, wanted), f"{ctx.stage}.{setting}", []
+        if reference.is_one and (n := reference.n_blank):
+            texts.append(f"{who}: {n} rows have no true_label and count as not reviewed")
+        if n := reference.n_none:
             texts.append(
-                f"{who}: {int(facts[b'n_blank'])} rows have no true_label and count as not reviewed"
-            )
-        if int(facts[b"n_none"]):
-            texts.append(
-                f"{who}: {int(facts[b'n_none'])} rows have an empty list, which says that the "
-                "items have none of the classes"
+                f"{who}: {n} rows have an empty list, which says that the items have none of the "
+                "classes"
             )
         return texts
 
     return match_step(
-        keys=lambda ctx: table(ctx)["item_id"].combine_chunks(),
+        keys=lambda ctx: _open(ctx, setting, wanted).table["item_id"].combine_chunks(),
         setting=setting,
         what=what,
         notes=notes,
@@ -244,17 +239,18 @@ def reference_sets(
     DataError
         If the file cannot be read, names an item twice, or a label that is no class.
     """
-    named, table = _table(ctx, setting, wanted)
-    _check_whole(table, named, ctx, wanted)
+    reference = _open(ctx, setting, wanted)
+    named, table = reference.named, reference.table
+    if wanted == ONE:
+        _check_whole(reference, ctx)
     at = pc.index_in(item_id.cast(pa.string()), value_set=table["item_id"].combine_chunks())
     known = np.flatnonzero(at.is_valid().to_numpy(zero_copy_only=False))
     rows = table.take(at.drop_null())
     parts: list[np.ndarray] = []
-    for name, classes in _classes(rows, ctx, named).items():
+    for name, classes in _classes(rows, ctx, reference).items():
         start = flat(rows[name])[1]
         parts += [np.asarray(classes.to_numpy(zero_copy_only=False), np.int64), start]
-    is_one = (table.schema.metadata or {})[b"form"] == ONE.encode()
-    if is_one and wanted != ONE and GIVEN in ctx.columns:
+    if reference.is_one and wanted != ONE and GIVEN in ctx.columns:
         parts += [np.empty(0, np.int64), np.zeros(len(known) + 1, np.int64)]
     try:
         return known, from_flat(*parts, n_classes=ctx.n_classes)
@@ -262,27 +258,23 @@ def reference_sets(
         raise named.error("lists that agree were expected", str(err), "Correct the table") from err
 
 
-def _classes(table: pa.Table, ctx: Context, named: Named) -> dict[str, pa.Array]:
-    facts = table.schema.metadata or {}
+def _classes(rows: pa.Table, ctx: Context, of: _Reference) -> dict[str, pa.Array]:
     return {
-        name: label_classes(
-            flat(table[name])[0], ctx, named, is_number=facts[name.encode()] == b"1"
-        )
-        for name in (TRUE, RULED_OUT)
-        if name in table.column_names
+        name: label_classes(flat(rows[name])[0], ctx, of.named, is_number=name in of.numbers)
+        for name in rows.column_names
+        if name != "item_id"
     }
 
 
-def _check_whole(table: pa.Table, named: Named, ctx: Context, wanted: str) -> None:
+def _check_whole(reference: _Reference, ctx: Context) -> None:
     """Stop where a table of whole labels does not fit, whichever shard its items are in."""
-    if wanted != ONE:
-        return
+    table = reference.table
     n = table[TRUE].combine_chunks().value_lengths()
     other = pc.index(pc.equal(n, 1), False).as_py()
     if other >= 0:
-        raise named.error(
+        raise reference.named.error(
             "one true label per item was expected, as in the data",
             f"{n[other].as_py()} for item {shown(table['item_id'][other].as_py())}",
             f"Write {ONE}, or leave such items out",
         )
-    _classes(table, ctx, named)
+    _classes(table, ctx, reference)

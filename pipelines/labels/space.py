@@ -113,11 +113,7 @@ def announced(columns: Collection[str]) -> LabelSpace | None:
 
 def space_of(columns: Collection[str]) -> LabelSpace | None:
     """Return the kind of label whose given classes are among some columns; None without any."""
-    for name in SPACES:
-        space = load_space(name)
-        if space.given[0] in columns:
-            return space
-    return None
+    return next((space for space in map(load_space, SPACES) if space.given[0] in columns), None)
 
 
 def given_columns(columns: Collection[str]) -> list[str]:
@@ -135,8 +131,4 @@ def given_sets(frame: Frame, ctx: Context) -> LabelSets:
 
 def clean_space(columns: Collection[str]) -> LabelSpace | None:
     """Return the kind of label that was decided about; None where nothing was."""
-    for name in SPACES:
-        space = load_space(name)
-        if space.clean[0] in columns:
-            return space
-    return None
+    return next((space for space in map(load_space, SPACES) if space.clean[0] in columns), None)

@@ -71,13 +71,16 @@ class MapFacts(NamedTuple):
 
 def map_fields(facts: MapFacts) -> list[tuple[str, pa.DataType]]:
     """Return the columns of label maps."""
-    cells = facts.height * facts.width
-    ids = pa.from_numpy_dtype(id_type(facts.n_classes))
+    kinds = pa.from_numpy_dtype(id_type(facts.n_classes)), pa.float16(), pa.float16()
     return [
-        ("map_ids", pa.list_(ids, facts.k * cells)),
-        ("map_scores", pa.list_(pa.float16(), facts.k * cells)),
-        ("map_rest", pa.list_(pa.float16(), cells)),
+        (name, pa.list_(kind, width))
+        for (name, width), kind in zip(_widths(facts).items(), kinds, strict=True)
     ]
+
+
+def _widths(facts: MapFacts) -> dict[str, int]:
+    cells = facts.height * facts.width
+    return dict(zip(COLUMNS, (facts.k * cells, facts.k * cells, cells), strict=True))
 
 
 def columns_of(maps: LabelMaps) -> dict[str, pa.Array]:
@@ -111,10 +114,8 @@ def maps_of(table: pa.Table, facts: MapFacts | None = None) -> LabelMaps:
     (1, 1, 3, 4)
     """
     facts = MapFacts.of(table.schema) if facts is None else facts
-    cells = facts.height * facts.width
-    widths = {"map_ids": facts.k * cells, "map_scores": facts.k * cells, "map_rest": cells}
     arrays: list[np.ndarray] = []
-    for name, width in widths.items():
+    for name, width in _widths(facts).items():
         kind = table.schema.field(name).type
         size = kind.list_size if pa.types.is_fixed_size_list(kind) else None
         if size != width:

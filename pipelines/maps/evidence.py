@@ -145,13 +145,10 @@ def find_cutoffs(summary: Arrays, ctx: Context[Config]) -> Arrays:
     counted = ~is_given if ctx.config.reference is not None else np.ones_like(is_given)
     fold = np.arange(len(table)) % FOLDS
     counted &= found_by_others(peaks, table, fold)
-    fits = [fit_probability(peaks, table, counted)]
-    ones = np.ones(table.shape[1])
-    fits.append(
-        fit_probability(peaks, table, is_given)
-        if ctx.config.reference is not None
-        else Scaling(ones, 0 * ones)
-    )
+    of_given = Scaling(np.ones(table.shape[1]), np.zeros(table.shape[1]))
+    if ctx.config.reference is not None:
+        of_given = fit_probability(peaks, table, is_given)
+    fits = (fit_probability(peaks, table, counted), of_given)
     edges = np.array(BANDS)
     held = held_out(peaks, table, counted, fold, edges=edges)
     return result | {

@@ -82,7 +82,7 @@ def grid_of(ctx: Context[Config]) -> tuple[int, int]:
     except (LabelopsError, MemoryError):
         raise
     except Exception as err:  # whatever a program of somebody else's raises
-        path = _program(ctx.config.classifier)
+        path = program_of(ctx.config.classifier)
         if path and not isinstance(err, ValueError):
             # The whole of it, not what was cut from it for its cells.
             program = _load_program(ctx.config.device, path)
@@ -104,14 +104,15 @@ def _files(ctx: Context[Config]) -> Sequence[str]:
     """Return the files of the models."""
     config, infer = ctx.config, _infer(ctx)
     if infer is None:
-        return [path for path in (_program(config.classifier), config.weights) if path]
+        return [path for path in (program_of(config.classifier), config.weights) if path]
     made = infer.config
     if made.train != "heads":
         return [infer.artifact("train", weights_file(f)) for f in range(made.folds)]
-    return [path for path in (_program(made.embedder), made.weights) if path]
+    return [path for path in (program_of(made.embedder), made.weights) if path]
 
 
-def _program(name: str | None) -> str | None:
+def program_of(name: str | None) -> str | None:
+    """Return the path of a torch.export program that a setting names; None where it does not."""
     return name if name is not None and name.endswith(".pt2") else None
 
 
@@ -139,7 +140,7 @@ def _own(ctx: Context[Config]) -> "list[nn.Module]":
     from labelops.nn.score_maps import score_maps_of
 
     config = ctx.config
-    if path := _program(config.classifier):
+    if path := program_of(config.classifier):
         return [ProgramMaps(_load_program(config.device, path))]
     assert config.classifier is not None
     weights = load_weights(config.weights)

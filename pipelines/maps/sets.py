@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from labelops.label_peaks import binary_peaks, peaks
 from labelops.multilabel.cutoffs import sets_from
-from labelops.ragged import owners
+from labelops.multilabel.labels import NO, YES, states, take_rows
 from labelops.soft import id_type
 from pipelines.core.stage import Arrays, Beliefs, Cells, Context, Tables
 from pipelines.labels.columns import RULED_OUT, ids_type, lists_of
@@ -50,14 +50,10 @@ def set_fields(n_classes: int) -> list[tuple[str, pa.DataType]]:
     ]
 
 
-def find_sets(frame: Frame, ctx: Context, facts: MapFacts) -> Iterator[Tables]:
+def find_sets(facts: MapFacts, frame: Frame, ctx: Context) -> Iterator[Tables]:
     """Write the maps with the classes of the whole picture, the surest first, and the log."""
     cutoffs, ids = ctx.own("cutoffs")["cutoff"], frame["item_id"]
-    labels = given_columns(ctx.columns)
-    none = np.empty(0, np.int64)
-    given, ruled_out = (
-        _cells(frame, ctx, ruled_out=no) if labels else none for no in (False, True)
-    )
+    given = given_sets(frame, ctx) if given_columns(ctx.columns) else None
     most = max(64, BLOCK_BYTES // (8 * ctx.n_classes))
     for start, table in frame.batches(COLUMNS, most):
         sure, cell = PEAKS[facts.output](maps_of(table, facts))
@@ -69,47 +65,24 @@ def find_sets(frame: Frame, ctx: Context, facts: MapFacts) -> Iterator[Tables]:
         tables = {
             ctx.stage: pa.table({"item_id": here, **columns, **_lists(single, cell, is_present)})
         }
-        if labels:
-            is_given, is_no = (
-                _table(cells, start, is_present.shape) for cells in (given, ruled_out)
-            )
-            tables[LOG_FOLDER] = _log(here, single, is_present, is_given, is_no, ctx)
+        if given is not None:
+            said = states(take_rows(given, slice(start, start + len(table))))
+            # Where lists are complete, "not listed" is what the maps are asked about.
+            is_no = (said == NO) & (RULED_OUT in ctx.columns)
+            tables[LOG_FOLDER] = _log(here, single, is_present, said == YES, is_no, ctx)
         yield tables
 
 
 def _lists(sure: np.ndarray, cell: np.ndarray, is_present: np.ndarray) -> Mapping[str, pa.Array]:
     item, class_id = np.nonzero(is_present)
-    probs = sure[item, class_id]
-    order = np.lexsort((class_id, -probs, item))
-    item, class_id, probs = item[order], class_id[order], probs[order]
+    order = np.lexsort((class_id, -sure[item, class_id], item))
+    item, class_id = item[order], class_id[order]
     start = np.searchsorted(item, np.arange(len(sure) + 1))
-    cells = cell[item, class_id].astype(np.uint32)
     return {
         "present_ids": lists_of(class_id.astype(id_type(sure.shape[1])), start),
-        "present_scores": lists_of(probs, start),
-        "present_cells": lists_of(cells, start),
+        "present_scores": lists_of(sure[item, class_id], start),
+        "present_cells": lists_of(cell[item, class_id].astype(np.uint32), start),
     }
-
-
-def _cells(frame: Frame, ctx: Context, *, ruled_out: bool) -> np.ndarray:
-    """Return given or ruled out cells of a shard as item · K + class, ascending."""
-    sets = given_sets(frame, ctx)
-    ids, start = (sets.ids, sets.start)
-    if ruled_out:
-        # Where lists are complete, "not listed" is what the maps are asked about.
-        if RULED_OUT not in ctx.columns or sets.negative_ids is None:
-            return np.empty(0, np.int64)
-        ids, start = sets.negative_ids, np.asarray(sets.negative_start)
-    return np.asarray(owners(start) * ctx.n_classes + ids.astype(np.int64))
-
-
-def _table(cells: np.ndarray, start: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Return which cells of some rows are among those of the shard; bool, shape (n, K)."""
-    n, n_classes = shape
-    low, high = np.searchsorted(cells, [start * n_classes, (start + n) * n_classes])
-    table = np.zeros(n * n_classes, bool)
-    table[cells[low:high] - start * n_classes] = True
-    return table.reshape(shape)
 
 
 def _log(
@@ -132,7 +105,6 @@ def _log(
     def labels(where: np.ndarray) -> pa.Array:
         return ctx.labels(np.where(where, class_id, -1))
 
-    n = len(item)
     return log_rows(
         item_id=item_id.take(pa.array(item)),
         label_id=class_id.astype(np.int32),
@@ -145,9 +117,9 @@ def _log(
             "p_given": pa.array(peak, mask=~given),
             "p_believed": peak,
             "believed": labels(present),
-            "label_score": pa.nulls(n, pa.float32()),
+            "label_score": pa.nulls(len(item), pa.float32()),
         },
-        actor=np.full(n, f"stage {ctx.stage}"),
+        actor=np.full(len(item), f"stage {ctx.stage}"),
         run=ctx.run_key,
     )
 
@@ -184,10 +156,8 @@ BELIEFS = Beliefs(
 
 def count_sets(frame: Frame, ctx: Context) -> Arrays:
     """Count in how many pictures each class was found, and how many have how many classes."""
-    lists = frame["present_ids"]
-    ids = lists.flatten().to_numpy()
-    lengths = lists.value_lengths().to_numpy()
+    lists, n_classes = frame["present_ids"], ctx.n_classes
     return {
-        "n_present": np.bincount(ids, minlength=ctx.n_classes).astype(np.int64),
-        "n_items_with": np.bincount(lengths, minlength=ctx.n_classes + 1).astype(np.int64),
+        "n_present": np.bincount(lists.flatten(), minlength=n_classes),
+        "n_items_with": np.bincount(lists.value_lengths(), minlength=n_classes + 1),
     }

@@ -2,15 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from scipy.special import logit
 
-from labelops.label_maps import LabelMaps
 from labelops.label_peaks import binary_cell_probs, cell_probs, class_map
-from labelops.soft import id_type
-from pipelines.maps.columns import COLUMNS, MapFacts
+from pipelines.maps.columns import COLUMNS, MapFacts, map_fields, maps_of
 from pipelines.report.look import Reader
 from pipelines.report.model import Item, Overlay, Patch
 from pipelines.report.select import Place
@@ -81,26 +79,15 @@ def overlay(
     most
         Cells a side; of finer maps the largest probability of a block counts.
     """
-    lists = [values.get(column) for column in COLUMNS]
-    if not all(isinstance(one, list) for one in lists):
+    if not all(isinstance(values.get(column), list) for column in COLUMNS):
         return None
-    seen = _coarse(_probs(lists, facts, class_id), most)
+    maps = maps_of(pa.Table.from_pylist([dict(values)], pa.schema(map_fields(facts))), facts)
+    probs = binary_cell_probs(maps) if facts.output == "logistic" else cell_probs(maps)
+    seen = _coarse(class_map(maps, probs, class_id)[0], most)
     level = np.searchsorted(LEVELS, _log_odds(seen) - _log_odds(np.array(cutoff)), side="right")
     level[seen == 0] = 0
     patches = tuple(patch for y, row in enumerate(level.tolist()) for patch in _runs(y, row))
     return Overlay(name, seen.shape[1], seen.shape[0], patches) if patches else None
-
-
-def _probs(lists: list[Any], facts: MapFacts, class_id: int) -> np.ndarray:
-    shape = (1, facts.k, facts.height, facts.width)
-    maps = LabelMaps(
-        np.array(lists[0], id_type(facts.n_classes)).reshape(shape),
-        np.array(lists[1], np.float32).reshape(shape),
-        np.array(lists[2], np.float32).reshape(1, facts.height, facts.width),
-        facts.n_classes,
-    )
-    probs = binary_cell_probs(maps) if facts.output == "logistic" else cell_probs(maps)
-    return np.asarray(class_map(maps, probs, class_id)[0])
 
 
 def _log_odds(p: np.ndarray) -> np.ndarray:

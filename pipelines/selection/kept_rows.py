@@ -59,11 +59,11 @@ def rows_table(
 
 def row_blocks(
     frame: Frame, ctx: Context, *, deep: bool
-) -> Iterator[tuple[np.ndarray, Probs, np.ndarray, np.ndarray]]:
-    """Yield (row, probabilities, given, hash) of kept rows; with `deep`, of all of them."""
+) -> Iterator[tuple[np.ndarray, tuple[Probs, np.ndarray, np.ndarray]]]:
+    """Yield (row, (probabilities, given, hash)) of kept rows; with `deep`, of all of them."""
     for folder in [rows_folder(ctx), *([deep_folder(ctx)] if deep else [])]:
         for batch in frame.file(folder).to_batches():
             row, given, hashes = (
                 numpy_of(batch.column(name), name) for name in ("row", "given", "item_hash")
             )
-            yield row, rows_of(batch, ctx.n_classes), given, hashes
+            yield row, (rows_of(batch, ctx.n_classes), given, hashes)

@@ -87,26 +87,24 @@ def _first_bits(ctx: Context) -> int:
     return sel.n_bits(len(ctx.own("estimates")["quota_group"]))
 
 
-def _edges(ctx: Context) -> np.ndarray:
-    """Return the edges of the first pass; what kept rows are complete up to is one of them."""
-    lead = order_keys(np.array([clear_lead(ctx.n_classes)], dtype_of(ctx)))
-    return np.union1d(sel.whole_range(dtype_of(ctx), _first_bits(ctx)), lead)
+def _start(ctx: Context) -> tuple[Selection, np.ndarray, int]:
+    """Return what is known at first, edges of the first pass, and in how many bins rows are whole.
 
-
-def _n_complete(ctx: Context) -> int:
-    """Return how many of the first pass's bins the kept rows are complete in."""
-    lead = order_keys(np.array([clear_lead(ctx.n_classes)], dtype_of(ctx)))
-    return int(np.searchsorted(_edges(ctx), lead[0]))
-
-
-def _start(ctx: Context, edges: np.ndarray) -> Selection:
+    What kept rows are complete up to is one of the edges.
+    """
     estimates = ctx.own("estimates")
-    return sel.start_groups(estimates["quota_group"], estimates["quota"], edges)
+    lead = order_keys(np.array([clear_lead(ctx.n_classes)], dtype_of(ctx)))
+    edges = np.union1d(sel.whole_range(dtype_of(ctx), _first_bits(ctx)), lead)
+    selection = sel.start_groups(estimates["quota_group"], estimates["quota"], edges)
+    return selection, edges, int(np.searchsorted(edges, lead[0]))
 
 
-def _start_deep(ctx: Context, edges: np.ndarray) -> Selection:
+def _start_deep(ctx: Context) -> tuple[Selection, np.ndarray]:
+    """Return the same of short pairs alone, over all rows that matter."""
     estimates, short = ctx.own("estimates"), ctx.own("cuts")["is_short"]
-    return sel.start_groups(estimates["quota_group"][short], estimates["quota"][short], edges)
+    edges = sel.whole_range(dtype_of(ctx), _first_bits(ctx))
+    groups, quotas = estimates["quota_group"][short], estimates["quota"][short]
+    return sel.start_groups(groups, quotas, edges), edges
 
 
 def has_short(ctx: Context) -> bool:
@@ -121,18 +119,7 @@ def _after_first(ctx: Context) -> Selection:
     return selection
 
 
-def finished_cuts(ctx: Context[Pruning]) -> Selection:
-    """Return the finished selection."""
-    return _passes((), ctx).finished(ctx)
-
-
 # -- elements of a shard ---------------------------------------------------------------------------
-
-
-def _all_rows(
-    frame: Frame, ctx: Context
-) -> Iterator[tuple[np.ndarray, Probs, np.ndarray, np.ndarray]]:
-    return row_blocks(frame, ctx, deep=has_short(ctx))
 
 
 def singles(frame: Frame, ctx: Context[Pruning]) -> Elements:
@@ -168,14 +155,12 @@ def _pair_cuts(selection: Selection, ctx: Context) -> Pairs:
 
 def count_first(frame: Frame, ctx: Context[Pruning]) -> Arrays:
     """Count what lies between equally spaced edges; of pairs, only where kept rows are complete."""
-    edges = _edges(ctx)
-    selection = _start(ctx, edges)
+    selection, edges, n_bins = _start(ctx)
     counts = np.zeros((len(selection.groups), len(edges) - 1), np.int64)
     n_behind = np.zeros(len(selection.groups), np.int64)
     if _by_pairs(ctx):
-        n_bins = _n_complete(ctx)
         lead = dtype_of(ctx).type(clear_lead(ctx.n_classes))
-        blocks = (block[1:] for block in row_blocks(frame, ctx, deep=False))
+        blocks = (block for _, block in row_blocks(frame, ctx, deep=False))
         cuts = _pair_cuts(selection, ctx)
         counted = cuts.count_first(blocks, bits=_first_bits(ctx), n_bins=n_bins, below=lead)
         counts[:, :n_bins] += counted[:, :n_bins]
@@ -191,8 +176,8 @@ def narrow_first(summary: Arrays, ctx: Context) -> Arrays:
     A pair that they cannot fill takes all of them. Others matter only if an item that could be
     flagged, one in which another class is more probable than the given one, lies behind them.
     """
-    edges = _edges(ctx)
-    selection, is_short = sel.narrow_first(_start(ctx, edges), edges, summary["counts"])
+    start, edges, _ = _start(ctx)
+    selection, is_short = sel.narrow_first(start, edges, summary["counts"])
     return selection._asdict() | {"is_short": is_short & (summary["n_behind"] > 0)}
 
 
@@ -236,19 +221,17 @@ def _rivals(short: np.ndarray, probs: Probs, given: np.ndarray) -> np.ndarray:
 
 def count_deep(frame: Frame, ctx: Context) -> Arrays:
     """Count again for short pairs, now over all rows that matter."""
-    bits = _first_bits(ctx)
-    edges = sel.whole_range(dtype_of(ctx), bits)
-    cuts = _pair_cuts(_start_deep(ctx, edges), ctx)
-    blocks = (block[1:] for block in row_blocks(frame, ctx, deep=True))
-    n_bins = len(edges) - 1
+    selection, edges = _start_deep(ctx)
+    blocks = (block for _, block in row_blocks(frame, ctx, deep=True))
+    bits, n_bins = _first_bits(ctx), len(edges) - 1
+    cuts = _pair_cuts(selection, ctx)
     counts = cuts.count_first(blocks, bits=bits, n_bins=n_bins, below=np.inf)
     return {"counts": counts[:, :n_bins]}
 
 
 def narrow_deep(summary: Arrays, ctx: Context) -> Arrays:
     """Find the bin of each cut that was short; what is still short takes everything."""
-    edges = sel.whole_range(dtype_of(ctx), _first_bits(ctx))
-    selection, _ = sel.narrow_first(_start_deep(ctx, edges), edges, summary["counts"])
+    selection, _ = sel.narrow_first(*_start_deep(ctx), summary["counts"])
     return selection._asdict()
 
 
@@ -256,7 +239,7 @@ def count_open(frame: Frame, ctx: Context[Pruning], selection: Selection, bits: 
     """Count the open elements by their next digit."""
     counts = np.zeros((len(selection.open_slots), 1 << bits), np.int64)
     if _by_pairs(ctx):
-        blocks = (block[1:] for block in _all_rows(frame, ctx))
+        blocks = (block for _, block in row_blocks(frame, ctx, deep=has_short(ctx)))
         counts += _pair_cuts(selection, ctx).count(blocks, bits=bits)
     if _by_single(ctx):
         counts += sel.count(selection, bits, singles(frame, ctx))
@@ -267,7 +250,7 @@ def collect_open(frame: Frame, ctx: Context[Pruning], selection: Selection) -> E
     """Return the elements between which the remaining cuts lie."""
     parts = [sel.no_elements()]
     if _by_pairs(ctx):
-        blocks = (block[1:] for block in _all_rows(frame, ctx))
+        blocks = (block for _, block in row_blocks(frame, ctx, deep=has_short(ctx)))
         parts.append(_pair_cuts(selection, ctx).collect(blocks))
     if _by_single(ctx):
         parts.append(sel.collect(selection, singles(frame, ctx)))
@@ -284,13 +267,13 @@ def taken(frame: Frame, ctx: Context[Pruning]) -> tuple[np.ndarray | None, np.nd
     """
     in_pair = in_class = None
     if not (_by_pairs(ctx) or _by_single(ctx)):
-        return in_pair, in_class
-    selection = finished_cuts(ctx)
+        return None, None
+    selection = _passes((), ctx).finished(ctx)
     if _by_pairs(ctx):
         cuts = _pair_cuts(selection, ctx)
         in_pair = np.zeros(frame.n, bool)
-        for row, probs, given, hashes in _all_rows(frame, ctx):
-            in_pair[row] = cuts.take(probs, given, hashes)
+        for row, block in row_blocks(frame, ctx, deep=has_short(ctx)):
+            in_pair[row] = cuts.take(*block)
     if _by_single(ctx):
         in_class = sel.is_taken(selection, singles(frame, ctx))
     return in_pair, in_class

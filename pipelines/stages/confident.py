@@ -87,15 +87,18 @@ def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
 
 def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
     """Return the columns of its sidecar."""
+    return ["item_id", *(name for name, _ in _columns(pa.null()))]
+
+
+def _columns(label: pa.DataType) -> list[tuple[str, pa.DataType]]:
     return [
-        "item_id",
-        "given_label",
-        "predicted_label",
-        "is_label_issue",
-        "label_score",
-        "rank",
-        "predicted",
-        "p_predicted",
+        ("given_label", label),
+        ("predicted_label", label),
+        ("is_label_issue", pa.bool_()),
+        ("label_score", pa.float32()),
+        ("rank", pa.int64()),
+        ("predicted", pa.int32()),
+        ("p_predicted", pa.float32()),
     ]
 
 
@@ -106,6 +109,7 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
         flagging += [rows_folder(ctx), deep_folder(ctx)]
     if _has_score(config):
         flagging.append("score")
+    schema = pa.schema([("item_id", ctx.types["item_id"]), *_columns(ctx.label_type)])
     return [
         Reduce(
             name="thresholds",
@@ -131,7 +135,7 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
         Map(
             name="flags",
             reads=[*flagging, "item_id", "p_predicted"],
-            writes={ctx.stage: Output(schema=_schema(ctx), options=PARQUET)},
+            writes={ctx.stage: Output(schema=schema, options=PARQUET)},
             apply=write_flags,
         ),
     ]
@@ -324,8 +328,8 @@ def finish_joint(summary: Arrays, ctx: Context[Config]) -> Arrays:
 # -- flags and ranks -------------------------------------------------------------------------------
 
 
-def flags_of(frame: Frame, ctx: Context[Config]) -> np.ndarray:
-    """Return which items of a shard are issues."""
+def flagged(frame: Frame, ctx: Context[Config]) -> tuple[np.ndarray, np.ndarray]:
+    """Return which items of a shard are issues, and the scores of all, in single precision."""
     # All at once: one by one, each would open the file again.
     frame.table(["given", "item_hash", "p_given", "guess", "predicted", "agrees"])
     empty = np.empty(0, np.float32)
@@ -337,24 +341,15 @@ def flags_of(frame: Frame, ctx: Context[Config]) -> np.ndarray:
         agrees=frame.array("agrees"),
     )
     in_pair, in_class = taken(frame, ctx)
-    return flag(
+    is_issue = flag(
         ctx.config.settings, frame.array("given"), seen, taken_pair=in_pair, taken_single=in_class
     )
-
-
-def scores_of(frame: Frame, ctx: Context[Config]) -> np.ndarray:
-    """Return the label scores of a shard, in single precision."""
     if _has_score(ctx.config):
-        return frame.array("score")
+        return is_issue, frame.array("score")
+    score = frame.array("p_given")
     if ctx.config.score == "normalized_margin":
-        score = margin_score(frame.array("p_given"), frame.array("p_other"))
-        return score.astype(np.float32)
-    return frame.array("p_given").astype(np.float32)
-
-
-def flagged(frame: Frame, ctx: Context[Config]) -> tuple[np.ndarray, np.ndarray]:
-    """Return which items of a shard are issues, and the scores of all."""
-    return flags_of(frame, ctx), scores_of(frame, ctx)
+        score = margin_score(score, frame.array("p_other"))
+    return is_issue, score.astype(np.float32)
 
 
 def write_flags(frame: Frame, ctx: Context[Config]) -> Tables:
@@ -362,32 +357,17 @@ def write_flags(frame: Frame, ctx: Context[Config]) -> Tables:
     is_issue, score = flagged(frame, ctx)
     rank = ranks_of(is_issue, score, frame, ctx)
     predicted = frame.array("predicted")
-    columns = {
-        "item_id": frame["item_id"],
-        "given_label": ctx.labels(frame.array("given")),
-        "predicted_label": ctx.labels(predicted),
-        "is_label_issue": pa.array(is_issue),
-        "label_score": pa.array(score),
-        "rank": pa.array(rank, mask=~is_issue),
-        "predicted": pa.array(predicted, pa.int32()),
-        "p_predicted": pa.array(frame.array("p_predicted").astype(np.float32)),
-    }
-    return {ctx.stage: pa.table(columns)}
-
-
-def _schema(ctx: Context) -> pa.Schema:
-    return pa.schema(
-        [
-            ("item_id", ctx.types["item_id"]),
-            ("given_label", ctx.label_type),
-            ("predicted_label", ctx.label_type),
-            ("is_label_issue", pa.bool_()),
-            ("label_score", pa.float32()),
-            ("rank", pa.int64()),
-            ("predicted", pa.int32()),
-            ("p_predicted", pa.float32()),
-        ]
-    )
+    columns = [
+        frame["item_id"],
+        ctx.labels(frame.array("given")),
+        ctx.labels(predicted),
+        is_issue,
+        score,
+        pa.array(rank, mask=~is_issue),
+        pa.array(predicted, pa.int32()),
+        frame.array("p_predicted").astype(np.float32),
+    ]
+    return {ctx.stage: pa.table(columns, names=writes(ctx.config, ctx.columns))}
 
 
 STAGE = Stage(

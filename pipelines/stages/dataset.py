@@ -56,11 +56,10 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
             f"stage {ctx.stage!r}: leave_out_rules must name rules of stage {stage!r}, got "
             f"{unknown}; rules: {known}. Correct the name"
         )
-    heavy = "image" in ctx.columns
     output = Output(
         schema=product_schema(ctx),
         rows="some",
-        row_group_rows=IMAGE_ROWS if heavy else ROWS,
+        row_group_rows=_group_rows(ctx),
         options={"write_page_index": True, "use_content_defined_chunking": True},
     )
     raw = [f"{SOURCE}/{name}" for name in ctx.source_schema.names]
@@ -137,42 +136,22 @@ def _features(packed: bytes, renamed: Sequence[str], ctx: Context) -> bytes:
     return json.dumps(described, sort_keys=True).encode()
 
 
-class _Buffer:
-    """Rows on their way to one folder, let go a row group at a time."""
-
-    def __init__(self, rows: int) -> None:
-        self.rows = rows
-        self.held: list[pa.Table] = []
-        self.n = 0
-
-    def add(self, table: pa.Table) -> Iterator[pa.Table]:
-        if table.num_rows:
-            self.held.append(table)
-            self.n += table.num_rows
-        while self.n >= self.rows:
-            whole = pa.concat_tables(self.held)
-            yield whole.slice(0, self.rows)
-            rest = whole.slice(self.rows)
-            self.held, self.n = ([rest], rest.num_rows) if rest.num_rows else ([], 0)
-
-    def rest(self) -> Iterator[pa.Table]:
-        # A file without rows has no row group at all: `datasets` cannot read an empty one.
-        if self.n:
-            yield pa.concat_tables(self.held)
+def _group_rows(ctx: Context) -> int:
+    return IMAGE_ROWS if "image" in ctx.columns else ROWS
 
 
 def divide(frame: Frame, ctx: Context[Config]) -> Iterator[Mapping[str, pa.Table]]:
     """Yield the rows of a shard, row group by row group, for one folder or the other."""
-    rows = IMAGE_ROWS if "image" in ctx.columns else ROWS
+    rows = _group_rows(ctx)
     decided = with_left_out(frame, ctx)
     for name in carried_columns(ctx.columns):
         decided = decided.append_column(name, frame[name])
     is_aside = pc.is_in(decided["decision"], value_set=pa.array(["drop", "review"]))
-    buffers = {ctx.stage: _Buffer(rows), ASIDE: _Buffer(rows)}
     raw = [f"{SOURCE}/{name}" for name in ctx.source_schema.names]
     names = names_of_source(ctx)
     schema = product_schema(ctx)
     handled = working_schema(schema)
+    held = dict.fromkeys((ctx.stage, ASIDE), handled.empty_table())
     for start, batch in frame.batches(raw, rows):
         table = batch.rename_columns(names)
         if "item_id" not in names:
@@ -183,11 +162,14 @@ def divide(frame: Frame, ctx: Context[Config]) -> Iterator[Mapping[str, pa.Table
         table = table.cast(handled)
         aside = is_aside.slice(start, len(batch))
         for folder, chosen in ((ctx.stage, pc.invert(aside)), (ASIDE, aside)):
-            for group in buffers[folder].add(table.filter(chosen)):
-                yield {folder: restore_table(group, schema)}
-    for folder, buffer in buffers.items():
-        for group in buffer.rest():
-            yield {folder: restore_table(group, schema)}
+            held[folder] = pa.concat_tables([held[folder], table.filter(chosen)])
+            if held[folder].num_rows >= rows:
+                yield {folder: restore_table(held[folder].slice(0, rows), schema)}
+                held[folder] = held[folder].slice(rows)
+    for folder, rest in held.items():
+        # A file without rows has no row group at all: `datasets` cannot read an empty one.
+        if rest.num_rows:
+            yield {folder: restore_table(rest, schema)}
 
 
 STAGE = Stage(

@@ -64,22 +64,14 @@ def skip(config: Config, columns: frozenset[str]) -> str | None:
     return None
 
 
-def _optional(columns: frozenset[str]) -> list[str]:
-    names = ("labels_clean", "label_clean", "pred_probs", "present_ids")
-    return [name for name in names if name in columns]
-
-
 def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
     """Return the columns that it needs."""
-    return ["item_id", "item_hash", *given_columns(columns), *_optional(columns)]
+    optional = ("labels_clean", "label_clean", "pred_probs", "present_ids")
+    found = [name for name in optional if name in columns]
+    return ["item_id", "item_hash", *given_columns(columns), *found]
 
 
-COLUMNS = ("wrong_as_given", "wrong_as_cleaned")
-
-
-def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
-    """Return the columns of the sidecar."""
-    return ["item_id", *COLUMNS]
+COLUMNS = {"wrong_as_given": "given", "wrong_as_cleaned": "clean"}
 
 
 def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
@@ -119,12 +111,9 @@ def _present(frame: Frame, ctx: Context, rows: np.ndarray) -> dict[str, np.ndarr
         present["clean"] = np.where(is_settled[:, None], table, given)
     if "present_ids" in frame:
         ids, start = flat(frame["present_ids"])
-        present["maps"] = _as_table(_sets(ids.to_numpy(), start, ctx), rows)
+        sets = from_flat(ids.to_numpy(), start, n_classes=ctx.n_classes)
+        present["maps"] = _as_table(sets, rows)
     return present
-
-
-def _sets(ids: np.ndarray, start: np.ndarray, ctx: Context) -> LabelSets:
-    return from_flat(ids, start, n_classes=ctx.n_classes)
 
 
 def _as_table(sets: LabelSets, rows: np.ndarray) -> np.ndarray:
@@ -149,7 +138,7 @@ def _clean(frame: Frame, ctx: Context, rows: np.ndarray) -> tuple[np.ndarray, np
         labels, start = column.drop_null(), np.append(0, np.cumsum(is_settled))
     known = ctx.labels(np.arange(ctx.n_classes))
     ids = pc.index_in(labels.cast(known.type), value_set=known).to_numpy(zero_copy_only=False)
-    return _as_table(_sets(ids, start, ctx), rows), is_settled[rows]
+    return _as_table(from_flat(ids, start, n_classes=ctx.n_classes), rows), is_settled[rows]
 
 
 def count_wrong(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
@@ -157,7 +146,7 @@ def count_wrong(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
     rows, truth = reference_sets("reference", frame["item_id"], ctx)
     table, present = states(truth), _present(frame, ctx, rows)
     columns = {"item_id": frame["item_id"]}
-    for name, kind in zip(COLUMNS, ("given", "clean"), strict=True):
+    for name, kind in COLUMNS.items():
         n_wrong, is_known = np.zeros(frame.n, np.int32), np.zeros(frame.n, bool)
         if kind in present:
             n_wrong[rows] = wrong_cells(present[kind], table).sum(axis=1)
@@ -254,7 +243,7 @@ STAGE = Stage(
     config=Config,
     steps=steps,
     reads=reads,
-    writes=writes,
+    writes=lambda config, columns: ["item_id", *COLUMNS],
     skip=skip,
     files=lambda config: [config.reference] if config.reference else [],
 )

@@ -10,7 +10,6 @@ that is to be added, is confirmed, or given and not seen; stage `decide_maps` fo
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +30,7 @@ from pipelines.maps.evidence import (
     evidence_schema,
     find_cutoffs,
 )
-from pipelines.maps.score_maps import grid_of, open_models, view_of
+from pipelines.maps.score_maps import grid_of, open_models, program_of, view_of
 from pipelines.maps.sets import BELIEFS, LOG_FOLDER, PEAKS, count_sets, find_sets, set_fields
 from pipelines.maps.settings import INFER, Config
 from pipelines.media.images import check_type
@@ -61,9 +60,8 @@ def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
 
 def files(config: Config) -> Sequence[str]:
     """Return the files whose content is part of the settings."""
-    name = config.classifier
-    program = name if name is not None and name.endswith(".pt2") else None
-    return [path for path in (program, config.weights, config.reference) if path is not None]
+    paths = (program_of(config.classifier), config.weights, config.reference)
+    return [path for path in paths if path is not None]
 
 
 def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
@@ -81,10 +79,15 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
     facts = _facts(ctx)
     fields = map_fields(facts)
     item_id = ("item_id", ctx.types["item_id"])
-    of_sets = set_fields(ctx.n_classes)
-    schema = pa.schema([item_id, *fields, *of_sets], metadata={METADATA: facts.to_json()})
-    log_of = log_schema(ctx.types["item_id"], ctx.label_type)
-    log = {LOG_FOLDER: Output(schema=log_of, rows="some")} if labels else {}
+    columns = [item_id, *fields, *set_fields(ctx.n_classes)]
+    written = {
+        ctx.stage: Output(
+            schema=pa.schema(columns, metadata={METADATA: facts.to_json()}), row_group_rows=16_384
+        )
+    }
+    if labels:
+        log = log_schema(ctx.types["item_id"], ctx.label_type)
+        written[LOG_FOLDER] = Output(schema=log, rows="some")
     return [
         match_reference("reference", "ids of the reference"),
         Map(
@@ -106,8 +109,8 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
         Map(
             name="sets",
             reads=["item_id", *COLUMNS, *labels],
-            writes={ctx.stage: Output(schema=schema, row_group_rows=16_384), **log},
-            apply=write_sets,
+            writes=written,
+            apply=partial(find_sets, facts),
         ),
         Reduce(name="totals", reads=["present_ids"], summarize=count_sets),
     ]
@@ -128,13 +131,6 @@ def _facts(ctx: Context[Config]) -> MapFacts:
 # -- maps ------------------------------------------------------------------------------------------
 
 
-class Chunk(NamedTuple):
-    """Pictures of some rows of a shard."""
-
-    rows: np.ndarray
-    images: np.ndarray
-
-
 def make_maps(frame: Frame, ctx: Context[Config]) -> Iterator[Tables]:
     """Write the maps of a shard's pictures, and what cutoffs are chosen on; reject bad pictures."""
     models, facts = open_models(ctx), _facts(ctx)
@@ -148,15 +144,19 @@ def make_maps(frame: Frame, ctx: Context[Config]) -> Iterator[Tables]:
         grid = (facts.n_classes, facts.height, facts.width)
         maps = label_maps.sparsify_maps(scores.reshape(-1, *grid), k=facts.k)
         chosen = np.flatnonzero(evidence.is_wanted[rows])
-        sure, _ = PEAKS[facts.output](_take(maps, chosen))
+        names = ("ids", "scores", "rest")
+        part = maps._replace(**{name: getattr(maps, name)[chosen] for name in names})
+        sure, _ = PEAKS[facts.output](part)
         yield {
             _maps_folder(ctx): pa.table(columns_of(maps)),
             evidence_folder(ctx): evidence.table(rows[chosen], sure),
         }
 
 
-def _chunks(frame: Frame, ctx: Context[Config], facts: MapFacts) -> Iterator[Chunk]:
-    """Yield as many pictures as batches can be filled with, whatever fold they are of."""
+def _chunks(
+    frame: Frame, ctx: Context[Config], facts: MapFacts
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield rows and pictures, as many as batches can be filled with, whatever fold they are of."""
     view = view_of(ctx)
     cells = facts.n_classes * facts.height * facts.width
     most = min(PIXEL_BYTES // (3 * view.side**2), SCORE_BYTES // (4 * cells))
@@ -168,19 +168,10 @@ def _chunks(frame: Frame, ctx: Context[Config], facts: MapFacts) -> Iterator[Chu
         rows.append(row)
         held.append(image)
         if len(rows) == most:
-            yield Chunk(np.array(rows), np.stack(held))
+            yield np.array(rows), np.stack(held)
             rows, held = [], []
     if rows:
-        yield Chunk(np.array(rows), np.stack(held))
-
-
-def _take(maps: label_maps.LabelMaps, rows: np.ndarray) -> label_maps.LabelMaps:
-    return label_maps.LabelMaps(maps.ids[rows], maps.scores[rows], maps.rest[rows], maps.n_classes)
-
-
-def write_sets(frame: Frame, ctx: Context[Config]) -> Iterator[Tables]:
-    """Write the maps with the classes of the whole picture, and the log."""
-    return find_sets(frame, ctx, _facts(ctx))
+        yield np.array(rows), np.stack(held)
 
 
 STAGE = Stage(

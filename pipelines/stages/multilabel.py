@@ -15,6 +15,7 @@ from pydantic import Field
 from labelops.confident import thresholds as conf
 from labelops.confident.filters import Filter
 from labelops.multilabel.beliefs import Features, Learned, learn, p_label_error
+from labelops.multilabel.cells import Cells as LabelCells
 from labelops.multilabel.estimates import estimate, rate_intervals
 from labelops.multilabel.rules import is_flagged
 from labelops.multilabel.sampling import AGREED, shares_of
@@ -120,7 +121,7 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
         Reduce(
             name="beliefs",
             reads=[lc.sample_folder(ctx)],
-            summarize=take_sample,
+            summarize=lambda frame, ctx: arrays_of(frame.file(lc.sample_folder(ctx))),
             merge=join_summaries,
             finish=learn_beliefs,
         ),
@@ -171,11 +172,6 @@ def finish_estimates(summary: Arrays, ctx: Context[Config]) -> Arrays:
     }
 
 
-def take_sample(frame: Frame, ctx: Context) -> Arrays:
-    """Return a shard's cells to learn from."""
-    return arrays_of(frame.file(lc.sample_folder(ctx)))
-
-
 def learn_beliefs(summary: Arrays, ctx: Context) -> Arrays:
     """Learn from the sample what to believe of every cell.
 
@@ -204,19 +200,21 @@ def learn_beliefs(summary: Arrays, ctx: Context) -> Arrays:
 
 def flagged(frame: Frame, ctx: Context[Config]) -> tuple[np.ndarray, np.ndarray]:
     """Return which items of a shard have a flagged cell, and the scores of all."""
-    cells, _ = lc.read_cells(frame, ctx)
-    chosen = is_flagged(finished_rules(ctx), cells, frame.array("item_hash"))
     is_issue = np.zeros(frame.n, bool)
-    is_issue[cells.row[chosen]] = True
+    is_issue[_flagged_cells(frame, ctx)[0].row] = True
     return is_issue, frame.array("score")
+
+
+def _flagged_cells(frame: Frame, ctx: Context[Config]) -> tuple[LabelCells, Features]:
+    cells, features = lc.read_cells(frame, ctx)
+    chosen = np.flatnonzero(is_flagged(finished_rules(ctx), cells, frame.array("item_hash")))
+    return cells.choose(chosen), Features(*(column[chosen] for column in features))
 
 
 def write_flags(frame: Frame, ctx: Context[Config]) -> Tables:
     """Write a shard's verdicts."""
     is_issue, score = flagged(frame, ctx)
-    cells, features = lc.read_cells(frame, ctx)
-    chosen = np.flatnonzero(is_flagged(finished_rules(ctx), cells, frame.array("item_hash")))
-    cells, features = cells.choose(chosen), Features(*(column[chosen] for column in features))
+    cells, features = _flagged_cells(frame, ctx)
     believed = p_label_error(features, Learned.of(ctx.own("beliefs"))).astype(np.float32)
     arrays: list[pa.Array] = [frame["item_id"]]
     for kind in (~cells.is_given, cells.is_given):
@@ -227,7 +225,7 @@ def write_flags(frame: Frame, ctx: Context[Config]) -> Tables:
         arrays += [lists_of(ids, start), lists_of(p[order], start)]
     rank = ranks_of(is_issue, score, frame, ctx)
     arrays += [pa.array(is_issue), pa.array(score), pa.array(rank, mask=~is_issue)]
-    return {ctx.stage: pa.table(arrays, names=["item_id", *(n for n, _ in _columns(2))])}
+    return {ctx.stage: pa.table(arrays, names=writes(ctx.config, ctx.columns))}
 
 
 def flagged_cells(frame: Frame, ctx: Context) -> Cells:

@@ -9,7 +9,7 @@ with k = 10, and the index of `labelops.fast.neighbours`; vectors are streamed f
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +37,7 @@ from pipelines.core.stage import Arrays, Context, Fit, Map, Output, Stage, Step
 from pipelines.storage.canonical import Items
 from pipelines.storage.frame import Frame
 from pipelines.storage.spill import new_array
+from pipelines.storage.vectors import vectors_of
 
 BLOCK_ROWS = 8192
 
@@ -92,11 +93,6 @@ def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
     return ["item_id", "item_hash", vectors, *given]
 
 
-def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
-    """Return the columns of the sidecar."""
-    return ["item_id", *SCHEMA]
-
-
 def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
     """Return the steps: one fit over all items, then look-ups."""
     needed = reads(config, ctx.columns)
@@ -143,13 +139,8 @@ def find(items: Items, ctx: Context[Config], folder: str) -> Arrays:
 
 def _vectors_of(table: pa.Table, column: str) -> tuple[np.ndarray, np.ndarray]:
     """Return vectors in single precision, and which of them can be used; others are zero."""
-    values = table.column(column).combine_chunks()
-    array = np.zeros((table.num_rows, values.type.list_size), np.float32)
-    there = values.is_valid().to_numpy(zero_copy_only=False)
-    # Nulls inside a vector become NaN here.
-    flat = values.drop_null().flatten().to_numpy(zero_copy_only=False)
-    array[there] = flat.reshape(-1, array.shape[1])
-    usable = there & np.isfinite(array).all(axis=1)
+    array = vectors_of(table.column(column).combine_chunks())[0].astype(np.float32)
+    usable = np.asarray(np.isfinite(array).all(axis=1))
     array[~usable] = 0
     return array, usable
 
@@ -257,25 +248,14 @@ def _to_neighbours(neighbours: Neighbours, copies: Copies, k: int) -> tuple[np.n
 
 def look_up(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
     """Return the rows of the table for a shard's items."""
-    column = dict(_open_table(ctx))
+    paths = {name: ctx.artifact("graph", f"{name}.npy") for name in TABLE}
+    column = {name: np.load(path, "r", allow_pickle=False) for name, path in paths.items()}
     at = np.searchsorted(column["item_hash"], frame.array("item_hash"))
     got = {name: np.asarray(values[at]) for name, values in column.items()}
-    duplicate = got["is_duplicate"]
-    unknown = np.isnan(got["outlier_score"])
-    arrays = [
-        frame["item_id"],
-        pa.array(got["nn_distance"], mask=np.isnan(got["nn_distance"])),
-        pa.array(got["outlier_score"], mask=unknown),
-        pa.array(got["is_outlier"]),
-        pa.array(got["duplicate_set"], mask=~duplicate),
-        pa.array(got["is_duplicate_conflict"]),
-    ]
-    return {ctx.stage: pa.table(arrays, names=["item_id", *SCHEMA])}
-
-
-def _open_table(ctx: Context) -> Iterator[tuple[str, np.ndarray]]:
-    for name in TABLE:
-        yield name, np.load(ctx.artifact("graph", f"{name}.npy"), mmap_mode="r", allow_pickle=False)
+    unknown = {name: np.isnan(got[name]) for name in ("nn_distance", "outlier_score")}
+    unknown["duplicate_set"] = ~got["is_duplicate"]
+    columns = {name: pa.array(got[name], mask=unknown.get(name)) for name in SCHEMA}
+    return {ctx.stage: pa.table({"item_id": frame["item_id"], **columns})}
 
 
 STAGE = Stage(
@@ -285,6 +265,6 @@ STAGE = Stage(
     config=Config,
     steps=steps,
     reads=reads,
-    writes=writes,
+    writes=lambda config, columns: ["item_id", *SCHEMA],
     skip=skip,
 )

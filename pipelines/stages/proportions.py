@@ -28,14 +28,13 @@ from pipelines.bags.census import (
     table_of,
 )
 from pipelines.bags.findings import bags_folder, bags_schema, bags_table
-from pipelines.bags.group import lists_of
 from pipelines.bags.settings import Config
 from pipelines.core.stage import Context, Fit, Map, Output, Reduce, Stage, Step
 from pipelines.errors import DataError, RecipeError
 from pipelines.labels.beliefs import OF_TOTALS, temperature_steps
 from pipelines.labels.columns import SOFT, soft_columns, soft_fields
 from pipelines.storage.frame import Frame
-from pipelines.storage.vectors import width_of
+from pipelines.storage.vectors import list_array, width_of
 
 CONSTRAIN = "constrain"
 
@@ -81,9 +80,8 @@ def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
         )
     way = way_of(config, columns)
     if way == "features":
-        vectors = "embedding" if "embedding" in columns else "features"
         carried = () if is_first(columns) else learn.CARRIED
-        return ["item_id", "item_hash", "bag_id", vectors, *carried]
+        return ["item_id", "item_hash", "bag_id", learn.vector_column(columns), *carried]
     given = ["given"] if way == "labels" else []
     return ["item_id", "item_hash", "bag_id", "pred_probs", *given]
 
@@ -128,7 +126,11 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
         merge=merge_counts,
         finish=check_counts,
     )
-    n_classes = _n_classes(ctx, first=first)
+    n_classes = (
+        len(class_names(ctx, table_of(ctx).n_classes))
+        if first
+        else len(ctx.result(learn.FIRST, CENSUS)["classes"])
+    )
     write = Map(
         name="write",
         reads=["item_id", "item_hash"],
@@ -136,10 +138,14 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
         apply=look_up,
     )
     if way == "features":
-        _check_vectors(ctx, needed[3])
+        _width(ctx, learn.vector_column(ctx.columns))
         fit = Fit(name=learn.LEARN, reads=needed[1:], fit=learn.learn)
         return [*([census] if first else []), fit, write]
-    _check_width(ctx, n_classes)
+    if (width := _width(ctx, "pred_probs")) != n_classes:
+        raise DataError(
+            f"stage {ctx.stage!r}: pred_probs must have one column for each of the {n_classes} "
+            f"classes that the table of bags counts, got {width}; in {ctx.config.bags}"
+        )
     constrain = Fit(name=CONSTRAIN, reads=needed[1:], fit=totals.constrain)
     if way == "labels":
         return [census, *temperature_steps(ctx), constrain, write]
@@ -153,29 +159,11 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
     return [usable, census, constrain, write]
 
 
-def _n_classes(ctx: Context[Config], *, first: bool) -> int:
-    if not first:
-        return len(ctx.result(learn.FIRST, CENSUS)["classes"])
-    return len(class_names(ctx, table_of(ctx).n_classes))
-
-
-def _check_vectors(ctx: Context, column: str) -> None:
+def _width(ctx: Context, column: str) -> int:
     try:
-        width_of(ctx.types[column], column)
+        return width_of(ctx.types[column], column)
     except TypeError as err:
         raise DataError(f"stage {ctx.stage!r}: {err}") from err
-
-
-def _check_width(ctx: Context[Config], n_classes: int) -> None:
-    try:
-        width = width_of(ctx.types["pred_probs"], "pred_probs")
-    except TypeError as err:
-        raise DataError(f"stage {ctx.stage!r}: {err}") from err
-    if width != n_classes:
-        raise DataError(
-            f"stage {ctx.stage!r}: pred_probs must have one column for each of the {n_classes} "
-            f"classes that the table of bags counts, got {width}; in {ctx.config.bags}"
-        )
 
 
 def _outputs(ctx: Context, way: Way, n_classes: int) -> Mapping[str, Output]:
@@ -198,9 +186,10 @@ def _outputs(ctx: Context, way: Way, n_classes: int) -> Mapping[str, Output]:
 
 def look_up(frame: Frame, ctx: Context[Config]) -> Mapping[str, pa.Table]:
     """Return what was found of a shard's items; with the first shard, the table of all bags."""
-    way = way_of(ctx.config, ctx.columns)
-    step = learn.LEARN if way == "features" else CONSTRAIN
-    census = ctx.result(learn.FIRST if way == "features" else ctx.stage, CENSUS)
+    step, first, more = CONSTRAIN, ctx.stage, {"bag_probs": "beliefs"}
+    if way_of(ctx.config, ctx.columns) == "features":
+        step, first, more = learn.LEARN, learn.FIRST, {name: name for name in learn.CARRIED}
+    census = ctx.result(first, CENSUS)
 
     def opened(name: str) -> np.ndarray:
         path = ctx.artifact(step, f"{name}.npy")
@@ -210,29 +199,18 @@ def look_up(frame: Frame, ctx: Context[Config]) -> Mapping[str, pa.Table]:
     at = np.searchsorted(opened("item_hash"), frame.array("item_hash"))
     bag = np.asarray(opened("bag")[at])
     residual = census["residual"][np.maximum(bag, 0)]
-    beliefs = np.asarray(opened("beliefs")[at])
-    soft = sparsify(_summing_to_one(beliefs), k=ctx.config.top_k)
-    more = {name: name for name in learn.CARRIED} if way == "features" else {"bag_probs": "beliefs"}
+    beliefs = opened("beliefs")[at].astype(np.float64)
+    soft = sparsify(beliefs / beliefs.sum(axis=1, keepdims=True), k=ctx.config.top_k)
     table = pa.table(
         {
             "item_id": frame["item_id"],
             **dict(zip(SOFT, soft_columns(soft), strict=True)),
             "bag_residual": pa.array(residual.astype(np.float32), mask=bag < 0),
-            **{name: lists_of(opened(file)[at]) for name, file in more.items()},
+            **{name: list_array(opened(file)[at]) for name, file in more.items()},
         }
     )
     bags = bags_table(ctx, census, ctx.own(step))
     return {ctx.stage: table, bags_folder(ctx.stage): bags if frame.index == 0 else bags[:0]}
-
-
-def _summing_to_one(beliefs: np.ndarray) -> np.ndarray:
-    exact = beliefs.astype(np.float64)
-    return np.asarray(exact / exact.sum(axis=1, keepdims=True))
-
-
-def files(config: Config) -> Sequence[str]:
-    """Return the table of bags, whose content is part of the settings."""
-    return [] if config.bags is None else [config.bags]
 
 
 STAGE = Stage(
@@ -244,7 +222,7 @@ STAGE = Stage(
     reads=reads,
     writes=writes,
     skip=skip,
-    files=files,
+    files=lambda config: [] if config.bags is None else [config.bags],
     folders=(bags_folder("{stage}"),),
     beliefs=OF_TOTALS,
 )
