@@ -18,6 +18,11 @@ def bags_folder(stage: str) -> str:
     return f"{stage}_bags"
 
 
+def shown_classes(n_classes: int) -> list[int]:
+    """Return the classes whose totals are looked at: of two only the second, which tells both."""
+    return [1] if n_classes == 2 else list(range(n_classes))
+
+
 def judge_bags(probs: np.ndarray, start: np.ndarray, counts: np.ndarray) -> Arrays:
     """Return how improbable every count is under a model that was not fitted to it.
 
@@ -35,15 +40,13 @@ def judge_bags(probs: np.ndarray, start: np.ndarray, counts: np.ndarray) -> Arra
 
     Notes
     -----
-    Of two classes only the second is looked at, and what is found holds for both. A class is
-    counted against all others.
+    A class is counted against all others.
     """
     from labelops.fast.cardinality import marginals
 
     n_classes = counts.shape[1]
-    looked_at = [1] if n_classes == 2 else list(range(n_classes))
     tails = []
-    for k in looked_at:
+    for k in shown_classes(n_classes):
         p = np.clip(probs[:, k], 0, 1)
         rest = 1 - p
         # At most one class of an item is likely, so all classes together cost one pass.
@@ -109,12 +112,9 @@ def bags_schema(ids: pa.DataType) -> pa.Schema:
 
 
 def ranked(census: Arrays, judged: Arrays) -> tuple[np.ndarray, np.ndarray]:
-    """Return bags and classes, the most improbable totals first, ties by deviation and by id.
-
-    Of two classes, only the second.
-    """
+    """Return bags and classes, the most improbable totals first, ties by deviation and by id."""
     n_bags, n_classes = census["counts"].shape
-    shown = [1] if n_classes == 2 else list(range(n_classes))
+    shown = shown_classes(n_classes)
     bag, k = np.repeat(np.arange(n_bags), len(shown)), np.tile(shown, n_bags)
     z = (census["counts"] - judged["expected"]) / np.maximum(judged["std"], 1e-12)
     order = np.lexsort([k, bag, -np.abs(z[bag, k]), judged["q_value"][bag, k]])
@@ -124,14 +124,8 @@ def ranked(census: Arrays, judged: Arrays) -> tuple[np.ndarray, np.ndarray]:
 def bags_table(ctx: Context, census: Arrays, judged: Arrays) -> pa.Table:
     """Return a row for every bag, and class where there are more than two; improbable ones first.
 
-    Parameters
-    ----------
-    ctx
-        Of the stage.
-    census
-        From `pipelines.bags.census`.
-    judged
-        What `judge_bags` found, `bag_converged` and, where some totals were left out, `is_imposed`.
+    `judged` is what `judge_bags` found, `bag_converged` and, where some totals were left out,
+    `is_imposed`.
     """
     bag, k = ranked(census, judged)
     arrays = [

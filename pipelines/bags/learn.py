@@ -101,8 +101,8 @@ def learn(items: Items, ctx: Context[Config], folder: str) -> Arrays:
     from labelops.nn.bags import BagTraining, SoftLabels, fit, logits_of
 
     begun = _begin(items, ctx, census, grouped, features)
-    posterior, propagated = _propagate(begun, census["counts"], grouped, ctx)
     start, counts = grouped.start, census["counts"]
+    posterior, propagated = _propagate(begun, counts, grouped, ctx)
     fitted = fit(
         features[: grouped.n_in_bags],
         start,

@@ -12,12 +12,13 @@ import pyarrow as pa
 from labelops.belief import believe
 from labelops.proportions.counts import hard_counts
 from labelops.simplex import bad_rows, what_is_wrong
+from labelops.top_belief import all_classes
 from pipelines.bags.census import CENSUS
 from pipelines.bags.findings import LEVEL, bag_losses, judge_bags
 from pipelines.bags.group import Grouped, group, save_canonical, save_keys
 from pipelines.bags.settings import Config
-from pipelines.core.stage import Arrays, Context
-from pipelines.labels.beliefs import block_rows, noise_of
+from pipelines.core.stage import Arrays, Beliefs, Blocks, Context
+from pipelines.labels.beliefs import block_rows, noise_of, slices
 from pipelines.storage.canonical import Items
 from pipelines.storage.frame import Frame
 from pipelines.storage.vectors import vectors_of
@@ -26,7 +27,6 @@ from pipelines.storage.vectors import vectors_of
 
 FLOOR = 1e-6
 """Least probability that a model may have meant: totals can overrule any of them."""
-
 
 SURE = 2.0
 """Standard errors by which one share for all bags must predict totals better than beliefs do."""
@@ -149,3 +149,20 @@ def _posterior(probs: np.ndarray, start: np.ndarray, counts: np.ndarray) -> tupl
 
     classes = fast_class_posterior(np.log(probs), start, counts)
     return classes.beliefs, int((~classes.is_exact).sum())
+
+
+def _blocks(frame: Frame, ctx: Context, k: int, certain: np.ndarray) -> Blocks:
+    totals = frame.array("bag_probs")
+    for rows in slices(frame.n, block_rows(ctx.n_classes)):
+        belief = totals[rows].astype(np.float64)
+        belief /= belief.sum(axis=1, keepdims=True)
+        yield rows, all_classes(belief)
+
+
+BELIEFS = Beliefs(
+    kind="label",
+    reads=lambda columns: ["bag_probs"],
+    blocks=_blocks,
+    temperature=lambda ctx: float(ctx.result(ctx.beliefs_stage, "temperature")["temperature"]),
+)
+"""What stage `proportions` offers where items have labels."""

@@ -72,16 +72,7 @@ def sum_by(rule: np.ndarray, values: np.ndarray, n_rules: int) -> np.ndarray:
 def tally(model: Proposals, truth: np.ndarray, given: LabelSets, n_rules: int) -> Arrays:
     """Count what every rule proposes, expects and, where people looked, achieves.
 
-    Parameters
-    ----------
-    model
-        What the model proposes for a shard.
-    truth
-        As for `labelops.decisions.with_reviews`.
-    given
-        What was said of the shard's items.
-    n_rules
-        R.
+    `truth` is as for `labelops.decisions.with_reviews`; `given` what was said of a shard's items.
     """
     free, changes = truth == NOBODY, model.is_change
     seen, before = ~free & changes, np.maximum(model.before, -1)

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from labelops.decisions import DECISIONS, WHOLE, WORDS, Action, Outcome, Proposals, outcome
 from labelops.ragged import owners
+from pipelines.labels import lists
 from pipelines.labels.columns import flat, lists_of
 from pipelines.labels.space import announced
 
@@ -31,18 +32,9 @@ def left_out(
 
 
 def last_rows(row: np.ndarray, slot: np.ndarray, keep: np.ndarray) -> np.ndarray:
-    """Return which rows of a log count: of several for one slot the one written last.
+    """Return the positions, by item and slot, of rows that count: of several for one slot the last.
 
-    Parameters
-    ----------
-    row, slot
-        Item and slot of every row of the log.
-    keep
-        Rows that are not left out, ascending.
-
-    Returns
-    -------
-    Positions, by item and slot.
+    Items and slots are those of every row of the log; of these, rows to keep ascend.
     """
     order = keep[np.lexsort((keep, slot[keep], row[keep]))]
     same = (row[order][1:] == row[order][:-1]) & (slot[order][1:] == slot[order][:-1])
@@ -54,15 +46,12 @@ def replay(log: pa.Table, row: np.ndarray, at: np.ndarray, class_id: np.ndarray)
 
     Parameters
     ----------
-    log
-        All rows.
-    row
-        Item of every row, int64.
+    log, row
+        All rows, and the item of each, int64.
     at
         Which rows count, from `last_rows`.
     class_id
-        Of the label after, or of a class that is decided about, of every row; −1 where it is not
-        known.
+        Of every row: of the label after, or of a class that is decided about; −1 if not known.
     """
     words = pc.index_in(log["action"].cast(pa.string()), value_set=pa.array(WORDS))
     action = words.to_numpy()[at].astype(np.uint8)
@@ -142,7 +131,7 @@ def derive(
     columns = {"item_id": source["item_id"], "decision": pa.array(DECISIONS[items.decision])}
     space = announced(source.column_names)
     assert space is not None, f"a column with labels was expected, got {source.column_names}"
-    if space.name != "labels" and (slot == WHOLE).all():
+    if space is not lists.SPACE and (slot == WHOLE).all():
         label, changes = source[space.name].combine_chunks(), at[done.is_change]
         change = np.full(len(ids), -1)
         change[row[changes]] = changes
@@ -150,12 +139,14 @@ def derive(
         after = log["after"].combine_chunks().take(mine).cast(label.type)
         is_kept = pa.array(items.is_aside | (change >= 0))
         return pa.table({**columns, space.clean[0]: pc.if_else(is_kept, after, label)})
-    if space.name != "labels":
+    names, of = lists.SPACE.source, {name: source[name] for name in source.column_names}
+    if space is not lists.SPACE:
         labels = source[space.name].combine_chunks()
-        source = source.append_column("labels", lists_of(labels, np.arange(len(labels) + 1)))
-    for name, joins in (("labels", Action.ADD), ("labels_negative", Action.REMOVE)):
-        if name in source.column_names:
-            columns[f"{name}_clean"] = _changed(source[name], log, row, at, action, joins, items)
+        of[names[0]] = lists_of(labels, np.arange(len(labels) + 1))
+    joining = (Action.ADD, Action.REMOVE)
+    for name, clean, joins in zip(names, lists.SPACE.clean, joining, strict=True):
+        if name in of:
+            columns[clean] = _changed(of[name], log, row, at, action, joins, items)
     return pa.table(columns)
 
 

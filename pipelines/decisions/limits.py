@@ -1,8 +1,25 @@
 """How far a deciding stage may go."""
 
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
+
+MaxReview = Annotated[
+    int,
+    Field(ge=0, description="At most this many items are set aside for review by a person."),
+]
+Gate = Annotated[
+    Literal["expected", "measured"],
+    Field(
+        description="What lets a rule change labels. expected: a gain that the model expects is "
+        "enough; measured: its gain must be measured on reviewed items."
+    ),
+]
+Reviewed = Annotated[
+    str | None,
+    Field(description="Local Parquet or CSV file with item_id and true_labels of reviewed items."),
+]
+"""Settings that several deciding stages have."""
 
 NO_LIMIT = 1 << 62
 """More than there ever are."""

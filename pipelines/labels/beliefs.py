@@ -1,7 +1,6 @@
 """Beliefs in the labels that annotators gave: their temperature, and what they are.
 
-`labelops.belief` on shards. Stage `confident` offers these beliefs; stage `proportions` brings the
-totals of bags into them, and offers what comes out.
+`labelops.belief` on shards. Stage `confident` offers these beliefs.
 """
 
 from collections.abc import Iterator, Sequence
@@ -90,9 +89,6 @@ def best(summary: Arrays, ctx: Context, *, fine: bool = False) -> Arrays:
 
 # -- what is believed ------------------------------------------------------------------------------
 
-TOTALS = "bag_probs"
-"""Column of stage `proportions`: the same beliefs, with the totals of bags brought in."""
-
 
 def _of_predictions(frame: Frame, ctx: Context, k: int, certain: np.ndarray) -> Blocks:
     probs, given = predictions_of(frame, ctx), frame.array("given")
@@ -100,14 +96,14 @@ def _of_predictions(frame: Frame, ctx: Context, k: int, certain: np.ndarray) -> 
     yield from of_block(probs, given, ctx, k, certain)
 
 
-def _slices(n: int, step: int) -> Iterator[slice]:
+def slices(n: int, step: int) -> Iterator[slice]:
     """Yield slices of n rows; an empty one where there are none."""
     return (slice(start, min(start + step, n)) for start in range(0, max(n, 1), step))
 
 
 def _whole(probs: Probs, given: np.ndarray, ctx: Context, k: int, certain: np.ndarray) -> Blocks:
     noise, temperature = noise_of(ctx), float(ctx.own("temperature")["temperature"])
-    for rows in _slices(len(given), block_rows(ctx.n_classes)):
+    for rows in slices(len(given), block_rows(ctx.n_classes)):
         block = probs[rows]
         assert isinstance(block, np.ndarray)
         yield rows, all_classes(believe(block, given[rows], noise, temperature=temperature))
@@ -120,18 +116,10 @@ def _listed(probs: Probs, given: np.ndarray, ctx: Context, k: int, certain: np.n
     n_listed = int(probs.n_listed.max(initial=0))
     # Two more than are stored: the most believed class but one is wanted, too.
     likeliest = noise.likeliest(k + 2 + n_listed)
-    for rows in _slices(len(given), block_rows(2 * n_listed + k + 4)):
+    for rows in slices(len(given), block_rows(2 * n_listed + k + 4)):
         block, mine = probs[rows], given[rows].astype(np.int64)
         ids = candidates(block, mine, likeliest, certain[rows])
         yield rows, believe_top(block, mine, noise, ids, temperature=temperature)
-
-
-def _of_totals(frame: Frame, ctx: Context, k: int, certain: np.ndarray) -> Blocks:
-    totals = frame.array(TOTALS)
-    for rows in _slices(frame.n, block_rows(ctx.n_classes)):
-        belief = totals[rows].astype(np.float64)
-        belief /= belief.sum(axis=1, keepdims=True)
-        yield rows, all_classes(belief)
 
 
 OF_PREDICTIONS = Beliefs(
@@ -142,11 +130,3 @@ OF_PREDICTIONS = Beliefs(
     temperature=lambda ctx: float(ctx.own("temperature")["temperature"]),
 )
 """What stage `confident` offers: predictions, sharpened through the noise that it estimates."""
-
-OF_TOTALS = Beliefs(
-    kind="label",
-    reads=lambda columns: [TOTALS],
-    blocks=_of_totals,
-    temperature=lambda ctx: float(ctx.result(ctx.beliefs_stage, "temperature")["temperature"]),
-)
-"""What stage `proportions` offers where items have labels."""

@@ -85,8 +85,8 @@ def name_classes(summary: Arrays, ctx: Context) -> Arrays:
         If labels cannot be class ids of the classes that were named, or there are no classes.
     """
     named: Sequence[str] = ctx.data.classes or ctx.classes
-    width = _width(ctx)
-    notices: list[str] = []
+    kind = ctx.types.get("pred_probs")
+    width = None if kind is None else int(kind.list_size)
     if "text" in summary:
         names, notices = _names_of_texts(list(named), texts.unpack(summary), width)
         values = np.empty(0, np.int64)
@@ -94,7 +94,10 @@ def name_classes(summary: Arrays, ctx: Context) -> Arrays:
         values, notices = _values_of_numbers(
             len(named) or width, summary["numbers"], named, is_fixed=not ctx.data.classes
         )
-        names = list(named) or [_name(value, ctx.label_type) for value in values.tolist()]
+        is_truth = pa.types.is_boolean(ctx.label_type)
+        names = list(named) or [
+            str(bool(value)).lower() if is_truth else str(value) for value in values.tolist()
+        ]
     texts.check_names(names)
     if width is not None and width != len(names):
         raise DataError(
@@ -113,10 +116,6 @@ def name_classes(summary: Arrays, ctx: Context) -> Arrays:
         "is_named": np.array(bool(named)),
         "notices": np.array([*notices, *texts.alike(names)], dtype=np.str_),
     }
-
-
-def _name(value: int, kind: pa.DataType) -> str:
-    return str(bool(value)).lower() if pa.types.is_boolean(kind) else str(value)
 
 
 def _names_of_texts(
@@ -149,16 +148,8 @@ def _values_of_numbers(
 ) -> tuple[np.ndarray, list[str]]:
     """Return which number stands for each class, and what was guessed of it.
 
-    Parameters
-    ----------
-    n_classes
-        As many as have names, or as pred_probs has columns; None if neither is there.
-    present
-        The distinct labels.
-    named
-        Names of the classes, if they have any.
-    is_fixed
-        Whether such names are those of ids from 0 on, as ClassLabel has them.
+    There are as many classes as have names, or as pred_probs has columns, None if neither is there;
+    fixed names are those of ids from 0 on, as ClassLabel has them.
     """
     if n_classes is None:
         return present, []
@@ -179,11 +170,6 @@ def _values_of_numbers(
             "these, in ascending order"
         ]
     return np.arange(n_classes), []
-
-
-def _width(ctx: Context) -> int | None:
-    kind = ctx.types.get("pred_probs")
-    return None if kind is None else int(kind.list_size)
 
 
 def some(names: Sequence[str] | np.ndarray) -> str:

@@ -42,14 +42,8 @@ def has_unknown(ctx: Context) -> bool:
     return "labels_negative" in ctx.columns or ctx.data.absent_labels == "unknown"
 
 
-def check_list_types(ctx: Context) -> None:
-    """Refuse columns that are no lists of labels, or lists of two kinds.
-
-    Raises
-    ------
-    DataError
-        If they are something else.
-    """
+def _check_types(ctx: Context) -> None:
+    """Refuse columns that are no lists of labels, or lists of two kinds."""
     kinds: dict[str, bool] = {}
     for name in list_columns(ctx.columns):
         kind = ctx.types[name]
@@ -160,7 +154,7 @@ class Lists:
 
     def given_types(self, ctx: Context) -> dict[str, pa.DataType]:
         """Return the columns that stage `source` leaves; see `LabelSpace`."""
-        check_list_types(ctx)
+        _check_types(ctx)
         names = [GIVEN, *([RULED_OUT] if has_unknown(ctx) else [])]
         # How many classes there are is not known yet.
         return dict.fromkeys(names, pa.list_(pa.uint32()))

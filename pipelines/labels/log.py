@@ -62,17 +62,13 @@ def log_rows(
     before, after
         Labels; `after` is null for items set aside.
     action
-        What was done, in the words of `labelops.decisions.WORDS`.
+        In the words of `labelops.decisions.WORDS`.
     p_correct
         Probability that `after` is right; that `before` is, for items set aside.
-    rule
-        Names of rules.
     evidence
         What spoke for it; flags that nobody looked for may be missing.
     actor
         Which stage, or "reviewer".
-    run
-        Key of the run.
     label_id
         Class ids, where an item has several labels and each is decided about; else null.
     """

@@ -28,7 +28,7 @@ from pipelines.labels.reference import reference_sets
 from pipelines.labels.space import given_columns, given_sets
 from pipelines.maps.settings import Config
 from pipelines.storage.frame import Frame
-from pipelines.storage.vectors import arrays_of, list_array
+from pipelines.storage.vectors import list_array
 
 EVIDENCE_CELLS = 1 << 23
 """Items × classes on which cutoffs are chosen stay about below it."""
@@ -105,11 +105,6 @@ def evidence_in(frame: Frame, ctx: Context[Config]) -> Evidence:
     wanted = min(ctx.config.evidence_items, max(1, EVIDENCE_CELLS // ctx.n_classes))
     is_wanted = is_sampled(hashes, wanted=wanted, total=ctx.n_items)
     return Evidence(is_wanted, hashes, given_sets(frame, ctx), everything, None)
-
-
-def collect_evidence(frame: Frame, ctx: Context) -> Arrays:
-    """Return a shard's rows of evidence."""
-    return arrays_of(frame.file(evidence_folder(ctx)))
 
 
 def find_cutoffs(summary: Arrays, ctx: Context[Config]) -> Arrays:

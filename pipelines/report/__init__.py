@@ -19,16 +19,8 @@ def collect(
 ) -> "Report":
     """Read what the report of a finished run says, as plain values.
 
-    Memory depends on the largest shard, not on their number.
-
-    Parameters
-    ----------
-    run_folder
-        URI of the run.
-    limits
-        How much is shown.
-    counts
-        What `counts_of` counted, where it did.
+    Memory depends on the largest shard, not on their number. `counts` is what `counts_of` counted,
+    where it did.
     """
     from pipelines.core.state import load_run
     from pipelines.decisions.counts import counts_of
@@ -41,14 +33,8 @@ def collect(
 def write_report(run_folder: str, limits: Limits | None = None) -> str:
     """Write (or write again) the report of a finished run; returns its URI.
 
-    The page is the same for the same run, timings apart.
-
-    Parameters
-    ----------
-    run_folder
-        URI of the run.
-    limits
-        How much is shown; the defaults keep the page of 1 M items well under 20 MB.
+    The page is the same for the same run, timings apart. The default limits keep that of 1 M items
+    well under 20 MB.
     """
     return save(collect(run_folder, limits), run_folder, limits)
 

@@ -6,7 +6,7 @@ itself: pandas and polars take every file of a folder for Parquet, and refuse th
 3.1, polars 2.1; `datasets` and DuckDB do not mind).
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -21,8 +21,6 @@ from pipelines.report.text import literal
 
 CARD_FILE = "README.md"
 
-PARTS = {"default": "dataset", "set_aside": "set_aside"}
-
 SOFT_COLUMNS = """\
 | `topk_ids`, `topk_probs`, `tail_prob` | soft label: the most probable classes and the given one, \
 their probabilities, and the total probability of all other classes, to be spread evenly |
@@ -30,32 +28,10 @@ their probabilities, and the total probability of all other classes, to be sprea
 Class ids are positions in the list of class names in the file footers (`labelops.soft_labels`)."""
 
 
-def _columns(columns: Collection[str]) -> str:
-    """Return what the columns of the product mean that the source does not have."""
-    space = clean_space(columns)
-    assert space is not None
-    return "\n".join(
-        [
-            "| column | meaning |",
-            "|---|---|",
-            "| `shard` | the source file that contains the item |",
-            space.meaning,
-            *([SOFT_COLUMNS] if carried_columns(columns) else []),
-        ]
-    )
-
-
 def write_card(run: Run, counts: Mapping[str, int], sections: Sequence[Section]) -> str | None:
     """Write the card of a finished run; returns its URI, None where there is nothing to share.
 
-    Parameters
-    ----------
-    run
-        The run.
-    counts
-        As `counts_of` counted.
-    sections
-        What the parts of the report say.
+    `counts` is what `counts_of` counted, `sections` what the parts of the report say.
     """
     if has_product(run):
         card = _of_product(run, counts, [section.card for section in sections if section.card])
@@ -69,8 +45,10 @@ def write_card(run: Run, counts: Mapping[str, int], sections: Sequence[Section])
 
 
 def _of_product(run: Run, counts: Mapping[str, int], said: Sequence[str]) -> str:
-    stage = deciding_stage(run)
+    stage, columns = deciding_stage(run), frozenset(run.layout().types(""))
+    space = clean_space(columns)
     assert stage is not None
+    assert space is not None
     context = run.context(stage, run.layout())
     lines = [
         *_header(counts),
@@ -93,7 +71,11 @@ def _of_product(run: Run, counts: Mapping[str, int], said: Sequence[str]) -> str
         "",
         "## Columns besides those of the source",
         "",
-        _columns(frozenset(run.layout().types(""))),
+        "| column | meaning |",
+        "|---|---|",
+        "| `shard` | the source file that contains the item |",
+        space.meaning,
+        *([SOFT_COLUMNS] if carried_columns(columns) else []),
         "",
         "## Undo",
         "",
@@ -107,11 +89,8 @@ def _of_product(run: Run, counts: Mapping[str, int], said: Sequence[str]) -> str
 
 def _noticed(run: Run) -> list[str]:
     """Return what was left out, guessed or merged; names from the data as literal text."""
-    notices = run.notices()
-    if not notices:
-        return []
-    lines = [f"* {literal(notice, 1000)}" for notice in notices]
-    return ["", "## What was assumed or left out", "", *lines]
+    lines = [f"* {literal(notice, 1000)}" for notice in run.notices()]
+    return ["", "## What was assumed or left out", "", *lines] if lines else []
 
 
 UNDO = """\
@@ -123,7 +102,7 @@ Every decision is a row of `decisions/`, with the previous label, reason, confid
 def _header(counts: Mapping[str, int]) -> list[str]:
     """Return the YAML by which `datasets` finds the parts; one without rows cannot be loaded."""
     lines = ["---", "tags:", "- labelops", "configs:"]
-    for name, folder in PARTS.items():
+    for name, folder in (("default", "dataset"), ("set_aside", "set_aside")):
         if counts[folder]:
             lines += [f"- config_name: {name}", f"  data_files: {folder}/part-*.parquet"]
     return [*lines, "---", ""]

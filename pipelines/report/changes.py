@@ -126,11 +126,13 @@ class Changes(Part):
                 m.column("Items", (number for _, number in reasons)),
             ),
         )
-        n_changed = int(outcome["shipped"].sum())
-        what = "items" if self.has_lists else "changes"
-        first = f"The {len(shown)} {what} shown are the least certain ones: check them first. "
-        first = first if len(shown) < n else ""
+        n_changed, first = int(outcome["shipped"].sum()), ""
+        if len(shown) < n:
+            what = "items" if self.has_lists else "changes"
+            first = f"The {len(shown)} {what} shown are the least certain ones: check them first. "
         if not self.has_lists:
+            section = m.Section(name="changes", title="Changed labels", rank=110)
+            what = "label"
             tile = m.Tile("Labels changed", count(n), f"{percent(n / self.ctx.n_items)} of items")
             tables: m.Block = m.Pair((self._pairs(),), (why,))
             intro = (
@@ -139,6 +141,9 @@ class Changes(Part):
                 "log."
             )
         else:
+            title, short = "Changed lists of labels", "Changed lists"
+            section = m.Section(name="edits", title=title, short=short, rank=35)
+            what = "list of labels"
             added, removed = (int(outcome[name].sum()) for name in ("added", "removed"))
             tile = m.Tile("Labels added", count(added), f"{count(removed)} removed")
             tables = why
@@ -148,7 +153,6 @@ class Changes(Part):
                 f"the given lists beside the new ones. {first}Every label that was added, removed, "
                 "or suspected but kept is one row of the decision log."
             )
-        what = "list of labels" if self.has_lists else "label"
         none = m.Text(f"No {what} was changed.", "intro fine")
         tiles = [replace(tile, tone="believed")]
         for name, tone in (("fixed", "good"), ("broken", "wrong")):
@@ -156,14 +160,8 @@ class Changes(Part):
             if value is not None:
                 under = f"of {count(n_changed)} changed"
                 tiles.append(m.Tile(f"Expected {name}", count(value), under, tone))
-        return m.Section(
-            name="edits" if self.has_lists else "changes",
-            title="Changed lists of labels" if self.has_lists else "Changed labels",
-            short="Changed lists" if self.has_lists else "",
-            rank=35 if self.has_lists else 110,
-            blocks=(intro, tables, m.Drawing("changes.html.j2", shown)) if n else (none,),
-            tiles=tuple(tiles),
-        )
+        blocks = (intro, tables, m.Drawing("changes.html.j2", shown)) if n else (none,)
+        return replace(section, blocks=blocks, tiles=tuple(tiles))
 
     def _pairs(self) -> m.Table:
         ranked = sorted(self.pairs.items(), key=lambda entry: (-entry[1], entry[0]))

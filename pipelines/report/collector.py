@@ -16,12 +16,8 @@ from pipelines.report.part import Part
 def collect_run(run: Run, limits: Limits, counts: Mapping[str, int]) -> m.Report:
     """Return what the report of a run says, of which `counts_of` counted so."""
     reader = Reader(run, limits)
-    accounts = m.Section(
-        name="accounts",
-        title="Accounts",
-        rank=135,
-        blocks=(m.Drawing("accounts.html.j2", None),),
-    )
+    drawing = m.Drawing("accounts.html.j2", None)
+    accounts = m.Section(name="accounts", title="Accounts", rank=135, blocks=(drawing,))
     sections = [*said(reader), *about(run, limits), accounts]
     return m.Report(
         title=run.source.uri.rstrip("/").rsplit("/", 1)[-1].removesuffix(".parquet"),

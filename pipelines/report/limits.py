@@ -28,15 +28,10 @@ class Limits:
     """Changed labels before the rest is folded away."""
     change_pairs: int = 12
     reasons: int = 20
-    bags: int = 60
-    open_bags: int = 12
-    """Improbable bags before the rest is folded away."""
-    bag_shares: int = 20
-    """Classes of which counts and shares are shown."""
-    bag_points: int = 600
-    """Totals that are drawn; of more, the improbable ones and others evenly."""
+    points: int = 600
+    """Points of a drawing; of more, those that matter and others evenly."""
     suspects: int = 480
-    """Items with a class that is missing or wrong, and as many with one that maps show."""
+    """Items with a class that is missing or wrong, of each stage that finds any."""
     suspects_per_class: int = 6
     overlay_side: int = 16
     """Cells of an overlay a side; finer maps are drawn coarser."""

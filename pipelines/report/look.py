@@ -97,7 +97,8 @@ class Reader:
 
     def _look_in(self, frame: Frame, reads: Sequence[str], rows: list[int]) -> None:
         taken = frame.table(reads).take(pa.array(rows, pa.int64())).to_pylist()
-        source = [name for name in ("image", "text") if self._from_source(name)]
+        wanted = ["image"] * self.has_pictures + ["text"]
+        source = [name for name in wanted if name in self.layout.source.columns]
         heavy = source_rows(
             self.layout.files(frame.index, {SOURCE})[SOURCE],
             self.layout.columns("", source),
@@ -112,11 +113,6 @@ class Reader:
                 picture=thumbnail(data, self.limits) if isinstance(data, bytes) else None,
                 excerpt="" if text is None else _cut(str(text), self.limits.excerpt),
             )
-
-    def _from_source(self, name: str) -> bool:
-        if name == "image" and not self.has_pictures:
-            return False
-        return name in self.layout.source.columns
 
     def item(self, place: Place, score: str = "") -> Item:
         """Make the item at a place, as it is shown; its score is a column that was looked up."""

@@ -33,7 +33,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """Neighbouring cells of a row of a label map in which a class is about equally sure."""
+    """Neighbouring cells of a row of a grid in which a class is about equally sure."""
 
     x: int
     y: int
@@ -44,7 +44,7 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
-    """Where in a picture a class is seen, in cells of its label map."""
+    """Where in a picture a class is seen, in cells of a grid over it."""
 
     name: str
     columns: int

@@ -24,19 +24,9 @@ MEDIA = frozenset({"image/png", "image/webp", "image/jpeg"})
 
 
 def render(report: Report, limits: Limits | None = None) -> str:
-    """The whole page.
+    """The whole page, an HTML document; the same report gives the same text.
 
-    Parameters
-    ----------
-    report
-        The run.
-    limits
-        Caps; pictures beyond ``picture_bytes`` are left out, in reading order.
-
-    Returns
-    -------
-    str
-        An HTML document; the same report gives the same text.
+    Pictures beyond the limit ``picture_bytes`` are left out, in reading order.
     """
     limits = limits or Limits()
     css = resources.files("pipelines.report").joinpath("report.css").read_text("utf-8")
@@ -45,7 +35,7 @@ def render(report: Report, limits: Limits | None = None) -> str:
         r=report,
         limits=limits,
         css=Markup(css),
-        css_hash=_hash(css),
+        css_hash=base64.b64encode(hashlib.sha256(css.encode()).digest()).decode(),
         parts=charts.ledger_parts(report.ledger),
         head=next((section for section in report.sections if section.headline), None),
         tiles=_tiles(report),
@@ -98,10 +88,6 @@ def _folds(rows: Sequence[Any], n_open: int | None) -> list[tuple[Sequence[Any],
     if n_open is None or len(rows) <= n_open:
         return [(rows, False)]
     return [(rows[:n_open], False)] * bool(n_open) + [(rows[n_open:], True)]
-
-
-def _hash(css: str) -> str:
-    return base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
 
 
 def _embedder(budget: int) -> Callable[[Picture | None], Markup]:

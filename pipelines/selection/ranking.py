@@ -1,6 +1,7 @@
 """Ranks of flagged items over all shards, part by part of their hashes, in bounded memory."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -26,7 +27,7 @@ def rank_steps(reads: Sequence[str], flagged: Flagged[C], ctx: Context) -> list[
         Reduce(
             name=f"rank-{part:02d}",
             reads=reads,
-            summarize=_summarize_part(part, flagged),
+            summarize=partial(_places, part, flagged),
             merge=join_summaries,
             finish=sort_places,
         )
@@ -34,17 +35,13 @@ def rank_steps(reads: Sequence[str], flagged: Flagged[C], ctx: Context) -> list[
     ]
 
 
-def _summarize_part(part: int, flagged: Flagged[C]) -> Callable[[Frame, Context[C]], Arrays]:
-    def places_of_part(frame: Frame, ctx: Context[C]) -> Arrays:
-        """Return the places of a shard's issues whose hash falls into a part of all hashes."""
-        is_issue, score = flagged(frame, ctx)
-        hashes = frame.array("item_hash")
-        of_part = ranks.part_of(hashes, n_parts(ctx))
-        at = np.flatnonzero(is_issue & (of_part == part))
-        places = ranks.places(score[at], hashes[at])
-        return {name: places[name].copy() for name in ("key", "hash")}
-
-    return places_of_part
+def _places(part: int, flagged: Flagged[C], frame: Frame, ctx: Context[C]) -> Arrays:
+    """Return the places of a shard's issues whose hash falls into a part of all hashes."""
+    is_issue, score = flagged(frame, ctx)
+    hashes = frame.array("item_hash")
+    at = np.flatnonzero(is_issue & (ranks.part_of(hashes, n_parts(ctx)) == part))
+    places = ranks.places(score[at], hashes[at])
+    return {name: places[name].copy() for name in ("key", "hash")}
 
 
 def sort_places(summary: Arrays, ctx: Context) -> Arrays:

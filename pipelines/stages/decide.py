@@ -15,7 +15,7 @@ from labelops.decisions import Action, Proposals
 from labelops.top_belief import in_classes, soften, with_certainty
 from pipelines.core.stage import Arrays, Context
 from pipelines.decisions.engine import Decider, Proposed, deciding_stage
-from pipelines.decisions.limits import Limits
+from pipelines.decisions.limits import Gate, Limits, MaxReview
 from pipelines.decisions.reviews import reviewed_classes
 from pipelines.labels.columns import soft_columns, soft_fields
 from pipelines.labels.single import SPACE
@@ -58,19 +58,11 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     max_drop_share: float = Field(
         default=0.1, ge=0.0, le=1.0, description="At most this share of items is dropped."
     )
-    max_review: int = Field(
-        default=500,
-        ge=0,
-        description="At most this many items are set aside for review by a person.",
-    )
+    max_review: MaxReview = 500
     min_class_size: int = Field(
         default=10, ge=0, description="No item leaves a class that would become smaller than this."
     )
-    gate: Literal["expected", "measured"] = Field(
-        default="expected",
-        description="What lets a rule change labels. expected: a gain that the model expects is "
-        "enough; measured: its gain must be measured on reviewed items.",
-    )
+    gate: Gate = "expected"
     reviewed: str | None = Field(
         default=None,
         description="Local Parquet or CSV file with item_id and true_label of reviewed items.",

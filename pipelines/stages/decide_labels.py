@@ -4,8 +4,6 @@ Beliefs in single classes, of the last stage that offers any, propose, rule by r
 `pipelines.decisions.engine`.
 """
 
-from typing import Literal
-
 from pydantic import BaseModel, Field
 
 from labelops.decisions import cells
@@ -13,7 +11,7 @@ from labelops.multilabel.decide import ALLOWANCE, LabelPolicy, propose, rules
 from pipelines.core.stage import Context
 from pipelines.decisions.engine import Decider, Proposed, deciding_stage
 from pipelines.decisions.gate import Allowance
-from pipelines.decisions.limits import Limits
+from pipelines.decisions.limits import Gate, Limits, MaxReview, Reviewed
 from pipelines.labels.lists import SPACE
 from pipelines.storage.frame import Frame
 
@@ -45,25 +43,14 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         le=1.0,
         description="At most this many labels are added or removed, as a share of those given.",
     )
-    max_review: int = Field(
-        default=500,
-        ge=0,
-        description="At most this many items are set aside for review by a person.",
-    )
+    max_review: MaxReview = 500
     min_class_size: int = Field(
         default=10,
         ge=0,
         description="No label of a class is removed if the class could become smaller than this.",
     )
-    gate: Literal["expected", "measured"] = Field(
-        default="expected",
-        description="What lets a rule change labels. expected: a gain that the model expects is "
-        "enough; measured: its gain must be measured on reviewed items.",
-    )
-    reviewed: str | None = Field(
-        default=None,
-        description="Local Parquet or CSV file with item_id and true_labels of reviewed items.",
-    )
+    gate: Gate = "expected"
+    reviewed: Reviewed = None
 
 
 def policy_of(config: Config) -> LabelPolicy:

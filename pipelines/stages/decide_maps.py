@@ -15,7 +15,7 @@ from labelops.gate import Evidence, Interval, Verdict, measured_gain
 from pipelines.core.stage import Arrays, Context
 from pipelines.decisions.engine import Decider, Proposed, deciding_stage
 from pipelines.decisions.gate import Allowance
-from pipelines.decisions.limits import Limits
+from pipelines.decisions.limits import Limits, MaxReview, Reviewed
 from pipelines.labels.lists import SPACE, has_unknown
 from pipelines.labels.space import given_columns
 from pipelines.maps.evidence import COMPLETE, POSITIVES, is_calibrated, known
@@ -38,20 +38,13 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         description="If a class that was ruled out has at least this probability, the item is set "
         "aside for review.",
     )
-    max_review: int = Field(
-        default=500,
-        ge=0,
-        description="At most this many items are set aside for review by a person.",
-    )
+    max_review: MaxReview = 500
     add_unmeasured: bool = Field(
         default=True,
         description="Whether to add classes if only present classes are known, so that the "
         "precision of added labels cannot be measured.",
     )
-    reviewed: str | None = Field(
-        default=None,
-        description="Local Parquet or CSV file with item_id and true_labels of reviewed items.",
-    )
+    reviewed: Reviewed = None
 
     @field_validator("add_confidence")
     @classmethod

@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, Field
 
-from labelops.gate import Interval
 from labelops.multilabel.accuracy import real_share
 from labelops.multilabel.evaluate import (
     micro_f1_gain,
@@ -227,13 +226,10 @@ def _set(name: str, items: Arrays, truth: LabelSets, ctx: Context[Config]) -> Ar
         measures[f"{name}_micro_f1_gain"] = np.array(gain)
     one_each = ["given"] if "labels_clean" in ctx.columns else ["given", "clean"]
     if GIVEN not in ctx.columns and name in one_each:
-        measures[f"{name}_real_accuracy"] = np.array(_real(table, truth, ctx))
+        weights = draws(truth.n_items, rng=_rng(ctx), n_draws=n_draws)
+        real = measure(average(real_share(table.argmax(axis=1), truth), weights))
+        measures[f"{name}_real_accuracy"] = np.array(real)
     return measures
-
-
-def _real(table: np.ndarray, truth: LabelSets, ctx: Context[Config]) -> Interval:
-    weights = draws(truth.n_items, rng=_rng(ctx), n_draws=ctx.config.n_draws)
-    return measure(average(real_share(table.argmax(axis=1), truth), weights))
 
 
 STAGE = Stage(

@@ -24,7 +24,6 @@ from pipelines.labels.reference import match_reference
 from pipelines.labels.space import given_columns
 from pipelines.maps.columns import COLUMNS, METADATA, MapFacts, columns_of, map_fields
 from pipelines.maps.evidence import (
-    collect_evidence,
     evidence_folder,
     evidence_in,
     evidence_schema,
@@ -35,6 +34,7 @@ from pipelines.maps.sets import BELIEFS, LOG_FOLDER, PEAKS, count_sets, find_set
 from pipelines.maps.settings import INFER, Config
 from pipelines.media.images import check_type
 from pipelines.storage.frame import Frame
+from pipelines.storage.vectors import arrays_of
 
 PIXEL_BYTES, SCORE_BYTES = 128 * 2**20, 64 * 2**20
 """Pictures, and scores of all classes in all cells, that are held at a time."""
@@ -102,7 +102,7 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
         Reduce(
             name="cutoffs",
             reads=[evidence_folder(ctx)],
-            summarize=collect_evidence,
+            summarize=lambda frame, ctx: arrays_of(frame.file(evidence_folder(ctx))),
             merge=join_summaries,
             finish=find_cutoffs,
         ),

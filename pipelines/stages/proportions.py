@@ -31,7 +31,7 @@ from pipelines.bags.findings import bags_folder, bags_schema, bags_table
 from pipelines.bags.settings import Config
 from pipelines.core.stage import Context, Fit, Map, Output, Reduce, Stage, Step
 from pipelines.errors import DataError, RecipeError
-from pipelines.labels.beliefs import OF_TOTALS, temperature_steps
+from pipelines.labels.beliefs import temperature_steps
 from pipelines.labels.columns import SOFT, soft_columns, soft_fields
 from pipelines.storage.frame import Frame
 from pipelines.storage.vectors import list_array, width_of
@@ -224,5 +224,5 @@ STAGE = Stage(
     skip=skip,
     files=lambda config: [] if config.bags is None else [config.bags],
     folders=(bags_folder("{stage}"),),
-    beliefs=OF_TOTALS,
+    beliefs=totals.BELIEFS,
 )

@@ -41,7 +41,8 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
     columns = reads(config, ctx.columns)
     space = announced(ctx.columns)
     given = {} if space is None else space.given_types(ctx)
-    schema = {"item_id": _id_type(ctx), "item_hash": pa.uint64(), **given}
+    item_id = ctx.types.get("item_id", pa.string())
+    schema = {"item_id": item_id, "item_hash": pa.uint64(), **given}
     item_steps: list[Step] = [
         Map(
             name="items",
@@ -75,10 +76,6 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
         finish=space.check,
     )
     return [values, *item_steps, census]
-
-
-def _id_type(ctx: Context) -> pa.DataType:
-    return ctx.types.get("item_id", pa.string())
 
 
 # -- items -----------------------------------------------------------------------------------------

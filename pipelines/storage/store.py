@@ -921,10 +921,10 @@ def open_file(uri: str) -> tuple[Store, str]:
 
     Examples
     --------
-    >>> store, name = open_file("memory://totals/2026/bags.parquet")
+    >>> store, name = open_file("memory://tables/2026/people.parquet")
     >>> store.uri, name
-    ('memory://totals/2026', 'bags.parquet')
-    >>> open_file("memory://bags.parquet")[0].uri
+    ('memory://tables/2026', 'people.parquet')
+    >>> open_file("memory://people.parquet")[0].uri
     'memory://'
     """
     folder, name = split(normalize(uri))

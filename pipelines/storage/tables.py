@@ -1,4 +1,4 @@
-"""Small tables that people wrote and settings name: reviewed labels, true classes, totals of bags.
+"""Small tables that people wrote and settings name: reviewed labels, true classes and the like.
 
 Whatever is unusual about such a file is said in words: another encoding or separator, ids that
 became fractions in a spreadsheet, a column that is called otherwise.

@@ -321,7 +321,7 @@ def test_collect__has_the_points_of_all_bags_or_of_some(learned: Run) -> None:
     drawn = np.array(sorted(points)) * plot.axis.top
     np.testing.assert_allclose(drawn, sorted(wanted), rtol=1e-12)
     assert len(points) == plot.n_points == 24
-    few = read_bags(learned, Limits(bag_points=5))
+    few = read_bags(learned, Limits(points=5))
     assert few is not None
     assert few.plot is not None
     assert few.plot.improbable == plot.improbable[:5]

@@ -17,7 +17,7 @@ from pipelines.recipe import parse_recipe
 from pipelines.report import collect
 from pipelines.report.limits import Limits
 from pipelines.report.model import Change, Group, Items, Patch, Report
-from pipelines.report.overlays import overlay
+from pipelines.report.parts.overlays import overlay
 from pipelines.report.render import render
 from pipelines.storage.store import open_store
 from tests.datasets import even, tagged, write_shards

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from labelops.proportions.counts import ROUNDING
 from pipelines.bags.census import CENSUS
-from pipelines.bags.findings import LEVEL, ranked
+from pipelines.bags.findings import LEVEL, ranked, shown_classes
 from pipelines.core.reader import frames
 from pipelines.core.results import load_result, result_name
 from pipelines.core.stage import Arrays
@@ -22,6 +22,12 @@ from pipelines.report.text import decimal
 
 STEPS = ("learn", "constrain")
 """Of which stage `proportions` does one."""
+
+MOST, OPEN = 60, 12
+"""Improbable totals that are shown, and those of them before the rest is folded away."""
+
+SHARES = 20
+"""Classes of which counts and shares are shown."""
 
 LITTLE = 0.6
 """Variation of shares, in that by chance, below which bags are taken to be filled by design."""
@@ -107,6 +113,11 @@ class Bags:
     plot: BagPlot | None = None
 
     @property
+    def is_told(self) -> bool:
+        """Whether there are bags on which it can be told how well totals are predicted."""
+        return self.loss_model is not None and self.loss_constant is not None
+
+    @property
     def is_no_better(self) -> bool:
         """Whether totals are predicted no better by the model than by one share for all.
 
@@ -122,8 +133,7 @@ class Bags:
     @property
     def is_doubtful(self) -> bool:
         """Whether held-out totals are predicted better, but so little that it may be chance."""
-        is_told = self.loss_model is not None and self.loss_constant is not None
-        return self.is_learned and is_told and not self.is_clear and not self.is_no_better
+        return self.is_learned and self.is_told and not self.is_clear and not self.is_no_better
 
 
 def read_bags(run: Run, limits: Limits) -> Bags | None:
@@ -139,11 +149,11 @@ def read_bags(run: Run, limits: Limits) -> Bags | None:
     is_learned = "loss_network" in last
     in_bags = int(sizes.sum())
     n_others = int(census["n_items"]) - in_bags
-    n_drawn = 0 if is_learned and census["is_constant"] else limits.bag_points
+    n_drawn = 0 if is_learned and census["is_constant"] else limits.points
     *likely, sureness = _believed(run, name, len(names))
-    first = slice(limits.bag_shares)
+    first = tuple(names[:SHARES].tolist())
     counted, expected = (of[bag, k] / sizes[bag] for of in (census["counts"], last["expected"]))
-    listed = slice(min(n_improbable, limits.bags))
+    listed = slice(min(n_improbable, MOST))
     return Bags(
         count=len(sizes),
         items=in_bags,
@@ -153,7 +163,7 @@ def read_bags(run: Run, limits: Limits) -> Bags | None:
         smallest=int(sizes.min()),
         median=float(np.median(sizes)),
         largest=int(sizes.max()),
-        shares=share_table(census, limits.bag_shares),
+        shares=share_table(census, SHARES),
         is_constant=bool(census["is_constant"]),
         is_learned=is_learned,
         held_out=len(last["held_out"]) if is_learned else len(sizes),
@@ -167,7 +177,7 @@ def read_bags(run: Run, limits: Limits) -> Bags | None:
         residual=float(census["residual"].max(initial=0.0)),
         dispersion=float(last["dispersion"]),
         improbable=n_improbable,
-        shown=improbable_table(census, last, bag[listed], k[listed], limits.open_bags),
+        shown=improbable_table(census, last, bag[listed], k[listed], OPEN),
         moved=float(last["moved"]) if "moved" in last else None,
         missing=int(last.get("n_without_vector", 0)),
         unsettled=_number(last["left"]) if "left" in last else None,
@@ -175,15 +185,15 @@ def read_bags(run: Run, limits: Limits) -> Bags | None:
         is_contrary=bool(last.get("is_contrary", False)),
         is_clear=_is_clear(census, last),
         variation=_variation(census),
-        order=tuple(names[first].tolist()),
+        order=first,
         classes=class_table(
-            names[first],
-            census["counts"].sum(axis=0)[first],
-            *(n[first] for n in likely[: 2 if n_others else 1]),
+            names[:SHARES],
+            census["counts"].sum(axis=0)[:SHARES],
+            *(n[:SHARES] for n in likely[: 2 if n_others else 1]),
         ),
         sureness=sureness,
         n_classes=len(names),
-        plot=bag_plot(counted, expected, n_improbable, n_drawn, tuple(names[first].tolist())),
+        plot=bag_plot(counted, expected, n_improbable, n_drawn, first),
     )
 
 
@@ -204,7 +214,7 @@ def _number(value: np.ndarray) -> float | None:
 def share_table(census: Arrays, most: int) -> m.Table:
     """Return how much shares of classes, of two only the second, differ between bags."""
     n_classes = len(census["classes"])
-    shown = ([1] if n_classes == 2 else list(range(n_classes)))[:most]
+    shown = shown_classes(n_classes)[:most]
     return m.Table(
         caption="Share of a class, over bags",
         is_titled=True,
@@ -326,6 +336,10 @@ def improbable_table(
 ) -> m.Table:
     """Return totals of bags and classes, and how far off and how improbable they are."""
     counted, expected = census["counts"][bag, k], last["expected"][bag, k]
+    excess = [
+        f"{decimal(abs(x), 1)} too {'high' if x > 0 else 'low'}"
+        for x in (counted - expected).tolist()
+    ]
     return m.Table(
         caption="Improbable totals, the most improbable first",
         columns=(
@@ -334,13 +348,9 @@ def improbable_table(
             m.column("Items", census["sizes"][bag]),
             m.column("Count", counted, "count", "strong"),
             m.column("Expected", expected, "tenths"),
-            m.column("Count is", map(_excess, (counted - expected).tolist()), "text"),
+            m.column("Count is", excess, "text"),
             m.column("p-value", last["p_value"][bag, k], "tiny"),
             m.column("q-value", last["q_value"][bag, k], "tiny"),
         ),
         n_open=n_open,
     )
-
-
-def _excess(excess: float) -> str:
-    return f"{decimal(abs(excess), 1)} too {'high' if excess > 0 else 'low'}"

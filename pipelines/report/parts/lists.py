@@ -13,11 +13,11 @@ from pipelines.report import model as m
 from pipelines.report.charts import count_axis
 from pipelines.report.limits import Limits
 from pipelines.report.look import Reader
-from pipelines.report.overlays import Overlays
 from pipelines.report.part import Part
 from pipelines.report.parts.noise import NAME, cut
+from pipelines.report.parts.overlays import LEGEND, Overlays
 from pipelines.report.select import Place, Shortlist, by_count
-from pipelines.report.text import clean, count, decimal, interval, percent, plural
+from pipelines.report.text import clean, count, decimal, interval, percent, plural, verb
 from pipelines.storage.frame import Frame
 
 KINDS = {"missing": ("added", "+"), "wrong": ("removed", "−")}
@@ -92,10 +92,7 @@ class Lists(Part):
         if n_unknown:
             were = plural(n_unknown, "item-class pair was", "item-class pairs were")
             intro += f" {were} neither given nor ruled out; they are unknown and not counted here."
-        n_items, seem = (
-            max(self.n_live, 1),
-            "label seems" if round(n_missing) == 1 else "labels seem",
-        )
+        n_items, seem = max(self.n_live, 1), verb(n_missing, "label seems", "labels seem")
         confident = f"confident: {count(missing.value)}", f"confident: {count(wrong.value)}"
         return m.Section(
             name="lists",
@@ -189,11 +186,8 @@ class Lists(Part):
             "The most probable errors of each class, with the probability that the class is "
             "present but not given (missing), or given but absent (wrong)."
         )
-        if self.overlays.facts is not None:
-            intro += (
-                " Marks show where the label map finds the class; stronger means more probable."
-            )
-        blocks: list[m.Block] = [intro, *groups]
+        legend = "" if self.overlays.facts is None else LEGEND
+        blocks: list[m.Block] = [intro + legend, *groups]
         if more := int(np.count_nonzero(self._n)) - len(groups):
             said = Markup("{} with suspects: see <code>multilabel/</code>.")
             blocks.append(m.Text(said.format(plural(more, "more class", "more classes"))))

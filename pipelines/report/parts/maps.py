@@ -10,9 +10,9 @@ from pipelines.labels.columns import flat
 from pipelines.maps.evidence import COMPLETE, KNOWN, POSITIVES, REFERENCE
 from pipelines.report import model as m
 from pipelines.report.look import Reader
-from pipelines.report.overlays import Overlays
 from pipelines.report.part import Part
 from pipelines.report.parts.lists import cells, probable, suspects_each
+from pipelines.report.parts.overlays import Overlays
 from pipelines.report.select import Place, Shortlist, by_count
 from pipelines.report.text import clean, count, decimal, percent, plural
 from pipelines.storage.frame import Frame

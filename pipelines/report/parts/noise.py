@@ -185,11 +185,8 @@ class Noise(Part):
         )
 
     def _ranked(self) -> m.Table:
-        pairs, n_given = (
-            confusion.ranked(self._joint, self.limits.confusions),
-            self._joint.sum(axis=1),
-        )
-        name = self.run.names.name
+        pairs = confusion.ranked(self._joint, self.limits.confusions)
+        n_given, name = self._joint.sum(axis=1), self.run.names.name
         return m.Table(
             caption="Suspected confusions, most items first",
             style="ranked",

@@ -117,7 +117,7 @@ def _how_good(b: Bags) -> Iterator[m.Block]:
             f"**{CONSTANT}**: a model that predicts this share fits every total, and no better "
             "one could be checked. Nothing was learned."
         )
-    elif b.loss_model is not None and b.loss_constant is not None:
+    elif b.is_told:
         yield marked(" ".join([_losses(b), *_warning(b)]))
 
 
@@ -393,7 +393,7 @@ def whole_card(b: Bags, run: Run) -> str:
     good = [CONSTANT + "."]
     if not (b.is_constant and b.is_learned):
         good = ["There are too few bags to hold any out, so the quality of beliefs is not known."]
-        if b.loss_model is not None and b.loss_constant is not None:
+        if b.is_told:
             good = [_losses(b), *_card_warnings(b)]
     if len(b.order) == 2:
         good.append(

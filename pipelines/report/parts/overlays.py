@@ -21,6 +21,9 @@ cells is nearly sure of something in most of them.
 """
 
 
+LEGEND = " Marks show where the label map finds the class; stronger means more probable."
+
+
 class Overlays:
     """Items with what their label maps show of a class, where a run has such maps."""
 
