@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from pipelines.storage.frame import numpy_of
+from pipelines.storage.vectors import even_tables
 
 BUCKET_BYTES = 256 * 2**20
 """Aim for a bucket in memory; the order of the items does not depend on it."""
@@ -35,21 +36,9 @@ class Items:
 
     def tables(self, rows: int) -> Iterator[pa.Table]:
         """Yield tables of exactly `rows` items (the last may be shorter)."""
-        held: list[pa.Table] = []
-        n_held = 0
-        for bucket in self._buckets:
-            table = pa.ipc.open_file(pa.memory_map(bucket)).read_all()
-            start = 0
-            while n_held + table.num_rows - start >= rows:
-                piece = table.slice(start, rows - n_held)
-                start += piece.num_rows
-                yield pa.concat_tables([*held, piece]).combine_chunks()
-                held, n_held = [], 0
-            if start < table.num_rows:
-                held.append(table.slice(start))
-                n_held += table.num_rows - start
-        if n_held:
-            yield pa.concat_tables(held).combine_chunks()
+        sorted_tables = (pa.ipc.open_file(pa.memory_map(b)).read_all() for b in self._buckets)
+        for table in even_tables(sorted_tables, rows):
+            yield table.combine_chunks()
 
     def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray | pa.Array]]:
         """Yield blocks of exactly `rows` items as arrays by column.
@@ -58,14 +47,12 @@ class Items:
         """
         for table in self.tables(rows):
             block: dict[str, np.ndarray | pa.Array] = {}
-            for name in table.column_names:
-                column = table.column(name)
-                values = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-                kind = values.type
+            for name, column in zip(table.column_names, table.columns, strict=True):
+                values, kind = column.chunk(0), column.type
                 is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
                 is_plain = pa.types.is_fixed_size_list(kind) or is_number
                 block[name] = (
-                    values if values.null_count or not is_plain else numpy_of(values, name)
+                    numpy_of(values, name) if is_plain and not values.null_count else values
                 )
             yield block
 

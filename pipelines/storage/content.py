@@ -82,31 +82,17 @@ def hash_blocks(data: Any) -> np.ndarray:
 
 def read_content(file: BinaryIO) -> Content:
     """Read a whole file and return what identifies its content."""
-    parts, size = [np.empty(0, np.uint64)], 0
+    view, parts, size = memoryview(bytearray(READ_BYTES)), [], 0
     while True:
-        data = _read_exactly(file, READ_BYTES)
-        size += len(data)
-        parts.append(hash_blocks(data))
-        if len(data) < READ_BYTES:
+        n = _read_into(file, view)
+        size += n
+        parts.append(hash_blocks(view[:n]))
+        if n < READ_BYTES:
             return Content(size, np.concatenate(parts))
 
 
-def _read_exactly(file: BinaryIO, n: int) -> bytes:
-    """Return n bytes, fewer only at the end; streams of object stores may give less at a time."""
-    data = file.read(n)
-    if len(data) in (0, n):
-        return data
-    parts = [data]
-    while n := n - len(data):
-        data = file.read(n)
-        if not data:
-            break
-        parts.append(data)
-    return b"".join(parts)
-
-
 def _read_into(file: Any, view: memoryview) -> int:
-    """Fill a view; returns how many bytes there were."""
+    """Fill a view, of which streams may give less at a time; returns how many bytes there were."""
     n = 0
     while n < len(view):
         more = file.readinto(view[n:])

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -125,15 +125,7 @@ class Source:
             "names_pictures": self.names_pictures,
             "notices": list(self.notices),
             "shards": [
-                {
-                    "name": s.name,
-                    "rows": s.rows,
-                    "bytes": s.bytes,
-                    "footer": s.footer,
-                    "fingerprint": s.fingerprint,
-                    **({"tag": s.tag} if s.tag else {}),
-                    **({"constants": dict(s.constants)} if s.constants else {}),
-                }
+                {key: value for key, value in asdict(s).items() if value not in ("", {})}
                 for s in self.shards
             ],
         }
@@ -151,20 +143,13 @@ class Source:
         return replace(self, shards=tuple(shards))
 
 
-Tell = Callable[[SourceShard], None]
-
-
-def ignore(shard: SourceShard) -> None:
-    """Ignore that a shard was read."""
-
-
 def open_source(
     uri: str,
     *,
     columns: Mapping[str, str] | None = None,
     splits: Sequence[str] = (),
     contents: bool = True,
-    tell: Tell = ignore,
+    tell: Callable[[SourceShard], None] = lambda shard: None,
 ) -> Source:
     """Read the footers of all shards, check that they are one data set, and fingerprint them.
 
@@ -292,7 +277,7 @@ def _of_splits(
 
 
 def _read(
-    store: Store, names: Sequence[str], contents: bool, tell: Tell
+    store: Store, names: Sequence[str], contents: bool, tell: Callable[[SourceShard], None]
 ) -> tuple[list[SourceShard], list[pa.Schema], list[np.ndarray]]:
     """Return every shard with its schema and the hashes of its blocks."""
     with ThreadPoolExecutor(READERS) as pool:
@@ -499,10 +484,9 @@ def _widths(
     }
     widths: dict[str, int] = {}
     for ours, theirs in open_.items():
-        for shard in shards:
-            if width := _usual_width(store, shard.name, theirs):
-                widths[ours] = width
-                break
+        batches = (b for shard in shards for b in _first_batches(store, shard.name, theirs))
+        if width := next(filter(None, (forms.usual_width(b.column(0)) for b in batches)), None):
+            widths[ours] = width
     return widths
 
 
@@ -528,13 +512,6 @@ def _said_of_indicators(indicators: Sequence[str], columns: Mapping[str, str]) -
         "rows with other values cannot be used"
         for ours in indicators
     ]
-
-
-def _usual_width(store: Store, name: str, column: str) -> int | None:
-    for batch in _first_batches(store, name, column):
-        if width := forms.usual_width(batch.column(0)):
-            return width
-    return None
 
 
 def _first_batches(store: Store, name: str, column: str) -> Iterator[pa.RecordBatch]:

@@ -24,9 +24,9 @@ from typing import IO, Any, TypeVar
 
 from typing_extensions import override
 
-from pipelines.errors import LinkError, RunError, StorageError
+from pipelines.errors import LinkError, RunError, StorageError, StorageTrouble
 from pipelines.storage.address import BUCKETS, SAME, join, normalize, scheme_of, split
-from pipelines.storage.trouble import explain, is_conflict, is_passing
+from pipelines.storage.trouble import explain, is_conflict
 
 T = TypeVar("T")
 
@@ -649,7 +649,10 @@ class ObjectStore(Store):
                 said = explain(err, join(self.uri, name) if name else self.uri)
                 if said is err:
                     raise
-                if not is_passing(said) or time.monotonic() - began + pause > PATIENCE_S:
+                if (
+                    not isinstance(said, StorageTrouble)
+                    or time.monotonic() - began + pause > PATIENCE_S
+                ):
                     # A missing package is no fault of ours.
                     raise said from (None if isinstance(err, ImportError) else err)
             time.sleep(pause)

@@ -20,6 +20,7 @@ from pipelines.storage import footers
 from pipelines.storage.content import open_binary
 from pipelines.storage.files import TABLE_BYTES, open_named
 from pipelines.storage.footers import FooterError
+from pipelines.storage.forms import is_text
 from pipelines.storage.store import Store
 from pipelines.storage.wording import did_you_mean, several, shown, why
 
@@ -181,8 +182,7 @@ def as_text(column: pa.ChunkedArray, name: str, named: Named) -> pa.Array:
     DataError
         If it holds something else.
     """
-    if isinstance(column, pa.ChunkedArray):
-        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.nulls(0, column.type)
+    column = column.combine_chunks()
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     kind = column.type
@@ -191,7 +191,7 @@ def as_text(column: pa.ChunkedArray, name: str, named: Named) -> pa.Array:
             return column.cast(pa.int64()).cast(pa.string())
         if pa.types.is_floating(kind):
             column = column.cast(pa.float64()).cast(pa.int64())
-        elif not (pa.types.is_integer(kind) or pa.types.is_null(kind) or _is_text(kind)):
+        elif not (pa.types.is_integer(kind) or pa.types.is_null(kind) or is_text(kind)):
             raise pa.ArrowInvalid(str(kind))
         return column.cast(pa.string())
     except (pa.ArrowException, ValueError) as err:
@@ -200,12 +200,6 @@ def as_text(column: pa.ChunkedArray, name: str, named: Named) -> pa.Array:
             f"{kind}" if str(kind) in str(err) else f"{kind} ({why(err)})",
             "Write it as text",
         ) from err
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    )
 
 
 def check_ids(ids: pa.Array, says: Mapping[str, pa.Array], named: Named) -> None:

@@ -155,11 +155,6 @@ def explain(err: Exception, where: str) -> Exception:
     )
 
 
-def is_passing(err: Exception) -> bool:
-    """Say whether an explained error may be gone in a moment."""
-    return isinstance(err, StorageTrouble)
-
-
 def _no_package(where: str, said: str) -> StorageError:
     scheme = scheme_of(where)
     package = PACKAGES.get(scheme)
