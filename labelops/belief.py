@@ -33,34 +33,43 @@ COARSE = np.geomspace(0.1, 10.0, 21)
 UNIT = 1 << 32
 """Sums over items are held in integers of this size, so that they do not depend on shards."""
 
-FLOOR = 1e-6
-"""Least probability in a noise matrix: no label is impossible."""
+PRIOR = 0.5
+"""So many more items than were counted have each pair of classes: no label is impossible."""
 
 MAX_NLL = 32.0
 
 
 class Noise(Protocol):
-    """A noise matrix that can be divided by: from `sound_noise`, or one that is held otherwise."""
+    """A noise matrix without zeros: from `noise_at`, or one that is held otherwise."""
 
     def __getitem__(self, given: np.ndarray, /) -> np.ndarray:
         """Return P(given_i | ·) of some items, shape (N, K)."""
         ...
 
 
-def sound_noise(noise: np.ndarray) -> np.ndarray:
-    """Return a noise matrix that can be divided by: no zeros, no holes, columns that sum to one.
+def noise_at(rate: np.ndarray, joint: np.ndarray) -> np.ndarray:
+    """Return P(given = a | true = b) at [a, b], shape (K, K), none of it 0.
 
-    At [a, b] stands P(given = a | true = b), shape (K, K). A column that is not finite (of a class
-    that nobody has) becomes "always given as it is".
+    Parameters
+    ----------
+    rate
+        Share of labels that are wrong where a class is true, in (0, ½], shape (K,).
+    joint
+        Items by given and probable true class, shape (K, K): the wrong labels of a class fall on
+        the others in proportion to them, with `PRIOR` items more of each.
 
     Examples
     --------
-    >>> sound_noise(np.array([[0.9, np.nan], [0.1, np.nan]])).round(3).tolist()
-    [[0.9, 0.0], [0.1, 1.0]]
+    >>> noise_at(np.array([0.1, 0.3, 0.1]), np.array([[9, 1, 0], [2, 5, 0], [0, 0, 8]])).round(3)
+    array([[0.9  , 0.225, 0.05 ],
+           [0.083, 0.7  , 0.05 ],
+           [0.017, 0.075, 0.9  ]])
     """
-    known = np.isfinite(noise).all(axis=0)
-    sound = np.maximum(np.where(known, noise, np.eye(len(noise))), FLOOR)
-    return np.asarray(sound / sound.sum(axis=0))
+    others = joint + PRIOR
+    np.fill_diagonal(others, 0.0)
+    noise = others * (rate / np.maximum(others.sum(axis=0), PRIOR))
+    np.fill_diagonal(noise, 1 - rate if len(rate) > 1 else 1.0)
+    return np.asarray(noise)
 
 
 def fine_grid(best: float) -> np.ndarray:
@@ -127,23 +136,25 @@ def best_temperature(temperatures: np.ndarray, losses: np.ndarray) -> float:
 
 def believe(
     probs: np.ndarray, given: np.ndarray, noise: Noise, *, temperature: float
-) -> np.ndarray:
-    """Return the probability of every class to be an item's true one.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the probability of every class to be an item's true one; and a cautious one.
 
-    b = ½ q + ½ q · P(given | ·) / Σ, with q = softmax(log p / T) and T fitted through the noise;
-    `probs`, `given` and `noise` as in `loss_through_noise`.
+    b = ½ q + ½ c, with c = q · P(given | ·) / Σ, q = softmax(log p / T) and T fitted through the
+    noise; `probs`, `given` and `noise` as in `loss_through_noise`. Of the two kinds of noise, c is
+    of the one that speaks more for the given label, at whatever item.
 
     Returns
     -------
-    float64, shape (N, K); rows sum to one.
+    b and c, float64, shape (N, K); rows sum to one.
 
     Examples
     --------
     >>> noise = np.array([[0.9, 0.1], [0.1, 0.9]])
-    >>> believe(np.array([[0.5, 0.5]]), np.array([0]), noise, temperature=1.0).tolist()
-    [[0.7, 0.3]]
+    >>> b, c = believe(np.array([[0.5, 0.5]]), np.array([0]), noise, temperature=1.0)
+    >>> b.tolist(), c.tolist()
+    ([[0.7, 0.3]], [[0.9, 0.1]])
     """
     q = apply_temperature(probs, temperature=temperature)
-    posterior = q * noise[given]
-    posterior /= posterior.sum(axis=1, keepdims=True)
-    return np.asarray((q + posterior) / 2)
+    cautious = q * noise[given]
+    cautious /= cautious.sum(axis=1, keepdims=True)
+    return (q + cautious) / 2, cautious

@@ -14,9 +14,9 @@ class Policy(NamedTuple):
 
     Attributes
     ----------
-    relabel_confidence : belief in another class from which on it becomes the label.
-    drop_confidence : probability that the given label is wrong from which on, where no other is
-        sure enough, the item is dropped.
+    relabel_confidence : cautious belief in another class from which on it becomes the label.
+    drop_confidence : likewise, that the given label is wrong, from which on the item is dropped
+        where no other class is sure enough.
     label_issue : None repairs (relabel, drop or review by belief); or one action for all.
     duplicate_conflict : for items whose copy has another label, unless the belief in theirs is
     high. near_duplicate : for all members of a set of duplicates but one. outlier : for items
@@ -44,7 +44,7 @@ FIXED_RULES = (
     Rule("near-duplicate", "duplicate of an item that is kept", is_worth_a_look=False),
     Rule("outlier", "outlier: far from all other items"),
 )
-ISSUE, ON_OUTLIER, IMPROBABLE, UNSURE, CONFLICT, COPY, OUTLIER = range(2, 9)
+ISSUE, ON_OUTLIER, IMPROBABLE, UNSURE, CONFLICT, COPY, OUTLIER, ON_REVIEWS = range(2, 10)
 
 
 def rules(relabel_confidence: float) -> tuple[Rule, ...]:
@@ -53,9 +53,16 @@ def rules(relabel_confidence: float) -> tuple[Rule, ...]:
     Examples
     --------
     >>> [rule.name for rule in rules(0.95) if rule.changes]
-    ['relabel-0.95', 'relabel-0.99']
+    ['relabel-unsure', 'relabel-0.95', 'relabel-0.99']
     """
-    return FIXED_RULES + tuple(
+    unsure = Rule(
+        "relabel-unsure",
+        f"another class has a probability of at least {relabel_confidence:g}, unless labels are "
+        "wrong at random",
+        changes=True,
+        must_be_measured=True,
+    )
+    bands_of_belief = (
         Rule(
             f"relabel-{edge:g}",
             f"another class has a probability of at least {edge:g}",
@@ -63,10 +70,12 @@ def rules(relabel_confidence: float) -> tuple[Rule, ...]:
         )
         for edge in bands(relabel_confidence)
     )
+    return (*FIXED_RULES, unsure, *bands_of_belief)
 
 
 def propose(
     belief: np.ndarray,
+    cautious: np.ndarray,
     given: np.ndarray,
     *,
     is_issue: np.ndarray,
@@ -84,8 +93,9 @@ def propose(
 
     Parameters
     ----------
-    belief
-        From `labelops.belief.believe`, shape (N, C).
+    belief, cautious
+        From `labelops.belief.believe`, shape (N, C) each. Labels are changed and items dropped
+        where the cautious one says so; where only the other does, people have the last word.
     given
         Columns of the given classes in it, shape (N,).
     is_issue, is_conflict, is_copy, is_outlier
@@ -101,8 +111,8 @@ def propose(
     --------
     >>> no, keep = np.zeros(2, bool), Action.KEEP
     >>> proposals = propose(
-    ...     np.array([[0.03, 0.97], [0.4, 0.6]]), np.array([0, 0]), is_issue=~no, is_conflict=no,
-    ...     is_copy=no, is_outlier=no,
+    ...     np.array([[0.03, 0.97], [0.4, 0.6]]), np.array([[0.03, 0.97], [0.4, 0.6]]),
+    ...     np.array([0, 0]), is_issue=~no, is_conflict=no, is_copy=no, is_outlier=no,
     ...     policy=Policy(0.9, 0.95, None, Action.REVIEW, keep, keep))
     >>> [Action(a).name for a in proposals.action], [rules(0.9)[r].name for r in proposals.rule]
     (['RELABEL', 'REVIEW'], ['relabel-0.95', 'issue-unsure'])
@@ -111,6 +121,7 @@ def propose(
     rule = np.full(len(given), NO_ISSUE, np.uint8)
     proposals = labels(belief, given, action, rule)
     new, p_new, p_given = proposals.after, proposals.p_after, proposals.p_before
+    c_new, c_given = cautious[proposals.row, new], cautious[proposals.row, given]
 
     def put(where: np.ndarray, what: Action, why: int) -> None:
         action[where], rule[where] = what, why
@@ -128,10 +139,15 @@ def propose(
     if policy.label_issue is None:
         suspect = is_issue | (p_given < 0.5)
         put(suspect, Action.REVIEW, UNSURE)
-        put(suspect & (p_given <= 1 - policy.drop_confidence), Action.DROP, IMPROBABLE)
+        put(suspect & (c_given <= 1 - policy.drop_confidence), Action.DROP, IMPROBABLE)
+        other = suspect & (new != given)
+        put(other & (p_new >= policy.relabel_confidence), Action.RELABEL, ON_REVIEWS)
         for band, edge in enumerate(bands(policy.relabel_confidence)):
-            put(suspect & (new != given) & (p_new >= edge), Action.RELABEL, len(FIXED_RULES) + band)
+            put(other & (c_new >= edge), Action.RELABEL, ON_REVIEWS + 1 + band)
         put(suspect & is_outlier, Action.REVIEW, ON_OUTLIER)
+        # What is promised of a change that nobody measures is what the cautious belief promises.
+        sure = rule > ON_REVIEWS
+        p_new[sure], p_given[sure] = c_new[sure], c_given[sure]
     elif policy.label_issue != Action.KEEP:
         put(is_issue, policy.label_issue, ISSUE)
     return proposals._replace(action=action, rule=rule)

@@ -91,6 +91,7 @@ class Rule(NamedTuple):
     name : as the log and the gate call it.
     text : the reason as people read it.
     changes : whether it changes labels, so that the gate judges it.
+    must_be_measured : whether it does so only if reviewed items say that it gains.
     is_worth_a_look : whether somebody should look at what it proposes and limits hold back.
     is_certain : that something is wrong is no question: nothing is looked at sooner.
     """
@@ -98,6 +99,7 @@ class Rule(NamedTuple):
     name: str
     text: str
     changes: bool = False
+    must_be_measured: bool = False
     is_worth_a_look: bool = True
     is_certain: bool = False
 

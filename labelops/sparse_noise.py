@@ -8,14 +8,14 @@ from functools import cached_property
 import numpy as np
 from scipy import sparse
 
-from labelops.belief import FLOOR, Noise, sound_noise
+from labelops.belief import PRIOR, Noise, noise_at
 from labelops.confident.sparse_joint import at, entries
 from labelops.ragged import spans
 
 
 @dataclass(frozen=True)
 class SparseNoise:
-    """A sound noise matrix, of which most entries are the floor of their column.
+    """A noise matrix of which most entries are the floor of their column.
 
     Attributes
     ----------
@@ -79,29 +79,37 @@ class SparseNoise:
         return np.asarray(true[rank < n].reshape(n_classes, n))
 
 
-def sound_sparse_noise(noise: sparse.csr_array) -> SparseNoise:
-    """Return a noise matrix that can be divided by, as `labelops.belief.sound_noise` does.
+def sparse_noise_at(rate: np.ndarray, joint: sparse.csr_array) -> SparseNoise:
+    """Return what `labelops.belief.noise_at` does, of a joint that lists pairs that occur.
 
-    Of a column in which nothing is listed every row is as probable, as there. Sums of columns are
-    rounded otherwise than dense ones: by some 10⁻¹⁶.
+    Sums of columns are rounded otherwise than dense ones: by some 10⁻¹⁶.
 
     Examples
     --------
-    >>> matrix = np.array([[0.9, 0.0], [0.1, 0.0]])
-    >>> noise = sound_sparse_noise(sparse.csr_array(matrix))
-    >>> noise[np.array([0, 1])].round(3).tolist()
-    [[0.9, 0.5], [0.1, 0.5]]
+    >>> joint = sparse.csr_array(np.array([[9, 1, 0], [2, 5, 0], [0, 0, 8]]))
+    >>> noise = sparse_noise_at(np.array([0.1, 0.3, 0.1]), joint)
+    >>> noise[np.array([1])].round(3).tolist()
+    [[0.083, 0.7, 0.05]]
     """
-    n_classes = noise.shape[0]
-    row, column, values = entries(noise)
-    row, column, values = row[values > 0], column[values > 0], values[values > 0]
-    values = np.maximum(values, FLOOR)
-    n_listed = np.bincount(column, minlength=n_classes)
-    total = np.bincount(column, values, minlength=n_classes) + FLOOR * (n_classes - n_listed)
-    listed = sparse.coo_array((values / total[column], (row, column)), shape=noise.shape)
-    return SparseNoise(FLOOR / total, sparse.csr_array(listed))
+    n_classes = len(rate)
+    row, column, values = entries(joint)
+    row, column, values = (x[row != column] for x in (row, column, values))
+    total = np.bincount(column, values, minlength=n_classes) + PRIOR * (n_classes - 1)
+    unit = rate / np.maximum(total, PRIOR)
+    every = np.arange(n_classes)
+    own = 1 - rate if n_classes > 1 else np.ones(1)
+    listed = sparse.coo_array(
+        (
+            np.concatenate([(values + PRIOR) * unit[column], own]),
+            (np.concatenate([row, every]), np.concatenate([column, every])),
+        ),
+        shape=joint.shape,
+    )
+    return SparseNoise(PRIOR * unit, sparse.csr_array(listed))
 
 
-def sound(noise: np.ndarray | sparse.csr_array) -> Noise:
-    """Return a noise matrix that can be divided by, dense or sparse as it comes."""
-    return sound_sparse_noise(noise) if isinstance(noise, sparse.csr_array) else sound_noise(noise)
+def noise_of_rate(rate: np.ndarray, joint: np.ndarray | sparse.csr_array) -> Noise:
+    """Return P(given | true), dense or sparse as the joint comes."""
+    if isinstance(joint, sparse.csr_array):
+        return sparse_noise_at(rate, joint)
+    return noise_at(rate, joint)

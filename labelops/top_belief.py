@@ -26,6 +26,8 @@ class TopBelief(NamedTuple):
     ----------
     ids : candidates, ascending, int64, shape (N, C); K where there is none.
     belief : probability of each to be the true class, float64, shape (N, C); 0 where there is none.
+    cautious : likewise, under the kind of noise that speaks most for the given label; see
+        `labelops.belief.believe`.
     others : probability of all other classes together, float64, shape (N,). Each of them is
         believed no more than any of `n_best` candidates.
     n_classes : K.
@@ -33,6 +35,7 @@ class TopBelief(NamedTuple):
 
     ids: np.ndarray
     belief: np.ndarray
+    cautious: np.ndarray
     others: np.ndarray
     n_classes: int
 
@@ -52,8 +55,8 @@ class TopBelief(NamedTuple):
         return np.asarray(self.ids[np.arange(len(self.ids)), column])
 
 
-def all_classes(belief: np.ndarray) -> TopBelief:
-    """Return beliefs in every class, shape (N, K), in this form.
+def all_classes(belief: np.ndarray, cautious: np.ndarray | None = None) -> TopBelief:
+    """Return beliefs in every class, shape (N, K), in this form; cautious ones are the same or own.
 
     Examples
     --------
@@ -62,7 +65,7 @@ def all_classes(belief: np.ndarray) -> TopBelief:
     """
     n, n_classes = belief.shape
     ids = np.broadcast_to(np.arange(n_classes), (n, n_classes))
-    return TopBelief(ids, belief, np.zeros(n), n_classes)
+    return TopBelief(ids, belief, belief if cautious is None else cautious, np.zeros(n), n_classes)
 
 
 def candidates(
@@ -112,9 +115,15 @@ def believe_top(
     unasked = np.maximum(noise.row_sums[given] - likelihood.sum(axis=1), 0.0)
     unasked = np.where(n_rest > 0, unasked, 0.0)
     explained = (q * likelihood).sum(axis=1) + q_rest * unasked
-    belief = (q + q * likelihood / explained[:, None]) / 2
+    cautious = q * likelihood / explained[:, None]
     others = q_rest * (n_rest + unasked / explained) / 2
-    return TopBelief(ids, np.where(known, belief, 0.0), others, n_classes)
+    belief = np.where(known, (q + cautious) / 2, 0.0)
+    return TopBelief(ids, belief, cautious, others, n_classes)
+
+
+def sure_of_given(belief: TopBelief, given: np.ndarray) -> TopBelief:
+    """Return beliefs whose cautious ones leave every label as it is."""
+    return belief._replace(cautious=(belief.ids == given[:, None]).astype(np.float64))
 
 
 def in_classes(proposals: Proposals, belief: TopBelief) -> Proposals:

@@ -129,7 +129,9 @@ def _own_beliefs(items: Items, ctx: Context, grouped: Grouped) -> np.ndarray:
         probs, _ = vectors_of(table.column("pred_probs").combine_chunks())
         block = np.asarray(probs, np.float64)
         if labelled:
-            block = believe(probs, table.column("given").to_numpy(), noise, temperature=temperature)
+            block = believe(
+                probs, table.column("given").to_numpy(), noise, temperature=temperature
+            )[0]
         block = np.maximum(block, FLOOR)
         rows = slice(first, first + len(block))
         out[grouped.place[rows]] = block / block.sum(axis=1, keepdims=True)

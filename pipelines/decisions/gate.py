@@ -132,7 +132,8 @@ def judge_rules(
         )
         judged = (evidence, NOT_JUDGED)
         if rule.changes:
-            judged = verdict(evidence, r, limits, allowance, ctx)
+            must = limits.must_be_measured or rule.must_be_measured
+            judged = verdict(evidence, r, limits._replace(must_be_measured=must), allowance, ctx)
         known.append(judged[0])
         verdicts.append(judged[1])
     return {

@@ -19,8 +19,8 @@ from labelops.belief import (
 )
 from labelops.confident.estimates import unpack_matrix
 from labelops.hashing import is_drawn
-from labelops.sparse_noise import SparseNoise, sound, sound_sparse_noise
-from labelops.top_belief import all_classes, believe_top, candidates
+from labelops.sparse_noise import SparseNoise, noise_of_rate, sparse_noise_at
+from labelops.top_belief import all_classes, believe_top, candidates, sure_of_given
 from labelops.top_rows import Probs, TopRows
 from pipelines.core.stage import Arrays, Beliefs, Blocks, Context, Reduce, Step
 from pipelines.labels.predictions import prediction_columns, predictions_of
@@ -53,14 +53,15 @@ def block_rows(n_classes: int) -> int:
 
 
 def noise_of(ctx: Context) -> Noise:
-    """Return P(given | true) as stage `confident` estimated it."""
-    return sound(unpack_matrix(ctx.result("confident", "estimates"), "noise_matrix"))
+    """Return P(given | true): as often wrong as the surest predictions say, of confused classes."""
+    joint = unpack_matrix(ctx.result("confident", "estimates"), "confident_joint")
+    return noise_of_rate(ctx.result("confident", "surest")["rate"], joint)
 
 
 def sparse_noise_of(ctx: Context) -> SparseNoise:
     """Return the same, as pairs of classes, however many there are."""
-    noise = unpack_matrix(ctx.result("confident", "estimates"), "noise_matrix")
-    return sound_sparse_noise(sparse.csr_array(noise))
+    joint = unpack_matrix(ctx.result("confident", "estimates"), "confident_joint")
+    return sparse_noise_at(ctx.result("confident", "surest")["rate"], sparse.csr_array(joint))
 
 
 def losses(frame: Frame, ctx: Context, *, fine: bool) -> Arrays:
@@ -93,7 +94,9 @@ def best(summary: Arrays, ctx: Context, *, fine: bool = False) -> Arrays:
 def _of_predictions(frame: Frame, ctx: Context, k: int, certain: np.ndarray) -> Blocks:
     probs, given = predictions_of(frame, ctx), frame.array("given")
     of_block = _listed if isinstance(probs, TopRows) else _whole
-    yield from of_block(probs, given, ctx, k, certain)
+    is_trusted = bool(ctx.result("confident", "surest")["is_flat"])
+    for rows, belief in of_block(probs, given, ctx, k, certain):
+        yield rows, belief if is_trusted else sure_of_given(belief, given[rows])
 
 
 def slices(n: int, step: int) -> Iterator[slice]:
@@ -106,7 +109,7 @@ def _whole(probs: Probs, given: np.ndarray, ctx: Context, k: int, certain: np.nd
     for rows in slices(len(given), block_rows(ctx.n_classes)):
         block = probs[rows]
         assert isinstance(block, np.ndarray)
-        yield rows, all_classes(believe(block, given[rows], noise, temperature=temperature))
+        yield rows, all_classes(*believe(block, given[rows], noise, temperature=temperature))
 
 
 def _listed(probs: Probs, given: np.ndarray, ctx: Context, k: int, certain: np.ndarray) -> Blocks:

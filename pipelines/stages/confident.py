@@ -20,6 +20,7 @@ from labelops.confident.joint import count
 from labelops.confident.keys import float_of_keys, order_keys
 from labelops.confident.scan import Scan
 from labelops.confident.scores import Score, margin_score
+from labelops.confident.surest import Cells, add_cells, count_cells, n_wrong, surest
 from labelops.confident.top_scan import scan_top, top_scores
 from labelops.top_rows import TopRows, no_rows
 from pipelines.core.stage import Arrays, Context, Map, Output, Reduce, Stage, Step, Tables
@@ -42,6 +43,9 @@ from pipelines.selection.pairs import cut_steps, taken
 from pipelines.selection.pruning import Pruning
 from pipelines.selection.ranking import rank_steps, ranks_of
 from pipelines.storage.frame import Frame
+
+ENDS = ("", "_low", "_high")
+"""An estimate and its interval, as results name them."""
 
 SELECTING = BY_PAIRS | BY_CLASSES | BY_LOWEST
 
@@ -122,6 +126,13 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
             reads=[*prediction_columns(ctx.columns), "given", "p_given", "item_hash"],
             writes=_scratch(config, ctx),
             apply=scan_listed if is_listed(ctx) else scan,
+        ),
+        Reduce(
+            name="surest",
+            reads=["predicted", "p_predicted", "agrees"],
+            summarize=count_surest,
+            merge=merge_surest,
+            finish=finish_surest,
         ),
         Reduce(
             name="estimates",
@@ -251,6 +262,36 @@ def _scanned(frame: Frame, ctx: Context[Config], scanned: Scan, score: np.ndarra
     narrow = {name: frame.array(name) for name in ("given", "item_hash", "p_given")}
     columns = narrow | scanned._asdict() | ({"score": score} if _has_score(ctx.config) else {})
     return {f"{ctx.stage}/_scan": pa.table(columns)}
+
+
+# -- the surest predictions ------------------------------------------------------------------------
+
+
+def count_surest(frame: Frame, ctx: Context) -> Arrays:
+    """Count items by predicted class and confidence."""
+    frame.table(["predicted", "p_predicted", "agrees"])
+    agrees = frame.array("agrees")
+    return count_cells(frame.array("predicted"), frame.array("p_predicted"), agrees)._asdict()
+
+
+def merge_surest(a: Arrays, b: Arrays) -> Arrays:
+    """Add the counts of shards."""
+    return add_cells(Cells(**a), Cells(**b))._asdict()
+
+
+def finish_surest(summary: Arrays, ctx: Context) -> Arrays:
+    """Return what the surest predictions say of noise, and so how many labels are wrong."""
+    said, thresholds = surest(Cells(**summary), n_classes=ctx.n_classes), ctx.own("thresholds")
+    agreement = float(np.nansum(thresholds["thresholds"] * thresholds["n_given"]))
+    wrong = n_wrong(
+        said,
+        n_items=ctx.n_items,
+        n_disagreeing=int(summary["n_other"].sum()),
+        doubt=ctx.n_items - agreement,
+    )
+    return {name: np.array(value) for name, value in said._asdict().items()} | {
+        f"n_wrong{end}": np.array(value) for end, value in zip(ENDS, wrong, strict=True)
+    }
 
 
 # -- estimates -------------------------------------------------------------------------------------

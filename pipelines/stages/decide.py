@@ -110,7 +110,9 @@ def propose_shard(frame: Frame, ctx: Context[Config]) -> Proposed:
     for rows, belief in ctx.asked.blocks(frame, ctx, k, reviewed):
         mine = given[rows]
         here = {name: flag[rows] for name, flag in flags.items()}
-        proposed = propose(belief.belief, belief.column_of(mine), policy=policy, **here)
+        proposed = propose(
+            belief.belief, belief.cautious, belief.column_of(mine), policy=policy, **here
+        )
         proposals.append(in_classes(proposed, belief)._replace(row=proposed.row + rows.start))
         soft.append(soft_columns(soften(with_certainty(belief, reviewed[rows]), mine, k=k)))
     whole = Proposals(*(np.concatenate(part) for part in zip(*proposals, strict=True)))
@@ -148,7 +150,7 @@ def notes(ctx: Context[Config]) -> Arrays:
 STAGE = deciding_stage(
     Decider(
         name="decide",
-        version=3,
+        version=4,
         doc="decides for every item: keep, relabel, drop, review or lower its weight, and logs why",
         config=Config,
         clean=SPACE,
