@@ -4,7 +4,7 @@ Pictures and texts are read from the row groups that hold a chosen item, and now
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -18,22 +18,12 @@ from pipelines.core.state import Run
 from pipelines.decisions.counts import deciding_stage
 from pipelines.labels.space import space_of
 from pipelines.report.limits import Limits
-from pipelines.report.model import Item, Picture
+from pipelines.report.model import Item
 from pipelines.report.names import Names
 from pipelines.report.select import Place
 from pipelines.report.thumbnails import thumbnail
 from pipelines.storage.forms import PICTURES, is_bytes
 from pipelines.storage.frame import ColumnRef, FileRef, Frame, in_form, open_parquet
-
-
-@dataclass(frozen=True)
-class Look:
-    """Values of one chosen item."""
-
-    item_id: str
-    values: Mapping[str, object]
-    picture: Picture | None
-    excerpt: str
 
 
 class Reader:
@@ -52,7 +42,7 @@ class Reader:
         """Whether items may have several."""
         ctx = run.context("source", self.layout)
         self.names = Names(ctx.classes, ctx.class_values)
-        self._seen: dict[Place, Look] = {}
+        self._seen: dict[Place, tuple[Item, Mapping[str, object]]] = {}
 
     # -- results -----------------------------------------------------------------------------------
 
@@ -97,7 +87,7 @@ class Reader:
 
     def _look_in(self, frame: Frame, reads: Sequence[str], rows: list[int]) -> None:
         taken = frame.table(reads).take(pa.array(rows, pa.int64())).to_pylist()
-        wanted = ["image"] * self.has_pictures + ["text"]
+        wanted = ("image", "text") if self.has_pictures else ("text",)
         source = [name for name in wanted if name in self.layout.source.columns]
         heavy = source_rows(
             self.layout.files(frame.index, {SOURCE})[SOURCE],
@@ -107,29 +97,23 @@ class Reader:
         for row, values, extra in zip(rows, taken, heavy, strict=True):
             image, text = extra.get("image"), extra.get("text")
             data = image.get("bytes") if isinstance(image, dict) else image
-            self._seen[frame.index, row] = Look(
+            item = Item(
                 item_id=str(values.get("item_id")),
-                values=values,
+                shard=frame.index,
+                given=self._given(values.get(self.given)),
+                believed=self.names.name(_int(values.get("predicted"))),
                 picture=thumbnail(data, self.limits) if isinstance(data, bytes) else None,
                 excerpt="" if text is None else _cut(str(text), self.limits.excerpt),
             )
+            self._seen[frame.index, row] = item, values
 
     def item(self, place: Place, score: str = "") -> Item:
         """Make the item at a place, as it is shown; its score is a column that was looked up."""
-        look = self._seen[place]
-        value = look.values.get(score)
-        return Item(
-            item_id=look.item_id,
-            shard=place[0],
-            given=self._given(look),
-            believed=self.names.name(_int(look.values.get("predicted"))),
-            score=float(value) if isinstance(value, float) else None,
-            picture=look.picture,
-            excerpt=look.excerpt,
-        )
+        item, values = self._seen[place]
+        value = values.get(score)
+        return replace(item, score=value if isinstance(value, float) else None)
 
-    def _given(self, look: Look) -> str:
-        listed = look.values.get(self.given)
+    def _given(self, listed: object) -> str:
         if not isinstance(listed, list):
             return self.names.name(_int(listed))
         most = self.limits.labels_named
@@ -138,7 +122,7 @@ class Reader:
 
     def values(self, place: Place) -> Mapping[str, object]:
         """Values of the sidecars at a place."""
-        return self._seen[place].values
+        return self._seen[place][1]
 
 
 def _cut(text: str, most: int) -> str:
