@@ -143,6 +143,7 @@ def find_label_issues(
     frac_noise: float = 1.0,
     min_examples_per_class: int = 1,
     item_hash: np.ndarray | None = None,
+    engine: Engine | None = None,
 ) -> np.ndarray:
     """Flag the items whose given class is probably wrong.
 
@@ -172,6 +173,8 @@ def find_label_issues(
         Classes with no more items than this are left alone; likewise.
     item_hash
         Distinct numbers by which ties are broken, uint64, shape (N,); the row number if absent.
+    engine
+        Who does the loops over rows; the readable one if absent.
 
     Returns
     -------
@@ -198,31 +201,13 @@ def find_label_issues(
     >>> find_label_issues(probs, np.array([0, 0, 0, 1, 1])).tolist()
     [False, False, True, False, False]
     """
-    return flag_items(
-        probs,
-        given,
-        settings=Settings(filter_by, frac_noise, min_examples_per_class),
-        item_hash=item_hash,
-        engine=ReadableEngine(),
-    )
-
-
-def flag_items(
-    probs: Probs,
-    given: np.ndarray,
-    *,
-    settings: Settings,
-    item_hash: np.ndarray | None,
-    engine: Engine,
-) -> np.ndarray:
-    """Do what `find_label_issues` says, with an engine that does the loops over rows."""
     check_inputs(probs, given)
-    if settings.filter_by not in get_args(Filter):
-        raise ValueError(
-            f"filter_by must be one of {list(get_args(Filter))}, got {settings.filter_by!r}"
-        )
-    _, n_given, scan = _scan(probs, given, engine)
-    if settings.filter_by not in BY_PAIRS | BY_CLASSES | BY_LOWEST:
+    if filter_by not in get_args(Filter):
+        raise ValueError(f"filter_by must be one of {list(get_args(Filter))}, got {filter_by!r}")
+    settings = Settings(filter_by, frac_noise, min_examples_per_class)
+    loops: Engine = engine or ReadableEngine()
+    _, n_given, scan = _scan(probs, given, loops)
+    if filter_by not in BY_PAIRS | BY_CLASSES | BY_LOWEST:
         return flag(settings, given, scan)
 
     hashes = np.arange(len(probs), dtype=np.uint64) if item_hash is None else item_hash
@@ -230,13 +215,13 @@ def flag_items(
     is_dense = not isinstance(probs, TopRows) and n_classes <= sparse_joint.DENSE_CLASSES
 
     def blocks() -> Iterator[Rows]:
-        if settings.filter_by in BY_PAIRS:
+        if filter_by in BY_PAIRS:
             for rows in _blocks(probs):
                 yield probs[rows], given[rows], hashes[rows]
 
     def pairs(known: Selection) -> Pairs:
         if is_dense:
-            return engine.pairs(known, n_classes, dtype)
+            return loops.pairs(known, n_classes, dtype)
         return ReadablePairs(known, dtype)
 
     p_given = at(probs, np.arange(len(given)), given)
@@ -246,11 +231,11 @@ def flag_items(
     quotas = quotas_of(settings, noise.calibrated_joint, n_given, n_disagreeing)
     selection = _cuts(*quotas, singles, blocks, pairs, dtype)
     taken_pair = taken_single = None
-    if settings.filter_by in BY_PAIRS:
+    if filter_by in BY_PAIRS:
         taking = pairs(selection)
         parts = [taking.take(*block) for block in blocks()]
         taken_pair = np.concatenate([np.zeros(0, bool), *parts])
-    if settings.filter_by in BY_CLASSES | BY_LOWEST:
+    if filter_by in BY_CLASSES | BY_LOWEST:
         taken_single = sel.is_taken(selection, singles)
     return flag(settings, given, scan, taken_pair=taken_pair, taken_single=taken_single)
 
