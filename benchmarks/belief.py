@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from cleanlab.count import compute_confident_joint, estimate_latent
+from cleanlab.count import compute_confident_joint
 from cleanlab.filter import find_label_issues
 from sklearn.datasets import load_digits
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -32,9 +32,10 @@ from labelops.belief import (
     best_temperature,
     fine_grid,
     loss_through_noise,
-    sound_noise,
+    noise_at,
 )
 from labelops.calibration import log_safe
+from labelops.confident.surest import count_cells, surest
 from labelops.temperature import apply_temperature, fit_temperature
 
 SURE = 0.9
@@ -102,22 +103,23 @@ def digits() -> Iterator[Setting]:
 
 def candidates(setting: Setting) -> dict[str, np.ndarray]:
     probs, given = setting.probs, setting.given
-    _, noise, _ = estimate_latent(compute_confident_joint(given, probs), given)
-    noise = sound_noise(noise)
+    rows, top = np.arange(len(given)), probs.argmax(axis=1)
+    said = surest(count_cells(top, probs[rows, top], top == given), n_classes=probs.shape[1])
+    noise = noise_at(said.rate, compute_confident_joint(given, probs))
     best = best_temperature(COARSE, loss_through_noise(probs, given, noise, COARSE))
     grid = fine_grid(best)
     temperature = best_temperature(grid, loss_through_noise(probs, given, noise, grid))
     q = apply_temperature(probs, temperature=temperature)
-    bayes = q * noise[given]
-    geometric = np.sqrt(q * bayes)
+    belief, cautious = believe(probs, given, noise, temperature=temperature)
+    geometric = np.sqrt(q * cautious)
     return {
         "calibrated to given labels": apply_temperature(
             probs, temperature=fit_temperature(log_safe(probs), given)
         ),
         "through the noise: q": q,
-        "Bayes on q": bayes / bayes.sum(axis=1, keepdims=True),
+        "cautious: Bayes on q": cautious,
         "geometric mean of both": geometric / geometric.sum(axis=1, keepdims=True),
-        "mean of both (labelops)": believe(probs, given, noise, temperature=temperature),
+        "mean of both (labelops)": belief,
     }
 
 

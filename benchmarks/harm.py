@@ -4,11 +4,11 @@
         [--seeds 5] [--sets spambase letter] [--noise none symmetric-0.2] [--out harm.json]
 
 FOLDER has `adult`, `covtype`, `letter`, `pendigits` and `spambase`. Noise is planted in true
-labels: *symmetric* (any other class), *pair* (the next class) or *features* (the class that a linear
-model of the truth finds second best, the more often the less sure that model is). Predictions are
-out of fold, of a linear model and of histogram trees, and those that come with the CIFAR-10N cut.
-For each setting: shards → recipe `audit` → product against truth. Labels of the product are
-compared with the given ones *on the same items*.
+labels: *symmetric* (any other class), *pair* (the next class) or *features* (the class that a
+linear model of the truth finds second best, the more often the less sure that model is).
+Predictions are out of fold, of a linear model and of histogram trees, and those that come with the
+CIFAR-10N cut. For each setting: shards → recipe `audit` → product against truth. Labels of the
+product are compared with the given ones *on the same items*.
 """
 
 import argparse

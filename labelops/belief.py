@@ -36,6 +36,10 @@ UNIT = 1 << 32
 PRIOR = 0.5
 """So many more items than were counted have each pair of classes: no label is impossible."""
 
+DOUBT = 0.001
+"""So often a prediction is worth nothing, however sure it is: models are overconfident far from
+what they learned from."""
+
 MAX_NLL = 32.0
 
 
@@ -139,9 +143,9 @@ def believe(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the probability of every class to be an item's true one; and a cautious one.
 
-    b = ½ q + ½ c, with c = q · P(given | ·) / Σ, q = softmax(log p / T) and T fitted through the
-    noise; `probs`, `given` and `noise` as in `loss_through_noise`. Of the two kinds of noise, c is
-    of the one that speaks more for the given label, at whatever item.
+    b = ½ q + ½ c, with c = (q + δ/K) · P(given | ·) / Σ, δ = `DOUBT`, q = softmax(log p / T) and T
+    fitted through the noise; `probs`, `given` and `noise` as in `loss_through_noise`. Of the two
+    kinds of noise, c is of the one that speaks more for the given label, at whatever item.
 
     Returns
     -------
@@ -155,6 +159,6 @@ def believe(
     ([[0.7, 0.3]], [[0.9, 0.1]])
     """
     q = apply_temperature(probs, temperature=temperature)
-    cautious = q * noise[given]
+    cautious = (q + DOUBT / q.shape[1]) * noise[given]
     cautious /= cautious.sum(axis=1, keepdims=True)
     return (q + cautious) / 2, cautious

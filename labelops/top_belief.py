@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from labelops.belief import DOUBT
 from labelops.calibration import log_safe
 from labelops.decisions import Proposals
 from labelops.soft import SoftLabels, stored, top_classes
@@ -114,9 +115,10 @@ def believe_top(
     # Where candidates are all classes, a difference of sums is not quite 0.
     unasked = np.maximum(noise.row_sums[given] - likelihood.sum(axis=1), 0.0)
     unasked = np.where(n_rest > 0, unasked, 0.0)
-    explained = (q * likelihood).sum(axis=1) + q_rest * unasked
-    cautious = q * likelihood / explained[:, None]
-    others = q_rest * (n_rest + unasked / explained) / 2
+    doubted, doubted_rest = q + DOUBT / n_classes, q_rest + DOUBT / n_classes
+    explained = (doubted * likelihood).sum(axis=1) + doubted_rest * unasked
+    cautious = doubted * likelihood / explained[:, None]
+    others = (q_rest * n_rest + doubted_rest * unasked / explained) / 2
     belief = np.where(known, (q + cautious) / 2, 0.0)
     return TopBelief(ids, belief, cautious, others, n_classes)
 

@@ -1,4 +1,4 @@
-"""A stand-in for stage `confident` whose flags and noise matrix are those that a test planted."""
+"""A stand-in for stage `confident` whose flags and noise are those that a test planted."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
+from labelops.belief import noise_at
 from pipelines.core.stage import Arrays, Context, Map, Output, Reduce, Stage, Step
 from pipelines.labels.beliefs import OF_PREDICTIONS
 from pipelines.storage.frame import Frame
@@ -38,14 +39,21 @@ def count(frame: Frame, ctx: Context) -> Arrays:
 
 def estimate(summary: Arrays, ctx: Context) -> Arrays:
     k = ctx.n_classes
-    noise = np.full((k, k), ctx.config.noise / (k - 1))
-    np.fill_diagonal(noise, 1 - ctx.config.noise)
-    found = {"noise_matrix": noise, "calibrated_joint": noise * int(summary["n"]) / k}
+    noise = noise_at(np.full(k, ctx.config.noise), np.zeros((k, k)))
+    joint = noise * int(summary["n"]) / k
+    found = {"confident_joint": joint, "calibrated_joint": joint}
     for end, n in (("", 60), ("_low", 50), ("_high", 70)):
         found[f"n_errors{end}"] = np.array(n)
         found[f"total_noise_rate{end}"] = np.array(ctx.config.noise)
         found[f"noise_rate{end}"] = np.full(k, ctx.config.noise)
     return found
+
+
+def surest(summary: Arrays, ctx: Context) -> Arrays:
+    n_wrong = {"n_wrong": np.array(60.0), "n_wrong_low": np.array(50.0)}
+    n_wrong["n_wrong_high"] = np.array(70.0)
+    rate = np.full(ctx.n_classes, ctx.config.noise)
+    return {"rate": rate, "is_flat": np.array(True), **n_wrong}
 
 
 def steps(config: Config, ctx: Context) -> Sequence[Step]:
@@ -58,6 +66,7 @@ def steps(config: Config, ctx: Context) -> Sequence[Step]:
             apply=flag,
         ),
         Reduce(name="estimates", reads=["given"], summarize=count, finish=estimate),
+        Reduce(name="surest", reads=["given"], summarize=count, finish=surest),
     ]
 
 

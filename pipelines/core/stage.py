@@ -248,11 +248,7 @@ Blocks = Iterator[tuple[slice, "TopBelief"]]
 """Beliefs in the labels of some rows of a shard, one block after the other."""
 
 
-def _no_blocks(frame: "Frame", ctx: Context, k: int, certain: np.ndarray) -> Blocks:
-    raise NotImplementedError
-
-
-def _no_cells(frame: "Frame", ctx: Context) -> Cells:
+def _not_offered(*rest: Any) -> Any:
     raise NotImplementedError
 
 
@@ -277,8 +273,8 @@ class Beliefs:
     reads: Callable[[frozenset[str]], Sequence[str]]
     files: tuple[str, ...] = ()
     steps: Callable[[Context], Sequence[Step]] = lambda ctx: ()
-    blocks: Callable[["Frame", Context, int, np.ndarray], Blocks] = _no_blocks
-    cells: Callable[["Frame", Context], Cells] = _no_cells
+    blocks: Callable[["Frame", Context, int, np.ndarray], Blocks] = _not_offered
+    cells: Callable[["Frame", Context], Cells] = _not_offered
     temperature: Callable[[Context], float] = lambda ctx: 1.0
 
 

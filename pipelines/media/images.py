@@ -177,10 +177,7 @@ def encoded(images: pa.Array) -> list[bytes | str]:
     """
     if pa.types.is_struct(images.type):
         return [_bytes_of(value) for value in images.to_pylist()]
-    return [
-        value if value is not None else "image is null: neither bytes nor a path"
-        for value in images.to_pylist()
-    ]
+    return [_bytes_of({"bytes": value}) for value in images.to_pylist()]
 
 
 def _bytes_of(value: dict[str, Any] | None) -> bytes | str:

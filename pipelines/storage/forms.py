@@ -161,10 +161,9 @@ def restore(values: pa.Array, kind: pa.DataType) -> pa.Array:
     if pa.types.is_map(kind):
         keys, items = restore(values.keys, kind.key_type), restore(values.items, kind.item_type)
         return pa.MapArray.from_arrays(values.offsets, keys, items, type=kind, mask=mask)
-    if pa.types.is_fixed_size_list(kind):
-        inner = restore(values.values, kind.value_type)
-        return pa.FixedSizeListArray.from_arrays(inner, type=kind, mask=mask)
     inner = restore(values.values, kind.value_type)
+    if pa.types.is_fixed_size_list(kind):
+        return pa.FixedSizeListArray.from_arrays(inner, type=kind, mask=mask)
     made = {
         pa.types.is_list: pa.ListArray,
         pa.types.is_large_list: pa.LargeListArray,
@@ -507,23 +506,17 @@ def _whole(values: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def _pictures(values: pa.Array) -> pa.Array:
-    n = len(values)
-    if is_text(values.type):
-        return pa.StructArray.from_arrays(
-            [pa.nulls(n, pa.binary()), values.cast(pa.string())],
-            fields=list(PICTURES),
-            mask=values.is_null(),
-        )
-    parts = {}
+    parts = []
     for field in PICTURES:
-        at = values.type.get_field_index(field.name)
-        part = pa.nulls(n, field.type) if at < 0 else values.field(at)
+        if is_text(values.type):
+            part = values if field.name == "path" else pa.nulls(len(values), field.type)
+        else:
+            at = values.type.get_field_index(field.name)
+            part = pa.nulls(len(values), field.type) if at < 0 else values.field(at)
         if pa.types.is_fixed_size_binary(part.type):
             part = part.cast(pa.binary())
-        parts[field.name] = part.cast(field.type)
-    return pa.StructArray.from_arrays(
-        list(parts.values()), fields=list(PICTURES), mask=values.is_null()
-    )
+        parts.append(part.cast(field.type))
+    return pa.StructArray.from_arrays(parts, fields=list(PICTURES), mask=values.is_null())
 
 
 def _vectors(values: pa.Array, kind: pa.DataType) -> pa.Array:

@@ -420,12 +420,9 @@ class LocalStore(Store):
 
     @override
     def create_if_absent(self, name: str, data: bytes) -> bool:
-        """Write the file unless it exists; say whether this call made it.
-
-        ``link`` of a finished file: whoever sees the name sees all of it, also after a crash of
-        the process. It is not forced to the disk: after a loss of power the file may be missing or
-        empty, which its readers must take as absent.
-        """
+        # `link` of a finished file: whoever sees the name sees all of it, also after a crash of the
+        # process. It is not forced to the disk: after a loss of power the file may be missing or
+        # empty, which its readers must take as absent.
         with self._written(name, data, durable=False) as (folder, temp, leaf):
             try:
                 os.link(temp, leaf, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
@@ -537,7 +534,7 @@ class LocalStore(Store):
 
     @override
     def sync(self, names: Sequence[str]) -> None:
-        """Force files, and their names, to the disk; some at a time, which the disk can join."""
+        # Some at a time, which the disk can join.
         with ThreadPoolExecutor(SYNCS) as pool:
             list(pool.map(self._sync_file, names))
         for folder in sorted({name.rpartition("/")[0] for name in names}):
@@ -737,9 +734,9 @@ class ObjectStore(Store):
 
     @override
     def settle(self, temp: str, name: str) -> str:
-        """Put what was written where a commit record can name it; says where that is.
+        """Put it under its final name, if nothing is there; says where it is.
 
-        Under its final name, if nothing is there. What another writer of the same shard, which may
+        What another writer of the same shard, which may
         still win or may be dead, left there is not touched before a record says whose counts:
         then, as with a file too long for memory, it lies under its temporary name.
         """
@@ -801,10 +798,7 @@ class ObjectStore(Store):
 
     @override
     def walk(self) -> Sequence[str]:
-        """Return all names, also in folders in folders, sorted.
-
-        What the listing says of each is remembered for the next question about it.
-        """
+        # What the listing says of each is remembered for the next question about it.
         prefix = str(self.root).rstrip("/") + "/"
         self.fs.invalidate_cache()
         files = self._ask("", lambda: self.fs.find(self.root, detail=True))

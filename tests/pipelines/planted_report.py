@@ -255,19 +255,24 @@ def example(
     share, total = wrong_in / np.maximum(items, 1), float(wrong_in.sum())
     half = 1.96 * np.sqrt(np.maximum(share * (1 - share), 1e-9) / np.maximum(items, 1))
     estimates: dict[str, Any] = {"calibrated_joint": joint}
+    surest: dict[str, Any] = {"is_flat": np.array(True)}
     for end, of_class, of_all in (
         ("", share, 1.0),
         ("_low", np.maximum(share - half, 0), 0.92),
         ("_high", np.minimum(share + half, 1), 1.08),
     ):
         estimates[f"noise_rate{end}"] = of_class
-        estimates[f"n_errors{end}"] = np.array(total * of_all)
-        estimates[f"total_noise_rate{end}"] = np.array(total / n * of_all)
+        surest[f"n_wrong{end}"] = np.array(total * of_all)
     n_changed = round(total * 0.6)
     outcome = outcome_of(k, n_changed, text)
     if doubted is not None:
         outcome["doubted"] = np.array(doubted)
-    results = {"estimates": estimates, "calibration": calibrated(False), "outcome": outcome}
+    results = {
+        "estimates": estimates,
+        "surest": surest,
+        "calibration": calibrated(False),
+        "outcome": outcome,
+    }
     of = Planted(
         names, results, n_items=n, limits=limits, text=text, pictures=pictures, side=side
     )  # fmt: skip

@@ -96,12 +96,12 @@ ESTIMATES = {
     "noise_rate": np.array([5 / 75, 4 / 75, np.nan, 10 / 75]),
     "noise_rate_low": np.array([0.02, 0.01, 0.0, 0.08]),
     "noise_rate_high": np.array([0.1, 0.09, 1.0, 0.2]),
-    "n_errors": np.array(19),
-    "n_errors_low": np.array(12),
-    "n_errors_high": np.array(27),
-    "total_noise_rate": np.array(19 / 225),
-    "total_noise_rate_low": np.array(0.05),
-    "total_noise_rate_high": np.array(0.12),
+}
+SUREST = {
+    "is_flat": np.array(True),
+    "n_wrong": np.array(19.0),
+    "n_wrong_low": np.array(12.0),
+    "n_wrong_high": np.array(27.0),
 }
 RULES = ("no-issue", "relabel-0.9", "relabel-0.95", "relabel-0.99")
 OUTCOME = {
@@ -255,7 +255,7 @@ CONFIDENT = planted(
         "label_score": (pa.float32(), score_of),
         "predicted": (pa.int32(), predicted_of),
     },
-    {"estimates": ESTIMATES},
+    {"estimates": ESTIMATES, "surest": SUREST},
 )
 NEIGHBOURS = planted(
     "neighbours",

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import pipelines.run
-from labelops.belief import believe, sound_noise
+from labelops.belief import believe
 from labelops.fast.cardinality import marginals
 from labelops.proportions.counts import hard_counts
 from pipelines.bags.findings import bag_losses
@@ -117,8 +117,8 @@ def test_beliefs__are_those_of_decide_with_the_totals_brought_in_exactly(tmp_pat
     run = decide(tmp_path / "a", 2)
     temperature = float(run.context("proportions", run.layout()).own("temperature")["temperature"])
     probs = np.array(items["pred_probs"].to_pylist(), np.float32)
-    noise = sound_noise(np.array([[0.8, 0.2], [0.2, 0.8]]))
-    plain = believe(probs, given, noise, temperature=temperature)
+    noise = np.array([[0.8, 0.2], [0.2, 0.8]])
+    plain, _ = believe(probs, given, noise, temperature=temperature)
     order = np.argsort(items["bag_id"].to_numpy(), kind="stable")
     log_odds = (np.log(plain[:, 1]) - np.log(plain[:, 0]))[order]
     k = np.array(bags["counts"].to_pylist())[:, 1]

@@ -19,12 +19,10 @@ from pipelines.report.part import Part, flags, floats
 from pipelines.report.parts import confusion
 from pipelines.report.select import Place, Shortlist, count_pairs
 from pipelines.report.text import clean, count, interval, percent, plural
+from pipelines.stages.confident import ENDS
 from pipelines.storage.frame import Frame
 
 # K classes
-
-ENDS = ("", "_low", "_high")
-"""An estimate and its interval, as results name them."""
 
 NAME = 60
 """Longest class name inside a sentence."""
@@ -38,7 +36,7 @@ class Noise(Part):
     def __init__(self, run: Reader, ctx: Context) -> None:
         super().__init__(run, ctx)
         n_classes = len(run.names)
-        self.estimates = ctx.own("estimates")
+        self.estimates, self.surest = ctx.own("estimates"), ctx.own("surest")
         self.worst = Shortlist(n_classes, worst_per_class(n_classes, run.limits)[1])
         self.pairs: Counter[tuple[int, int]] = Counter()
 
@@ -77,36 +75,40 @@ class Noise(Part):
     def _quality(self) -> m.Section:
         table = self._class_table()
         n_classes, n_shown = len(self.run.names), len(table.rows)
-        wrong, share = (self._estimate(name) for name in ("n_errors", "total_noise_rate"))
+        wrong, is_known = self._wrong(), bool(self.surest["is_flat"])
         intro = Markup(
-            "Share of each class’s given labels that is estimated to be wrong, worst first. The "
-            "thin line is the 95&#8239;% interval. <em>Labelled otherwise</em> estimates how many "
-            "items of the class have another label."
+            "Share of each class’s given labels that confident learning counts as wrong, worst "
+            "first; errors of the model count, too. The thin line is the 95&#8239;% interval for "
+            "chance. <em>Labelled otherwise</em>: items that it counts in the class, but which "
+            "have another label."
         )
         if n_shown < n_classes:
             intro += f" {plural(n_classes - n_shown, 'class has', 'classes have')} no items."
         n_items, n_flagged = self.ctx.n_items, int(self.worst.count.sum())
-        n = [int(self.estimates[f"n_errors{end}"]) for end in ENDS]
+        headline = _headline(wrong, n_items, is_known=is_known)
+        between = f"{count(wrong.low or 0.0)} to {count(wrong.high or 0.0)}"
         return m.Section(
             name="classes",
             title="Quality of each class",
             short="Classes",
             rank=10,
             blocks=(intro, *cut(table, self.limits.most_classes, "confident")),
-            headline=_headline(wrong.value, n_items),
-            lead=self._lead(share),
+            headline=headline,
+            lead=self._lead(wrong),
             tiles=(
-                m.Tile("Estimated wrong", count(wrong.value), interval(wrong, "count"), "wrong"),
+                m.Tile(
+                    "Estimated wrong",
+                    count(wrong.value) if is_known and wrong.low else "not known",
+                    interval(wrong, "count"),
+                    "wrong",
+                ),
                 m.Tile("Flagged", count(n_flagged), f"{percent(n_flagged / n_items)} of items"),
             ),
-            findings=tuple(_least_reliable(table)),
-            card=f"About {n[0]:,} labels were wrong in the source ({n[1]:,} to {n[2]:,} with 95 % "
-            f"confidence, {share.value:.1%}), as estimated by confident learning.",
+            findings=tuple(_least_reliable(table)) if is_known else (),
+            card=f"{Markup(headline).striptags()} The true number is from {between}, as far as the "
+            "model can tell.",
             artifacts=(("class-quality", table),),
         )
-
-    def _estimate(self, name: str) -> m.Estimate:
-        return m.Estimate(*(float(self.estimates[f"{name}{end}"]) for end in ENDS))
 
     def _class_table(self) -> m.Table:
         n_given = self._joint.sum(axis=1)
@@ -132,26 +134,29 @@ class Noise(Part):
             more="more classes",
         )
 
-    def _lead(self, share: m.Estimate) -> str:
-        said = f"That is {percent(share.value)}"
-        if between := interval(share, "percent"):
-            said += f"; the 95\u202f% interval is {between}"
-        said += ". It is estimated by confident learning from out-of-sample predictions"
-        infer, outcome = self.run.result("infer", "calibration") or {}, self.run.outcome() or {}
+    def _wrong(self) -> m.Estimate:
+        return m.Estimate(*(float(self.surest[f"n_wrong{end}"]) for end in ENDS))
+
+    def _lead(self, wrong: m.Estimate) -> str:
+        infer = self.run.result("infer", "calibration") or {}
+        said = ""
         if "before_accuracy" in infer:
-            agrees = percent(float(infer["before_accuracy"]))
-            said += f"; the model agrees with {agrees} of the given labels"
-        said += (
-            ". The interval covers sampling error only, not errors of the model: if it confuses "
-            "classes, the number is too high; if it makes the annotators’ mistakes, too low."
-        )
-        if "doubted" in outcome:
-            doubted = float(outcome["doubted"])
-            said += (
-                " A second estimate, the sum over items of the probability that the given label is "
-                f"wrong, is {count(doubted)} ({percent(doubted / self.ctx.n_items)})."
+            said = f"The model agrees with {percent(float(infer['before_accuracy']))} of the given "
+            said += "labels. "
+        if not self.surest["is_flat"]:
+            return (
+                f"{said}Its surest predictions disagree with the labels at another rate than less "
+                "sure ones do, so not all that it disagrees with is wrong, and how much is cannot "
+                "be told. No label is changed or dropped because of it. A better model can tell, "
+                "or people who check what is set aside for review."
             )
-        return said
+        between = f"{count(wrong.low or 0.0)} to {count(wrong.high or 0.0)}"
+        return (
+            f"{said}The number is as high as the share of its surest predictions that disagree "
+            f"with the labels. From {between} may be wrong: the lower end allows for chance and "
+            "for errors of the model where it is surest, the upper end is all that it disagrees "
+            "with. Where people err most on items that are hard, the truth is nearer to that."
+        )
 
     # -- confusions --------------------------------------------------------------------------------
 
@@ -245,12 +250,16 @@ def cut(table: m.Table, most: int, stage: str) -> tuple[m.Block, ...]:
     return said, replace(table, columns=tuple(columns))
 
 
-def _headline(wrong: float, n_items: int) -> str:
-    labels = plural(n_items, "label")
-    if wrong < 0.5:
-        return f"None of {labels} looks wrong."
-    look = "looks" if wrong < 1.5 else "look"
-    return Markup("About <em>{}</em> of {} {} wrong.").format(count(wrong), labels, look)
+def _headline(wrong: m.Estimate, n_items: int, *, is_known: bool) -> str:
+    labels, most = plural(n_items, "label"), count(wrong.high or 0.0)
+    if not is_known:
+        said = "The model is too weak to count wrong labels: up to <em>{}</em> of {}."
+        return Markup(said).format(most, labels)
+    if wrong.low == 0:
+        said = "No label is surely wrong; up to <em>{}</em> of {} may be."
+        return Markup(said).format(most, labels)
+    look = "looks" if wrong.value < 1.5 else "look"
+    return Markup("About <em>{}</em> of {} {} wrong.").format(count(wrong.value), labels, look)
 
 
 def _least_reliable(table: m.Table) -> Iterator[m.Finding]:
