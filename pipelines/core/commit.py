@@ -12,7 +12,7 @@ tore, which their hashes tell.
 import contextlib
 import functools
 import hashlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -27,7 +27,7 @@ from pipelines.errors import CorruptShardError, RunError, remake
 from pipelines.storage.frame import Frame, footer_bytes
 from pipelines.storage.recent import SMALL_BYTES, Recent
 from pipelines.storage.seal import SealError, dump_sealed, load_sealed
-from pipelines.storage.store import Digest, Store, TempFile
+from pipelines.storage.store import Digest, Store
 
 Record = dict[str, Any]
 """A commit record: plain JSON."""
@@ -59,9 +59,6 @@ def is_scratch(folder: str) -> bool:
 DIGESTS: Mapping[str, Digest] = {"sha256": hashlib.sha256, "xxh3_128": xxhash.xxh3_128}
 
 
-BLOCK_BYTES = 1 << 20
-
-
 def digest_name(folder: str) -> str:
     """Return which hash a folder's files get; scratch, which nobody publishes, gets a quick one."""
     return "xxh3_128" if is_scratch(folder) else "sha256"
@@ -76,13 +73,10 @@ def hash_if_there(store: Store, name: str, kind: str, size: int = 0) -> str:
 
 
 def hash_file(store: Store, name: str, kind: str, size: int = 0) -> str:
-    """Hash a file of the store, block by block; the kind is a name in `DIGESTS`."""
-    digest = DIGESTS[kind]()
+    """Hash a file of the store; the kind is a name in `DIGESTS`."""
     source = store.open_read(name, size)
     with open(source, "rb") if isinstance(source, str) else source as file:
-        while block := file.read(BLOCK_BYTES):
-            digest.update(block)
-    return str(digest.hexdigest())
+        return hashlib.file_digest(file, DIGESTS[kind]).hexdigest()
 
 
 def part_name(shard: int, *, ipc: bool = False) -> str:
@@ -99,54 +93,29 @@ TAIL_BYTES = 1 << 24
 """Longer footers (of some ten thousand row groups) are not hashed."""
 
 
-class _Tail:
-    """Keeps the end of what is written, to hash the footer without reading back."""
+class _TailDigest:
+    """Hashes what is written and keeps its end, to hash the footer without reading back."""
 
-    def __init__(self, sink: TempFile, n_bytes: int) -> None:
-        self.sink = sink
+    def __init__(self, kind: str, n_bytes: int) -> None:
         self.n_bytes = n_bytes
+        self._hash = DIGESTS[kind]()
         self._blocks: deque[bytes] = deque()
         self._held = 0
-        self.is_unwanted = False
+        self.hexdigest = self._hash.hexdigest
 
-    def write(self, data: Any) -> int:
-        if self.is_unwanted:
-            return memoryview(data).nbytes
+    def update(self, view: memoryview) -> None:
+        self._hash.update(view)
         # A footer comes in one piece however long it is; blocks are dropped only when those
         # after them are enough.
         if self.n_bytes:
-            self._blocks.append(bytes(memoryview(data).cast("B")[-self.n_bytes :]))
+            self._blocks.append(bytes(view[-self.n_bytes :]))
             self._held += len(self._blocks[-1])
             while self._held - len(self._blocks[0]) >= self.n_bytes:
                 self._held -= len(self._blocks.popleft())
-        return self.sink.write(data)
 
     @property
     def tail(self) -> bytes:
         return b"".join(self._blocks)
-
-    def tell(self) -> int:
-        return self.sink.tell()
-
-    def flush(self) -> None:
-        if not self.is_unwanted:
-            self.sink.flush()
-
-    def close(self) -> None:
-        """Leave the sink open: it is closed by whoever opened it."""
-
-    @property
-    def closed(self) -> bool:
-        return self.sink.closed
-
-    def readable(self) -> bool:
-        return False
-
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return False
 
 
 class ShardWriter:
@@ -157,8 +126,8 @@ class ShardWriter:
         self.folder = folder
         self.final = f"{folder}/{part_name(shard, ipc=output.ipc)}"
         self._digest = digest_name(folder)
-        self.temp = store.open_temp(self.final, DIGESTS[self._digest])
-        self._tail = _Tail(self.temp, 0 if output.ipc else TAIL_BYTES)
+        self._end = _TailDigest(self._digest, 0 if output.ipc else TAIL_BYTES)
+        self.temp = store.open_temp(self.final, lambda: self._end)
         self.rows = 0
         self._written: list[pa.Table] = []
         self._held = 0
@@ -172,7 +141,7 @@ class ShardWriter:
     def _open(self) -> Any:
         output = self.output
         if output.ipc:
-            return pa.ipc.new_file(self._tail, output.schema)
+            return pa.ipc.new_file(self.temp, output.schema)
         options = {
             "compression": "snappy",
             "use_dictionary": [
@@ -181,7 +150,7 @@ class ShardWriter:
             "write_page_checksum": True,
             **output.options,
         }
-        return pq.ParquetWriter(self._tail, output.schema, **options)
+        return pq.ParquetWriter(self.temp, output.schema, **options)
 
     def write(self, table: pa.Table) -> None:
         """Append rows, cast to the declared schema."""
@@ -203,14 +172,13 @@ class ShardWriter:
 
     def discard(self, store: Store) -> None:
         """Drop what was written; whatever made that necessary is not to be masked by it."""
-        # The writer first: left open, it would write its footer when it is collected, and print
-        # a trace where that fails.
-        self._tail.is_unwanted = True
+        self.temp.abandon()
+        # Left open, the writer would write its footer when it is collected, and print a trace where
+        # that fails.
         with contextlib.suppress(Exception):
             self._writer.close()
         if isinstance(self._writer, pq.ParquetWriter):
             self._writer.is_open = False
-        self.temp.abandon()
         with contextlib.suppress(OSError):
             store.remove(self.temp.name)
 
@@ -230,7 +198,7 @@ class ShardWriter:
         self._writer.close()
         footer = ""
         if not self.output.ipc:
-            tail = self._tail.tail
+            tail = self._end.tail
             if footer_bytes(tail) <= len(tail):
                 footer = hashlib.sha256(tail[-footer_bytes(tail) :]).hexdigest()
         self.temp.close(durable=False)
@@ -303,7 +271,7 @@ def commit_shard(
         "rows": frame.n - len(rejected),
         "files": files,
         "rejected": list(rejected),
-        "reasons": _counts(rejected.values()),
+        "reasons": dict(sorted(Counter(r.split(":")[0] for r in rejected.values()).items())),
         "code": code,
     }
     crash("hashed")
@@ -322,14 +290,6 @@ def commit_shard(
     return record
 
 
-def _counts(values: Iterable[str]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for value in values:
-        kind = value.split(":")[0]
-        counts[kind] = counts.get(kind, 0) + 1
-    return dict(sorted(counts.items()))
-
-
 def _quarantine(
     store: Store,
     stage: str,
@@ -343,7 +303,7 @@ def _quarantine(
     writer.final = f"quarantine/{stage}-{part_name(frame.index)}"
     table = pa.table(
         {
-            "item_id": pa.array([_text(item_ids[row].as_py()) for row in rows], pa.string()),
+            "item_id": item_ids.take(pa.array(rows)).cast(pa.string()),
             "shard": pa.array([frame.label] * len(rows), pa.string()),
             "row": pa.array(source_rows[rows], pa.int64()),
             "stage": pa.array([stage] * len(rows), pa.string()),
@@ -356,10 +316,6 @@ def _quarantine(
     except BaseException:
         writer.discard(store)
         raise
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)
 
 
 def roll_forward(store: Store, record: Record, *, crash: Crash = no_crash) -> None:

@@ -3,8 +3,7 @@
 import os
 
 from pipelines.errors import AddressError
-from pipelines.storage.address import is_inside, normalize
-from pipelines.storage.store import is_local
+from pipelines.storage.address import is_inside, normalize, scheme_of
 
 
 def check_apart(data: str, out: str) -> None:
@@ -27,16 +26,12 @@ def check_apart(data: str, out: str) -> None:
             f"run: an --out apart from the data was expected, got {out}, in which the "
             "source lies. The source is never written to; choose another folder"
         )
-    if is_local(out):
+    if not scheme_of(out):
         path = out
         while not os.path.lexists(path) and path != "/":
             path = os.path.dirname(path)
         if not os.path.isdir(path):
-            raise _no_folder(path)
-
-
-def _no_folder(path: str) -> AddressError:
-    return AddressError(
-        f"run: a folder, or a name for a new one, was expected for --out, got {path}, which is a "
-        "file or a link that leads nowhere. Choose another name"
-    )
+            raise AddressError(
+                f"run: a folder, or a name for a new one, was expected for --out, got {path}, "
+                "which is a file or a link that leads nowhere. Choose another name"
+            )

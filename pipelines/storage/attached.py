@@ -23,14 +23,7 @@ MISSING = 0
 def picture_file(store: Store, shard: str, path: str) -> str | None:
     """Return the name within the data of the file that a shard means by a path, or None.
 
-    Parameters
-    ----------
-    store
-        Of the data's folder.
-    shard
-        Name of the shard's file there.
-    path
-        Relative to the shard's folder or to the data's, or absolute inside the latter.
+    Paths are relative to the shard's folder or to the data's, or absolute inside the latter.
     """
     if "\0" in path:
         return None
@@ -68,13 +61,7 @@ def hash_of(data: bytes | None) -> int:
 
 
 def paths_of(pictures: pa.Array) -> list[str | None]:
-    """Return the paths of those pictures that have no bytes.
-
-    Parameters
-    ----------
-    pictures
-        Structs of `bytes` and `path`.
-    """
+    """Return the paths of those pictures, structs of `bytes` and `path`, that have no bytes."""
     has_bytes = pictures.field("bytes").is_valid().to_numpy(zero_copy_only=False)
     paths = pictures.field("path").to_pylist()
     return [None if has else path for has, path in zip(has_bytes, paths, strict=True)]

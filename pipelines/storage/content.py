@@ -39,18 +39,13 @@ class Content(NamedTuple):
     size: int
     blocks: np.ndarray
 
-    @property
-    def fingerprint(self) -> str:
-        """Hash of size and blocks, in hexadecimal: equal for equal content."""
-        return fingerprint_of(self.size, self.blocks)
-
 
 class ChangedError(ValueError):
     """A file does not hold what it held when it was fingerprinted."""
 
 
 def fingerprint_of(size: int, blocks: np.ndarray) -> str:
-    """Return the hash of a size and of block hashes."""
+    """Return the hash of a size and of block hashes, in hexadecimal: equal for equal content."""
     digest = xxhash.xxh3_128(size.to_bytes(8, "little"))
     digest.update(blocks.astype("<u8").tobytes())
     return str(digest.hexdigest())
@@ -131,7 +126,7 @@ def open_tagged(store: Store, name: str, tag: str, size: int = 0) -> BinaryIO:
     ChangedError
         If it has another tag now.
     """
-    if isinstance(store, ObjectStore) and store.is_s3 and 0 < size <= HELD_BYTES:
+    if isinstance(store, ObjectStore) and store.is_of("s3") and 0 < size <= HELD_BYTES:
         data = store.read_version(name, tag)
         if data is None:
             raise ChangedError(f"its tag was {tag} and is another one")
@@ -147,12 +142,7 @@ def open_tagged(store: Store, name: str, tag: str, size: int = 0) -> BinaryIO:
 class VerifiedFile(io.RawIOBase):
     """A file for reading, of which every byte handed out was compared with its fingerprint.
 
-    Parameters
-    ----------
-    file
-        Open for reading, can seek; closed with this one.
-    content
-        What it must hold.
+    The file below must be able to seek, and is closed with this one.
     """
 
     def __init__(self, file: BinaryIO, content: Content) -> None:

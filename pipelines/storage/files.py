@@ -28,17 +28,10 @@ def open_named(uri: str, *, most: int) -> tuple[Store, str]:
     What is no regular file (a device, a pipe) may never end; what the system says to be empty may
     be so, or be made as it is read, as in /proc.
 
-    Parameters
-    ----------
-    uri
-        Local path or URI.
-    most
-        Largest size in bytes.
-
     Raises
     ------
     UnusableFileError
-        If it is no regular file, empty, or larger than `most`.
+        If it is no regular file, empty, or larger than `most` bytes.
     OSError
         If there is no such file, or it may not be read; file systems have further errors of theirs.
     """

@@ -24,16 +24,7 @@ def folders_of(name: str, stage: "Stage") -> tuple[str, ...]:
 
 
 def check_listed(names: Sequence[str], load: Load, where: str) -> None:
-    """Stop where stages of a recipe would write over each other.
-
-    Parameters
-    ----------
-    names
-        Stages as the recipe lists them.
-    load
-        Finds a stage by its name.
-    where
-        Where the recipe is from, for the message.
+    """Stop where stages of a recipe, from somewhere, would write over each other.
 
     Raises
     ------
@@ -85,21 +76,12 @@ def _check_rounds(names: Sequence[str], where: str) -> None:
 
 
 def check_writes(name: str, stage: "Stage", step: "Step", earlier: Mapping[str, str]) -> None:
-    """Stop before a step writes a folder that is not its stage's, or is another step's.
-
-    Parameters
-    ----------
-    name
-        The stage as the recipe lists it.
-    step
-        The step that is about to write.
-    earlier
-        Folders that earlier steps of the stage wrote, and which step it was.
+    """Stop before a step writes a folder that is not its stage's, or is an earlier step's.
 
     Raises
     ------
     RunError
-        If the stage did not declare the folder.
+        If the stage did not declare the folder, or `earlier` says which step wrote it.
     """
     who = f"stage {name!r}, step {step.name!r}"
     for folder in getattr(step, "writes", ()):

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import select
-import struct
 import subprocess
 import sys
 import threading
@@ -39,8 +38,6 @@ DEADLINE_S = 120.0
 
 IDLE_S = 10.0
 """A child that nobody asked for so long is ended."""
-
-_LENGTH = struct.Struct("<Q")
 
 
 class FooterError(ValueError):
@@ -215,7 +212,7 @@ def _send(process: "subprocess.Popen[bytes]", footers: Sequence[bytes]) -> None:
     # A process that died of a footer reads no more.
     with contextlib.suppress(OSError, ValueError):
         for footer in footers:
-            process.stdin.write(_LENGTH.pack(len(footer)) + footer)
+            process.stdin.write(len(footer).to_bytes(8, "little") + footer)
         process.stdin.flush()
 
 

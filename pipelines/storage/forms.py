@@ -35,37 +35,29 @@ EXACT = 2**53
 """Up to here every whole number is a float of its own."""
 
 
+def _is_one_of(kind: pa.DataType, *names: str) -> bool:
+    return any(getattr(pa.types, f"is_{name}")(kind) for name in names)
+
+
 def is_text(kind: pa.DataType) -> bool:
     """Return whether values are strings, in whichever layout."""
-    return bool(
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    )
+    return _is_one_of(kind, "string", "large_string", "string_view")
 
 
 def is_bytes(kind: pa.DataType) -> bool:
     """Return whether values are bytes, in whichever layout."""
-    return bool(
-        pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-        or pa.types.is_binary_view(kind)
-        or pa.types.is_fixed_size_binary(kind)
-    )
+    return _is_one_of(kind, "binary", "large_binary", "binary_view", "fixed_size_binary")
 
 
 def is_listed(kind: pa.DataType) -> bool:
     """Return whether values are lists, in whichever layout."""
-    tests = ("list", "large_list", "fixed_size_list", "list_view", "large_list_view")
-    return any(getattr(pa.types, f"is_{test}")(kind) for test in tests)
+    layouts = ("list", "large_list", "fixed_size_list", "list_view", "large_list_view")
+    return _is_one_of(kind, *layouts)
 
 
 def is_number(kind: pa.DataType) -> bool:
     """Return whether values are numbers or truth values."""
-    return bool(
-        pa.types.is_integer(kind)
-        or pa.types.is_floating(kind)
-        or pa.types.is_boolean(kind)
-        or pa.types.is_decimal(kind)
-    )
+    return _is_one_of(kind, "integer", "floating", "boolean", "decimal")
 
 
 # -- working forms ---------------------------------------------------------------------------------
@@ -282,11 +274,8 @@ def is_indicator(values: pa.Array) -> bool:
     if lengths.size == 0 or lengths.min() != lengths.max() or lengths[0] < 2 or flat.null_count:
         return False
     array = flat.to_numpy(zero_copy_only=False).reshape(len(lengths), -1)
-    return bool(np.isin(array, (0, 1)).all() and (lengths[0] > 2 or _has_doubles(array)))
-
-
-def _has_doubles(array: np.ndarray) -> bool:
-    return bool((array[:, 0] == array[:, 1]).any())
+    has_doubles = lengths[0] > 2 or (array[:, 0] == array[:, 1]).any()
+    return bool(has_doubles and np.isin(array, (0, 1)).all())
 
 
 def positions(values: pa.Array) -> pa.Array:

@@ -231,32 +231,27 @@ class Frame:
                 self._cache[name] = column if live is None else column.take(pa.array(live))
         return pa.table([self._cache[name] for name in columns], names=list(columns))
 
-    def _read(self, ref: FileRef, columns: Sequence[str]) -> pa.Table:
-        """Return all rows of some columns of one file; narrow ones, and small files, are kept."""
-        names = [self._columns[column].name for column in columns]
+    def _read(self, ref: FileRef, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return all rows of some columns of one file; narrow ones, and small files, are kept.
+
+        Without columns, of all that it has.
+        """
+        names = None if columns is None else [self._columns[column].name for column in columns]
+        is_narrow = columns is not None and self._narrow.issuperset(columns)
         recent = self._recent
-        if recent is None or not ref.digest:
-            return read_columns(ref, names)
-        if not ref.is_small and not self._narrow.issuperset(columns):
+        if recent is None or not ref.digest or not (ref.is_small or is_narrow):
             return read_columns(ref, names)
         table = recent.get(ref.digest, names)
         if table is None:
             table = read_columns(ref, None if ref.is_small and ref.is_ours else names)
             recent.put(ref.digest, table)
-        return table.select(names)
+        return table if names is None else table.select(names)
 
     def file(self, folder: str) -> pa.Table:
         """Return a whole scratch file of this shard, whose rows are not one an item."""
         if folder not in self.reads:
             raise KeyError(f"file {folder!r} was not declared; declared: {list(self.reads)}")
-        ref = self._files[folder]
-        recent = self._recent if ref.is_small and ref.digest else None
-        table = recent.get(ref.digest) if recent else None
-        if table is None:
-            table = read_columns(ref, None)
-            if recent:
-                recent.put(ref.digest, table)
-        return table
+        return self._read(self._files[folder])
 
     def batches(self, columns: Sequence[str], rows: int) -> Iterator[tuple[int, pa.Table]]:
         """Yield (first row, rows) in order, holding at most about `rows` rows of heavy columns.
@@ -356,17 +351,7 @@ BLOCKS_FILE = "_manifests/blocks.bin"
 def in_form(
     values: pa.ChunkedArray, where: ColumnRef, ref: FileRef, first_row: int = 0
 ) -> pa.ChunkedArray:
-    """Bring a column of the source into the form in which stages read it.
-
-    Parameters
-    ----------
-    values
-        As the file has them, from `first_row` on.
-    where
-        The column.
-    ref
-        The file.
-    """
+    """Bring a column of the source, from `first_row` of a file on, into the form stages read."""
     kind, known = where.kind, ref.foreign
     if where.is_indicator:
         return pa.chunked_array([positions(chunk) for chunk in values.chunks], kind)
@@ -432,14 +417,20 @@ def verify_foreign(ref: FileRef) -> None:
     SourceChangedError
         If it is not what it was when the run began.
     """
+    with _explained(ref), contextlib.closing(open_foreign(ref)) as file:
+        if not (ref.foreign and ref.foreign.tag):
+            while file.read_buffer(READ_BYTES).size:
+                pass
+
+
+@contextlib.contextmanager
+def _explained(ref: FileRef) -> Iterator[None]:
+    """Say which file it is that cannot be read; a storage that fails may not in a moment."""
     try:
-        with contextlib.closing(open_foreign(ref)) as file:
-            if not (ref.foreign and ref.foreign.tag):
-                while file.read_buffer(READ_BYTES).size:
-                    pass
+        yield
     except StorageTrouble:
         raise
-    except (OSError, ChangedError) as err:
+    except (OSError, ValueError, KeyError) as err:
         raise _corrupt(ref, err) from err
 
 
@@ -470,14 +461,10 @@ def read_columns(ref: FileRef, names: Sequence[str] | None) -> pa.Table:
     CorruptShardError
         If the file is missing, or is not what was committed; names the shard.
     """
-    try:
+    with _explained(ref):
         table = _read_ipc(ref) if ref.ipc else _read_parquet(ref, names)
         if names is not None:
             table = table.select(list(names))
-    except StorageTrouble:
-        raise
-    except (OSError, ValueError, KeyError) as err:
-        raise _corrupt(ref, err) from err
     if table.num_rows != ref.rows:
         raise _corrupt(ref, f"{table.num_rows} rows instead of {ref.rows}")
     return table
@@ -511,7 +498,7 @@ def _read_ipc(ref: FileRef) -> pa.Table:
 
 def iterate_columns(ref: FileRef, names: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
     """Yield record batches of a file, row group by row group, verifying checksums."""
-    try:
+    with _explained(ref):
         if ref.ipc:
             yield from _read_ipc(ref).select(list(names)).to_batches(rows)
             return
@@ -524,7 +511,3 @@ def iterate_columns(ref: FileRef, names: Sequence[str], rows: int) -> Iterator[p
                         column = _constant(constants[name], batch.num_rows)
                         batch = batch.append_column(name, column)
                 yield batch
-    except StorageTrouble:
-        raise
-    except (OSError, ValueError, KeyError) as err:
-        raise _corrupt(ref, err) from err

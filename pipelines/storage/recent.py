@@ -20,13 +20,7 @@ SMALL_BYTES = 1 << 17
 
 
 class Recent:
-    """Columns by file, the longest unused file forgotten first.
-
-    Parameters
-    ----------
-    limit_bytes
-        What all that is remembered may take.
-    """
+    """Columns by file, up to some bytes in all; the longest unused file is forgotten first."""
 
     def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:
         self.limit_bytes = limit_bytes

@@ -235,9 +235,10 @@ def _list_shards(uri: str) -> tuple[Store, Listing]:
             f"{said}. Check the address, the credentials and the network"
         ) from err
     if not listed.names:
+        said = "; ".join(listed.notices())
         raise DataError(
-            f"source: Parquet shards (*.parquet) were expected in {uri}, found none. "
-            f"Check the path; names that begin with '.' or '_' are not read{_instead(listed)}"
+            f"source: Parquet shards (*.parquet) were expected in {uri}, found none. Check the "
+            f"path; names that begin with '.' or '_' are not read{said and f'. {said}'}"
         )
     return store, listed
 
@@ -249,11 +250,6 @@ def _is_file(store: Store) -> bool:
         return path.is_file()
     assert isinstance(store, ObjectStore)
     return store.uri.lower().endswith(listing.ENDINGS) and store.is_file()
-
-
-def _instead(listed: Listing) -> str:
-    said = listed.notices()
-    return f". {'; '.join(said)}" if said else ""
 
 
 def _of_splits(

@@ -157,17 +157,7 @@ class Store(ABC):
 
 
 class TempFile:
-    """A file being written under a name nobody else uses; hashes what passes through.
-
-    Parameters
-    ----------
-    raw
-        Binary file open for writing.
-    name
-        Its temporary name in the store.
-    digest
-        Makes the hash.
-    """
+    """A file being written under a name nobody else uses; hashes what passes through."""
 
     def __init__(
         self, raw: "IO[bytes] | _Upload", name: str, digest: Digest = hashlib.sha256
@@ -175,24 +165,17 @@ class TempFile:
         self.raw = raw
         self.name = name
         self.n_bytes = 0
-        self.closed = False
+        self.closed = self.is_abandoned = False
         self._hash = digest()
 
     def write(self, data: Any) -> int:
         """Write bytes, counting and hashing them."""
         view = memoryview(data).cast("B")
-        self._hash.update(view)
-        self.n_bytes += view.nbytes
-        self.raw.write(view)
+        if not self.is_abandoned:
+            self._hash.update(view)
+            self.n_bytes += view.nbytes
+            self.raw.write(view)
         return view.nbytes
-
-    def tell(self) -> int:
-        """Return the number of bytes written."""
-        return self.n_bytes
-
-    def flush(self) -> None:
-        """Hand what is buffered to the system."""
-        self.raw.flush()
 
     def close(self, *, durable: bool = True) -> None:
         """Hand everything to the system; if durable, to the disk, before a rename can overtake."""
@@ -205,34 +188,19 @@ class TempFile:
         self.closed = True
 
     def abandon(self) -> None:
-        """Close without handing on what is held back; whatever made that necessary counts.
+        """Close without handing on what is held back, or is written later.
 
         Left open, it would be flushed, or uploaded, when it is collected.
         """
         if self.closed:
             return
-        self.closed = True
+        self.closed = self.is_abandoned = True
         raw: Any = self.raw
         with contextlib.suppress(Exception):
             if isinstance(raw, io.BufferedWriter):
                 raw.raw.close()
-            elif hasattr(raw, "discard"):  # files of fsspec
-                raw.discard()
-                raw.closed = True
             else:
                 raw.close()
-
-    def readable(self) -> bool:
-        """Say no."""
-        return False
-
-    def writable(self) -> bool:
-        """Say yes."""
-        return True
-
-    def seekable(self) -> bool:
-        """Say no: what is written is hashed in order."""
-        return False
 
     @property
     def digest(self) -> str:
@@ -255,14 +223,8 @@ class LocalStore(Store):
 
     A run folder may have been touched by somebody else, so nothing in it is read, listed, written
     or removed through a symbolic link: only the root itself may be one. What is written is for its
-    owner alone, unless the root was there before and lets others read.
-
-    Parameters
-    ----------
-    root
-        The folder.
-    follow
-        Whether what is read may lie behind links, as the user's own data may.
+    owner alone, unless the root was there before and lets others read. With `follow`, what is read
+    may lie behind links, as the user's own data may.
     """
 
     def __init__(self, root: str | os.PathLike[str], *, follow: bool = False) -> None:
@@ -279,8 +241,9 @@ class LocalStore(Store):
 
     # -- ways to a name, step by step, through folders that are held open ------------------------
 
-    def _open_folder(self, folder: str, *, make: bool = False) -> int:
-        """Open a folder, none of whose parts below the root may be a link."""
+    @contextlib.contextmanager
+    def _folder(self, folder: str, *, make: bool = False) -> Iterator[int]:
+        """Open a folder, none of whose parts below the root may be a link; gives its handle."""
         self._path(folder)
         handle = self._open_root(make=make)
         try:
@@ -288,10 +251,9 @@ class LocalStore(Store):
                 inner = self._step(handle, part, folder, position, make=make)
                 os.close(handle)
                 handle = inner
-        except BaseException:
+            yield handle
+        finally:
             os.close(handle)
-            raise
-        return handle
 
     def _open_root(self, *, make: bool) -> int:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -334,11 +296,8 @@ class LocalStore(Store):
     def _parent(self, name: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
         """Open the folder that a name lies in; gives its handle, and the name in it."""
         folder, _, leaf = name.rpartition("/")
-        handle = self._open_folder(folder, make=make)
-        try:
+        with self._folder(folder, make=make) as handle:
             yield handle, leaf
-        finally:
-            os.close(handle)
 
     def _check_kind(self, handle: int, leaf: str, name: str) -> None:
         """Refuse what is neither a file nor a folder; what is not there passes."""
@@ -474,18 +433,12 @@ class LocalStore(Store):
 
     @override
     def list(self, folder: str) -> list[str]:
-        if self.follow:
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if self.follow:
                 return sorted(os.listdir(self._path(folder)))
-            return []
-        try:
-            handle = self._open_folder(folder)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        try:
-            return sorted(os.listdir(handle))
-        finally:
-            os.close(handle)
+            with self._folder(folder) as handle:
+                return sorted(os.listdir(handle))
+        return []
 
     @override
     def walk(self) -> Sequence[str]:
@@ -538,11 +491,8 @@ class LocalStore(Store):
         with ThreadPoolExecutor(SYNCS) as pool:
             list(pool.map(self._sync_file, names))
         for folder in sorted({name.rpartition("/")[0] for name in names}):
-            handle = self._open_folder(folder)
-            try:
+            with self._folder(folder) as handle:
                 os.fsync(handle)
-            finally:
-                os.close(handle)
 
     def _sync_file(self, name: str) -> None:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -591,10 +541,6 @@ class _Upload(io.RawIOBase):
         self._sent: IO[bytes] | None = None
 
     @override
-    def writable(self) -> bool:
-        return True
-
-    @override
     def write(self, data: Any) -> int:
         n = memoryview(data).nbytes
         if self._sent is None and self._held.tell() + n > HELD_BYTES:
@@ -628,7 +574,7 @@ class ObjectStore(Store):
         self._uploads: dict[str, _Upload] = {}
         self._listed: dict[str, Mapping[str, Any]] = {}
         # fsspec's storage in memory looks before it creates, and its readers share a position.
-        self._one = MEMORY if self._is("memory") else contextlib.nullcontext()
+        self._one = MEMORY if self.is_of("memory") else contextlib.nullcontext()
 
     def _path(self, name: str) -> str:
         if ".." in name.split("/") or name.startswith("/"):
@@ -666,7 +612,7 @@ class ObjectStore(Store):
         return self._ask(name, lambda: self._has(name))
 
     def _has(self, name: str) -> bool:
-        if not self._is("s3"):
+        if not self.is_of("s3"):
             return bool(self.fs.exists(self._path(name)))
         # s3fs asks whether there is a folder, too.
         bucket, key, _ = self.fs.split_path(self._path(name))
@@ -686,7 +632,7 @@ class ObjectStore(Store):
 
     def _get(self, name: str) -> bytes:
         # s3fs asks for the size first, to read long objects in parts, unless it is told not to.
-        alone = {"max_concurrency": 1} if self._is("s3") else {}
+        alone = {"max_concurrency": 1} if self.is_of("s3") else {}
         return bytes(self.fs.cat_file(self._path(name), **alone))
 
     @override
@@ -698,9 +644,9 @@ class ObjectStore(Store):
 
     @override
     def open_read(self, name: str, size: int = 0) -> Any:
-        if 0 < size <= HELD_BYTES or self._is("memory"):
+        if 0 < size <= HELD_BYTES or self.is_of("memory"):
             return io.BytesIO(self.read_bytes(name))
-        known = {"size": size} if size and self._is("s3") else {}
+        known = {"size": size} if size and self.is_of("s3") else {}
         return self._ask(name, lambda: self.fs.open(self._path(name), "rb", **known))
 
     def read_version(self, name: str, tag: str) -> bytes | None:
@@ -850,12 +796,8 @@ class ObjectStore(Store):
     def local_path(self, name: str) -> Path | None:
         return None
 
-    @property
-    def is_s3(self) -> bool:
-        """Whether it speaks the protocol of S3."""
-        return self._is("s3")
-
-    def _is(self, scheme: str) -> bool:
+    def is_of(self, scheme: str) -> bool:
+        """Say whether it is a storage of a scheme, by whichever name."""
         return SAME.get(scheme_of(self.uri), scheme_of(self.uri)) == scheme
 
 
@@ -884,37 +826,17 @@ def _file_system(uri: str) -> tuple[Any, str]:
     return fs, str(root)
 
 
-def is_local(uri: str) -> bool:
-    """Say whether a normalized address names a local path."""
-    return not scheme_of(uri)
-
-
 def open_store(uri: str, *, follow: bool = False) -> Store:
-    """Open the place that an address names.
+    """Open the place that an address names: a local path, or any URI that fsspec knows.
 
-    Parameters
-    ----------
-    uri
-        Local path, ``file://`` URI, or any URI that fsspec knows.
-    follow
-        Whether symbolic links in it are followed: the user's own data may be linked, what is in a
-        run folder may not.
+    Symbolic links in the user's own data are followed, those in a run folder are not.
     """
     address = normalize(uri)
-    return LocalStore(address, follow=follow) if is_local(address) else ObjectStore(address)
+    return ObjectStore(address) if scheme_of(address) else LocalStore(address, follow=follow)
 
 
 def open_file(uri: str) -> tuple[Store, str]:
-    """Open the folder that a file lies in.
-
-    Parameters
-    ----------
-    uri
-        Local path, ``file://`` URI, or any URI that fsspec knows, of one file.
-
-    Returns
-    -------
-    The store of its folder, and its name there.
+    """Return the store of the folder that a file lies in, and its name there.
 
     Examples
     --------
@@ -925,6 +847,4 @@ def open_file(uri: str) -> tuple[Store, str]:
     'memory://'
     """
     folder, name = split(normalize(uri))
-    if is_local(folder):
-        return LocalStore(folder, follow=True), name
-    return ObjectStore(folder), name
+    return ObjectStore(folder) if scheme_of(folder) else LocalStore(folder, follow=True), name

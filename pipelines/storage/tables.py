@@ -60,13 +60,7 @@ class Named:
         return self.path.lower().endswith((".csv", ".csv.gz"))
 
     def version(self, columns: str) -> str:
-        """Return what changes when the file is written again.
-
-        Parameters
-        ----------
-        columns
-            Which columns it should have, in words, for the message.
-        """
+        """Return what changes when the file is written again; its columns are for the message."""
         try:
             store, name = open_named(self.path, most=TABLE_BYTES)
             return store.modified(name)
@@ -85,16 +79,9 @@ class Named:
 
 
 def read_named(named: Named, *, columns: str, text: Sequence[str]) -> pa.Table:
-    """Read a table.
+    """Read a table; `columns` are its columns in words, for messages.
 
-    Parameters
-    ----------
-    named
-        Which.
-    columns
-        Its columns in words, for messages.
-    text
-        Columns that are read as text from CSV, where an id like 007 is not the number 7.
+    Columns of `text` are read as such from CSV, where an id like 007 is not the number 7.
 
     Raises
     ------
@@ -203,14 +190,7 @@ def as_text(column: pa.ChunkedArray, name: str, named: Named) -> pa.Array:
 
 
 def check_ids(ids: pa.Array, says: Mapping[str, pa.Array], named: Named) -> None:
-    """Stop where a row names no item, or two name the same.
-
-    Parameters
-    ----------
-    ids
-        Of the rows, as text.
-    says
-        What the rows say of their items, by column, for the message.
+    """Stop where a row names no item, or two name the same; what each `says` is for the message.
 
     Raises
     ------

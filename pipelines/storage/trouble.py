@@ -75,14 +75,7 @@ PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": 
 
 
 def explain(err: Exception, where: str) -> Exception:
-    """Return what to raise for an error that came out of a storage.
-
-    Parameters
-    ----------
-    err
-        From fsspec, or a library below it.
-    where
-        Address that was asked for.
+    """Return what to raise for an error of fsspec, or a library below it, at an address.
 
     Returns
     -------
@@ -98,7 +91,12 @@ def explain(err: Exception, where: str) -> Exception:
     number = getattr(err, "errno", None) or errno.EIO
     keys = KEYS.get(scheme_of(where), "FSSPEC_<PROTOCOL>_<KEY>")
     if isinstance(err, ImportError):
-        return _no_package(where, said)
+        scheme = scheme_of(where)
+        install = f"pip install {PACKAGES[scheme]}" if scheme in PACKAGES else "install it"
+        return StorageError(
+            f"storage: the package for {scheme}:// addresses was expected to be installed, it is "
+            f"not ({said}); for {where}. Remedy: {install}"
+        )
     if isinstance(err, ValueError) and "rotocol not known" in said:
         return AddressError(
             f"address: a scheme of a known storage (s3, gs, abfs, …) was expected, got "
@@ -152,16 +150,6 @@ def explain(err: Exception, where: str) -> Exception:
     return StorageError(
         f"storage: an answer that can be understood was expected from {where}, got "
         f"{type(err).__name__}: {said}. Check the address and the settings of the storage"
-    )
-
-
-def _no_package(where: str, said: str) -> StorageError:
-    scheme = scheme_of(where)
-    package = PACKAGES.get(scheme)
-    install = f"pip install {package}" if package else "install it"
-    return StorageError(
-        f"storage: the package for {scheme}:// addresses was expected to be installed, it is not "
-        f"({said}); for {where}. Remedy: {install}"
     )
 
 
