@@ -1,6 +1,6 @@
 """Stages, kinds of labels and parts of the report: one line each, imported only when used."""
 
-import importlib
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 from pipelines.errors import RecipeError
@@ -41,18 +41,13 @@ PARTS = {
 
 def load_space(name: str) -> "LabelSpace":
     """Import a kind of label, by the column that announces it."""
-    module, _, attribute = SPACES[name].partition(":")
-    space: LabelSpace = getattr(importlib.import_module(module), attribute)
+    space: LabelSpace = resolve_name(SPACES[name])
     return space
 
 
 def load_part(stage: str) -> "type[Part] | None":
     """Import what the report says of a stage; None where it says nothing of its own."""
-    name = PARTS.get(stage)
-    if name is None:
-        return None
-    module, _, attribute = name.partition(":")
-    part: type[Part] = getattr(importlib.import_module(module), attribute)
+    part: type[Part] | None = resolve_name(PARTS[stage]) if stage in PARTS else None
     return part
 
 
@@ -72,6 +67,5 @@ def load_stage(name: str) -> "Stage":
             f"recipe: a registered stage was expected, got {shown(name)}"
             f"{did_you_mean(base, STAGES)} Known: {sorted(STAGES)}"
         )
-    module, _, attribute = STAGES[base].partition(":")
-    stage: Stage = getattr(importlib.import_module(module), attribute)
+    stage: Stage = resolve_name(STAGES[base])
     return stage

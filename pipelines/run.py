@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pipelines.core.commit import (
@@ -27,6 +26,7 @@ from pipelines.core.rejects import check_rejects
 from pipelines.core.results import (
     ResultFile,
     artifact_name,
+    check_own,
     check_result,
     done_name,
     result_name,
@@ -285,8 +285,8 @@ def run_stage(run: Run, name: str, pool: Workers, *, listen: Listener = silent) 
         check_unchanged(run)
     ctx = run.context(name, layout)
     steps = list(entry.stage.steps(entry.config, ctx))
-    driver = _Driver(run, entry, ctx, steps, layout, pool, listen)
     try:
+        driver = _Driver(run, entry, ctx, steps, layout, pool, listen)
         for position, step in enumerate(steps):
             driver.take(position, step)
         manifest_bytes = make_manifest(entry, steps, driver.records, driver.results, driver.notices)
@@ -381,23 +381,15 @@ class _Driver:
     seconds: dict[str, float] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
 
-    @cached_property
-    def earlier_results(self) -> frozenset[str]:
-        """Names of the results that the stage had when it was begun."""
-        if self.is_new:
-            return frozenset()
-        return frozenset(self.run.store.list(f"{self.entry.name}/_results"))
-
-    @cached_property
-    def is_new(self) -> bool:
-        """Whether nothing of the stage was there when it was begun."""
-        return not self.run.store.list(self.entry.name)
+    def __post_init__(self) -> None:
+        """Look what of the stage was there when it was begun: nothing, or perhaps results."""
+        store, name = self.run.store, self.entry.name
+        self.is_new = not store.list(name)
+        self.earlier_results = [] if self.is_new else store.list(f"{name}/_results")
 
     def take(self, position: int, step: Step) -> None:
         """Do one step, or what is missing of it."""
         began = time.monotonic()
-        # Asked before the first step, which leaves something.
-        _ = self.is_new, self.earlier_results
         if isinstance(step, Map):
             self._map(position, step)
         elif not self._has_result(step):
@@ -418,7 +410,7 @@ class _Driver:
         said = self.ctx.own(step.name).get("notices")
         for notice in [] if said is None else said.tolist():
             self.notices.append(notice)
-            self.listen(Event(kind="notice", stage=self.entry.name, detail=notice))
+            self._say("notice", detail=notice)
 
     def _has_result(self, step: Reduce | Fit) -> bool:
         """Say whether an interrupted run left the step's result whole; what is not so is removed.
@@ -433,11 +425,7 @@ class _Driver:
             store.remove(note)
             return False
         try:
-            file = check_result(store, stage, step.name)
-            if store.exists(note):
-                noted = load_sealed(store.read_bytes(note), "key", "sha256")
-                if (noted["key"], noted["sha256"]) != (self.entry.key, file.digest):
-                    raise SealError("it is the result of another run")
+            file = check_own(store, stage, step.name, self.entry.key)
         except (CorruptShardError, SealError):
             store.remove(note)
             store.remove(result)
@@ -466,7 +454,8 @@ class _Driver:
             self._check_code(step, record)
             records[record["shard"]] = record
             n = record["rows"] + len(record["rejected"])
-            self._shard_done(step, n, seconds, record["source"])
+            detail = record["source"]
+            self._say("shard", step=step.name, n_items=n, seconds=seconds, detail=detail)
         self.records[step.name] = records
         self.layout.layers.append(
             Layer(
@@ -535,7 +524,7 @@ class _Driver:
         merged: Arrays | None = None
         for n, summary in self.pool.map(do_reduce, groups):
             merged = summary if merged is None else step.merge(merged, summary)
-            self._shard_done(step, n, 0.0, "")
+            self._say("shard", step=step.name, n_items=n)
         assert merged is not None
         arrays = step.finish(merged, self.ctx)
         return save_result(self.run.store, self.entry.name, step.name, arrays)
@@ -544,27 +533,14 @@ class _Driver:
         tasks = self._tasks(position, step, range(len(self.run.source.shards)))
         self._announce(step, tasks)
         for n in self.pool.map(do_fit, [tasks], gpu=self.entry.stage.gpu):
-            self._shard_done(step, n, 0.0, "")
+            self._say("shard", step=step.name, n_items=n)
 
     def _announce(self, step: Step, tasks: Sequence[Task]) -> None:
         n = sum(task.n for task in tasks)
-        self.listen(
-            Event(
-                kind="step", stage=self.entry.name, step=step.name, n_items=n, n_shards=len(tasks)
-            )
-        )
+        self._say("step", step=step.name, n_items=n, n_shards=len(tasks))
 
-    def _shard_done(self, step: Step, n: int, seconds: float, label: str) -> None:
-        self.listen(
-            Event(
-                kind="shard",
-                stage=self.entry.name,
-                step=step.name,
-                n_items=n,
-                seconds=seconds,
-                detail=label,
-            )
-        )
+    def _say(self, kind: str, **facts: Any) -> None:
+        self.listen(Event(kind=kind, stage=self.entry.name, **facts))
 
     def _tasks(self, position: int, step: Step, shards: Sequence[int]) -> list[Task]:
         name = self.entry.name

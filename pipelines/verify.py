@@ -19,9 +19,9 @@ from pipelines.core.intact import (
     stage_damage,
     wanted,
 )
-from pipelines.core.layout import BLOCKS_FILE
+from pipelines.core.layout import Layout
 from pipelines.core.lock import locked
-from pipelines.core.results import check_result, done_name, result_name
+from pipelines.core.results import check_own, done_name, result_name
 from pipelines.core.state import (
     FILES_FILE,
     RECIPE_FILE,
@@ -36,6 +36,7 @@ from pipelines.decisions.counts import counts_of, summary_of
 from pipelines.errors import CorruptShardError, LabelopsError, LinkError, RunError
 from pipelines.report import REPORT_FILE
 from pipelines.report.card import CARD_FILE
+from pipelines.storage.frame import BLOCKS_FILE
 from pipelines.storage.seal import JSON, PAGE, Form, check_seal, load_sealed
 from pipelines.storage.store import Store, open_store
 
@@ -185,7 +186,7 @@ class _Check:
                 self._note(BLOCKS_FILE, "it is missing")
             return
         data = self.store.read_bytes(BLOCKS_FILE)
-        if not self.run.layout_of_source().are_hashes(data):
+        if not Layout(self.run.source, self.run.uri).are_hashes(data):
             what = "hashes of the source's content are not those of its fingerprints"
             self._note(BLOCKS_FILE, what, delete=BLOCKS_FILE)
 
@@ -298,11 +299,7 @@ class _Check:
         path, note = result_name(stage, step), done_name(stage, step)
         self.known.update({path, note})
         try:
-            file = check_result(self.store, stage, step)
-            if self.store.exists(note):
-                noted = load_sealed(self.store.read_bytes(note), "key", "sha256")
-                if (noted["key"], noted["sha256"]) != (self.run.entry(stage).key, file.digest):
-                    raise ValueError("it is the result of another run")
+            check_own(self.store, stage, step, self.run.entry(stage).key)
         except (ValueError, CorruptShardError) as err:
             self._note(path, err.__cause__ or err, stage=stage)
 

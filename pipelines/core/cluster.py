@@ -211,18 +211,15 @@ class ClusterWorkers:
 
     def _not_done(self, error: BaseException) -> RunError:
         """Say why a worker or the scheduler could not even begin with a task."""
-        with contextlib.suppress(RunError):
-            self.check_code()
-            return RunError(
-                f"cluster: scheduler and workers at {self.address} were expected to take up the "
-                f"work, got {type(error).__name__}: {str(error)[:500]}. Install this version of "
-                "labelops on all of them, the scheduler included, and restart them"
-            )
         try:
             self.check_code()
         except RunError as err:
             return err
-        return self._lost()
+        return RunError(
+            f"cluster: scheduler and workers at {self.address} were expected to take up the work, "
+            f"got {type(error).__name__}: {str(error)[:500]}. Install this version of labelops on "
+            "all of them, the scheduler included, and restart them"
+        )
 
     @contextlib.contextmanager
     def _lost_is_said(self) -> Iterator[None]:
@@ -358,18 +355,19 @@ def _first_cause(err: BaseException) -> str:
     return f"{type(err).__name__}: {err}"[:500]
 
 
-class LocalScheduler(Scheduler):
-    """A scheduler without pages for people: nobody looks, and they would be open to all."""
+class _NoPages:
+    """Serves no pages for people: nobody looks, and they would be open to all."""
 
     def start_http_server(self, *args: Any, **kwargs: Any) -> None:
         """Start none."""
 
 
-class LocalWorker(Worker):
-    """A worker without pages for people."""
+class LocalScheduler(_NoPages, Scheduler):
+    """A scheduler without pages."""
 
-    def start_http_server(self, *args: Any, **kwargs: Any) -> None:
-        """Start none."""
+
+class LocalWorker(_NoPages, Worker):
+    """A worker without pages."""
 
 
 class _Cluster(SpecCluster):

@@ -70,6 +70,4 @@ def differences(expected: str, actual: str) -> str:
 
 
 def _parts(text: str) -> dict[str, str]:
-    return {
-        name: value for name, equals, value in (p.partition("=") for p in text.split()) if equals
-    }
+    return dict(part.split("=", 1) for part in text.split() if "=" in part)

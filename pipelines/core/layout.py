@@ -12,10 +12,8 @@ import pyarrow as pa
 from pipelines.core.commit import Record, digest_name
 from pipelines.storage.content import fingerprint_of, n_hashes
 from pipelines.storage.forms import working
-from pipelines.storage.frame import BLOCKS_FILE, ColumnRef, FileRef, Foreign
+from pipelines.storage.frame import ColumnRef, FileRef, Foreign
 from pipelines.storage.source import Source
-
-__all__ = ["BLOCKS_FILE", "SOURCE", "Layer", "Layout", "pack_schema", "unpack_schema"]
 
 SOURCE = "/source"
 """Stands for the source's own files where folders of the run are named."""

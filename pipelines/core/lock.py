@@ -107,14 +107,7 @@ def epoch_name(epoch: int) -> str:
 
 
 class Fence:
-    """Whether an epoch is still the last one.
-
-    Parameters
-    ----------
-    store
-        The folder; its own guard is not asked.
-    epoch
-        The fencing token.
+    """Whether an epoch is still the last one; the guard of the folder's store is not asked.
 
     Attributes
     ----------
@@ -123,7 +116,7 @@ class Fence:
 
     def __init__(self, store: ObjectStore, epoch: int) -> None:
         self.store = ObjectStore(store.uri)
-        self.store.guard = _free
+        self.store.guard = lambda: None
         self.epoch = epoch
         self.lost: LockedError | None = None
         self._looked = float("-inf")
@@ -144,9 +137,8 @@ class Fence:
     def look(self) -> None:
         """Look for a later epoch."""
         began = clock()
-        try:
-            successor = self.store.read_bytes(epoch_name(self.epoch + 1))
-        except FileNotFoundError:
+        successor = self.store.read_if_there(epoch_name(self.epoch + 1))
+        if successor is None:
             self._looked = began
             return
         self.lost = LockedError(
@@ -155,10 +147,6 @@ class Fence:
             "sleeps or the storage does not answer. This run has stopped and writes nothing more; "
             "finished shards are kept and the other run goes on with them"
         )
-
-
-def _free() -> None:
-    """Let everything through."""
 
 
 class Lease(Fence):
@@ -234,7 +222,7 @@ def take(store: ObjectStore) -> Lease:
         _check_over(store, epoch)
     name, content = epoch_name(epoch + 1), claim(token)
     if not store.create_if_absent(name, content):
-        raise _refuse(store, _named(_read(store, name)))
+        raise _refuse(store, _named(store.read_if_there(name) or b""))
     if epoch == 0 and store.create_if_absent(name, claim(uuid.uuid4().hex)):
         raise StorageError(
             f"storage: one that creates a file only where there is none was expected, {store.uri} "
@@ -249,17 +237,10 @@ def last_epoch(store: ObjectStore) -> int:
     return max((int(leaf) for leaf in store.list(FOLDER) if leaf.isdecimal()), default=0)
 
 
-def _read(store: ObjectStore, name: str) -> bytes:
-    try:
-        return store.read_bytes(name)
-    except FileNotFoundError:
-        return b""
-
-
 def _check_over(store: ObjectStore, epoch: int) -> None:
     """Stop unless an epoch was released, or has not been renewed for the length of a lease."""
     name = epoch_name(epoch)
-    content = _read(store, name)
+    content = store.read_if_there(name) or b""
     with contextlib.suppress(ValueError, AttributeError):
         if json.loads(content).get("released") is True:
             return
@@ -272,7 +253,7 @@ def _check_over(store: ObjectStore, epoch: int) -> None:
     began = clock()
     while clock() - began < LEASE_S:
         time.sleep(LEASE_S / RENEWALS / 2)
-        if _read(store, name) != content:
+        if (store.read_if_there(name) or b"") != content:
             raise _refuse(store, _named(content))
 
 

@@ -92,20 +92,9 @@ def missing(
     there: frozenset[str],
     earlier: Mapping[str, str | None],
 ) -> DataError:
-    """Return the error for a stage that lacks columns.
+    """Return the error for a stage that lacks columns; `there` is what it could read.
 
-    Parameters
-    ----------
-    stage
-        The stage as the recipe lists it.
-    columns
-        What it needs and does not find.
-    source
-        The data set.
-    there
-        What it could read.
-    earlier
-        Stages before it, with why they have nothing to do, or None.
+    `earlier` are the stages before it, with why they have nothing to do, or None.
     """
     who = f"stage {stage!r}"
     is_listed = any(name.split("@")[0] == "source" for name in earlier)
@@ -124,17 +113,7 @@ def missing(
 
 
 def no_beliefs(stage: str, kind: str, earlier: Sequence[str]) -> DataError:
-    """Return the error for a stage that asks for beliefs which none before it offers.
-
-    Parameters
-    ----------
-    stage
-        The stage as the recipe lists it.
-    kind
-        The kind of beliefs, see `pipelines.core.stage.Beliefs`.
-    earlier
-        Stages before it.
-    """
+    """Return the error for a stage that asks for beliefs which no earlier stage offers."""
     offering = [
         name
         for name in STAGES
@@ -209,16 +188,12 @@ def _mapping(ours: str, source: Source) -> str | None:
         for field in source.schema
         if field.name not in source.columns.values()
     }
-    fitting = [name for name, kind in free.items() if FITS.get(ours, _anything)(kind)]
+    fitting = [name for name, kind in free.items() if ours not in FITS or FITS[ours](kind)]
     called = dict.fromkeys((ours, *ALSO_CALLED.get(ours, ())), ours)
     theirs = next((name for name in fitting if nearest(name, called) is not None), None)
     if theirs is None and len(fitting) == 1 and ours in ("label", "labels", "bag_id"):
         theirs = fitting[0]
     return None if theirs is None else f"data.columns.{ours} = {theirs!r}"
-
-
-def _anything(kind: pa.DataType) -> bool:
-    return True
 
 
 def _is_word(kind: pa.DataType) -> bool:

@@ -9,14 +9,7 @@ from pipelines.storage.frame import Frame, narrow_columns
 def frames(run: Run, reads: Sequence[str], *, before: str | None = None) -> Iterator[Frame]:
     """Yield every shard as the finished stages (or those before one) left it, for reports.
 
-    Parameters
-    ----------
-    run
-        The run.
-    reads
-        Columns, and folders whose rows are not one an item.
-    before
-        A stage of the run.
+    What it reads are columns, and folders whose rows are not one an item.
     """
     layout = run.layout(before=before)
     columns = layout.columns("", reads)

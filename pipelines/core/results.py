@@ -23,7 +23,7 @@ import numpy as np
 from pipelines.core.commit import hash_file, hash_if_there
 from pipelines.core.stage import Arrays
 from pipelines.errors import CorruptShardError, remake
-from pipelines.storage.seal import JSON, check_seal, dump_sealed, make_seal
+from pipelines.storage.seal import JSON, SealError, check_seal, dump_sealed, load_sealed, make_seal
 from pipelines.storage.store import LocalStore, Store
 
 ARTIFACT_DIGEST = "xxh3_128"
@@ -50,16 +50,9 @@ def done_name(stage: str, step: str) -> str:
 def save_result(
     store: Store, stage: str, step: str, arrays: Arrays, artifacts: Mapping[str, str] | None = None
 ) -> str:
-    """Write a step's result whole, or not at all; the first to do so wins.
+    """Write a step's result, and the hashes of files beside it, whole or not at all.
 
-    Parameters
-    ----------
-    store, stage, step
-        Where it belongs.
-    arrays
-        The result.
-    artifacts
-        Hashes of the files that a fit step left beside it.
+    The first to do so wins.
 
     Returns
     -------
@@ -136,6 +129,22 @@ def check_result(store: Store, stage: str, step: str) -> ResultFile:
     return ResultFile(hashlib.sha256(data).hexdigest(), artifacts)
 
 
+def check_own(store: Store, stage: str, step: str, key: str) -> ResultFile:
+    """Check a step's result, and that an unfinished stage of some key noted it as its own.
+
+    Raises
+    ------
+    CorruptShardError, SealError
+        If it is missing or damaged, or the result of another run.
+    """
+    file, note = check_result(store, stage, step), done_name(stage, step)
+    if store.exists(note):
+        noted = load_sealed(store.read_bytes(note), "key", "sha256")
+        if (noted["key"], noted["sha256"]) != (key, file.digest):
+            raise SealError("it is the result of another run")
+    return file
+
+
 def artifact_name(stage: str, step: str, name: str, digest: str) -> str:
     """Return where a fit step's file is kept in the run folder.
 
@@ -144,8 +153,8 @@ def artifact_name(stage: str, step: str, name: str, digest: str) -> str:
     return f"{stage}/_artifacts/{step}/{digest[:16]}-{name}"
 
 
-def check_artifact(store: Store, stage: str, step: str, name: str, digest: str) -> str:
-    """Compare a fit step's file with its hash; returns its name in the store.
+def check_artifact(store: Store, stage: str, step: str, name: str, digest: str) -> None:
+    """Compare a fit step's file with its hash.
 
     Raises
     ------
@@ -159,7 +168,6 @@ def check_artifact(store: Store, stage: str, step: str, name: str, digest: str) 
             f"stage {stage!r}: {target} was written with {ARTIFACT_DIGEST} {digest[:12]}…, found "
             f"{actual[:12]}…, in {store.uri}. {remake(store.uri, stage)}"
         )
-    return target
 
 
 class ArtifactCache:

@@ -7,7 +7,7 @@ runs it (threads, a Dask cluster, a Prefect flow) sees only what is declared her
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -32,14 +32,6 @@ Arrays = dict[str, np.ndarray]
 
 Tables = Mapping[str, pa.Table]
 """Folder of a run → rows written there."""
-
-
-class Results(Protocol):
-    """Where finished results are looked up."""
-
-    def __call__(self, stage: str, step: str) -> Arrays:
-        """Return the arrays of a finished step."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +73,7 @@ class Context(Generic[C_co]):
     beliefs: "Beliefs | None"
     beliefs_stage: str
     deciding_stage: str
-    lookup: Results = field(repr=False)
+    lookup: Callable[[str, str], Arrays] = field(repr=False)
     artifacts: Callable[[str, str], str] = field(repr=False)
     contexts: Callable[[str], "Context[Any]"] = field(repr=False)
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 import labelops
 from pipelines.core import needs
-from pipelines.core.commit import Record, is_scratch
+from pipelines.core.commit import Record, hash_file, is_scratch
 from pipelines.core.layout import Layer, Layout, pack_schema, unpack_schema
 from pipelines.core.results import ArtifactCache, ResultCache, ResultFile
 from pipelines.core.stage import Context, Fit, Map, Stage, Step
@@ -68,12 +68,6 @@ class Run:
 
     Parameters
     ----------
-    uri
-        The run folder.
-    recipe
-        The resolved recipe.
-    source
-        The data set.
     recorded
         Keys of the stages that are in the folder, where `run.json` names others than are to be:
         a file that the recipe names was changed since.
@@ -155,10 +149,6 @@ class Run:
         for entry in self.entries:
             notices += (self.manifest(entry.name) or {}).get("notices", [])
         return notices
-
-    def layout_of_source(self) -> Layout:
-        """Return the source alone."""
-        return Layout(self.source, self.uri)
 
     def remember(self, name: str, manifest: bytes) -> None:
         """Take a manifest that was just written; it need not be read."""
@@ -303,11 +293,7 @@ def _hash(value: object) -> str:
 def _file_hash(path: str, stage: str) -> str:
     try:
         store, name = open_named(path, most=MODEL_BYTES)
-        local = store.local_path(name)
-        if local is None:
-            return hashlib.sha256(store.read_bytes(name)).hexdigest()
-        with local.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return hash_file(store, name, "sha256")
     except Exception as err:
         # Every file system has errors of its own for a lack of credentials.
         # A package that a file system needs and that is not installed is no fault of ours.
@@ -334,13 +320,7 @@ def make_manifest(
     results: Mapping[str, ResultFile],
     notices: Sequence[str] = (),
 ) -> bytes:
-    """Return a finished stage's manifest: what every step left, without scratch and clocks.
-
-    Parameters
-    ----------
-    notices
-        What its steps left out, guessed or merged, for people.
-    """
+    """Return a finished stage's manifest: what every step left, without scratch and clocks."""
     maps = []
     for step in steps:
         if not isinstance(step, Map) or step.name not in records:
@@ -420,18 +400,7 @@ def load_run(uri: str) -> Run:
     recipe = parse_recipe(facts["recipe"], name="run", where=f"{store.uri}/{RUN_FILE}")
     source = Source(
         uri=facts["source"]["uri"],
-        shards=tuple(
-            SourceShard(
-                s["name"],
-                s["rows"],
-                s["bytes"],
-                s["footer"],
-                s["fingerprint"],
-                s.get("tag", ""),
-                s.get("constants", {}),
-            )
-            for s in facts["source"]["shards"]
-        ),
+        shards=tuple(SourceShard(**shard) for shard in facts["source"]["shards"]),
         schema=unpack_schema(facts["source"]["schema"]),
         columns=facts["source"]["columns"],
         class_names=tuple(facts["source"]["classes"]),

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,7 @@ from pipelines.core.stage import Arrays, Fit, Map, Reduce, Step
 from pipelines.core.state import Job, Run, load_job
 from pipelines.errors import DataError, LabelopsError, OtherCodeError, UnforeseenError
 from pipelines.storage.canonical import Items, sort_items
+from pipelines.storage.forms import fixed_bytes
 from pipelines.storage.frame import ColumnRef, FileRef, Frame, narrow_columns
 from pipelines.storage.recent import Recent
 from pipelines.storage.store import Store
@@ -176,15 +177,8 @@ def _explained(task: Task, step: Step) -> Iterator[None]:
 def _ids(task: Task) -> pa.Array:
     if task.ids is None:
         return pa.nulls(task.n, pa.string())
-    reader = Frame(
-        index=task.shard,
-        label=task.label,
-        n=task.n,
-        files=task.files,
-        columns={"item_id": task.ids},
-        reads=["item_id"],
-    )
-    return reader["item_id"]
+    ids = replace(task, columns={"item_id": task.ids}, reads=("item_id",), types={})
+    return ids.frame()["item_id"]
 
 
 def _source_rows(task: Task) -> np.ndarray:
@@ -237,23 +231,13 @@ def _items(tasks: Sequence[Task], folder: str) -> Items:
 
 def _n_bytes(tasks: Sequence[Task], schema: pa.Schema, n: int) -> int:
     """Return about how many bytes the items take: exact for numbers, by a sample for the rest."""
-    fixed = sum(_width(field.type) or 0 for field in schema)
-    if all(_width(field.type) for field in schema):
-        return fixed * n
+    widths = [fixed_bytes(kind) for kind in schema.types]
+    if all(widths):
+        return sum(widths) * n
     sample = max(tasks, key=lambda task: task.n)
     if sample.n == 0:
         return 0
     return int(sample.frame().table(list(schema.names)).nbytes / sample.n * n)
-
-
-def _width(kind: pa.DataType) -> int | None:
-    if pa.types.is_fixed_size_list(kind):
-        inner = _width(kind.value_type)
-        return None if inner is None else int(inner * kind.list_size)
-    try:
-        return max(1, int(kind.bit_width) // 8)
-    except ValueError:
-        return None
 
 
 def _keep_artifact(store: Store, stage: str, step: str, path: str) -> str:
