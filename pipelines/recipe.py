@@ -168,16 +168,7 @@ def parse_recipe(
 ) -> Recipe:
     """Read a recipe from TOML and check it; see `load_recipe`.
 
-    Parameters
-    ----------
-    text
-        The TOML.
-    name
-        What it is called when it does not say so itself.
-    where
-        Where the text is from, for messages.
-    overrides
-        As for `load_recipe`.
+    It is called `name` when it does not say so itself; `where` it is from is for messages.
     """
     try:
         tables = tomllib.loads(text)

@@ -84,12 +84,8 @@ def batches(made: Iterable[np.ndarray], rows: int) -> Iterator[np.ndarray]:
 def squares(frame: Frame, ctx: Context[Config], *, n_threads: int) -> Iterator[np.ndarray]:
     """Yield a shard's pictures, decoded, cut and scaled; reject the others with a reason."""
     side, limits = ctx.config.side, ctx.config.limits
-
-    def make(data: bytes) -> np.ndarray | str:
-        return prepare(data, side, limits)
-
-    for _, picture in pictures(frame, make, n_threads=n_threads):
-        yield picture
+    made = pictures(frame, lambda data: prepare(data, side, limits), n_threads=n_threads)
+    return (picture for _, picture in made)
 
 
 def pictures(
@@ -100,19 +96,16 @@ def pictures(
     def work(data: bytes | str) -> np.ndarray | str:
         return data if isinstance(data, str) else make(data)
 
+    tables = (table for _, table in frame.batches(["image"], DECODE_ROWS))
+    groups = (encoded(table.column("image").combine_chunks()) for table in tables)
     row = 0
-    for chunk in _ahead(work, _encoded(frame), n_threads):
+    for chunk in _ahead(work, groups, n_threads):
         for picture in chunk:
             if isinstance(picture, str):
                 frame.reject([row], picture)
             else:
                 yield row, picture
             row += 1
-
-
-def _encoded(frame: Frame) -> Iterator[list[bytes | str]]:
-    for _, table in frame.batches(["image"], DECODE_ROWS):
-        yield encoded(table.column("image").combine_chunks())
 
 
 def _ahead(
@@ -139,22 +132,14 @@ def _ahead(
             yield [future.result() for future in waiting.popleft()]
 
 
-def prepare(data: bytes, side: int, limits: Limits) -> np.ndarray | str:
-    """Return a picture as uint8 (3, S, S), or why it cannot be."""
-    from labelops.nn.transform import square
-
+def prepare(data: bytes, side: int, limits: Limits, *, is_whole: bool = False) -> np.ndarray | str:
+    """Return a picture, cut or squashed to a square, as uint8 (3, S, S), or why it cannot be."""
+    if is_whole:
+        from labelops.nn.score_maps import squash as fit
+    else:
+        from labelops.nn.transform import square as fit
     try:
         # Twice the side: what is scaled down once more by a good filter keeps its edges.
-        return square(decode(data, limits, at_least=2 * side), side)
-    except BadImageError as err:
-        return str(err)
-
-
-def prepare_whole(data: bytes, side: int, limits: Limits) -> np.ndarray | str:
-    """Return a whole picture squashed to uint8 (3, S, S), or why it cannot be."""
-    from labelops.nn.score_maps import squash
-
-    try:
-        return squash(decode(data, limits, at_least=2 * side), side)
+        return fit(decode(data, limits, at_least=2 * side), side)
     except BadImageError as err:
         return str(err)

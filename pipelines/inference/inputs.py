@@ -8,14 +8,7 @@ INPUTS = ("pred_probs", "topk_probs", "features", "image")
 
 
 def input_column(use: str, columns: frozenset[str]) -> str:
-    """Return the column that is predicted from.
-
-    Parameters
-    ----------
-    use
-        Which one, or "auto".
-    columns
-        Those there are.
+    """Return the column that is predicted from: `use`, or the first there is if that is "auto".
 
     Raises
     ------

@@ -4,7 +4,7 @@ What comes out is what later stages read (`pipelines.labels.predictions`): the c
 ascending order with their probabilities, and what each of the others has.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,7 @@ from pipelines.inference.calibrate import folder, sample_table
 from pipelines.inference.settings import Config
 from pipelines.labels.predictions import LISTED, LISTED_ROWS, listed_of, prediction_arrays
 from pipelines.storage.frame import Frame
+from pipelines.storage.wording import several
 
 IDS, PROBS, TAIL = "topk_ids", "topk_probs", "tail_prob"
 
@@ -45,13 +46,9 @@ def check_classes(ctx: Context) -> None:
     if numbers and numbers != tuple(range(len(numbers))):
         raise DataError(
             f"stage {ctx.stage!r}: {IDS} counts classes from 0, and labels are the numbers "
-            f"{_some(numbers)}; which class is which cannot be told. Name the classes of the model "
-            "in data.classes, in the order of its outputs"
+            f"{several(numbers, 5)}; which class is which cannot be told. Name the classes of the "
+            "model in data.classes, in the order of its outputs"
         )
-
-
-def _some(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers[:5])) + (", …" if len(numbers) > 5 else "")
 
 
 def validate(frame: Frame, ctx: Context[Config]) -> Mapping[str, pa.Table]:

@@ -1,7 +1,7 @@
 """Models trained once a fold: fitted over all items, applied shard by shard."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -101,11 +101,10 @@ def _builder(ctx: Context[Config]) -> Any:
 def _open(ctx: Context[Config]) -> "list[Forward]":
     """Return the trained models of all folds on their device, opened once a process."""
     paths = [ctx.artifact("train", weights_file(f)) for f in range(ctx.config.folds)]
-
-    def load() -> "list[Forward]":
-        return [_open_one(ctx, fold) for fold in range(ctx.config.folds)]
-
-    models: list[Forward] = once(("trained", ctx.config.device, *map(file_key, paths)), load)
+    key = ("trained", ctx.config.device, *map(file_key, paths))
+    models: list[Forward] = once(
+        key, lambda: [_open_one(ctx, fold) for fold in range(ctx.config.folds)]
+    )
     return models
 
 
@@ -146,12 +145,9 @@ def predict(frame: Frame, ctx: Context[Config]) -> Iterator[Tables]:
         first = models[0](pixels)
         n_features = first.shape[1] - ctx.n_classes
         probs = np.empty((len(pixels), ctx.n_classes), np.float32)
-        for f, members in _members(fold[here]).items():
+        for f in np.unique(fold[here]).tolist():
+            members = np.flatnonzero(fold[here] == f)
             output = first[members] if f == 0 else models[f](pixels[members])
             probs[members] = softmax(output[:, n_features:].astype(np.float64), axis=1)
         embedding = list_array(first[:, :n_features])
         yield predictions(ctx, ids[here], hashes[here], given[here], fold[here], probs, embedding)
-
-
-def _members(fold: np.ndarray) -> Mapping[int, np.ndarray]:
-    return {int(f): np.flatnonzero(fold == f) for f in np.unique(fold)}

@@ -88,18 +88,9 @@ def _input_shape(program: "torch.export.ExportedProgram") -> tuple[int | None, .
 
 
 def unusable(model: Any, err: Exception, *, stage: str, path: str, side: int) -> RecipeError:
-    """Return the error for a program that failed on pictures of a size.
+    """Return the error for a program that failed on pictures of some pixels a side.
 
-    Parameters
-    ----------
-    model
-        The program, as far as it could be opened.
-    err
-        What it raised.
-    stage
-        Which stage runs it; its `image_size` sets the size.
-    side
-        Of the pictures, in pixels.
+    `model` is the program as far as it could be opened; `image_size` of the stage sets the side.
     """
     shape = None if model is None else getattr(model, "meta", {}).get(MADE_FOR)
     what, remedy = f"one that fails: {why(err)}", "Export the model again for such pictures"

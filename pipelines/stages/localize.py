@@ -17,7 +17,7 @@ import pyarrow as pa
 from labelops import label_maps
 from pipelines.core.stage import Context, Map, Output, Reduce, Stage, Step, Tables, join_summaries
 from pipelines.errors import DataError
-from pipelines.inference.embed import pictures, prepare_whole
+from pipelines.inference.embed import pictures, prepare
 from pipelines.labels.columns import GIVEN
 from pipelines.labels.log import log_schema
 from pipelines.labels.reference import match_reference
@@ -161,7 +161,7 @@ def _chunks(
     cells = facts.n_classes * facts.height * facts.width
     most = min(PIXEL_BYTES // (3 * view.side**2), SCORE_BYTES // (4 * cells))
     most = max(most, ctx.config.batch_rows)
-    make = partial(prepare_whole, side=view.side, limits=view.limits)
+    make = partial(prepare, is_whole=True, side=view.side, limits=view.limits)
     rows: list[int] = []
     held: list[np.ndarray] = []
     for row, image in pictures(frame, make, n_threads=1):
