@@ -164,13 +164,7 @@ def _write_blocks(run: Run) -> None:
 
 
 def _check_folder(run: Run) -> None:
-    """Check that a folder without `run.json` is empty, or holds a run of these very settings.
-
-    Raises
-    ------
-    RunError
-        If it holds anything else.
-    """
+    """Refuse a folder without `run.json` that is not empty, nor of a run of these settings."""
     names = [name for name in run.store.list("") if not name.startswith((".lock", ".tmp-"))]
     if names and run.store.exists(RECIPE_FILE):
         keep_recipe(run)

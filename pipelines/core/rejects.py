@@ -1,5 +1,6 @@
 """How many items could not be used, and an example of each reason, when they are too many."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -29,12 +30,11 @@ def check_rejects(run: Run, stage: str, layout: Layout) -> None:
     DataError
         If so; shows the first item of each reason.
     """
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     for layer in layout.layers:
         for record in layer.records.values():
-            for reason, n in record["reasons"].items():
-                counts[reason] = counts.get(reason, 0) + n
-    n_bad, n_items = sum(counts.values()), run.source.n_items
+            counts.update(record["reasons"])
+    n_bad, n_items = counts.total(), run.source.n_items
     limit = run.recipe.data.max_bad_share
     if n_bad <= limit * n_items:
         return

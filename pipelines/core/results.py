@@ -79,13 +79,7 @@ def save_result(
 
 
 def _read(store: Store, stage: str, step: str) -> tuple[bytes, dict[str, str]]:
-    """Return a result's bytes, and the hashes of its artefacts.
-
-    Raises
-    ------
-    CorruptShardError
-        If it is missing, damaged, or another step's.
-    """
+    """Return a result's bytes, and the hashes of its artefacts; refuse that of another step."""
     name = result_name(stage, step)
     try:
         data = store.read_bytes(name)

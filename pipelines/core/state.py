@@ -326,23 +326,17 @@ def make_manifest(
         if not isinstance(step, Map) or step.name not in records:
             continue
         outputs = {f: o for f, o in step.writes.items() if not is_scratch(f)}
-        shards = []
-        for shard, record in sorted(records[step.name].items()):
-            files = [
-                {key: file[key] for key in sorted(file) if key != "temp"}
-                for file in record["files"]
-                if not is_scratch(file["folder"])
-            ]
-            shards.append(
-                {
-                    "shard": shard,
-                    "source": record["source"],
-                    "rows": record["rows"],
-                    "rejected": record["rejected"],
-                    "reasons": record["reasons"],
-                    "files": files,
-                }
-            )
+        shards = [
+            {
+                **{key: record[key] for key in ("shard", "source", "rows", "rejected", "reasons")},
+                "files": [
+                    {key: value for key, value in file.items() if key != "temp"}
+                    for file in record["files"]
+                    if not is_scratch(file["folder"])
+                ],
+            }
+            for _, record in sorted(records[step.name].items())
+        ]
         maps.append(
             {
                 "step": step.name,

@@ -35,12 +35,12 @@ def check_order(summary: Arrays, ctx: Context, *, what: str = "columns of pred_p
     if order is None:
         return {"notices": np.array([], dtype=np.str_)}
     agreed, better = float(np.mean(predicted == given)), float(np.mean(predicted == order[given]))
-    moved = np.flatnonzero(order != np.arange(ctx.n_classes))[:NAMED]
-    places = ", ".join(f"{ctx.classes[k]!r} in column {order[k]}" for k in moved.tolist())
+    moved = np.flatnonzero(order != np.arange(ctx.n_classes)).tolist()
+    places = ", ".join(f"{ctx.classes[k]!r} in column {order[k]}" for k in moved[:NAMED])
     agreement = (
         f"with the {what} in the order of the classes {agreed:.0%} of labels agree "
         f"with the most probable class, in another order {better:.0%}: {places}"
-        + (", …" if np.count_nonzero(order != np.arange(ctx.n_classes)) > NAMED else "")
+        f"{', …' if len(moved) > NAMED else ''}"
     )
     if ctx.data.classes:
         return {"notices": np.array([agreement], dtype=np.str_)}

@@ -5,9 +5,11 @@ a storage (``s3://bucket/folder``). Whatever comes in goes through `normalize` o
 written into recipes, logs, reports and parameters of flows, so none may carry a password.
 """
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import unquote, unquote_to_bytes
 
 from pipelines.errors import AddressError
@@ -309,15 +311,12 @@ def is_inside(address: str, folder: str) -> bool:
     path, root = os.path.realpath(address), os.path.realpath(folder)
     if f"{path}/".startswith(f"{root.rstrip('/')}/"):
         return True
-    while True:
-        # The same folder under another name: mounted twice, or on a disk that ignores case.
-        try:
-            if os.path.samefile(path, root):
+    # The same folder under another name: mounted twice, or on a disk that ignores case.
+    for above in (Path(path), *Path(path).parents):
+        with contextlib.suppress(OSError):
+            if above.samefile(root):
                 return True
-        except OSError:
-            pass
-        if path == (path := os.path.dirname(path)):
-            return False
+    return False
 
 
 def _canonical(address: str) -> str:

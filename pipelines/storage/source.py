@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -454,9 +455,9 @@ def _with_places(
 
 
 def _merged_splits(shards: Sequence[SourceShard], splits: Sequence[str | None]) -> list[str]:
-    n_items: dict[str, int] = {}
+    n_items: Counter[str] = Counter()
     for shard, split in zip(shards, splits, strict=True):
-        n_items[split or "no split"] = n_items.get(split or "no split", 0) + shard.rows
+        n_items[split or "no split"] += shard.rows
     if len(n_items) < 2:
         return []
     listed = ", ".join(f"{split} {n:,}" for split, n in sorted(n_items.items()))

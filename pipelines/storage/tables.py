@@ -73,9 +73,7 @@ class Named:
         remedy = f"Correct {self.setting}"
         if "invalid UTF8" in str(err):
             remedy = "Save it as UTF-8 (in a spreadsheet: 'CSV UTF-8'), or as Parquet"
-        return self.error(
-            f"a Parquet or CSV file with {columns} was expected", why(err), f"{remedy}"
-        )
+        return self.error(f"a Parquet or CSV file with {columns} was expected", why(err), remedy)
 
 
 def read_named(named: Named, *, columns: str, text: Sequence[str]) -> pa.Table:
@@ -146,17 +144,12 @@ def require(table: pa.Table, names: Sequence[str], named: Named, columns: str) -
     missing = [name for name in names if name not in has]
     if not missing:
         return
-    remedy = f"Rename its columns{did_you_mean(missing[0], has)}"
+    hint = did_you_mean(missing[0], has)
+    remedy = f"Rename its columns{',' if hint == '.' else hint} or correct {named.setting}"
     separator = next((s for s in SEPARATORS if len(has) == 1 and s in has[0]), None)
     if separator is not None:
-        remedy = f"Its columns are separated by {separator!r}: write commas, or Parquet."
-    raise named.error(
-        f"{columns} were expected",
-        several(has, NAMED) or "no column",
-        f"{remedy.rstrip('.')}{'' if remedy.endswith('?') else ','} or correct {named.setting}"
-        if separator is None
-        else remedy.rstrip("."),
-    )
+        remedy = f"Its columns are separated by {separator!r}: write commas, or Parquet"
+    raise named.error(f"{columns} were expected", several(has, NAMED) or "no column", remedy)
 
 
 def as_text(column: pa.ChunkedArray, name: str, named: Named) -> pa.Array:
