@@ -12,13 +12,13 @@ import pyarrow as pa
 from labelops.belief import believe
 from labelops.proportions.counts import hard_counts
 from labelops.simplex import bad_rows, what_is_wrong
-from labelops.top_belief import all_classes
+from labelops.top_belief import all_classes, sure_of_given
 from pipelines.bags.census import CENSUS
 from pipelines.bags.findings import LEVEL, bag_losses, judge_bags
 from pipelines.bags.group import Grouped, group, save_canonical, save_keys
 from pipelines.bags.settings import Config
 from pipelines.core.stage import Arrays, Beliefs, Blocks, Context
-from pipelines.labels.beliefs import block_rows, noise_of, slices
+from pipelines.labels.beliefs import block_rows, noise_of, slices, trusts_predictions
 from pipelines.storage.canonical import Items
 from pipelines.storage.frame import Frame
 from pipelines.storage.vectors import vectors_of
@@ -129,9 +129,8 @@ def _own_beliefs(items: Items, ctx: Context, grouped: Grouped) -> np.ndarray:
         probs, _ = vectors_of(table.column("pred_probs").combine_chunks())
         block = np.asarray(probs, np.float64)
         if labelled:
-            block = believe(
-                probs, table.column("given").to_numpy(), noise, temperature=temperature
-            )[0]
+            given = table.column("given").to_numpy()
+            _, block = believe(probs, given, noise, temperature=temperature)
         block = np.maximum(block, FLOOR)
         rows = slice(first, first + len(block))
         out[grouped.place[rows]] = block / block.sum(axis=1, keepdims=True)
@@ -154,16 +153,18 @@ def _posterior(probs: np.ndarray, start: np.ndarray, counts: np.ndarray) -> tupl
 
 
 def _blocks(frame: Frame, ctx: Context, k: int, certain: np.ndarray) -> Blocks:
-    totals = frame.array("bag_probs")
+    totals, given = frame.array("bag_probs"), frame.array("given")
+    is_trusted = trusts_predictions(ctx)
     for rows in slices(frame.n, block_rows(ctx.n_classes)):
         belief = totals[rows].astype(np.float64)
         belief /= belief.sum(axis=1, keepdims=True)
-        yield rows, all_classes(belief)
+        whole = all_classes(belief)
+        yield rows, whole if is_trusted else sure_of_given(whole, given[rows])
 
 
 BELIEFS = Beliefs(
     kind="label",
-    reads=lambda columns: ["bag_probs"],
+    reads=lambda columns: ["bag_probs", "given"],
     blocks=_blocks,
     temperature=lambda ctx: float(ctx.result(ctx.beliefs_stage, "temperature")["temperature"]),
 )

@@ -10,7 +10,6 @@ from labelops.decisions import (
     DECISIONS,
     NO_ISSUE,
     NOBODY,
-    WHOLE,
     WORDS,
     Action,
     Decision,
@@ -177,7 +176,6 @@ def count(
     rule, p_after, p_before = (
         column[expected] for column in (final.rule, final.p_after, final.p_before)
     )
-    whole = model.slot == WHOLE
     is_proposed = of_first(final.rule, items, fill=NO_ISSUE) != NO_ISSUE
     # In single precision, as the column is.
     is_less = items.weight.astype(np.float32) < 1
@@ -196,8 +194,6 @@ def count(
         "broken_variance": sum_by(rule, p_before * (1 - p_before), n_rules),
         "added": _by_class(final.after[shipped], n_classes),
         "removed": _by_class(final.before[shipped], n_classes),
-        "n_whole": np.array(int(whole.sum())),
-        "doubt": np.rint((1 - model.p_before[whole]) * UNIT).astype(np.int64).sum(),
     }
 
 
@@ -215,8 +211,7 @@ def report(summary: Arrays, judged: Arrays, allowance: Allowance) -> Arrays:
     column for each of `actions`), `held` (a column for each of `held_reasons`), `shipped`,
     `shipped_expected_fixed`, `shipped_expected_broken`; over all rules `total_fixed`,
     `total_broken` with `_low` and `_high`, expected of what was shipped; by class `added` and
-    `removed`; `doubted`, how many given labels are wrong if beliefs are right, where every label is
-    decided about.
+    `removed`.
     """
     n_shipped = int(summary["shipped"][judged["changes_labels"]].sum())
     is_unknown = summary["unknown"] > 0
@@ -228,8 +223,6 @@ def report(summary: Arrays, judged: Arrays, allowance: Allowance) -> Arrays:
         for end, value in zip(("", "_low", "_high"), interval, strict=True):
             totals[f"total_{what}{end}"] = np.array(np.nan if is_unknown.any() else value)
         totals[f"shipped_expected_{what}"] = np.where(is_unknown, np.nan, summary[what] / UNIT)
-    if summary["n_whole"]:
-        totals["doubted"] = np.array(int(summary["doubt"]) / UNIT)
     kept = ("decided", "softened", "done", "held", "shipped", "added", "removed")
     return {
         **totals,

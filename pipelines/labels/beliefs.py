@@ -58,6 +58,11 @@ def noise_of(ctx: Context) -> Noise:
     return noise_of_rate(ctx.result("confident", "surest")["rate"], joint)
 
 
+def trusts_predictions(ctx: Context) -> bool:
+    """Say whether the model is out of the way; see `labelops.confident.surest`."""
+    return bool(ctx.result("confident", "surest")["is_flat"])
+
+
 def sparse_noise_of(ctx: Context) -> SparseNoise:
     """Return the same, as pairs of classes, however many there are."""
     joint = unpack_matrix(ctx.result("confident", "estimates"), "confident_joint")
@@ -94,7 +99,7 @@ def best(summary: Arrays, ctx: Context, *, fine: bool = False) -> Arrays:
 def _of_predictions(frame: Frame, ctx: Context, k: int, certain: np.ndarray) -> Blocks:
     probs, given = predictions_of(frame, ctx), frame.array("given")
     of_block = _listed if isinstance(probs, TopRows) else _whole
-    is_trusted = bool(ctx.result("confident", "surest")["is_flat"])
+    is_trusted = trusts_predictions(ctx)
     for rows, belief in of_block(probs, given, ctx, k, certain):
         yield rows, belief if is_trusted else sure_of_given(belief, given[rows])
 

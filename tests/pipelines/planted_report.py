@@ -238,7 +238,6 @@ def example(
     side: int = 28,
     limits: Limits | None = None,
     text: str | None = None,
-    doubted: float | None = None,
 ) -> m.Report:
     """Make a report as a run over ``n`` items would give, with everything that a page can show."""
     limits = limits or Limits()
@@ -265,8 +264,6 @@ def example(
         surest[f"n_wrong{end}"] = np.array(total * of_all)
     n_changed = round(total * 0.6)
     outcome = outcome_of(k, n_changed, text)
-    if doubted is not None:
-        outcome["doubted"] = np.array(doubted)
     results = {
         "estimates": estimates,
         "surest": surest,
@@ -290,6 +287,7 @@ def example(
             Noise,
             of,
             estimates=estimates,
+            surest=surest,
             worst=shortlist(
                 flagged, dict.fromkeys(np.argsort(-wrong_in)[:n_groups].tolist(), each)
             ),

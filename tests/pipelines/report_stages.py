@@ -110,7 +110,6 @@ OUTCOME = {
     "changes_labels": np.array([False, True, True, True]),
     "proposed": np.array([200, 40, 30, 0]),
     "shipped": np.array([0, 38, 0, 0]),
-    "doubted": np.array(61.25),
     "expected_fixed": np.array([0.0, 37.5, 27.0, 0.0]),
     "expected_broken": np.array([0.0, 1.5, 2.0, 0.0]),
     "shipped_expected_fixed": np.array([0.0, 35.5, 0.0, 0.0]),

@@ -118,7 +118,7 @@ def test_beliefs__are_those_of_decide_with_the_totals_brought_in_exactly(tmp_pat
     temperature = float(run.context("proportions", run.layout()).own("temperature")["temperature"])
     probs = np.array(items["pred_probs"].to_pylist(), np.float32)
     noise = np.array([[0.8, 0.2], [0.2, 0.8]])
-    plain, _ = believe(probs, given, noise, temperature=temperature)
+    _, plain = believe(probs, given, noise, temperature=temperature)
     order = np.argsort(items["bag_id"].to_numpy(), kind="stable")
     log_odds = (np.log(plain[:, 1]) - np.log(plain[:, 0]))[order]
     k = np.array(bags["counts"].to_pylist())[:, 1]

@@ -131,13 +131,6 @@ def test_page__links_lead_somewhere_whatever_the_run_lacks() -> None:
     assert "Where the items went" in render(example())
 
 
-def test_page__adds_up_beliefs_beside_the_estimate() -> None:
-    report = example(doubted=1234.4)
-    share = f"{100 * 1234.4 / report.ledger.source:.1f}"
-    assert re.search(rf"is wrong, is 1,234 \({share}\W%\)", render(report))
-    assert "adds up to" not in render(example())
-
-
 def test_page__says_the_same_twice(page: str) -> None:
     assert render(example()) == page
 
