@@ -40,6 +40,9 @@ DOUBT = 0.001
 """So often a prediction is worth nothing, however sure it is: models are overconfident far from
 what they learned from."""
 
+LEFT = 1e-4
+"""So much of its probability a class keeps, however much noise is taken from it."""
+
 MAX_NLL = 32.0
 
 
@@ -82,10 +85,52 @@ def fine_grid(best: float) -> np.ndarray:
     return best * np.geomspace(1 / step, step, 21)
 
 
-def loss_through_noise(
-    probs: np.ndarray, given: np.ndarray, noise: Noise, temperatures: np.ndarray
+def less_noise(probs: np.ndarray, noise: Noise) -> np.ndarray:
+    """Return predictions of given labels, less the noise of the class that leads.
+
+    A model that learned P(given | x) says p = P(given | true = a) where it is sure of class a. So
+    q_a = p_a / P(a | a), and every other class loses q_a · P(class | a), as far as it has that.
+
+    Parameters
+    ----------
+    probs
+        Predictions of given labels, float64, shape (N, K); rows sum to one.
+    noise
+        From `noise_at`, dense.
+
+    Examples
+    --------
+    >>> less_noise(np.array([[0.8, 0.2]]), np.array([[0.8, 0.1], [0.2, 0.9]])).round(4).tolist()
+    [[1.0, 0.0]]
+    """
+    assert isinstance(noise, np.ndarray)
+    rows, lead = np.arange(len(probs)), probs.argmax(axis=1)
+    p_lead = probs[rows, lead] / noise[lead, lead]
+    q = np.maximum(probs - noise.T[lead] * p_lead[:, None], LEFT * probs)
+    q[rows, lead] = p_lead
+    return np.asarray(q / q.sum(axis=1, keepdims=True))
+
+
+def true_probs(
+    probs: np.ndarray, noise: Noise, *, temperature: float, subtracts: bool
 ) -> np.ndarray:
-    """Sum −log Σ_b P(given_i | b) q_b, with q = softmax(log p / T), for several T.
+    """Return predictions q of the true class, float64, shape (N, K).
+
+    softmax(log p / T) as it is; or, if T makes that a prediction of the given label, `less_noise`.
+    """
+    q = apply_temperature(probs, temperature=temperature)
+    return less_noise(q, noise) if subtracts else q
+
+
+def loss_through_noise(
+    probs: np.ndarray,
+    given: np.ndarray,
+    noise: Noise,
+    temperatures: np.ndarray,
+    *,
+    subtracts: bool = False,
+) -> np.ndarray:
+    """Sum −log Σ_b P(given_i | b) q_b, with q of `true_probs`, for several T.
 
     Parameters
     ----------
@@ -94,7 +139,7 @@ def loss_through_noise(
     given
         Class ids, shape (N,).
     noise
-        From `sound_noise`; any that gives the rows P(given_i | ·) of some items.
+        From `noise_at`; any that gives the rows P(given_i | ·) of some items.
     temperatures
         T > 0, shape (G,).
 
@@ -120,7 +165,10 @@ def loss_through_noise(
     total = np.zeros(len(temperatures), np.int64)
     for g, temperature in enumerate(temperatures):
         q = np.exp(log_probs / temperature)
-        explained = (q * likelihood).sum(axis=1) / q.sum(axis=1)
+        q /= q.sum(axis=1, keepdims=True)
+        if subtracts:
+            q = less_noise(q, noise)
+        explained = (q * likelihood).sum(axis=1)
         loss = np.minimum(-np.log(np.maximum(explained, 1e-300)), MAX_NLL)
         total[g] = np.rint(loss * UNIT).astype(np.int64).sum()
     return total
@@ -139,13 +187,18 @@ def best_temperature(temperatures: np.ndarray, losses: np.ndarray) -> float:
 
 
 def believe(
-    probs: np.ndarray, given: np.ndarray, noise: Noise, *, temperature: float
+    probs: np.ndarray,
+    given: np.ndarray,
+    noise: Noise,
+    *,
+    temperature: float,
+    subtracts: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the probability of every class to be an item's true one; and a cautious one.
 
-    b = ½ q + ½ c, with c = (q + δ/K) · P(given | ·) / Σ, δ = `DOUBT`, q = softmax(log p / T) and T
-    fitted through the noise; `probs`, `given` and `noise` as in `loss_through_noise`. Of the two
-    kinds of noise, c is of the one that speaks more for the given label, at whatever item.
+    b = ½ q + ½ c, with c = (q + δ/K) · P(given | ·) / Σ, δ = `DOUBT`, and q of `true_probs`; T and
+    whether noise is subtracted are those of least `loss_through_noise`. Of the two kinds of noise,
+    c is of the one that speaks more for the given label, at whatever item.
 
     Returns
     -------
@@ -158,7 +211,7 @@ def believe(
     >>> b.tolist(), c.tolist()
     ([[0.7, 0.3]], [[0.9, 0.1]])
     """
-    q = apply_temperature(probs, temperature=temperature)
+    q = true_probs(probs, noise, temperature=temperature, subtracts=subtracts)
     cautious = (q + DOUBT / q.shape[1]) * noise[given]
     cautious /= cautious.sum(axis=1, keepdims=True)
     return (q + cautious) / 2, cautious

@@ -18,7 +18,7 @@ from pipelines.bags.findings import LEVEL, bag_losses, judge_bags
 from pipelines.bags.group import Grouped, group, save_canonical, save_keys
 from pipelines.bags.settings import Config
 from pipelines.core.stage import Arrays, Beliefs, Blocks, Context
-from pipelines.labels.beliefs import block_rows, noise_of, slices, trusts_predictions
+from pipelines.labels.beliefs import block_rows, noise_of, reading, slices, trusts_predictions
 from pipelines.storage.canonical import Items
 from pipelines.storage.frame import Frame
 from pipelines.storage.vectors import vectors_of
@@ -123,14 +123,14 @@ def _own_beliefs(items: Items, ctx: Context, grouped: Grouped) -> np.ndarray:
     out = np.empty((len(grouped.hashes), n_classes))
     labelled = "given" in items.schema.names
     if labelled:
-        noise, temperature = noise_of(ctx), float(ctx.own("temperature")["temperature"])
+        noise, how = noise_of(ctx), reading(ctx)
     first = 0
     for table in items.tables(block_rows(n_classes)):
         probs, _ = vectors_of(table.column("pred_probs").combine_chunks())
         block = np.asarray(probs, np.float64)
         if labelled:
             given = table.column("given").to_numpy()
-            _, block = believe(probs, given, noise, temperature=temperature)
+            _, block = believe(probs, given, noise, **how)
         block = np.maximum(block, FLOOR)
         rows = slice(first, first + len(block))
         out[grouped.place[rows]] = block / block.sum(axis=1, keepdims=True)

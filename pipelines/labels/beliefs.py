@@ -5,6 +5,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -26,7 +27,7 @@ from pipelines.core.stage import Arrays, Beliefs, Blocks, Context, Reduce, Step
 from pipelines.labels.predictions import prediction_columns, predictions_of
 from pipelines.storage.frame import Frame
 
-SAMPLE_ITEMS, SAMPLE_CELLS = 50_000, 5_000_000
+SAMPLE_ITEMS, SAMPLE_CELLS = 20_000, 2_000_000
 """Temperature is fitted on so many items, or probabilities: those with the smallest hashes."""
 
 BLOCK_CELLS = 1 << 20
@@ -70,27 +71,53 @@ def sparse_noise_of(ctx: Context) -> SparseNoise:
 
 
 def losses(frame: Frame, ctx: Context, *, fine: bool) -> Arrays:
-    """Sum the loss through the noise at several temperatures, over the sample."""
-    grid = fine_grid(float(ctx.own("coarse")["temperature"])) if fine else COARSE
+    """Sum the loss through the noise in either way at several temperatures, over the sample."""
     n_sample = min(SAMPLE_ITEMS, SAMPLE_CELLS // max(ctx.n_classes, 1))
     share = min(1.0, n_sample / max(ctx.n_items, 1))
     chosen = np.flatnonzero(is_drawn(frame.array("item_hash"), share=share))
     noise, given, probs = noise_of(ctx), frame.array("given"), predictions_of(frame, ctx)
-    total = np.zeros(len(grid), np.int64)
+    total = np.zeros((2, len(COARSE)), np.int64)
+    # Of listed classes the others cannot be told apart, so nothing is subtracted from them.
+    ways = (False,) if isinstance(probs, TopRows) or not isinstance(noise, np.ndarray) else WAYS
     step = block_rows(ctx.n_classes)
     for start in range(0, len(chosen), step):
         rows = chosen[start : start + step]
         sample = probs[rows]
         whole = sample.dense() if isinstance(sample, TopRows) else sample
-        total += loss_through_noise(whole, given[rows], noise, grid)
-    return {"loss": total, "n": np.array(len(chosen))}
+        for way in ways:
+            grid = _grid(ctx, way, fine=fine)
+            total[int(way)] += loss_through_noise(whole, given[rows], noise, grid, subtracts=way)
+    return {"loss": total, "n": np.array(len(chosen)), "can_subtract": np.array(len(ways) - 1)}
+
+
+WAYS = (False, True)
+"""Whether noise is subtracted, see `labelops.belief.true_probs`."""
+
+
+def _grid(ctx: Context, way: bool, *, fine: bool) -> np.ndarray:
+    return fine_grid(float(ctx.own("coarse")["temperatures"][int(way)])) if fine else COARSE
 
 
 def best(summary: Arrays, ctx: Context, *, fine: bool = False) -> Arrays:
-    """Return the temperature of least loss."""
-    grid = fine_grid(float(ctx.own("coarse")["temperature"])) if fine else COARSE
-    temperature = best_temperature(grid, summary["loss"]) if summary["n"] else 1.0
-    return {"temperature": np.array(temperature), "n": summary["n"]}
+    """Return the temperature of least loss in either way, and the way that has less."""
+    n = summary["n"]
+    grids = [_grid(ctx, way, fine=fine) for way in WAYS]
+    pairs = zip(grids, summary["loss"], strict=True)
+    temperatures = [best_temperature(grid, loss) if n else 1.0 for grid, loss in pairs]
+    least = summary["loss"].min(axis=1)
+    subtracts = bool(summary["can_subtract"]) and bool(least[1] < least[0])
+    return {
+        "temperatures": np.array(temperatures),
+        "temperature": np.array(temperatures[int(subtracts)]),
+        "subtracts": np.array(subtracts),
+        "n": n,
+    }
+
+
+def reading(ctx: Context) -> dict[str, Any]:
+    """Return how predictions are read, as the arguments of `labelops.belief.believe`."""
+    how = ctx.own("temperature")
+    return {"temperature": float(how["temperature"]), "subtracts": bool(how["subtracts"])}
 
 
 # -- what is believed ------------------------------------------------------------------------------
@@ -110,11 +137,11 @@ def slices(n: int, step: int) -> Iterator[slice]:
 
 
 def _whole(probs: Probs, given: np.ndarray, ctx: Context, k: int, certain: np.ndarray) -> Blocks:
-    noise, temperature = noise_of(ctx), float(ctx.own("temperature")["temperature"])
+    noise, how = noise_of(ctx), reading(ctx)
     for rows in slices(len(given), block_rows(ctx.n_classes)):
         block = probs[rows]
         assert isinstance(block, np.ndarray)
-        yield rows, all_classes(*believe(block, given[rows], noise, temperature=temperature))
+        yield rows, all_classes(*believe(block, given[rows], noise, **how))
 
 
 def _listed(probs: Probs, given: np.ndarray, ctx: Context, k: int, certain: np.ndarray) -> Blocks:
