@@ -215,7 +215,7 @@ def look_up(frame: Frame, ctx: Context[Config]) -> Mapping[str, pa.Table]:
 
 STAGE = Stage(
     name="proportions",
-    version=3,
+    version=4,
     doc="learns item labels from the totals of bags, or adjusts probabilities to these totals",
     config=Config,
     steps=steps,
