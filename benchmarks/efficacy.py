@@ -37,6 +37,7 @@ from pipelines.core.results import load_result
 from pipelines.core.state import load_run
 from pipelines.recipe import load_recipe
 from pipelines.run import run
+from pipelines.stages.confident import ENDS
 
 SHARDS = 8
 BANDS = (0.5, 0.8, 0.9, 0.95, 0.99)
@@ -122,15 +123,16 @@ def detection(items: LabelSet, probs: np.ndarray, folder: Path, belief: np.ndarr
 
 def noise_estimate(items: LabelSet, folder: Path) -> Figures:
     """Compare the estimated share of wrong labels, and its interval, with the true one."""
-    noise = load_result(load_run(str(folder)).store, "confident", "estimates")
+    store = load_run(str(folder)).store
+    noise, shown = (load_result(store, "confident", name) for name in ("estimates", "surest"))
     true = float((items.given != items.true).mean())
-    low, high = float(noise["total_noise_rate_low"]), float(noise["total_noise_rate_high"])
+    value, low, high = (float(shown[f"n_wrong{end}"]) / len(items.given) for end in ENDS)
     classes = range(len(items.classes))
     rates = np.array([np.mean(items.true[items.given == k] != k) for k in classes])
     inside = (noise["noise_rate_low"] <= rates) & (rates <= noise["noise_rate_high"])
     return {
         "true noise": true,
-        "estimated noise": float(noise["total_noise_rate"]),
+        "estimated noise": value,
         "noise low": low,
         "noise high": high,
         "interval covers": float(low <= true <= high),
