@@ -6,8 +6,9 @@
 FOLDER has `adult`, `covtype`, `letter`, `pendigits` and `spambase`. Noise is planted in true
 labels: *symmetric* (any other class), *pair* (the next class) or *features* (the class that a
 linear model of the truth finds second best, the more often the less sure that model is).
-Predictions are out of fold, of a linear model and of histogram trees, and those that come with the
-CIFAR-10N cut. For each setting: shards → recipe `audit` → product against truth. Labels of the
+Predictions are out of fold, of a linear model and of histogram trees; those that come with the
+CIFAR-10N cut; and those of the heads that stage `infer` fits itself. For each
+setting: shards → recipe `audit` → product against truth. Labels of the
 product are compared with the given ones *on the same items*.
 """
 
@@ -36,6 +37,7 @@ from pipelines.core.results import load_result
 from pipelines.core.state import load_run
 
 TABLES = ("spambase", "pendigits", "letter", "adult", "covtype")
+MODELS = ("linear", "trees", "ready", "heads")
 MOST = 20_000
 RATES = {
     "none": ("symmetric", 0.0),
@@ -98,34 +100,49 @@ def out_of_fold(model: object, x: np.ndarray, given: np.ndarray, seed: int) -> n
     return (probs / probs.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def pictures(file: Path, seed: int) -> Iterator[LabelSet]:
+def pictures(file: Path, seed: int, models: Sequence[str]) -> Iterator[LabelSet]:
     """Yield the cut of CIFAR-10N with its networks' predictions, and those of a model of pixels."""
     with tempfile.TemporaryDirectory() as folder:
         prepare_small(Path(folder), small=file)
-        yield from (load_set(Path(folder), name) for name in SMALL_PROBS)
+        if "ready" in models:
+            yield from (load_set(Path(folder), name) for name in SMALL_PROBS)
     small = np.load(file, allow_pickle=False)
     true = small["clean_label"].astype(np.int64)
     pixels = small["images"].reshape(-1, 8, 4, 8, 4, 3).mean(axis=(2, 4)).reshape(len(true), -1)
     for label in ("aggre_label", "random_label1", "worse_label"):
         given = small[label].astype(np.int64)
-        probs = out_of_fold(linear(), pixels, given, seed)
-        yield LabelSet(f"small-{label} pixels linear", CIFAR_CLASSES, given, true, probs=probs)
+        yield from opined(f"small-{label} pixels", CIFAR_CLASSES, pixels, given, true, seed, models)
+
+
+def opined(
+    name: str,
+    classes: tuple[str, ...],
+    x: np.ndarray,
+    given: np.ndarray,
+    true: np.ndarray,
+    seed: int,
+    models: Sequence[str],
+) -> Iterator[LabelSet]:
+    """Yield items with the predictions of each model; with their features for the stage's own."""
+    for name_of, model in (("linear", linear), ("trees", trees)):
+        if name_of in models:
+            probs = out_of_fold(model(), x, given, seed)
+            yield LabelSet(f"{name} {name_of}", classes, given, true, probs=probs)
+    if "heads" in models:
+        yield LabelSet(f"{name} heads", classes, given, true, features=x.astype(np.float32))
 
 
 def settings(args: argparse.Namespace, seed: int) -> Iterator[LabelSet]:
     """Yield every data set, noise and model."""
     for name in args.sets:
         if name == "cifar10n":
-            yield from pictures(args.small, seed)
+            yield from pictures(args.small, seed, args.models)
             continue
         x, true = read_table(args.tables, name, seed)
         for noise in args.noise:
             given = plant(x, true, *RATES[noise], seed)
-            for model in (linear, trees):
-                probs = out_of_fold(model(), x, given, seed)
-                classes = tuple(f"c{k}" for k in range(probs.shape[1]))
-                title = f"{name} {noise} {model.__name__}"
-                yield LabelSet(title, classes, given, true, probs=probs)
+            classes = tuple(f"c{k}" for k in range(int(true.max()) + 1))
+            yield from opined(f"{name} {noise}", classes, x, given, true, seed, args.models)
 
 
 def measure(items: LabelSet, seed: int, overrides: Sequence[str]) -> dict[str, float]:
@@ -171,6 +188,7 @@ def main() -> None:
     parser.add_argument("--small", type=Path)
     parser.add_argument("--sets", nargs="+", default=[*TABLES, "cifar10n"])
     parser.add_argument("--noise", nargs="+", default=list(RATES), choices=list(RATES))
+    parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--set", dest="overrides", action="append", default=[])
     parser.add_argument("--out", type=Path)

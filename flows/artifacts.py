@@ -113,7 +113,7 @@ def summary(report: "Report") -> str:
     lines = [f"# {literal(report.title)}", ""]
     lines += [line for section in report.sections if section.card for line in (section.card, "")]
     lines += ["| items | |", "|---|---:|"]
-    for name in ("source", "kept", "relabelled", "dropped", "review", "quarantined"):
+    for name in ("source", "kept", "relabelled", "dropped", "review", "unresolved", "quarantined"):
         lines.append(f"| {name} | {getattr(report.ledger, name):,} |")
     if report.notices:
         lines += ["", "Assumed or left out:", ""]

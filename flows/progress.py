@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TextIO
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
 
     from pipelines.run import Event, Listener
 
+
+BEAT_S = 30.0
+"""A line for so many seconds in which nothing was done: some steps are one task."""
 
 READ_STEP_BYTES = 10 << 30
 """A line for so many bytes of the source that were read."""
@@ -54,7 +58,8 @@ class Lines:
     def __init__(self, write: Callable[[str], object], *, clock: bool = True) -> None:
         self.write = write
         self.clock = clock
-        self._began = 0.0
+        self._began = self._last = 0.0
+        self._at_work = ""
         self._todo = self._shards = self._done = self._items = self._bytes = 0
 
     def __call__(self, event: "Event") -> None:
@@ -68,17 +73,25 @@ class Lines:
             case "skipped" | "kept":
                 self._say(f"{where}: {event.kind}; {event.detail}")
             case "done":
+                self._at_work = ""
                 parts = [spell(event.seconds), rate(event.n_items, event.seconds)]
                 known = [part for part in parts if part] if event.seconds else []
                 self._say(": ".join([where, " · ".join(["done", *known])]))
             case "step":
-                self._began = time.monotonic()
+                self._began = self._last = time.monotonic()
+                self._at_work = where
                 self._todo, self._shards = event.n_items, event.n_shards
                 self._done = self._items = 0
             case "shard":
                 self._shard(event, where)
             case _:
                 self._say(where)
+
+    def beat(self) -> None:
+        """Write that a step is still at work, if nothing was said of it for `BEAT_S` seconds."""
+        now = time.monotonic()
+        if self._at_work and now - self._last >= BEAT_S:
+            self._say(f"{self._at_work}: at work for {spell(now - self._began)}")
 
     def _read(self, event: "Event") -> None:
         # Nobody waits for what is read in seconds.
@@ -102,6 +115,7 @@ class Lines:
             self._say(f"{where}: {' · '.join(part for part in parts if part)}")
 
     def _say(self, text: str) -> None:
+        self._last = time.monotonic()
         # Names come from the data: no control character of theirs reaches a terminal.
         plain = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
         self.write(time.strftime("%H:%M:%S ") + plain if self.clock else plain)
@@ -156,6 +170,24 @@ class Bars:
 
 
 @contextlib.contextmanager
+def _beating(lines: Lines) -> Iterator[Lines]:
+    """Let lines say now and then what is still at work."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(BEAT_S / 2):
+            lines.beat()
+
+    thread = threading.Thread(target=beat, name="labelops-progress", daemon=True)
+    thread.start()
+    try:
+        yield lines
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextlib.contextmanager
 def watch(stream: TextIO | None = None) -> Iterator["Listener"]:
     """Show what a run does; gives the listener to hand to it.
 
@@ -166,7 +198,8 @@ def watch(stream: TextIO | None = None) -> Iterator["Listener"]:
     """
     stream = stream or sys.stderr
     if not stream.isatty():
-        yield Lines(lambda line: print(line, file=stream, flush=True))
+        with _beating(Lines(lambda line: print(line, file=stream, flush=True))) as lines:
+            yield lines
         return
     from rich.console import Console
     from rich.progress import (

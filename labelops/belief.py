@@ -47,15 +47,32 @@ LEFT = 0.1
 """So much of its probability a class keeps, however much noise is taken from it: neither of the two
 is known better."""
 
+TIE = 5.0
+"""Two ways to read predictions are told apart if one explains the given labels this much better, in
+nats over all items: odds of 150 to 1."""
+
 MAX_NLL = 32.0
 
 
-class Noise(Protocol):
-    """A noise matrix without zeros: from `noise_at`, or one that is held otherwise."""
+class ListedNoise(Protocol):
+    """A noise matrix that is held otherwise than from `noise_at`."""
 
     def __getitem__(self, given: np.ndarray, /) -> np.ndarray:
         """Return P(given_i | ·) of some items, shape (N, K)."""
         ...
+
+    def spread(self, true: np.ndarray) -> np.ndarray:
+        """Return P(· | true_i) of some items, shape (N, K)."""
+        ...
+
+
+Noise = np.ndarray | ListedNoise
+"""A noise matrix without zeros."""
+
+
+def spread_of(noise: Noise, true: np.ndarray) -> np.ndarray:
+    """Return P(· | true_i) of some items, shape (N, K)."""
+    return np.asarray(noise.T[true]) if isinstance(noise, np.ndarray) else noise.spread(true)
 
 
 def noise_at(rate: np.ndarray, joint: np.ndarray) -> np.ndarray:
@@ -100,17 +117,17 @@ def less_noise(probs: np.ndarray, noise: Noise) -> np.ndarray:
     probs
         Predictions of given labels, float64, shape (N, K); rows sum to one.
     noise
-        From `noise_at`, dense.
+        From `noise_at`, or one that is held otherwise.
 
     Examples
     --------
     >>> less_noise(np.array([[0.8, 0.2]]), np.array([[0.8, 0.1], [0.2, 0.9]])).round(4).tolist()
     [[0.9804, 0.0196]]
     """
-    assert isinstance(noise, np.ndarray)
     rows, lead = np.arange(len(probs)), probs.argmax(axis=1)
-    p_lead = probs[rows, lead] / noise[lead, lead]
-    q = np.maximum(probs - noise.T[lead] * p_lead[:, None], LEFT * probs)
+    spread = spread_of(noise, lead)
+    p_lead = probs[rows, lead] / spread[rows, lead]
+    q = np.maximum(probs - spread * p_lead[:, None], LEFT * probs)
     q[rows, lead] = p_lead
     return np.asarray(q / q.sum(axis=1, keepdims=True))
 
@@ -219,3 +236,20 @@ def believe(
     cautious = (q + DOUBT / q.shape[1]) * noise[given]
     cautious /= cautious.sum(axis=1, keepdims=True)
     return (q + cautious) / 2, cautious
+
+
+def most_cautious(one: np.ndarray, other: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """Return the less of two cautious beliefs in every class but the given, which gets the rest.
+
+    For ways to read predictions between which the given labels do not decide, shapes (N, K).
+
+    Examples
+    --------
+    >>> a, b = np.array([[0.1, 0.9, 0.0]]), np.array([[0.2, 0.5, 0.3]])
+    >>> most_cautious(a, b, np.array([0])).tolist()
+    [[0.5, 0.5, 0.0]]
+    """
+    row, less = np.arange(len(given)), np.minimum(one, other)
+    less[row, given] = 0.0
+    less[row, given] = np.maximum(1.0 - less.sum(axis=1), 0.0)
+    return np.asarray(less)

@@ -28,7 +28,11 @@ BANDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
 class Action(IntEnum):
-    """What happens to a slot. SOFTEN keeps it as it is, with less weight."""
+    """What happens to a slot.
+
+    SOFTEN keeps it as it is, with less weight; UNRESOLVED sets its item aside, because it is not
+    believed and nobody has the time to look.
+    """
 
     KEEP = 0
     RELABEL = 1
@@ -38,12 +42,15 @@ class Action(IntEnum):
     SOFTEN = 5
     ADD = 6
     REMOVE = 7
+    UNRESOLVED = 8
 
 
 WORDS = np.array([action.name.lower() for action in Action])
 """What the log calls actions."""
 
 _IS_CHANGE = np.isin(np.arange(len(Action)), (Action.RELABEL, Action.ADD, Action.REMOVE))
+
+ASIDE = (Action.DROP, Action.REVIEW, Action.UNRESOLVED)
 
 _LEAVES = np.isin(np.arange(len(Action)), (Action.RELABEL, Action.DROP, Action.REMOVE))
 
@@ -56,7 +63,11 @@ class Decision(IntEnum):
     DROP = 2
     REVIEW = 3
     ABSTAIN = 4
+    UNRESOLVED = 5
 
+
+SET_ASIDE = (Decision.DROP, Decision.REVIEW, Decision.UNRESOLVED)
+"""What is not trained on."""
 
 DECISIONS = np.array([decision.name.lower() for decision in Decision])
 """What the product calls them."""
@@ -76,9 +87,9 @@ class Held(IntEnum):
 HELD_TEXT = (
     "",
     "not changed: the gain of this rule is not certain enough",
-    "not changed: max_change_share is reached",
+    "not changed: max_change_share, or what the estimate supports, is reached",
     "not changed: its class would become too small",
-    "not dropped: max_drop_share is reached",
+    "not dropped: max_drop_share, or what the estimate supports, is reached",
     "not reviewed: max_review is reached",
 )
 
@@ -94,6 +105,7 @@ class Rule(NamedTuple):
     must_be_measured : whether it does so only if reviewed items say that it gains.
     is_worth_a_look : whether somebody should look at what it proposes and limits hold back.
     is_certain : that something is wrong is no question: nothing is looked at sooner.
+    is_weak : what is believed is not sure enough to set items aside that nobody looks at.
     """
 
     name: str
@@ -102,6 +114,7 @@ class Rule(NamedTuple):
     must_be_measured: bool = False
     is_worth_a_look: bool = True
     is_certain: bool = False
+    is_weak: bool = False
 
 
 COMMON = (Rule("no-issue", "no issue found"), Rule("reviewed", "label set by a reviewer"))
@@ -303,9 +316,18 @@ def item_doubt(
 
 
 def settle(
-    proposals: Proposals, held: np.ndarray, pool: np.ndarray, in_budget: np.ndarray
+    proposals: Proposals,
+    held: np.ndarray,
+    pool: np.ndarray,
+    in_budget: np.ndarray,
+    *,
+    rules: Sequence[Rule],
+    small: np.ndarray,
 ) -> tuple[Proposals, np.ndarray]:
     """Return what is done in the end, and why not what was proposed.
+
+    A whole label that is believed less than another class is not trained on: where nobody can look
+    at it, its item is set aside as unresolved, unless its class is too small to lose any.
 
     Parameters
     ----------
@@ -317,9 +339,17 @@ def settle(
         From `for_review`.
     in_budget
         Which items can be looked at, bool, shape (N,).
+    rules
+        All of them.
+    small
+        From `small_classes`, bool, shape (K,).
     """
     is_in = in_budget[proposals.row]
-    looked_at = np.where(is_in, Action.REVIEW, Action.SOFTEN)
+    is_weak = np.array([rule.is_weak for rule in rules])[proposals.rule]
+    is_disbelieved = (proposals.slot == WHOLE) & (proposals.p_after > proposals.p_before)
+    stands_aside = is_disbelieved & ~is_weak & ~small[np.maximum(proposals.before, 0)]
+    unseen = np.where(stands_aside, Action.UNRESOLVED, Action.SOFTEN)
+    looked_at = np.where(is_in, Action.REVIEW, unseen)
     action = np.where(pool, looked_at, np.where(held != Held.NO, Action.KEEP, proposals.action))
     why = np.where(pool & ~is_in & (held == Held.NO), Held.MAX_REVIEW, held)
     return proposals._replace(action=action.astype(np.uint8)), why.astype(np.uint8)
@@ -352,7 +382,7 @@ class Outcome(NamedTuple):
     @property
     def is_aside(self) -> np.ndarray:
         """Whether an item is not trained on; bool, shape (N,)."""
-        return np.isin(self.decision, (Decision.DROP, Decision.REVIEW))
+        return np.isin(self.decision, SET_ASIDE)
 
 
 def p_right(final: Proposals) -> np.ndarray:
@@ -385,9 +415,10 @@ def outcome(final: Proposals, n_items: int) -> Outcome:
     decision = np.full(n_items, Decision.KEEP, np.uint8)
     decision[row[action == Action.ABSTAIN]] = Decision.ABSTAIN
     decision[row[changed]] = Decision.RELABEL
+    decision[row[action == Action.UNRESOLVED]] = Decision.UNRESOLVED
     decision[row[action == Action.DROP]] = Decision.DROP
     decision[row[action == Action.REVIEW]] = Decision.REVIEW
-    is_aside = np.isin(decision, (Decision.DROP, Decision.REVIEW))
+    is_aside = np.isin(decision, SET_ASIDE)
 
     # Of an item that is set aside nothing was changed yet.
     applied = changed & ~is_aside[row]
@@ -442,6 +473,8 @@ def reason(
         parts.append(HELD_TEXT[held])
     if action == Action.REVIEW:
         parts.append("set aside for review")
+    elif action == Action.UNRESOLVED:
+        parts.append("set aside as unresolved: another class is believed more")
     elif action == Action.SOFTEN:
         parts.append("label kept with a lower weight")
     elif action == Action.ABSTAIN:

@@ -35,6 +35,20 @@ class SparseNoise:
         rows[row, self.listed.indices[entry]] = self.listed.data[entry]
         return rows
 
+    def spread(self, true: np.ndarray) -> np.ndarray:
+        """Return P(· | true_i) of some items, shape (N, K)."""
+        columns = np.repeat(self.floor[true][:, None], len(self.floor), axis=1)
+        by_column = self._by_column
+        first = by_column.indptr[true]
+        n = by_column.indptr[true + np.ones(len(true), np.int64)] - first
+        row, entry = spans(first.astype(np.int64), n)
+        columns[row, by_column.indices[entry]] = by_column.data[entry]
+        return columns
+
+    @cached_property
+    def _by_column(self) -> sparse.csc_array:
+        return sparse.csc_array(self.listed)
+
     def at(self, given: np.ndarray, true: np.ndarray) -> np.ndarray:
         """Return P(given | true) of some pairs; shapes are alike."""
         p_listed = at(self.listed, given.ravel().astype(np.int64), true.ravel().astype(np.int64))

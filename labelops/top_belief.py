@@ -13,11 +13,16 @@ import numpy as np
 from labelops.belief import DOUBT
 from labelops.calibration import log_safe
 from labelops.decisions import Proposals
+from labelops.opinions.pool import votes_for
 from labelops.soft import SoftLabels, stored, top_classes
 from labelops.sparse_noise import SparseNoise
 from labelops.top_rows import TopRows
 
 # N items, K classes, C candidates of an item
+
+AGREEING = 2
+"""So many opinions must find a class most probable, where there are several, before it is given to
+an item without asking anybody."""
 
 
 class TopBelief(NamedTuple):
@@ -32,6 +37,7 @@ class TopBelief(NamedTuple):
     others : probability of all other classes together, float64, shape (N,). Each of them is
         believed no more than any of `n_best` candidates.
     n_classes : K.
+    is_trusted : whether the model is out of the way, see `labelops.confident.surest`.
     """
 
     ids: np.ndarray
@@ -39,6 +45,7 @@ class TopBelief(NamedTuple):
     cautious: np.ndarray
     others: np.ndarray
     n_classes: int
+    is_trusted: bool = True
 
     @property
     def has_all(self) -> bool:
@@ -124,8 +131,37 @@ def believe_top(
 
 
 def sure_of_given(belief: TopBelief, given: np.ndarray) -> TopBelief:
-    """Return beliefs whose cautious ones leave every label as it is."""
-    return belief._replace(cautious=(belief.ids == given[:, None]).astype(np.float64))
+    """Return beliefs of a model that is not trusted: cautious ones leave every label as it is."""
+    is_given = (belief.ids == given[:, None]).astype(np.float64)
+    return belief._replace(cautious=is_given, is_trusted=False)
+
+
+def where_agreed(belief: TopBelief, given: np.ndarray, opinions: np.ndarray) -> TopBelief:
+    """Return beliefs whose cautious ones go where two opinions or more go; else to the given label.
+
+    Parameters
+    ----------
+    belief
+        Of N items.
+    given
+        Class ids, shape (N,).
+    opinions
+        Most probable class of each opinion, shape (N, H).
+
+    Examples
+    --------
+    >>> one = all_classes(np.array([[0.1, 0.7, 0.2]]))
+    >>> where_agreed(one, np.array([0]), np.array([[1, 2, 1]])).cautious.round(2).tolist()
+    [[0.3, 0.7, 0.0]]
+    >>> where_agreed(one, np.array([0]), np.array([[1, 2, 0]])).cautious.round(2).tolist()
+    [[1.0, 0.0, 0.0]]
+    """
+    is_given = belief.ids == given[:, None]
+    stays = is_given | (votes_for(opinions, belief.ids) >= AGREEING)
+    cautious = np.where(stays, belief.cautious, 0.0)
+    # One item at a time, so that a row is the same whatever rows are beside it.
+    rest = (belief.cautious - cautious).sum(axis=1)
+    return belief._replace(cautious=cautious + is_given * rest[:, None])
 
 
 def in_classes(proposals: Proposals, belief: TopBelief) -> Proposals:

@@ -596,16 +596,18 @@ def finish(run: Run, *, listen: Listener = silent, show: Show | None = None) -> 
     run.store.write_atomic(SUMMARY_FILE, dump_sealed(summary_of(counts)))
     if not run.store.exists(TIMINGS_FILE):
         run.store.write_atomic(TIMINGS_FILE, dump_sealed({}))
+    from pipelines.decisions.draw import SHEET_FILE, write_sheet
     from pipelines.report import collect, save
     from pipelines.report.card import CARD_FILE, write_card
 
+    write_sheet(run)
     listen(Event(kind="stage", stage="report"))
     report = collect(run.uri, counts=counts)
     write_card(run, counts, report.sections)
     address = save(report, run.uri)
     if show is not None:
         show(report, address)
-    names = (RUN_FILE, RECIPE_FILE, BLOCKS_FILE, SUMMARY_FILE, CARD_FILE)
+    names = (RUN_FILE, RECIPE_FILE, BLOCKS_FILE, SUMMARY_FILE, SHEET_FILE, CARD_FILE)
     there = [name for name in names if run.store.exists(name)]
     _mark(run, {name: hash_file(run.store, name, "sha256") for name in there})
     listen(Event(kind="done", stage="report"))

@@ -33,6 +33,7 @@ from pipelines.core.state import (
     manifest_name,
 )
 from pipelines.decisions.counts import counts_of, summary_of
+from pipelines.decisions.draw import SHEET_FILE
 from pipelines.errors import CorruptShardError, LabelopsError, LinkError, RunError
 from pipelines.report import REPORT_FILE
 from pipelines.report.card import CARD_FILE
@@ -219,7 +220,7 @@ class _Check:
             and self.store.read_bytes(RECIPE_FILE) != text
         ):
             self._note(RECIPE_FILE, "it is not the recipe of the run", delete=RECIPE_FILE)
-        self.known.update({RECIPE_FILE, CARD_FILE, FILES_FILE})
+        self.known.update({RECIPE_FILE, CARD_FILE, SHEET_FILE, FILES_FILE})
 
     def _listed(self) -> dict[str, str] | None:
         """Return the hashes that the end of the run left; None if it has not ended."""

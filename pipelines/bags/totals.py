@@ -9,7 +9,6 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
-from labelops.belief import believe
 from labelops.proportions.counts import hard_counts
 from labelops.simplex import bad_rows, what_is_wrong
 from labelops.top_belief import all_classes, sure_of_given
@@ -18,7 +17,7 @@ from pipelines.bags.findings import LEVEL, bag_losses, judge_bags
 from pipelines.bags.group import Grouped, group, save_canonical, save_keys
 from pipelines.bags.settings import Config
 from pipelines.core.stage import Arrays, Beliefs, Blocks, Context
-from pipelines.labels.beliefs import block_rows, noise_of, reading, slices, trusts_predictions
+from pipelines.labels.beliefs import believed, block_rows, noise_of, slices, trusts_predictions
 from pipelines.storage.canonical import Items
 from pipelines.storage.frame import Frame
 from pipelines.storage.vectors import vectors_of
@@ -123,14 +122,14 @@ def _own_beliefs(items: Items, ctx: Context, grouped: Grouped) -> np.ndarray:
     out = np.empty((len(grouped.hashes), n_classes))
     labelled = "given" in items.schema.names
     if labelled:
-        noise, how = noise_of(ctx), reading(ctx)
+        noise = noise_of(ctx)
     first = 0
     for table in items.tables(block_rows(n_classes)):
         probs, _ = vectors_of(table.column("pred_probs").combine_chunks())
         block = np.asarray(probs, np.float64)
         if labelled:
             given = table.column("given").to_numpy()
-            _, block = believe(probs, given, noise, **how)
+            _, block = believed(probs, given, noise, ctx)
         block = np.maximum(block, FLOOR)
         rows = slice(first, first + len(block))
         out[grouped.place[rows]] = block / block.sum(axis=1, keepdims=True)

@@ -33,14 +33,14 @@ def counts_of(run: Run) -> dict[str, int]:
     Returns
     -------
     `source`, `quarantined`; where it was decided about items, by decision `keep`, `relabel`,
-    `drop`, `review`, `abstain`, and `softened`, those of the kept ones that are trained on with
-    a lower weight; where there is a product, rows of `dataset` and `set_aside`.
+    `drop`, `review`, `abstain`, `unresolved`, and `softened`, those of the kept ones that are
+    trained on with a lower weight; where there is a product, rows of `dataset` and `set_aside`.
 
     Raises
     ------
     RunError
-        If an item is lost: kept + relabelled + dropped + review + abstained + quarantined is not
-        the number of items in the source, or the rows of the product are others.
+        If an item is lost: kept + relabelled + dropped + review + abstained + unresolved +
+        quarantined is not the number of items in the source, or the rows of the product are others.
     """
     layout = run.layout()
     rejected = 0
@@ -64,7 +64,7 @@ def counts_of(run: Run) -> dict[str, int]:
         )
     if n_decided + rejected != run.source.n_items:
         raise RunError(
-            f"run: kept + relabelled + dropped + review + quarantined must be the "
+            f"run: kept + relabelled + dropped + review + unresolved + quarantined must be the "
             f"{run.source.n_items} items of the source, got {decided} and {rejected} quarantined, "
             f"in {run.uri}"
         )
@@ -75,12 +75,12 @@ def counts_of(run: Run) -> dict[str, int]:
 def _decided(run: Run, stage: str) -> tuple[dict[str, int], int]:
     """Count items by decision, and those kept that are trained on with a lower weight."""
     product = run.context(PRODUCT, run.layout()) if has_product(run) else None
-    if product is None or not leaves_out(product.config):
+    if product is None or not leaves_out(product):
         outcome = load_result(run.store, stage, "outcome")
         counts, softened = outcome["decided"], int(outcome["softened"])
     else:
         counts, softened = np.zeros(len(DECISIONS), np.int64), 0
-        for frame in frames(run, narrow(product.config, product.columns)):
+        for frame in frames(run, narrow(product)):
             if not frame.n:
                 continue
             decided = with_left_out(frame, product)

@@ -62,6 +62,7 @@ class Decider(Generic[C]):
     propose : what it proposes for a shard.
     rules : every rule, `labelops.decisions.COMMON` first.
     limits : how far it may go.
+    supported : how many labels are changed, and items dropped, at most, where no share is set.
     allowance : see `gate.Allowance`.
     needs : columns that it reads besides beliefs and given labels, given the settings and the
         columns there are.
@@ -70,6 +71,7 @@ class Decider(Generic[C]):
     notes : further arrays of the result; `if_measured` and `if_expected` say in words where the
         numbers come from.
     of_any : whether items may have any kind of given label, and not only that which it writes.
+    more : further steps, after those of the decisions.
     skip : of the stage.
     """
 
@@ -82,12 +84,14 @@ class Decider(Generic[C]):
     rules: Callable[[Context[C]], Sequence[Rule]]
     limits: Callable[[C], Limits]
     version: int = 1
+    supported: Callable[[Context[C]], int] = lambda ctx: NO_LIMIT
     allowance: gate.Allowance = gate.ALLOWANCES
     needs: Callable[[C, frozenset[str]], Sequence[str]] = lambda config, columns: ()
     judge: gate.Judge[C] = gate.by_reviews
     carried: Callable[[int], Fields] = lambda n_classes: ()
     notes: Callable[[Context[C]], Arrays] = field(default=lambda ctx: {})
     of_any: bool = False
+    more: Callable[[Context[C]], Sequence[Step[C]]] = lambda ctx: ()
     skip: Callable[[C, frozenset[str]], str | None] = lambda config, columns: None
 
 
@@ -180,6 +184,7 @@ class Engine(Generic[C]):
                 apply=self.settle,
             ),
             Reduce(name="outcome", reads=narrow, summarize=self.count, finish=self.report),
+            *decider.more(ctx),
         ]
 
     # -- proposals and gate ------------------------------------------------------------------------
@@ -224,11 +229,12 @@ class Engine(Generic[C]):
 
         def quotas(ctx: Context[C]) -> np.ndarray:
             judged, limits = ctx.own("gate"), self.decider.limits(ctx.config)
+            supported = self.decider.supported(ctx)
             pairs = (
                 (limits.max_change_share, int(judged["sizes"].sum())),
                 (limits.max_drop_share, int(judged["n"])),
             )
-            return np.array([NO_LIMIT if part is None else int(part * n) for part, n in pairs])
+            return np.array([supported if part is None else int(part * n) for part, n in pairs])
 
         def elements(frame: Frame, ctx: Context[C]) -> Elements:
             return self._competing(frame, ctx, *self._free(frame, ctx))[0]
@@ -304,7 +310,8 @@ class Engine(Generic[C]):
         elements, at, pool = self._waiting(frame, ctx, proposals, held)
         in_budget = np.zeros(frame.n, bool)
         in_budget[at] = self._looks(()).is_taken(elements, ctx)
-        return lo.settle(proposals, held, pool, in_budget)
+        rules, small = self.decider.rules(ctx), ctx.own("gate")["small_classes"]
+        return lo.settle(proposals, held, pool, in_budget, rules=rules, small=small)
 
     # -- decisions ---------------------------------------------------------------------------------
 
@@ -336,7 +343,7 @@ class Engine(Generic[C]):
             for part in (read_proposed(frame, ctx)[0], final)
         )
         at, is_class = pa.array(final.row), final.slot != lo.WHOLE
-        is_aside = np.isin(final.action, (lo.Action.DROP, lo.Action.REVIEW))
+        is_aside = np.isin(final.action, lo.ASIDE)
         after = np.where(final.is_change, final.after, final.before)
         # Where nothing is known, what was found is what speaks for the proposal.
         believed = np.where(~(model.p_after <= model.p_before), model.after, model.before)

@@ -22,6 +22,9 @@ from pipelines.storage.frame import Frame
 
 WHY = ("decision", "reason", "confidence", "weight")
 
+COMPARED = "wrong_as_cleaned"
+"""Column of stage `evaluate`."""
+
 TYPES: Mapping[str, str] = {
     "decision": "string",
     "reason": "string",
@@ -55,16 +58,37 @@ def added(columns: Collection[str]) -> Sequence[str]:
     return [*decided_columns(columns), *carried_columns(columns)]
 
 
-def leaves_out(config: Config) -> bool:
+def is_worse(ctx: Context) -> bool:
+    """Return whether a reference says that cleaned labels are surely worse than the given ones."""
+    if COMPARED not in ctx.columns:
+        return False
+    gain = ctx.result("evaluate", "measures").get("clean_micro_f1_gain")
+    return gain is not None and bool(gain[2] < 0)
+
+
+def rules_left_out(ctx: Context[Config]) -> list[str]:
+    """Return the rules of which nothing is done: as set, and all where labels became worse."""
+    named = list(ctx.config.leave_out_rules)
+    if is_worse(ctx):
+        judged = ctx.result(ctx.deciding_stage, "outcome")
+        named += judged["rules"][judged["changes_labels"]].tolist()
+    return named
+
+
+def leaves_out(ctx: Context[Config]) -> bool:
     """Return whether decisions are left out."""
-    return bool(config.leave_out_rules or config.leave_out_items)
+    return bool(ctx.config.leave_out_items or rules_left_out(ctx))
 
 
-def narrow(config: Config, columns: Collection[str]) -> list[str]:
-    """Return all columns and files that `with_left_out` reads."""
+def narrow_columns(columns: Collection[str]) -> list[str]:
+    """Return all columns that `with_left_out` reads."""
     given = given_columns(columns) or _space(columns).given[:1]
-    log = [LOG_FOLDER] if leaves_out(config) else []
-    return ["item_id", *given, "rule", *decided_columns(columns), *log]
+    return ["item_id", *given, "rule", *decided_columns(columns)]
+
+
+def narrow(ctx: Context[Config]) -> list[str]:
+    """Return the same, and the files."""
+    return [*narrow_columns(ctx.columns), *([LOG_FOLDER] if leaves_out(ctx) else [])]
 
 
 # -- what `datasets` reads -------------------------------------------------------------------------
@@ -127,11 +151,11 @@ def soft_label_metadata(ctx: Context) -> bytes:
 
 def with_left_out(frame: Frame, ctx: Context[Config]) -> pa.Table:
     """Return a shard's decisions, with those undone that are to be left out."""
-    decided, config = frame.table(["item_id", "rule", *decided_columns(ctx.columns)]), ctx.config
-    if not leaves_out(config):
+    decided = frame.table(["item_id", "rule", *decided_columns(ctx.columns)])
+    if not leaves_out(ctx):
         return decided
     log = frame.file(LOG_FOLDER)
-    out = left_out(log, rules=config.leave_out_rules, items=config.leave_out_items)
+    out = left_out(log, rules=rules_left_out(ctx), items=ctx.config.leave_out_items)
     row = pc.index_in(log["item_id"], value_set=frame["item_id"]).to_numpy().astype(np.int64)
     slot = slots(log)
     known = ctx.labels(np.arange(ctx.n_classes))

@@ -1,6 +1,6 @@
-"""Linear heads on embeddings: fitted once over all items, applied shard by shard."""
+"""Linear heads on embeddings, and the rows that inference writes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from pipelines.storage.canonical import Items
 from pipelines.storage.frame import Frame
 from pipelines.storage.vectors import even_tables, list_array, vectors_of
 
-CHUNK_BYTES = 32 * 2**20
+Said = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""From features (n, D), folds (n,) and hashes (n,) to probabilities, float32, shape (n, K)."""
 
 
 def fit(items: Items, ctx: Context[Config], out: str) -> Arrays:
@@ -44,24 +45,16 @@ def fit(items: Items, ctx: Context[Config], out: str) -> Arrays:
     return dict(heads.arrays())
 
 
-def predict(frame: Frame, ctx: Context[Config]) -> Iterator[Tables]:
-    """Give every item the probabilities of the head that has not seen it."""
+def open_linear(ctx: Context[Config]) -> Said:
+    """Return what the heads that have not seen an item say of it."""
     from labelops.nn import linear
     from labelops.nn.device import pick_device
 
-    kind = given_of(ctx.columns)
-    heads = linear.Heads.of(ctx.own("heads"))
+    heads, link = linear.Heads.of(ctx.own("heads")), given_of(ctx.columns).link
     device = pick_device(ctx.config.device)
-    given, hashes = kind.read(frame, ctx), frame.array("item_hash")
-    fold, ids = fold_of_items(given, hashes, ctx), frame["item_id"]
-    # Many enough for a row group of their own.
-    rows = max(1024, CHUNK_BYTES // (4 * max(heads.weight.shape[1:])))
-    for here, embedding in even_blocks(frame, "embedding", rows):
-        probs = linear.predict(
-            heads, vectors_of(embedding)[0], fold[here], link=kind.link, device=device
-        )
-        own = kind.choose(given, here)
-        yield predictions(ctx, ids[here], hashes[here], own, fold[here], probs, embedding)
+    return lambda features, fold, hashes: linear.predict(
+        heads, features, fold, link=link, device=device
+    )
 
 
 def even_blocks(frame: Frame, column: str, rows: int) -> Iterator[tuple[slice, pa.Array]]:
@@ -82,6 +75,7 @@ def predictions(
     fold: np.ndarray,
     probs: np.ndarray,
     embedding: pa.Array,
+    opinions: np.ndarray | None = None,
 ) -> Tables:
     """Return rows of the sidecar and of the calibration sample."""
     columns = {
@@ -92,4 +86,6 @@ def predictions(
     }
     if given_of(ctx.columns).has_p_given:
         columns["p_given"] = pa.array(probs[np.arange(len(given)), given], pa.float32())
+    if opinions is not None:
+        columns["opinions"] = list_array(opinions.astype(np.int32))
     return {ctx.stage: pa.table(columns), folder(ctx): sample_table(hashes, given, probs, ctx)}

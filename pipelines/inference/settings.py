@@ -6,6 +6,8 @@ from pydantic import BaseModel, Field, model_validator
 
 from pipelines.media.images import Limits
 
+HeadKind = Literal["linear", "nearest", "trees"]
+
 
 class Config(BaseModel, frozen=True, extra="forbid"):
     """Settings of stage `infer`."""
@@ -27,6 +29,14 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         description="heads: linear classifiers on a fixed embedding. scratch, finetune: train the "
         "torchvision model named by 'embedder' in each fold, from random weights or from "
         "'weights'.",
+    )
+    heads: tuple[HeadKind, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Classifiers on the embedding or the features, whose opinions are combined: "
+        "linear (softmax regression), nearest (votes of the 15 nearest of up to 50,000 items), "
+        "trees (gradient-boosted). Absent: linear and nearest, and trees where features × classes "
+        "are at most 4096; linear alone for lists of labels.",
     )
     embedder: str = Field(
         default="pixels",
@@ -100,6 +110,17 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         description="Calibration is measured on about this many items at most.",
     )
     bins: int = Field(default=15, ge=1, le=1000, description="Bins for calibration errors.")
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> Self:
+        if self.heads is not None and len(set(self.heads)) < len(self.heads):
+            raise ValueError(f"heads must be different, got {list(self.heads)}")
+        if self.heads is not None and self.train != "heads":
+            raise ValueError(
+                f"heads are not used with train = {self.train!r}; leave them out, or set train = "
+                "'heads'"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_model(self) -> Self:

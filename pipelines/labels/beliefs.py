@@ -5,23 +5,25 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 from scipy import sparse
 
 from labelops.belief import (
     COARSE,
+    TIE,
+    UNIT,
     Noise,
     believe,
     best_temperature,
     fine_grid,
     loss_through_noise,
+    most_cautious,
 )
 from labelops.confident.estimates import unpack_matrix
 from labelops.hashing import is_drawn
 from labelops.sparse_noise import SparseNoise, noise_of_rate, sparse_noise_at
-from labelops.top_belief import all_classes, believe_top, candidates, sure_of_given
+from labelops.top_belief import all_classes, believe_top, candidates, sure_of_given, where_agreed
 from labelops.top_rows import Probs, TopRows
 from pipelines.core.stage import Arrays, Beliefs, Blocks, Context, Reduce, Step
 from pipelines.labels.predictions import prediction_columns, predictions_of
@@ -29,6 +31,9 @@ from pipelines.storage.frame import Frame
 
 SAMPLE_ITEMS, SAMPLE_CELLS = 20_000, 2_000_000
 """Temperature is fitted on so many items, or probabilities: those with the smallest hashes."""
+
+OPINIONS = "opinions"
+"""Column with the most probable class of each head, where several were fitted."""
 
 BLOCK_CELLS = 1 << 20
 """Beliefs are computed for so many probabilities at a time, to stay in the cache."""
@@ -78,7 +83,7 @@ def losses(frame: Frame, ctx: Context, *, fine: bool) -> Arrays:
     noise, given, probs = noise_of(ctx), frame.array("given"), predictions_of(frame, ctx)
     total = np.zeros((2, len(COARSE)), np.int64)
     # Of listed classes the others cannot be told apart, so nothing is subtracted from them.
-    ways = (False,) if isinstance(probs, TopRows) or not isinstance(noise, np.ndarray) else WAYS
+    ways = (False,) if isinstance(probs, TopRows) else WAYS
     step = block_rows(ctx.n_classes)
     for start in range(0, len(chosen), step):
         rows = chosen[start : start + step]
@@ -110,14 +115,25 @@ def best(summary: Arrays, ctx: Context, *, fine: bool = False) -> Arrays:
         "temperatures": np.array(temperatures),
         "temperature": np.array(temperatures[int(subtracts)]),
         "subtracts": np.array(subtracts),
+        "is_tied": np.array(bool(summary["can_subtract"]) and _is_tied(summary["loss"], n, ctx)),
         "n": n,
     }
 
 
-def reading(ctx: Context) -> dict[str, Any]:
-    """Return how predictions are read, as the arguments of `labelops.belief.believe`."""
+def _is_tied(loss: np.ndarray, n: np.ndarray, ctx: Context) -> bool:
+    """Say whether given labels do not decide between the two ways; all items are as the sample."""
+    differ = abs(int(loss[0].min()) - int(loss[1].min())) / UNIT
+    return bool(differ * ctx.n_items < TIE * max(int(n), 1))
+
+
+def believed(
+    probs: np.ndarray, given: np.ndarray, noise: Noise, ctx: Context, *, in_best_way: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return `labelops.belief.believe`, with predictions read in the way of less loss, or more."""
     how = ctx.own("temperature")
-    return {"temperature": float(how["temperature"]), "subtracts": bool(how["subtracts"])}
+    way = bool(how["subtracts"]) == in_best_way
+    temperature = float(how["temperatures"][int(way)])
+    return believe(probs, given, noise, temperature=temperature, subtracts=way)
 
 
 # -- what is believed ------------------------------------------------------------------------------
@@ -127,8 +143,14 @@ def _of_predictions(frame: Frame, ctx: Context, k: int, certain: np.ndarray) -> 
     probs, given = predictions_of(frame, ctx), frame.array("given")
     of_block = _listed if isinstance(probs, TopRows) else _whole
     is_trusted = trusts_predictions(ctx)
+    opinions = frame.array(OPINIONS) if OPINIONS in frame.reads else None
     for rows, belief in of_block(probs, given, ctx, k, certain):
-        yield rows, belief if is_trusted else sure_of_given(belief, given[rows])
+        mine = given[rows]
+        if not is_trusted:
+            belief = sure_of_given(belief, mine)
+        elif opinions is not None:
+            belief = where_agreed(belief, mine, opinions[rows])
+        yield rows, belief
 
 
 def slices(n: int, step: int) -> Iterator[slice]:
@@ -137,11 +159,15 @@ def slices(n: int, step: int) -> Iterator[slice]:
 
 
 def _whole(probs: Probs, given: np.ndarray, ctx: Context, k: int, certain: np.ndarray) -> Blocks:
-    noise, how = noise_of(ctx), reading(ctx)
+    noise = noise_of(ctx)
     for rows in slices(len(given), block_rows(ctx.n_classes)):
-        block = probs[rows]
+        block, mine = probs[rows], given[rows]
         assert isinstance(block, np.ndarray)
-        yield rows, all_classes(*believe(block, given[rows], noise, **how))
+        belief, cautious = believed(block, mine, noise, ctx)
+        if ctx.own("temperature")["is_tied"]:
+            other = believed(block, mine, noise, ctx, in_best_way=False)[1]
+            cautious = most_cautious(cautious, other, mine)
+        yield rows, all_classes(belief, cautious)
 
 
 def _listed(probs: Probs, given: np.ndarray, ctx: Context, k: int, certain: np.ndarray) -> Blocks:
@@ -159,7 +185,11 @@ def _listed(probs: Probs, given: np.ndarray, ctx: Context, k: int, certain: np.n
 
 OF_PREDICTIONS = Beliefs(
     kind="label",
-    reads=lambda columns: ["given", *prediction_columns(columns)],
+    reads=lambda columns: [
+        "given",
+        *prediction_columns(columns),
+        *([OPINIONS] if OPINIONS in columns else []),
+    ],
     steps=temperature_steps,
     blocks=_of_predictions,
     temperature=lambda ctx: float(ctx.own("temperature")["temperature"]),

@@ -15,7 +15,7 @@ from pipelines.storage.frame import Frame
 
 MEANING = """\
 | `{clean}` | the label to train on, in the type of `{name}`; null in `set_aside/` |
-| `decision` | keep, relabel, abstain (in `dataset/`); drop, review (in `set_aside/`) |
+| `decision` | keep, relabel, abstain (in `dataset/`); drop, review, unresolved (in `set_aside/`) |
 | `reason` | why, in words |
 | `confidence` | probability that `{clean}` is right; in `set_aside/`, that the given label is |
 | `weight` | training weight: probability of the label less that of the best other class |"""

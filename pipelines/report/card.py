@@ -117,6 +117,11 @@ def _done(counts: Mapping[str, int]) -> list[str]:
         ("undecided, kept with a lower weight", counts["abstain"], "`dataset/`"),
         ("dropped", counts["drop"], "`set_aside/`"),
         ("for review", counts["review"], "`set_aside/`"),
+        (
+            "unresolved: not believed, not surely anything else",
+            counts["unresolved"],
+            "`set_aside/`",
+        ),
         ("quarantined, could not be used", counts["quarantined"], "`quarantine/`"),
         ("all of the source", counts["source"], ""),
     ]

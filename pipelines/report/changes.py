@@ -82,7 +82,7 @@ class Changes(Part):
         decided = [*decided_columns(columns), run.given]
         if has_product(run.run):
             self.product = run.run.context(PRODUCT, run.layout)
-            decided = narrow(self.product.config, self.product.columns)
+            decided = narrow(self.product)
         self.reads = tuple(dict.fromkeys(["item_hash", *decided]))
         self.has_lists = pa.types.is_list(run.types[self.clean])
         self.changed = Shortlist(1, run.limits.changes)

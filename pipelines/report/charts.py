@@ -44,6 +44,7 @@ def ledger_parts(ledger: Ledger) -> tuple[Share, ...]:
         ("kept", "keep", ledger.kept, "unchanged, in the dataset"),
         ("relabelled", "relabel", ledger.relabelled, "new label, in the dataset"),
         ("to review", "review", ledger.review, "set aside for a person"),
+        ("unresolved", "unresolved", ledger.unresolved, "set aside: the label is not believed"),
         ("dropped", "drop", ledger.dropped, "set aside, not for training"),
         ("quarantined", "quarantine", ledger.quarantined, "could not be used"),
     )

@@ -69,5 +69,6 @@ def ledger(counts: Mapping[str, int]) -> m.Ledger:
         relabelled=counts.get("relabel", 0),
         dropped=counts.get("drop", 0),
         review=counts.get("review", 0),
+        unresolved=counts.get("unresolved", 0),
         quarantined=counts["quarantined"],
     )

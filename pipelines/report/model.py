@@ -68,20 +68,21 @@ class Item:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
-    """Where every item of the source went; the five parts sum to ``source``."""
+    """Where every item of the source went; the six parts sum to ``source``."""
 
     source: int
     kept: int
     relabelled: int
     dropped: int
     review: int
+    unresolved: int
     quarantined: int
 
     @property
     def is_balanced(self) -> bool:
         """Whether no item was lost or counted twice."""
-        parts = self.kept + self.relabelled + self.dropped + self.review + self.quarantined
-        return parts == self.source
+        aside = self.dropped + self.review + self.unresolved
+        return self.kept + self.relabelled + aside + self.quarantined == self.source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

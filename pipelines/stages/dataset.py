@@ -1,6 +1,7 @@
 """Stage `dataset`: the product, with the source's columns and what was decided about each item.
 
-`dataset/` has the items to train on, `set_aside/` those that were dropped or wait for a person.
+`dataset/` has the items to train on, `set_aside/` those that were dropped, wait for a person, or
+have a label that is not believed and cannot be changed surely.
 Images pass through a batch at a time. Decisions of single rules or items can be left out: they are
 then as if they had never been made.
 """
@@ -12,15 +13,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from labelops.decisions import DECISIONS, SET_ASIDE
 from pipelines.core.layout import SOURCE
 from pipelines.core.matching import match_step
 from pipelines.core.stage import Context, Map, Output, Stage, Step
-from pipelines.decisions.ledger import LOG_FOLDER
 from pipelines.decisions.product import (
     added,
     added_features,
     carried_columns,
     narrow,
+    narrow_columns,
     soft_label_metadata,
     with_left_out,
 )
@@ -42,8 +44,7 @@ ROWS = 16_384
 
 def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
     """Return the columns of the sidecars that it needs."""
-    needed = [*narrow(config, columns), *carried_columns(columns)]
-    return [name for name in needed if name != LOG_FOLDER]
+    return [*narrow_columns(columns), *carried_columns(columns)]
 
 
 def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
@@ -67,7 +68,7 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
         match_step(keys=left_out_ids, setting="leave_out_items", what="ids to leave out"),
         Map(
             name="write",
-            reads=[*narrow(config, ctx.columns), *carried_columns(ctx.columns), *raw],
+            reads=[*narrow(ctx), *carried_columns(ctx.columns), *raw],
             writes={ctx.stage: output, ASIDE: output},
             apply=divide,
         ),
@@ -146,7 +147,7 @@ def divide(frame: Frame, ctx: Context[Config]) -> Iterator[Mapping[str, pa.Table
     decided = with_left_out(frame, ctx)
     for name in carried_columns(ctx.columns):
         decided = decided.append_column(name, frame[name])
-    is_aside = pc.is_in(decided["decision"], value_set=pa.array(["drop", "review"]))
+    is_aside = pc.is_in(decided["decision"], value_set=pa.array(DECISIONS[[*SET_ASIDE]]))
     raw = [f"{SOURCE}/{name}" for name in ctx.source_schema.names]
     names = names_of_source(ctx)
     schema = product_schema(ctx)
@@ -174,8 +175,8 @@ def divide(frame: Frame, ctx: Context[Config]) -> Iterator[Mapping[str, pa.Table
 
 STAGE = Stage(
     name="dataset",
-    version=1,
-    doc="writes the cleaned data set, and separately the items dropped or awaiting review",
+    version=2,
+    doc="writes the cleaned data set, and separately the items dropped, unresolved or for review",
     config=Config,
     steps=steps,
     reads=reads,

@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, Field
 
-from labelops.decide import Policy, propose, rules
+from labelops.decide import Policy, p_wrong, propose, rules
 from labelops.decisions import Action, Proposals
 from labelops.top_belief import in_classes, soften, with_certainty
 from pipelines.core.stage import Arrays, Context
-from pipelines.decisions.engine import Decider, Proposed, deciding_stage
+from pipelines.decisions.draw import draw_step
+from pipelines.decisions.engine import Decider, Fields, Proposed, deciding_stage
 from pipelines.decisions.limits import Gate, Limits, MaxReview
 from pipelines.decisions.reviews import reviewed_classes
 from pipelines.labels.columns import soft_columns, soft_fields
@@ -52,11 +53,18 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         default="keep", description="What to do with all but one of a set of duplicates."
     )
     outlier: Other = Field(default="keep", description="What to do with outliers.")
-    max_change_share: float = Field(
-        default=0.2, ge=0.0, le=1.0, description="At most this share of labels is changed."
+    max_change_share: float | None = Field(
+        default=None,
+        ge=0.0,
+        le=1.0,
+        description="At most this share of labels is changed. Absent: at most as many as may be "
+        "wrong by the estimate of stage confident.",
     )
-    max_drop_share: float = Field(
-        default=0.1, ge=0.0, le=1.0, description="At most this share of items is dropped."
+    max_drop_share: float | None = Field(
+        default=None,
+        ge=0.0,
+        le=1.0,
+        description="At most this share of items is dropped. Absent: as for max_change_share.",
     )
     max_review: MaxReview = 500
     min_class_size: int = Field(
@@ -106,23 +114,32 @@ def propose_shard(frame: Frame, ctx: Context[Config]) -> Proposed:
     given, policy = frame.array("given").astype(np.int64), policy_of(ctx.config)
     k = ctx.config.top_k
     reviewed = reviewed_classes(frame, ctx)
-    proposals, soft = [], []
+    proposals, wrong, soft = [], [], []
     for rows, belief in ctx.asked.blocks(frame, ctx, k, reviewed):
         mine = given[rows]
         here = {name: flag[rows] for name, flag in flags.items()}
+        column, at = belief.column_of(mine), np.arange(len(mine))
         proposed = propose(
-            belief.belief, belief.cautious, belief.column_of(mine), policy=policy, **here
+            belief.belief,
+            belief.cautious,
+            column,
+            is_weak=not belief.is_trusted,
+            policy=policy,
+            **here,
         )
         proposals.append(in_classes(proposed, belief)._replace(row=proposed.row + rows.start))
+        wrong.append(p_wrong(belief.belief[at, column], here["is_issue"]))
         soft.append(soft_columns(soften(with_certainty(belief, reviewed[rows]), mine, k=k)))
     whole = Proposals(*(np.concatenate(part) for part in zip(*proposals, strict=True)))
     # In single precision, in which they are compared and written.
-    p = {
+    single = {
         name: getattr(whole, name).astype(np.float32).astype(np.float64)
         for name in ("p_after", "p_before", "p_next")
     }
-    carried = [pa.concat_arrays(parts) for parts in zip(*soft, strict=True)]
-    return Proposed(whole._replace(**p), carried)
+    p = np.concatenate(wrong).astype(np.float32)
+    verdicts = [pa.array(p), pa.array(p > 0.5)]
+    carried = [*verdicts, *(pa.concat_arrays(parts) for parts in zip(*soft, strict=True))]
+    return Proposed(whole._replace(**single), carried)
 
 
 def _flag(frame: Frame, name: str) -> np.ndarray:
@@ -141,6 +158,16 @@ def _is_copy(frame: Frame) -> np.ndarray:
     return np.asarray(inside & (first != frame.array("item_hash")))
 
 
+def carried(n_classes: int) -> Fields:
+    """Return the columns that say how probably a label is wrong, and those of soft labels."""
+    return [("p_wrong", pa.float32()), ("is_probably_wrong", pa.bool_()), *soft_fields(n_classes)]
+
+
+def supported(ctx: Context[Config]) -> int:
+    """Return how many labels may be wrong, by what the surest predictions and all of them say."""
+    return int(ctx.result("confident", "surest")["n_wrong_high"])
+
+
 def notes(ctx: Context[Config]) -> Arrays:
     """Return how soft labels were made."""
     top_k = {"top_k": np.array(min(ctx.config.top_k, ctx.n_classes))}
@@ -150,7 +177,7 @@ def notes(ctx: Context[Config]) -> Arrays:
 STAGE = deciding_stage(
     Decider(
         name="decide",
-        version=4,
+        version=5,
         doc="decides for every item: keep, relabel, drop, review or lower its weight, and logs why",
         config=Config,
         clean=SPACE,
@@ -158,7 +185,9 @@ STAGE = deciding_stage(
         propose=propose_shard,
         rules=lambda ctx: rules(ctx.config.relabel_confidence),
         limits=Limits.of,
-        carried=soft_fields,
+        carried=carried,
+        supported=supported,
+        more=lambda ctx: [draw_step(ctx)],
         notes=notes,
         asks="label",
     )

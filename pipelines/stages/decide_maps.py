@@ -40,7 +40,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     )
     max_review: MaxReview = 500
     add_unmeasured: bool = Field(
-        default=True,
+        default=False,
         description="Whether to add classes if only present classes are known, so that the "
         "precision of added labels cannot be measured.",
     )
@@ -147,7 +147,7 @@ def notes(ctx: Context) -> Arrays:
 STAGE = deciding_stage(
     Decider(
         name="decide_maps",
-        version=3,
+        version=4,
         doc="adds classes found in label maps to the given labels, if evidence supports them",
         config=Config,
         clean=SPACE,

@@ -1,19 +1,20 @@
 """Stage `infer`: out-of-sample probabilities and an embedding for every item.
 
 Ready `pred_probs` are only checked, and so are `topk_ids`, `topk_probs` and `tail_prob`, where just
-the most probable classes are listed. `features`, or embeddings of the `image`, go to linear heads,
-all folds fitted together; where items have lists of labels every class has a head of its own. Or a
-torchvision model is trained once a fold. Whichever it is, how far the probabilities can be taken at
-their word is measured on a sample at the end.
+the most probable classes are listed. `features`, or embeddings of the `image`, go to heads of
+several kinds, whose opinions are combined; where items have lists of labels every class has a
+linear head of its own. Or a torchvision model is trained once a fold. Whichever it is, how far the
+probabilities can be taken at their word is measured on a sample at the end.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import pyarrow as pa
 
 from pipelines.core.stage import Context, Fit, Map, Output, Reduce, Stage, Step
 from pipelines.errors import DataError, RecipeError
-from pipelines.inference import class_order, embed, embedders, heads, listed, ready, train
+from pipelines.inference import class_order, embed, embedders, listed, opinions, ready, train
 from pipelines.inference.calibrate import calibration_step, sample_output
 from pipelines.inference.folds import folds_step
 from pipelines.inference.given import given_of
@@ -44,7 +45,8 @@ def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
         return ["item_id", *p_given]
     if column == "topk_probs":
         return ["item_id", *p_given, *LISTED]
-    return ["item_id", "fold", "pred_probs", "embedding", *p_given]
+    several = ["opinions"] if opinions.are_several(config, columns) else []
+    return ["item_id", "fold", "pred_probs", "embedding", *p_given, *several]
 
 
 def files(config: Config) -> Sequence[str]:
@@ -152,12 +154,12 @@ def _head_steps(ctx: Context[Config], column: str, n_features: int) -> list[Step
     return [
         embedding,
         folds_step(ctx),
-        Fit(name="heads", reads=["item_hash", *given, "embedding"], fit=heads.fit),
+        *opinions.fit_steps(ctx),
         Map(
             name="predict",
             reads=["item_id", "item_hash", *given, "embedding"],
             writes=_predictions(ctx, n_features),
-            apply=heads.predict,
+            apply=partial(opinions.predict, n_features=n_features),
         ),
         calibration_step(ctx),
     ]
@@ -191,7 +193,7 @@ def _p_given(ctx: Context, number: pa.DataType) -> list[tuple[str, pa.DataType]]
     return [("p_given", number)] if given_of(ctx.columns).has_p_given else []
 
 
-def _predictions(ctx: Context, n_features: int) -> dict[str, Output]:
+def _predictions(ctx: Context[Config], n_features: int) -> dict[str, Output]:
     schema = pa.schema(
         [
             ("item_id", ctx.types["item_id"]),
@@ -199,6 +201,7 @@ def _predictions(ctx: Context, n_features: int) -> dict[str, Output]:
             ("pred_probs", pa.list_(pa.float32(), ctx.n_classes)),
             ("embedding", pa.list_(pa.float32(), n_features)),
             *_p_given(ctx, pa.float32()),
+            *opinions.fields(ctx),
         ]
     )
     rows = GROUP_BYTES // (4 * (ctx.n_classes + n_features))
@@ -208,7 +211,7 @@ def _predictions(ctx: Context, n_features: int) -> dict[str, Output]:
 
 STAGE = Stage(
     name="infer",
-    version=1,
+    version=2,
     doc="predicts out-of-sample class probabilities and an embedding for every item",
     config=Config,
     steps=steps,

@@ -260,7 +260,7 @@ def look_up(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
 
 STAGE = Stage(
     name="neighbours",
-    version=1,
+    version=2,
     doc="finds duplicates, duplicates with different labels, and outliers",
     config=Config,
     steps=steps,

@@ -8,7 +8,7 @@ from pipelines.errors import RecipeError, RunError
 if TYPE_CHECKING:
     from pipelines.core.stage import Stage, Step
 
-OF_THE_RUN = ("quarantine", "_manifests")
+OF_THE_RUN = ("quarantine", "review", "_manifests")
 """Folders that the driver writes, whatever the stages."""
 
 RESERVED = ("_commits", "_results", "_artifacts")

@@ -51,7 +51,7 @@ def test_product__follows_from_source_and_log_and_holds_every_item(run: Run) -> 
     for row in product.to_pylist():
         wanted = derived[row["item_id"]]
         assert (row["decision"], row["mood_clean"]) == (wanted["decision"], wanted["mood_clean"])
-    assert set(product["decision"].to_pylist()) == {"keep", "relabel", "review"}
+    assert set(product["decision"].to_pylist()) == {"keep", "relabel", "review", "unresolved"}
 
 
 def test_limits__are_those_of_the_decider(run: Run) -> None:

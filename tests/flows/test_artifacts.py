@@ -41,7 +41,9 @@ def example(n_classes: int = 3, name: str = "class") -> m.Report:
     )
     return m.Report(
         title=f"Audit of {name}",
-        ledger=m.Ledger(source=10, kept=5, relabelled=2, dropped=1, review=1, quarantined=1),
+        ledger=m.Ledger(
+            source=10, kept=5, relabelled=2, dropped=1, review=1, unresolved=0, quarantined=1
+        ),
         n_classes=n_classes,
         sections=(
             m.Section(name="a", artifacts=(("class-quality", table),), card="About **3** wrong."),

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from flows import progress
 from flows.progress import Bars, Lines, rate, spell, watch
 from pipelines.run import Event
 
@@ -42,6 +43,24 @@ def test_lines__one_a_shard_with_counts_and_rate() -> None:
     assert lines[5:] == [
         "infer: done · 2.00 s · 150 items/s",
         "neighbours: skipped; no embedding",
+    ]
+
+
+def test_lines__say_that_a_long_step_is_still_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 100.0, 120.0, 131.0, 131.0, 140.0, 190.5, 190.5, 191.0, 400.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    lines: list[str] = []
+    listen = Lines(lines.append, clock=False)
+    listen.beat()
+    listen(Event(kind="step", stage="neighbours", step="graph", n_items=9, n_shards=1))
+    for _ in range(4):
+        listen.beat()
+    listen(Event(kind="done", stage="neighbours"))
+    listen.beat()
+    assert lines == [
+        "neighbours/graph: at work for 31 s",
+        "neighbours/graph: at work for 1 min 30 s",
+        "neighbours: done",
     ]
 
 

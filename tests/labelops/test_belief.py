@@ -17,6 +17,7 @@ from labelops.belief import (
     fine_grid,
     less_noise,
     loss_through_noise,
+    most_cautious,
     noise_at,
 )
 from labelops.confident.surest import count_cells, surest
@@ -137,3 +138,14 @@ def test_belief__keeps_its_promise_on_peoples_errors(
     assert low < (given != true).mean() < high
     sure = (cautious.max(axis=1) >= 0.9) & (cautious.argmax(axis=1) != given)
     assert (given == true)[sure].sum() <= 1 + 0.05 * sure.sum()
+
+
+def test_most_cautious__believes_no_class_more_than_either_way_and_moves_the_rest_to_the_given():
+    rng = np.random.default_rng(0)
+    one, other = rng.dirichlet(np.ones(4), (2, 200))
+    given = rng.integers(0, 4, 200)
+    found = most_cautious(one, other, given)
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    others = np.arange(4) != given[:, None]
+    assert np.array_equal(found[others], np.minimum(one, other)[others])
+    assert (found[~others] >= np.maximum(one, other)[~others] - 1e-12).all()

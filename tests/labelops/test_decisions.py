@@ -32,7 +32,7 @@ from labelops.decisions import (
 )
 
 K = 4
-UNSURE, CHANGE, OTHER_CHANGE, COPY, CERTAIN = range(2, 7)
+UNSURE, CHANGE, OTHER_CHANGE, COPY, CERTAIN, WEAK = range(2, 8)
 RULES = (
     *COMMON,
     Rule("unsure", "in doubt"),
@@ -40,8 +40,10 @@ RULES = (
     Rule("change-0.99", "surer", changes=True),
     Rule("copy", "a copy", is_worth_a_look=False),
     Rule("conflict", "contradicts", is_certain=True),
+    Rule("weak", "too weak to tell", is_weak=True),
 )
-KEEP, RELABEL, DROP, REVIEW, ABSTAIN, SOFTEN, ADD, REMOVE = Action
+NO_CLASS_IS_SMALL = np.zeros(K, bool)
+KEEP, RELABEL, DROP, REVIEW, ABSTAIN, SOFTEN, ADD, REMOVE, UNRESOLVED = Action
 
 
 def whole(action, rule, *, before=None, after=None, p_after=0.9, p_before=0.1):
@@ -173,14 +175,18 @@ def test_small_classes__counts_what_would_stay(leaving):
 # -- what is done, and what becomes of items -------------------------------------------------------
 
 
+def settled(proposals, held, pool, in_budget, small=NO_CLASS_IS_SMALL):
+    return settle(proposals, held, pool, in_budget, rules=RULES, small=small)
+
+
 def test_settle__what_is_held_back_is_looked_at_or_kept_with_less_weight():
     proposals = whole(
         [RELABEL, RELABEL, REVIEW, DROP, DROP, KEEP, ABSTAIN],
-        [CHANGE, CHANGE, UNSURE, UNSURE, COPY, NO_ISSUE, UNSURE],
+        [CHANGE, CHANGE, WEAK, WEAK, COPY, NO_ISSUE, UNSURE],
     )
     held = np.array([Held.NO, Held.GATE, Held.NO, Held.MAX_DROP, Held.MAX_DROP, 0, 0], np.uint8)
     pool = for_review(proposals, held, RULES)
-    final, why = settle(proposals, held, pool, np.array([0, 1, 0, 0, 0, 0, 0], bool))
+    final, why = settled(proposals, held, pool, np.array([0, 1, 0, 0, 0, 0, 0], bool))
     assert [Action(a) for a in final.action] == [
         *(RELABEL, REVIEW, SOFTEN, SOFTEN, KEEP, KEEP, ABSTAIN),
     ]
@@ -192,6 +198,29 @@ def test_settle__what_is_held_back_is_looked_at_or_kept_with_less_weight():
     np.testing.assert_allclose(items.confidence, [0.9, *[0.1] * 6])
     # Believed to be 0 with 0.9, and 3 with 0.1: only the changed label leads.
     np.testing.assert_allclose(items.weight, [0.8, 0, 0, 0, 0, 0, 0], atol=1e-9)
+
+
+def test_settle__a_label_that_is_believed_less_than_another_is_set_aside_as_unresolved():
+    """Nobody has time for any of them; of class 1 nothing may leave."""
+    proposals = whole([REVIEW] * 5, [UNSURE, UNSURE, UNSURE, WEAK, UNSURE], before=[3, 1, 3, 3, 0])
+    p = {"p_after": np.array([0.6, 0.6, 0.4, 0.6, 0.9]), "p_before": np.array([0.4] * 4 + [0.9])}
+    proposals = proposals._replace(**p, after=np.array([0, 0, 0, 0, 0]))
+    held, nobody = np.zeros(5, np.uint8), np.zeros(5, bool)
+    pool = for_review(proposals, held, RULES)
+    final, why = settled(proposals, held, pool, nobody, np.arange(K) == 1)
+    # As much belief in either is not less.
+    assert [Action(a) for a in final.action] == [UNRESOLVED, SOFTEN, SOFTEN, SOFTEN, SOFTEN]
+    assert why.tolist() == [Held.MAX_REVIEW] * 5
+    items = outcome(final, 5)
+    assert DECISIONS[items.decision].tolist() == ["unresolved", *["keep"] * 4]
+    assert items.is_aside.tolist() == [True, *[False] * 4]
+    assert items.weight[0] == 0.0
+    assert items.confidence[0] == 0.4
+    texts, of_item = reasons(final, why, items, RULES)
+    assert texts[of_item[0]] == (
+        "in doubt; not reviewed: max_review is reached; set aside as unresolved: another class is "
+        "believed more"
+    )
 
 
 def test_weight__of_a_kept_label_is_its_lead_over_all_others():
@@ -231,7 +260,7 @@ def test_settle_and_outcome__follow_from_the_slots_of_an_item(seed, unknown):
     rng = np.random.default_rng([seed, 1])
     held = np.where((proposals.action == ADD) & (rng.random(60) < 0.3), Held.MAX_CHANGE, Held.NO)
     held, chosen = held.astype(np.uint8), rng.random(20) < 0.5
-    final, why = settle(proposals, held, for_review(proposals, held, RULES), chosen)
+    final, why = settled(proposals, held, for_review(proposals, held, RULES), chosen)
     items = outcome(final, 20)
     done, expected = one_by_one(proposals, held, chosen, 20)
     assert [Action(a) for a in final.action] == [done[m] for m in range(60)]
@@ -289,7 +318,9 @@ def test_reason__says_what_was_held_back_and_why():
 def test_reasons__are_those_of_every_item_worded_once():
     proposals = random_cells(5)
     held = np.where(proposals.action == ADD, Held.GATE, Held.NO).astype(np.uint8)
-    final, why = settle(proposals, held, for_review(proposals, held, RULES), np.arange(20) % 2 == 0)
+    final, why = settled(
+        proposals, held, for_review(proposals, held, RULES), np.arange(20) % 2 == 0
+    )
     items = outcome(final, 20)
     texts, of_item = reasons(final, why, items, RULES)
     assert len(set(texts)) == len(texts)

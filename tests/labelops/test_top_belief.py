@@ -36,6 +36,7 @@ def test_sparse_noise__is_that_of_the_whole_joint(seed, n_classes):
     dense, listed = noise_at(*noise_of(n_classes, seed)), listed_noise(n_classes, seed)
     given = np.random.default_rng(seed).integers(0, n_classes, 7)
     assert np.allclose(listed[given], dense[given], rtol=1e-13, atol=0)
+    assert np.allclose(listed.spread(given), dense.T[given], rtol=1e-13, atol=0)
     every = np.arange(n_classes)
     pairs = np.meshgrid(every, every, indexing="ij")
     assert np.array_equal(listed.at(*pairs), listed[every])

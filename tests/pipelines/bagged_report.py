@@ -70,7 +70,9 @@ def bagged(bags: Bags) -> m.Report:
     accounts = [section for section in about_it(None) if section.name != "quarantine"]
     return m.Report(
         title="wards", n_classes=len(bags.order) or 2, sections=(totals(bags), *accounts),
-        ledger=m.Ledger(source=400, kept=400, relabelled=0, dropped=0, review=0, quarantined=0),
+        ledger=m.Ledger(
+            source=400, kept=400, relabelled=0, dropped=0, review=0, unresolved=0, quarantined=0
+        ),
     )  # fmt: skip
 
 

@@ -321,6 +321,7 @@ def example(
         relabelled=n_changed,
         dropped=dropped,
         review=review,
+        unresolved=0,
         quarantined=3,
     )
     sections = [section for part in parts for section in part.sections()]
@@ -415,7 +416,9 @@ def listed(
         blocks=(text or "300 items with 2 900 classes known from the reference.", measures),
         artifacts=(("reference", measures),),
     )
-    ledger = m.Ledger(source=2000, kept=1700, relabelled=240, dropped=0, review=60, quarantined=0)
+    ledger = m.Ledger(
+        source=2000, kept=1700, relabelled=240, dropped=0, review=60, unresolved=0, quarantined=0
+    )
     sections = [section for part in parts for section in part.sections()]
     title = "photos" if text is None else text
     return report_of([*sections, reference, *about_it(text)], ledger, k, title)

@@ -42,8 +42,11 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(save_program(tmp_path_factory.mktemp("program") / "colours.pt2", colour_net()))
 
 
+ADDING = [*PLAIN, "decide_maps.add_unmeasured=true"]
+
+
 def relabel(folder: Path, program: str, table: pa.Table, sizes: list[int], *settings: str) -> Run:
-    named = [f"localize.classifier={program}", *PLAIN, *settings]
+    named = [f"localize.classifier={program}", *ADDING, *settings]
     return localize(folder, table, sizes, *named, after=AFTER)
 
 
@@ -164,7 +167,7 @@ def test_output__does_not_depend_on_the_cut(
 
 def test_recipe__has_the_product_of_its_stages(whole: Run, program: str, tmp_path: Path) -> None:
     """With stage `infer` before them, whose pixels have nothing to say here."""
-    settings = [f"data.classes={list(COLOURS)}", f"localize.classifier={program}", *PLAIN]
+    settings = [f"data.classes={list(COLOURS)}", f"localize.classifier={program}", *ADDING]
     data = write_shards(tmp_path / "data", single_labelled()[0], [25, 35])
     pipelines.run.run(load_recipe("relabel", settings), data=str(data), out=str(tmp_path / "out"))
     runs = (load_run(str(tmp_path / "out")), whole)

@@ -10,15 +10,18 @@ import pytest
 from sklearn.metrics import average_precision_score, f1_score
 
 import pipelines.run
+from labelops.gate import Interval, Verdict
 from labelops.multilabel.labels import UNKNOWN
 from pipelines.core.results import load_result
 from pipelines.core.state import Run, load_run
 from pipelines.errors import DataError
 from pipelines.recipe import parse_recipe
 from pipelines.stages.evaluate import Config, skip
+from pipelines.verify import verify_run
 from tests.datasets import even, tagged, vectors, write_shards
 
 N = 240
+SHIPS = Verdict(True, Interval(1.0, 1.0, 1.0), False, "whatever")
 DECIDED = ["source", "infer", "multilabel", "decide_labels", "evaluate"]
 
 
@@ -204,3 +207,29 @@ def test_skip__without_reference_or_labels() -> None:
     assert skip(Config(), frozenset({"given"})) == "no reference is named (evaluate.reference)"
     assert skip(Config(reference="r.csv"), frozenset()) == "items have no labels"
     assert skip(Config(reference="r.csv"), frozenset({"given_ids"})) is None
+
+
+def test_worse__labels_that_a_reference_finds_worse_are_not_shipped(tmp_path: Path) -> None:
+    """What was given counts as the truth here, so every change makes it worse."""
+    source, _ = tagged(N)
+    path = str(tmp_path / "reference.parquet")
+    given = source.select(["item_id", "labels"]).rename_columns(["item_id", "true_labels"])
+    pq.write_table(given, path)
+    data = write_shards(tmp_path / "data", source, [100, 140])
+    settings = [f"evaluate.reference={path}", "decide_labels.add_confidence=0.6"]
+    settings += ["decide_labels.remove_confidence=0.6"]
+    recipe = parse_recipe(f"stages = {[*DECIDED, 'dataset']}", name="test", overrides=settings)
+    with pytest.MonkeyPatch.context() as patch:
+        # The gate would hold these rules back.
+        patch.setattr("pipelines.decisions.gate.judge", lambda *args, **named: SHIPS)
+        pipelines.run.run(recipe, data=str(data), out=str(tmp_path / "out"))
+    run = load_run(str(tmp_path / "out"))
+    assert measures(run)["clean_micro_f1_gain"][2] < 0
+    assert "relabel" in read(run, "decide_labels")["decision"].to_pylist()
+    product = read(run, "dataset")
+    assert product["labels_clean"].to_pylist() == product["labels"].to_pylist()
+    assert "relabel" not in product["decision"].to_pylist()
+    assert "left out: " in "".join(product["reason"].to_pylist())
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert "The cleaned labels are worse than the given ones." in page.split("</h1>")[0]
+    assert not verify_run(run.uri).damage

@@ -281,7 +281,7 @@ def test_localize__whole_picture_is_what_stage_infer_says_of_it(
     """All three classes stored, so that nothing is lost but to half precision."""
     settings = [*WAYS[way], f"infer.embedder={SHUFFLE}", "localize.classifier=infer"]
     if way == "heads":
-        settings.append(f"infer.weights={weights}")
+        settings += [f"infer.weights={weights}", "infer.heads=['linear']"]
     run = localize(tmp_path, drawn(), [25, 35], *settings, stages="infer")
     maps = maps_of(read(run))
     assert maps.ids.shape == (60, 3, 2, 2)
@@ -289,7 +289,7 @@ def test_localize__whole_picture_is_what_stage_infer_says_of_it(
     want = matrix(sidecar(run), "pred_probs")
     # A logit of 4 is stored to within 0.002, and a probability moves by a quarter of that.
     np.testing.assert_allclose(got, want, atol=1e-3)
-    assert np.ptp(want, axis=0).max() > 0.01
+    assert np.ptp(want, axis=0).max() > 0.005
 
 
 def test_localize__heads_of_lists_of_labels_judge_each_class_by_itself(

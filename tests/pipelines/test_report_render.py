@@ -120,7 +120,9 @@ def test_page__links_lead_to_sections_that_exist(page: str) -> None:
 def test_page__links_lead_somewhere_whatever_the_run_lacks() -> None:
     bare = m.Report(
         title="t",
-        ledger=m.Ledger(source=5, kept=5, relabelled=0, dropped=0, review=0, quarantined=0),
+        ledger=m.Ledger(
+            source=5, kept=5, relabelled=0, dropped=0, review=0, unresolved=0, quarantined=0
+        ),
         n_classes=2,
     )
     test_page__is_well_formed(render(bare))

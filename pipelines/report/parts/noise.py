@@ -11,6 +11,7 @@ from markupsafe import Markup
 from labelops.confident.estimates import unpack_matrix
 from labelops.confident.latent import Matrix
 from pipelines.core.stage import Context
+from pipelines.decisions.draw import DRAW, Measured, measured
 from pipelines.report import model as m
 from pipelines.report.charts import axis
 from pipelines.report.limits import worst_per_class
@@ -85,8 +86,14 @@ class Noise(Part):
         if n_shown < n_classes:
             intro += f" {plural(n_classes - n_shown, 'class has', 'classes have')} no items."
         n_items, n_flagged = self.ctx.n_items, int(self.worst.count.sum())
+        checked = measured(self.run.result("decide", DRAW))
+        if checked is not None and checked.wrong is not None:
+            wrong, is_known = m.Estimate(*checked.wrong), True
         headline = _headline(wrong, n_items, is_known=is_known)
         between = f"{count(wrong.low or 0.0)} to {count(wrong.high or 0.0)}"
+        by = "as far as the model can tell"
+        if checked is not None and checked.wrong is not None:
+            by = f"by {plural(checked.n_drawn, 'item')} drawn at random and checked"
         return m.Section(
             name="classes",
             title="Quality of each class",
@@ -94,7 +101,7 @@ class Noise(Part):
             rank=10,
             blocks=(intro, *cut(table, self.limits.most_classes, "confident")),
             headline=headline,
-            lead=self._lead(wrong),
+            lead=self._lead(wrong, checked),
             tiles=(
                 m.Tile(
                     "Estimated wrong",
@@ -105,8 +112,7 @@ class Noise(Part):
                 m.Tile("Flagged", count(n_flagged), f"{percent(n_flagged / n_items)} of items"),
             ),
             findings=tuple(_least_reliable(table)) if is_known else (),
-            card=f"{Markup(headline).striptags()} The true number is from {between}, as far as the "
-            "model can tell.",
+            card=f"{Markup(headline).striptags()} The true number is from {between}, {by}.",
             artifacts=(("class-quality", table),),
         )
 
@@ -137,7 +143,13 @@ class Noise(Part):
     def _wrong(self) -> m.Estimate:
         return m.Estimate(*(float(self.surest[f"n_wrong{end}"]) for end in ENDS))
 
-    def _lead(self, wrong: m.Estimate) -> str:
+    def _lead(self, wrong: m.Estimate, checked: Measured | None) -> str:
+        between = f"{count(wrong.low or 0.0)} to {count(wrong.high or 0.0)}"
+        if checked is not None and checked.wrong is not None:
+            return (
+                f"People checked the {plural(checked.n_drawn, 'item')} that were drawn at random. "
+                f"By their answers {between} labels are wrong, whatever the model is worth."
+            )
         infer = self.run.result("infer", "calibration") or {}
         said = ""
         if "before_accuracy" in infer:
@@ -148,14 +160,14 @@ class Noise(Part):
                 f"{said}Its surest predictions disagree with the labels at another rate than less "
                 "sure ones do, so not all that it disagrees with is wrong, and how much is cannot "
                 "be told. No label is changed or dropped because of it. A better model can tell, "
-                "or people who check what is set aside for review."
+                f"or people. {_way_out(checked)}"
             )
-        between = f"{count(wrong.low or 0.0)} to {count(wrong.high or 0.0)}"
         return (
             f"{said}The number is as high as the share of its surest predictions that disagree "
             f"with the labels. From {between} may be wrong: the lower end allows for chance and "
             "for errors of the model where it is surest, the upper end is all that it disagrees "
-            "with. Where people err most on items that are hard, the truth is nearer to that."
+            "with. Where people err most on items that are hard, the truth is nearer to that. "
+            f"{_way_out(checked)}"
         )
 
     # -- confusions --------------------------------------------------------------------------------
@@ -260,6 +272,24 @@ def _headline(wrong: m.Estimate, n_items: int, *, is_known: bool) -> str:
         return Markup(said).format(most, labels)
     look = "looks" if wrong.value < 1.5 else "look"
     return Markup("About <em>{}</em> of {} {} wrong.").format(count(wrong.value), labels, look)
+
+
+def _way_out(checked: Measured | None) -> str:
+    """Return how people can find the number."""
+    if checked is None or not checked.n_drawn:
+        return ""
+    items = plural(checked.n_drawn, "item")
+    said = (
+        f"To know it within ± {percent(checked.half_width)} of all labels, fill in true_label "
+        f"of the {items} in review/estimate.parquet and run again with decide.reviewed set to it."
+    )
+    if checked.n_reviewed:
+        said = (
+            f"Of the {items} in review/estimate.parquet {count(checked.n_answered)} were checked; "
+            "all must be, since answers on other items are not drawn at random and do not say how "
+            "many labels are wrong."
+        )
+    return said
 
 
 def _least_reliable(table: m.Table) -> Iterator[m.Finding]:

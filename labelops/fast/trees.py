@@ -1,0 +1,45 @@
+"""What gradient-boosted trees say of many items."""
+
+import numpy as np
+from scipy.special import softmax
+
+from labelops.fast.jit import compiled
+from labelops.opinions.trees import Trees
+
+
+@compiled()
+def _add_scores(trees, rows, features, first, last, scores):  # type: ignore[no-untyped-def]
+    for t in range(first, last):
+        for i in range(len(rows)):
+            node = trees.root[t]
+            while trees.feature[node] >= 0:
+                goes_left = features[rows[i], trees.feature[node]] <= trees.threshold[node]
+                node = trees.left[node] if goes_left else trees.right[node]
+            scores[rows[i], trees.tree_class[t]] += trees.value[node]
+
+
+def predict_trees(trees: Trees, features: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """Return each item's probabilities from the trees that have not seen it.
+
+    Parameters
+    ----------
+    trees
+        From `labelops.opinions.trees.fit_trees`.
+    features
+        Shape (N, D).
+    fold
+        Each item's fold, shape (N,).
+
+    Returns
+    -------
+    float32, shape (N, K); rows sum to one. A class that no item outside the fold has gets 0.
+    """
+    exact = np.ascontiguousarray(features, np.float64)
+    scores = trees.baseline[fold].astype(np.float64)
+    for f in range(len(trees.baseline)):
+        rows = np.flatnonzero(fold == f)
+        first, last = np.searchsorted(trees.tree_fold, [f, f + 1])
+        _add_scores(trees, rows, exact, first, last, scores)
+    # Of a fold outside which there is nothing, nothing is known.
+    scores[np.isneginf(scores).all(axis=1)] = 0.0
+    return np.asarray(softmax(scores, axis=1).astype(np.float32))

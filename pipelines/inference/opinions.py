@@ -1,0 +1,266 @@
+"""Heads of several kinds on one embedding, and the opinion that is made of theirs.
+
+Every kind is fitted by a step of its own, over all items in canonical order; then each says of any
+item what it thinks without having seen it. How much each counts is found on a sample of the items,
+before any other is predicted.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from labelops.hashing import is_sampled
+from labelops.opinions import nearest
+from labelops.opinions.nearest import References, refer
+from labelops.opinions.pool import fit_weights, pool
+from pipelines.core.stage import (
+    Arrays,
+    Context,
+    Fit,
+    Map,
+    Output,
+    Reduce,
+    Step,
+    Tables,
+    join_summaries,
+)
+from pipelines.errors import RecipeError
+from pipelines.inference import heads
+from pipelines.inference.folds import fold_of_items
+from pipelines.inference.given import ONE_CLASS, given_of
+from pipelines.inference.inputs import input_column
+from pipelines.inference.settings import Config, HeadKind
+from pipelines.media.models import file_key, once
+from pipelines.storage.canonical import Items
+from pipelines.storage.frame import Frame
+from pipelines.storage.vectors import arrays_of, list_array, vectors_of, width_of
+
+SAMPLE_ITEMS, SAMPLE_CELLS = 20_000, 1 << 23
+"""Weights are fitted on so many items, or probabilities of all heads."""
+
+BLOCK_ROWS = 8192
+
+CHUNK_BYTES = 32 * 2**20
+
+
+class Head(NamedTuple):
+    """A kind of head.
+
+    Attributes
+    ----------
+    step : name of the step that fits it.
+    fit : as of `Fit`.
+    open : what it says, once it is fitted.
+    """
+
+    step: str
+    fit: Callable[[Items, Context[Config], str], Arrays]
+    open: Callable[[Context[Config]], heads.Said]
+
+
+def are_several(config: Config, columns: frozenset[str]) -> bool:
+    """Return whether there are several heads, so that what each says is written down."""
+    if config.train != "heads" or given_of(columns) is not ONE_CLASS:
+        return False
+    return config.heads is None or len(config.heads) > 1
+
+
+def fields(ctx: Context[Config]) -> list[tuple[str, pa.DataType]]:
+    """Return the column for the most probable class of each head, where there are several."""
+    if not are_several(ctx.config, ctx.columns):
+        return []
+    return [("opinions", pa.list_(pa.int32(), len(kinds_of(ctx))))]
+
+
+def kinds_of(ctx: Context[Config]) -> tuple[HeadKind, ...]:
+    """Return the kinds of heads that are fitted: as set, or what suits the data."""
+    config, is_one = ctx.config, given_of(ctx.columns) is ONE_CLASS
+    if config.heads is not None:
+        if not is_one and config.heads != ("linear",):
+            raise RecipeError(
+                f"stage {ctx.stage!r}: heads = ['linear'] was expected for items with lists of "
+                f"labels, got {list(config.heads)}. Leave heads out"
+            )
+        return config.heads
+    if not is_one:
+        return ("linear",)
+    if input_column(config.use, ctx.columns) != "features":
+        return ("linear", "nearest")
+    from labelops.opinions.trees import WORTHWHILE_CELLS
+
+    cells = width_of(ctx.types["features"], "features") * ctx.n_classes
+    return ("linear", "nearest", "trees") if cells <= WORTHWHILE_CELLS else ("linear", "nearest")
+
+
+def fit_steps(ctx: Context[Config]) -> list[Step[Config]]:
+    """Return the steps that fit heads and, if there are several, say how much each counts."""
+    given = given_of(ctx.columns).columns(ctx.columns)
+    kinds = kinds_of(ctx)
+    reads = ["item_hash", *given, "embedding"]
+    steps: list[Step[Config]] = [
+        Fit(name=HEADS[kind].step, reads=reads, fit=HEADS[kind].fit) for kind in kinds
+    ]
+    if len(kinds) == 1:
+        return steps
+    fields = [(f"p_{kind}", pa.list_(pa.float32(), ctx.n_classes)) for kind in kinds]
+    schema = pa.schema([("item_hash", pa.uint64()), ("given", pa.int32()), *fields])
+    sample = Map(
+        name="sample",
+        reads=reads,
+        writes={_folder(ctx): Output(schema=schema, rows="some", ipc=True)},
+        apply=say_of_sample,
+    )
+    weigh = Reduce(
+        name="weights",
+        reads=[_folder(ctx)],
+        summarize=lambda frame, ctx: arrays_of(frame.file(_folder(ctx))),
+        merge=join_summaries,
+        finish=weigh_heads,
+    )
+    return [*steps, sample, weigh]
+
+
+def _folder(ctx: Context) -> str:
+    return f"{ctx.stage}/_opinions"
+
+
+def open_heads(ctx: Context[Config]) -> list[heads.Said]:
+    """Return what the fitted heads say."""
+    return [HEADS[kind].open(ctx) for kind in kinds_of(ctx)]
+
+
+def weights_of(ctx: Context[Config]) -> np.ndarray:
+    """Return how much each head counts, float64, shape (H,)."""
+    return np.asarray(ctx.own("weights")["weights"])
+
+
+def predict(frame: Frame, ctx: Context[Config], *, n_features: int) -> Iterator[Tables]:
+    """Give every item the probabilities of heads that have not seen it."""
+    kind, said = given_of(ctx.columns), open_heads(ctx)
+    given, hashes = kind.read(frame, ctx), frame.array("item_hash")
+    fold, ids = fold_of_items(given, hashes, ctx), frame["item_id"]
+    # Many enough for a row group of their own.
+    rows = max(1024, CHUNK_BYTES // (4 * max(n_features, ctx.n_classes)))
+    for here, embedding in heads.even_blocks(frame, "embedding", rows):
+        features, own = vectors_of(embedding)[0], kind.choose(given, here)
+        spoken = [say(features, fold[here], hashes[here]) for say in said]
+        probs, opinions = spoken[0], None
+        if len(spoken) > 1:
+            whole = np.stack(spoken)
+            probs = pool(whole, weights_of(ctx)).astype(np.float32)
+            opinions = whole.argmax(axis=2).T
+        yield heads.predictions(
+            ctx, ids[here], hashes[here], own, fold[here], probs, embedding, opinions
+        )
+
+
+def say_of_sample(frame: Frame, ctx: Context[Config]) -> dict[str, pa.Table]:
+    """Return what every head says of the sampled items of a shard."""
+    hashes, given = frame.array("item_hash"), frame.array("given")
+    kinds, said = kinds_of(ctx), open_heads(ctx)
+    wanted = min(SAMPLE_ITEMS, max(1, SAMPLE_CELLS // (len(kinds) * ctx.n_classes)))
+    chosen = is_sampled(hashes, wanted=wanted, total=ctx.n_items)
+    fold = fold_of_items(given, hashes, ctx)
+    features = [np.empty((0, 0), np.float32)]
+    for here, embedding in heads.even_blocks(frame, "embedding", BLOCK_ROWS):
+        block = vectors_of(embedding)[0]
+        features.append(block[chosen[here]])
+    rows = np.flatnonzero(chosen)
+    table = {
+        "item_hash": pa.array(hashes[rows], pa.uint64()),
+        "given": pa.array(given[rows], pa.int32()),
+    }
+    x = np.concatenate(features[1:]) if len(features) > 1 else features[0]
+    for kind, say in zip(kinds, said, strict=True):
+        probs = say(x, fold[rows], hashes[rows]) if len(rows) else np.empty((0, ctx.n_classes))
+        table[f"p_{kind}"] = list_array(probs.astype(np.float32))
+    return {_folder(ctx): pa.table(table)}
+
+
+def weigh_heads(summary: Arrays, ctx: Context[Config]) -> Arrays:
+    """Return the weights at which all heads together are likeliest to give the labels."""
+    order = np.argsort(summary["item_hash"], kind="stable")
+    kinds = kinds_of(ctx)
+    probs = np.stack([summary[f"p_{kind}"][order] for kind in kinds])
+    return {
+        "weights": fit_weights(probs, summary["given"][order]),
+        "n": np.array(len(order)),
+        "heads": np.array(kinds),
+    }
+
+
+# -- the kinds -------------------------------------------------------------------------------------
+
+
+def _first_items(items: Items, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return features, classes and hashes of the first n items: a sample, by hash."""
+    width = items.schema.field("embedding").type.list_size
+    features, given, hashes = [np.empty((0, width), np.float32)], [], []
+    for table in items.tables(BLOCK_ROWS):
+        rows = table.slice(0, n - sum(map(len, features)))
+        features.append(vectors_of(rows.column("embedding").combine_chunks())[0].astype(np.float32))
+        given.append(rows.column("given").to_numpy())
+        hashes.append(rows.column("item_hash").to_numpy())
+        if sum(map(len, features)) >= n:
+            break
+    return (
+        np.concatenate(features),
+        np.concatenate([np.zeros(0, np.int32), *given]),
+        np.concatenate([np.zeros(0, np.uint64), *hashes]),
+    )
+
+
+def _keep_references(items: Items, ctx: Context[Config], out: str) -> Arrays:
+    n_features = items.schema.field("embedding").type.list_size
+    references = refer(*_first_items(items, nearest.n_references(n_features)))
+    for name, values in references._asdict().items():
+        np.save(os.path.join(out, f"{name}.npy"), values)
+    return {"n": np.array(len(references.given))}
+
+
+def _open_references(ctx: Context[Config]) -> heads.Said:
+    from labelops.fast.neighbours import Voters
+
+    paths = [ctx.artifact("nearest", f"{name}.npy") for name in References._fields]
+
+    def load() -> Voters:
+        arrays = (np.load(path, allow_pickle=False) for path in paths)
+        return Voters(References(*arrays), n_classes=ctx.n_classes)
+
+    voters: Voters = once(("nearest", *map(file_key, paths)), load)
+    return lambda features, fold, hashes: voters.votes(features, hashes)
+
+
+def _fit_trees(items: Items, ctx: Context[Config], out: str) -> Arrays:
+    from labelops.opinions import trees
+
+    n_features = items.schema.field("embedding").type.list_size
+    features, given, hashes = _first_items(items, trees.n_items(n_features))
+    fold = fold_of_items(given, hashes, ctx)
+    fitted = trees.fit_trees(
+        features,
+        given,
+        fold,
+        n_classes=ctx.n_classes,
+        n_folds=ctx.config.folds,
+        n_threads=len(os.sched_getaffinity(0)),
+    )
+    return dict(fitted.arrays())
+
+
+def _open_trees(ctx: Context[Config]) -> heads.Said:
+    from labelops.fast.trees import predict_trees
+    from labelops.opinions.trees import Trees
+
+    fitted = Trees.of(ctx.own("trees"))
+    return lambda features, fold, hashes: predict_trees(fitted, features, fold)
+
+
+HEADS: dict[HeadKind, Head] = {
+    "linear": Head("heads", heads.fit, heads.open_linear),
+    "nearest": Head("nearest", _keep_references, _open_references),
+    "trees": Head("trees", _fit_trees, _open_trees),
+}
