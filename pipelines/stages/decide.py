@@ -57,8 +57,8 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         default=None,
         ge=0.0,
         le=1.0,
-        description="At most this share of labels is changed. Absent: at most as many as may be "
-        "wrong by the estimate of stage confident.",
+        description="At most this share of labels is changed. Absent: at most as many as are "
+        "surely wrong by the estimate of stage confident.",
     )
     max_drop_share: float | None = Field(
         default=None,
@@ -164,8 +164,12 @@ def carried(n_classes: int) -> Fields:
 
 
 def supported(ctx: Context[Config]) -> int:
-    """Return how many labels may be wrong, by what the surest predictions and all of them say."""
-    return int(ctx.result("confident", "surest")["n_wrong_high"])
+    """Return how many labels are wrong at least, by the surest predictions; with totals, at most.
+
+    Where the headline says that none is surely wrong, none is changed.
+    """
+    end = "low" if ctx.beliefs_stage.startswith("confident") else "high"
+    return int(ctx.result("confident", "surest")[f"n_wrong_{end}"])
 
 
 def notes(ctx: Context[Config]) -> Arrays:
