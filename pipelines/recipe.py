@@ -44,6 +44,12 @@ class Data(BaseModel, frozen=True, extra="forbid"):
         default_factory=dict,
         description="Name in the data contract (item_id, label, image, …) = name in your files.",
     )
+    features: tuple[str, ...] = Field(
+        default=(),
+        description="Columns of a table that items are predicted from, by their names in your "
+        "files: numbers, truth values, dates, text as categories. '*': all that are not used "
+        "otherwise; '-NAME' leaves one out. Missing values are filled, and said to be missing.",
+    )
     classes: tuple[str, ...] = Field(
         default=(),
         description="Class names in the order of their ids; empty: taken from the files' "

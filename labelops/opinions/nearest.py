@@ -13,7 +13,7 @@ N_VOTERS = 15
 MAX_CELLS = 1 << 24
 """References × features stay below it: 64 MiB."""
 
-MAX_REFERENCES = 50_000
+MAX_REFERENCES = 20_000
 
 
 class References(NamedTuple):
@@ -41,7 +41,7 @@ def n_references(n_features: int) -> int:
     Examples
     --------
     >>> n_references(16), n_references(1024)
-    (50000, 16384)
+    (20000, 16384)
     """
     return int(np.clip(MAX_CELLS // max(n_features, 1), 1, MAX_REFERENCES))
 

@@ -17,6 +17,7 @@ HOLDS = {
     "item_id": "a unique id, text or whole number",
     "image": "encoded pictures",
     "features": "vectors of one length",
+    "text": "text",
     "label": "one class per item, text or whole number",
     "labels": "lists of classes",
     "labels_negative": "lists of classes that are ruled out",

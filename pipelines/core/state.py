@@ -35,6 +35,9 @@ RUN_FILE = "run.json"
 RECIPE_FILE = "recipe.toml"
 SUMMARY_FILE = "summary.json"
 TIMINGS_FILE = "timings.json"
+TABLE = "table"
+"""Stands for the columns that `data.features` names, among those that a stage can read."""
+
 FILES_FILE = "_manifests/_files.json"
 """Written last: hashes of what belongs to the run as a whole and stands in no manifest."""
 
@@ -184,7 +187,7 @@ class Run:
         return Context(
             stage=name,
             config=entry.config,
-            columns=frozenset(types),
+            columns=frozenset(types) | _marked(self.recipe),
             types=types,
             n_items=self.source.n_items,
             classes=tuple(names),
@@ -241,7 +244,12 @@ def readable(recipe: Recipe, source: Source) -> frozenset[str]:
     columns = frozenset(source.columns)
     if "labels" in columns and recipe.data.absent_labels == "unknown":
         columns |= {"labels_negative"}
-    return columns
+    return columns | _marked(recipe)
+
+
+def _marked(recipe: Recipe) -> frozenset[str]:
+    """Return what stands for columns that have no name of their own in the data contract."""
+    return frozenset({TABLE} if recipe.data.features else ())
 
 
 def resolve(recipe: Recipe, source: Source) -> list[Entry]:

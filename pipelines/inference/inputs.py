@@ -1,10 +1,11 @@
 """From which column items are predicted."""
 
 from pipelines.core.needs import NoColumnError
+from pipelines.core.state import TABLE
 from pipelines.labels.lists import is_multi_label
 
-INPUTS = ("pred_probs", "topk_probs", "features", "image")
-"""In the order of preference: the more has been done already, the less is left to do."""
+INPUTS = (TABLE, "pred_probs", "topk_probs", "features", "image", "text")
+"""In the order of preference: what a recipe names, else the more has been done already."""
 
 
 def input_column(use: str, columns: frozenset[str]) -> str:

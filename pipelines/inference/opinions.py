@@ -27,18 +27,20 @@ from pipelines.core.stage import (
     Tables,
     join_summaries,
 )
+from pipelines.core.state import TABLE
 from pipelines.errors import RecipeError
 from pipelines.inference import heads
 from pipelines.inference.folds import fold_of_items
 from pipelines.inference.given import ONE_CLASS, given_of
 from pipelines.inference.inputs import input_column
 from pipelines.inference.settings import Config, HeadKind
+from pipelines.inference.table import encoding_of
 from pipelines.media.models import file_key, once
 from pipelines.storage.canonical import Items
 from pipelines.storage.frame import Frame
 from pipelines.storage.vectors import arrays_of, list_array, vectors_of, width_of
 
-SAMPLE_ITEMS, SAMPLE_CELLS = 20_000, 1 << 23
+SAMPLE_ITEMS, SAMPLE_CELLS = 10_000, 1 << 23
 """Weights are fitted on so many items, or probabilities of all heads."""
 
 BLOCK_ROWS = 8192
@@ -87,11 +89,14 @@ def kinds_of(ctx: Context[Config]) -> tuple[HeadKind, ...]:
         return config.heads
     if not is_one:
         return ("linear",)
-    if input_column(config.use, ctx.columns) != "features":
+    column = input_column(config.use, ctx.columns)
+    if column not in ("features", TABLE):
         return ("linear", "nearest")
     from labelops.opinions.trees import WORTHWHILE_CELLS
 
-    cells = width_of(ctx.types["features"], "features") * ctx.n_classes
+    is_table = column == TABLE
+    width = encoding_of(ctx).width if is_table else width_of(ctx.types["features"], "features")
+    cells = width * ctx.n_classes
     return ("linear", "nearest", "trees") if cells <= WORTHWHILE_CELLS else ("linear", "nearest")
 
 

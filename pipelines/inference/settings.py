@@ -12,10 +12,11 @@ HeadKind = Literal["linear", "nearest", "trees"]
 class Config(BaseModel, frozen=True, extra="forbid"):
     """Settings of stage `infer`."""
 
-    use: Literal["auto", "pred_probs", "topk_probs", "features", "image"] = Field(
+    use: Literal["auto", "table", "pred_probs", "topk_probs", "features", "image", "text"] = Field(
         default="auto",
-        description="What to predict from; auto: the first of pred_probs, topk_probs, features and "
-        "image that the data has.",
+        description="What to predict from; auto: the first of table (the columns that "
+        "data.features names), pred_probs, topk_probs, features, image and text that the data "
+        "has.",
     )
     folds: int = Field(
         default=5,
@@ -34,7 +35,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         default=None,
         min_length=1,
         description="Classifiers on the embedding or the features, whose opinions are combined: "
-        "linear (softmax regression), nearest (votes of the 15 nearest of up to 50,000 items), "
+        "linear (softmax regression), nearest (votes of the 15 nearest of up to 20,000 items), "
         "trees (gradient-boosted). Absent: linear and nearest, and trees where features × classes "
         "are at most 4096; linear alone for lists of labels.",
     )

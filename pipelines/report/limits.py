@@ -40,6 +40,8 @@ class Limits:
     quarantine_examples: int = 5
     quarantine_reasons: int = 50
     excerpt: int = 200
+    columns_named: int = 6
+    """Of a table, for an item."""
     thumbnail_side: int = 96
     thumbnail_bytes: int = 24_000
     """A re-encoded thumbnail is a few kB; one beyond this is left out."""

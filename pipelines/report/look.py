@@ -16,6 +16,7 @@ from pipelines.core.results import load_result, result_name
 from pipelines.core.stage import Arrays
 from pipelines.core.state import Run
 from pipelines.decisions.counts import deciding_stage
+from pipelines.inference.table import raw
 from pipelines.labels.space import space_of
 from pipelines.report.limits import Limits
 from pipelines.report.model import Item
@@ -89,6 +90,8 @@ class Reader:
         taken = frame.table(reads).take(pa.array(rows, pa.int64())).to_pylist()
         wanted = ("image", "text") if self.has_pictures else ("text",)
         source = [name for name in wanted if name in self.layout.source.columns]
+        named = self._named_columns
+        source += named
         heavy = source_rows(
             self.layout.files(frame.index, {SOURCE})[SOURCE],
             self.layout.columns("", source),
@@ -97,6 +100,8 @@ class Reader:
         for row, values, extra in zip(rows, taken, heavy, strict=True):
             image, text = extra.get("image"), extra.get("text")
             data = image.get("bytes") if isinstance(image, dict) else image
+            if named:
+                text = ", ".join(f"{name.split('/')[-1]} {extra.get(name)}" for name in named)
             item = Item(
                 item_id=str(values.get("item_id")),
                 shard=frame.index,
@@ -106,6 +111,13 @@ class Reader:
                 excerpt="" if text is None else _cut(str(text), self.limits.excerpt),
             )
             self._seen[frame.index, row] = item, values
+
+    @cached_property
+    def _named_columns(self) -> list[str]:
+        """Columns of a table that items are predicted from; the first of them."""
+        if not self.run.recipe.data.features:
+            return []
+        return raw(self.run.context("source", self.layout))[: self.limits.columns_named]
 
     def item(self, place: Place, score: str = "") -> Item:
         """Make the item at a place, as it is shown; its score is a column that was looked up."""

@@ -13,13 +13,15 @@ from functools import partial
 import pyarrow as pa
 
 from pipelines.core.stage import Context, Fit, Map, Output, Reduce, Stage, Step
+from pipelines.core.state import TABLE
 from pipelines.errors import DataError, RecipeError
-from pipelines.inference import class_order, embed, embedders, listed, opinions, ready, train
+from pipelines.inference import class_order, embed, embedders, listed, opinions, ready, text, train
 from pipelines.inference.calibrate import calibration_step, sample_output
 from pipelines.inference.folds import folds_step
 from pipelines.inference.given import given_of
 from pipelines.inference.inputs import input_column
 from pipelines.inference.settings import Config
+from pipelines.inference.table import encode_columns, encoding_of, raw
 from pipelines.labels.lists import is_multi_label
 from pipelines.labels.predictions import LISTED, listed_fields
 from pipelines.media.images import check_type
@@ -69,6 +71,12 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
                 _check_trainable(config, ctx)
                 return _train_steps(config, ctx)
             n_features = embedders.n_features(config)
+        elif column == TABLE:
+            n_features = encoding_of(ctx).width
+        elif column == "text":
+            from labelops.texts import N_DIMS
+
+            n_features = N_DIMS
         else:
             n_features = width_of(ctx.types["features"], "features")
     except TypeError as err:
@@ -144,14 +152,17 @@ def _listed_steps(ctx: Context[Config]) -> list[Step[Config]]:
 
 def _head_steps(ctx: Context[Config], column: str, n_features: int) -> list[Step[Config]]:
     schema = pa.schema([("embedding", pa.list_(pa.float32(), n_features))])
+    ways = {"image": embed.embed_images, TABLE: encode_columns, "text": text.embed_texts}
+    learned = [text.learn_step(ctx)] if column == "text" else []
     embedding = Map(
         name="embed",
-        reads=[column],
+        reads=raw(ctx) if column == TABLE else [column],
         writes={f"{ctx.stage}/_embedding": Output(schema=schema, ipc=True)},
-        apply=embed.embed_images if column == "image" else embed.copy_features,
+        apply=ways.get(column, embed.copy_features),
     )
     given = given_of(ctx.columns).columns(ctx.columns)
     return [
+        *learned,
         embedding,
         folds_step(ctx),
         *opinions.fit_steps(ctx),

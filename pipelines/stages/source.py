@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from labelops.hashing import hash_integers, hash_strings
 from pipelines.core.stage import Arrays, Context, Fit, Map, Output, Reduce, Stage, Step
 from pipelines.errors import DataError
+from pipelines.inference.table import learn_step
 from pipelines.labels import classes
 from pipelines.labels.classes import NAMED, some
 from pipelines.labels.space import announced
@@ -60,6 +61,8 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
             when=lambda ctx: ctx.own("unique")["hashes"].size > 0,
         ),
     ]
+    if ctx.data.features:
+        item_steps.append(learn_step(ctx))
     if space is None:
         return item_steps
     values = Reduce(

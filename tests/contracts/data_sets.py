@@ -97,6 +97,41 @@ def pred_probs() -> pa.Table:
     return features().append_column("pred_probs", vectors(probs)).drop_columns(["features"])
 
 
+def columns() -> pa.Table:
+    """Return items with columns of all kinds, with gaps, and categories of few items."""
+    rng, label = np.random.default_rng(4), blobs(N)["label"]
+    k = np.unique(label.to_pylist(), return_inverse=True)[1]
+    job = np.where(rng.random(N) < 0.7, k, rng.integers(0, 4, N))
+    day = np.datetime64("2026-01-01") + (k * 10 + rng.integers(0, 9, N)).astype("timedelta64[D]")
+    gaps = rng.random((3, N)) < 0.1
+    return pa.table(
+        {
+            "item_id": np.arange(N) * 7,
+            "label": label,
+            "age": pa.array(30 + 5 * k + rng.normal(0, 4, N), mask=gaps[0]),
+            "income": np.where(rng.random(N) < 0.05, np.inf, 1e38 * rng.random(N)),
+            "job": pa.array([f"job {j}" for j in job], mask=gaps[1]).dictionary_encode(),
+            "town": [f"town {i}" if i % 40 == 0 else "" for i in range(N)],
+            "is_new": pa.array(k % 2 == 0, mask=gaps[2]),
+            "since": pa.array(day),
+            "paid": pa.array([None] * N, pa.decimal128(9, 2)),
+            "nothing": pa.nulls(N),
+            "parts": pa.array([[1, 2]] * N),
+        }
+    )
+
+
+def texts() -> pa.Table:
+    """Return items with texts in several scripts, empty and huge ones, and some that are null."""
+    rng, label = np.random.default_rng(5), blobs(N)["label"]
+    words = [["red", "rose"], ["blue", "sea"], ["猫", "好き"], ["кот", "дом"]]
+    k = np.unique(label.to_pylist(), return_inverse=True)[1]
+    lines = [" ".join(rng.choice(words[c], 5).tolist()) for c in k]
+    lines[3], lines[4] = "", "rose " * 200_000
+    text = pa.array(lines, mask=np.isin(np.arange(N), [75, 76]))
+    return pa.table({"item_id": np.arange(N) * 7, "label": label, "text": text})
+
+
 def three_states() -> pa.Table:
     """Return lists of what is and what is not, with ready probabilities and rows to quarantine."""
     rng = np.random.default_rng(3)
@@ -187,6 +222,17 @@ DATA_SETS = {
         active=("source", "infer", "confident", "proportions", "decide", "dataset"),
         items=pred_probs,
         tables=counts_of_bags,
+    ),
+    "columns": DataSet(
+        recipe='stages = ["source", "infer"]',
+        active=("source", "infer"),
+        items=columns,
+        settings=["data.features=['*', '-paid']"],
+    ),
+    "texts": DataSet(
+        recipe='stages = ["source", "infer"]',
+        active=("source", "infer"),
+        items=texts,
     ),
     "lists": DataSet(
         recipe="multilabel",

@@ -32,7 +32,7 @@ def one_class(table: pa.Table) -> pa.Table:
 
 CLASSES = {
     "features": [f"class {k}" for k in range(4)],
-    "pred_probs": [f"class {k}" for k in range(4)],
+    **{name: [f"class {k}" for k in range(4)] for name in ("columns", "texts", "pred_probs")},
     "moods": [f"class {k}" for k in range(4)],
     "lists": [f"class {k}" for k in range(5)],
 }
@@ -40,7 +40,8 @@ CLASSES = {
 
 ONE_CLASS = "items of at least two classes were expected, got one class only"
 REFUSED = {
-    **{(name, f): ONE_CLASS for name in ("features", "pred_probs", "pictures", "moods")
+    **{(name, f): ONE_CLASS
+       for name in ("features", "columns", "texts", "pred_probs", "pictures", "moods")
        for f in (one_item, one_class)},
     ("bags", one_item): "n of the table must be the number of items in the data",
 }  # fmt: skip

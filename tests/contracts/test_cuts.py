@@ -189,7 +189,7 @@ def test_sidecar__has_the_declared_columns_and_every_live_item_in_order(
 ) -> None:
     run = runs.get(name, "seven")
     entry = run.entry(stage)
-    before = frozenset(run.layout(before=stage).types(stage))
+    before = run.context(stage, run.layout(before=stage)).columns
     declared = set(entry.stage.writes(entry.config, before))
     manifest = run.manifest(stage)
     assert manifest is not None
@@ -228,7 +228,7 @@ def test_no_two_stages__write_one_column(runs: Runs, name: str) -> None:
     seen: dict[str, str] = {}
     for entry in run.entries:
         if entry.skipped is None:
-            before = frozenset(run.layout(before=entry.name).types(entry.name))
+            before = run.context(entry.name, run.layout(before=entry.name)).columns
             for column in entry.stage.writes(entry.config, before):
                 repeated = column in {"item_id", *SOFT}
                 assert column not in seen or repeated, (column, seen, entry.name)
