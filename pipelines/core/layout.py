@@ -106,9 +106,11 @@ class Layout:
             )
             for ours, theirs in self.source.columns.items()
         }
-        for field_ in self.source.schema:
-            kind = working(field_.type)
-            places[f"{SOURCE}/{field_.name}"] = ColumnRef(SOURCE, field_.name, kind)
+        schema = self.source.schema
+        raw = {f"{SOURCE}/{name}": name for name in schema.names}
+        for read in raw.keys() & set(reads):
+            kind = working(schema.field(raw[read]).type)
+            places[read] = ColumnRef(SOURCE, raw[read], kind)
         for layer in self.layers:
             for folder in self._readable(layer, stage):
                 for column in layer.schemas[folder].names:

@@ -226,6 +226,7 @@ def check_carried(schema: pa.Schema, where: str) -> None:
     DataError
         Names the column and its type.
     """
+    reasons: dict[pa.DataType, str] = {}
     for field in schema:
         if (n_bytes := fixed_bytes(field.type)) > WIDEST:
             raise DataError(
@@ -233,22 +234,28 @@ def check_carried(schema: pa.Schema, where: str) -> None:
                 f"{field.name!r} of type {field.type} takes {n_bytes >> 20:,} MiB; in {where}. Is "
                 "the file damaged? If not, write lists without a fixed size, or leave it out"
             )
-        try:
-            column = to_working(pa.nulls(2, field.type))
-            column = pa.concat_arrays([column.take(pa.array([1, 0])), column.slice(1)])
-            column = restore(column.filter(pa.array([False, True, True])), field.type)
-            buffer = io.BytesIO()
-            pq.write_table(pa.table({field.name: column}), buffer)
-            back = pq.read_table(pa.BufferReader(buffer.getvalue())).schema.field(0).type
-            reason = "" if back == field.type else f"comes back as {back}"
-        except (pa.ArrowException, TypeError, ValueError, NotImplementedError, KeyError) as err:
-            reason = f"cannot be: {err}"
-        if reason:
+        if field.type not in reasons:
+            reasons[field.type] = _not_carried(field.type)
+        if reason := reasons[field.type]:
             raise DataError(
                 f"source: columns that Parquet can carry unchanged were expected, but column "
                 f"{field.name!r} of type {field.type} {reason}; in {where}. Convert it to another "
                 "type, or leave it out of the shards"
             )
+
+
+def _not_carried(kind: pa.DataType) -> str:
+    """Return why values of a type do not come back as they were; "" if they do."""
+    try:
+        column = to_working(pa.nulls(2, kind))
+        column = pa.concat_arrays([column.take(pa.array([1, 0])), column.slice(1)])
+        column = restore(column.filter(pa.array([False, True, True])), kind)
+        buffer = io.BytesIO()
+        pq.write_table(pa.table({"column": column}), buffer)
+        back = pq.read_table(pa.BufferReader(buffer.getvalue())).schema.field(0).type
+    except (pa.ArrowException, TypeError, ValueError, NotImplementedError, KeyError) as err:
+        return f"cannot be: {err}"
+    return "" if back == kind else f"comes back as {back}"
 
 
 # -- indicators ------------------------------------------------------------------------------------

@@ -178,7 +178,7 @@ class Frame:
         self.index = index
         self.label = label
         self.n = n
-        self.reads = tuple(reads)
+        self.reads = frozenset(reads)
         self._files = files
         self._columns = columns
         self._narrow = narrow
@@ -191,7 +191,7 @@ class Frame:
 
     def _where(self, column: str) -> ColumnRef:
         if column not in self.reads:
-            raise KeyError(f"column {column!r} was not declared; declared: {list(self.reads)}")
+            raise KeyError(f"column {column!r} was not declared; declared: {sorted(self.reads)}")
         return self._columns[column]
 
     def __getitem__(self, column: str) -> pa.Array:
@@ -250,7 +250,7 @@ class Frame:
     def file(self, folder: str) -> pa.Table:
         """Return a whole scratch file of this shard, whose rows are not one an item."""
         if folder not in self.reads:
-            raise KeyError(f"file {folder!r} was not declared; declared: {list(self.reads)}")
+            raise KeyError(f"file {folder!r} was not declared; declared: {sorted(self.reads)}")
         return self._read(self._files[folder])
 
     def batches(self, columns: Sequence[str], rows: int) -> Iterator[tuple[int, pa.Table]]:

@@ -357,7 +357,7 @@ def _common(
 
 
 def _check_names(schema: pa.Schema, name: str, uri: str) -> None:
-    doubled = sorted({one for one in schema.names if schema.names.count(one) > 1})
+    doubled = sorted(one for one, n in Counter(schema.names).items() if n > 1)
     if doubled:
         raise DataError(
             f"source: every column must have a name of its own, got {doubled} more than once, in "
