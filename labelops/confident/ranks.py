@@ -12,8 +12,16 @@ ISSUE = np.dtype([("key", np.uint32), ("hash", np.uint64)])
 """Place of an issue in the order: its score as an ordered integer, then the hash of its item."""
 
 
-def places(scores: np.ndarray, hashes: np.ndarray) -> np.ndarray:
+LATER = np.uint32(1 << 30)
+"""More than the keys of two scores in [0, 1] differ."""
+
+
+def places(
+    scores: np.ndarray, hashes: np.ndarray, is_later: np.ndarray | None = None
+) -> np.ndarray:
     """Return what issues are sorted by: lower scores (float32) first, ties by the item's hash.
+
+    Those that are said to be later, bool, shape (F,), come after all others.
 
     Returns
     -------
@@ -21,6 +29,8 @@ def places(scores: np.ndarray, hashes: np.ndarray) -> np.ndarray:
     """
     issues = np.empty(len(scores), ISSUE)
     issues["key"] = order_keys(scores).astype(np.uint32)
+    if is_later is not None:
+        issues["key"][is_later] += LATER
     issues["hash"] = hashes
     return issues
 

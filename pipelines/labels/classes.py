@@ -197,6 +197,19 @@ def out_of_range(label: object, names: np.ndarray) -> str:
     return f"class out of range: label {shown(label)} is none of {of}"
 
 
+def said_of_single(n_given: np.ndarray, ctx: Context) -> Arrays:
+    """Return a sentence on classes of one item, if there are any, as notices of a result."""
+    names = ctx.own("values")["names"].tolist()
+    single = [names[k] for k in np.flatnonzero(n_given == 1)]
+    if not single:
+        return {}
+    said = (
+        f"{len(single)} of {len(names)} classes have one item: {some(single)}; no model can learn "
+        "them. Are they misspelt?"
+    )
+    return {"notices": np.array([said], dtype=np.str_)}
+
+
 def check_absent(n_given: np.ndarray, ctx: Context) -> None:
     """Refuse classes without an item, unless that was allowed.
 

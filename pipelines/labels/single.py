@@ -83,7 +83,7 @@ class Single:
                 f"{self.name!r}?"
             )
         classes.check_absent(counts, ctx)
-        return summary
+        return {**summary, **classes.said_of_single(counts, ctx)}
 
     def sets(self, frame: Frame, ctx: Context) -> LabelSets:
         """Return the given classes of a shard's items.

@@ -1,7 +1,8 @@
-"""Ranks of flagged items over all shards, part by part of their hashes, in bounded memory."""
+"""Ranks of suspicious items over all shards, part by part of their hashes, in bounded memory."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,8 +13,23 @@ from pipelines.storage.frame import Frame
 RANK_ITEMS = 1 << 23
 """Issues of so many items (10 MB where a tenth is flagged) are ranked at a time."""
 
-Flagged = Callable[[Frame, Context[C]], tuple[np.ndarray, np.ndarray]]
-"""Which items of a shard are flagged (bool), and the scores of all of them (float32)."""
+
+class Ranked(NamedTuple):
+    """What of a shard has a rank.
+
+    Attributes
+    ----------
+    is_ranked : which items, bool, shape (N,).
+    is_later : which of them come after all others, bool, shape (N,).
+    score : float32, shape (N,); low comes first.
+    """
+
+    is_ranked: np.ndarray
+    is_later: np.ndarray
+    score: np.ndarray
+
+
+Rank = Callable[[Frame, Context[C]], Ranked]
 
 
 def n_parts(ctx: Context) -> int:
@@ -21,13 +37,13 @@ def n_parts(ctx: Context) -> int:
     return -(-max(ctx.n_items, 1) // RANK_ITEMS)
 
 
-def rank_steps(reads: Sequence[str], flagged: Flagged[C], ctx: Context) -> list[Reduce[C]]:
-    """Return the steps that collect the places of flagged items; `item_hash` must be readable."""
+def rank_steps(reads: Sequence[str], rank: Rank[C], ctx: Context) -> list[Reduce[C]]:
+    """Return the steps that collect the places of ranked items; `item_hash` must be readable."""
     return [
         Reduce(
             name=f"rank-{part:02d}",
             reads=reads,
-            summarize=partial(_places, part, flagged),
+            summarize=partial(_places, part, rank),
             merge=join_summaries,
             finish=sort_places,
         )
@@ -35,12 +51,11 @@ def rank_steps(reads: Sequence[str], flagged: Flagged[C], ctx: Context) -> list[
     ]
 
 
-def _places(part: int, flagged: Flagged[C], frame: Frame, ctx: Context[C]) -> Arrays:
-    """Return the places of a shard's issues whose hash falls into a part of all hashes."""
-    is_issue, score = flagged(frame, ctx)
-    hashes = frame.array("item_hash")
-    at = np.flatnonzero(is_issue & (ranks.part_of(hashes, n_parts(ctx)) == part))
-    places = ranks.places(score[at], hashes[at])
+def _places(part: int, rank: Rank[C], frame: Frame, ctx: Context[C]) -> Arrays:
+    """Return the places of a shard's items whose hash falls into a part of all hashes."""
+    ranked, hashes = rank(frame, ctx), frame.array("item_hash")
+    at = np.flatnonzero(ranked.is_ranked & (ranks.part_of(hashes, n_parts(ctx)) == part))
+    places = ranks.places(ranked.score[at], hashes[at], ranked.is_later[at])
     return {name: places[name].copy() for name in ("key", "hash")}
 
 
@@ -51,10 +66,10 @@ def sort_places(summary: Arrays, ctx: Context) -> Arrays:
     return ranks.know(places)._asdict()
 
 
-def ranks_of(is_issue: np.ndarray, score: np.ndarray, frame: Frame, ctx: Context) -> np.ndarray:
-    """Return the ranks of a shard's flagged items, from 1; 0 for the others."""
-    at = np.flatnonzero(is_issue)
-    own = ranks.places(score[at], frame.array("item_hash")[at])
+def ranks_of(ranked: Ranked, frame: Frame, ctx: Context) -> np.ndarray:
+    """Return the ranks of a shard's ranked items, from 1; 0 for the others."""
+    at = np.flatnonzero(ranked.is_ranked)
+    own = ranks.places(ranked.score[at], frame.array("item_hash")[at], ranked.is_later[at])
     rank = np.zeros(frame.n, np.int64)
     rank[at] = 1
     for part in range(n_parts(ctx)):

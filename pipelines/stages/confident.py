@@ -41,7 +41,7 @@ from pipelines.selection.kept_rows import (
 )
 from pipelines.selection.pairs import cut_steps, taken
 from pipelines.selection.pruning import Pruning
-from pipelines.selection.ranking import rank_steps, ranks_of
+from pipelines.selection.ranking import Ranked, rank_steps, ranks_of
 from pipelines.storage.frame import Frame
 
 ENDS = ("", "_low", "_high")
@@ -142,7 +142,7 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
             finish=finish_joint,
         ),
         *(cut_steps(config.settings, ctx) if config.filter_by in SELECTING else []),
-        *rank_steps(flagging, flagged, ctx),
+        *rank_steps(flagging, ranked, ctx),
         Map(
             name="flags",
             reads=[*flagging, "item_id", "p_predicted"],
@@ -393,10 +393,20 @@ def flagged(frame: Frame, ctx: Context[Config]) -> tuple[np.ndarray, np.ndarray]
     return is_issue, score.astype(np.float32)
 
 
+def ranked(frame: Frame, ctx: Context[Config]) -> Ranked:
+    """Return the flagged items, then all others that the model disagrees with."""
+    return _ranked(*flagged(frame, ctx), frame)
+
+
+def _ranked(is_issue: np.ndarray, score: np.ndarray, frame: Frame) -> Ranked:
+    return Ranked(is_issue | ~frame.array("agrees"), ~is_issue, score)
+
+
 def write_flags(frame: Frame, ctx: Context[Config]) -> Tables:
     """Write a shard's verdicts."""
     is_issue, score = flagged(frame, ctx)
-    rank = ranks_of(is_issue, score, frame, ctx)
+    order = _ranked(is_issue, score, frame)
+    rank = ranks_of(order, frame, ctx)
     predicted = frame.array("predicted")
     columns = [
         frame["item_id"],
@@ -404,7 +414,7 @@ def write_flags(frame: Frame, ctx: Context[Config]) -> Tables:
         ctx.labels(predicted),
         is_issue,
         score,
-        pa.array(rank, mask=~is_issue),
+        pa.array(rank, mask=~order.is_ranked),
         pa.array(predicted, pa.int32()),
         frame.array("p_predicted").astype(np.float32),
     ]
@@ -413,7 +423,7 @@ def write_flags(frame: Frame, ctx: Context[Config]) -> Tables:
 
 STAGE = Stage(
     name="confident",
-    version=2,
+    version=3,
     doc="finds probable label errors, estimates their number and which classes are confused",
     config=Config,
     steps=steps,

@@ -39,7 +39,7 @@ from pipelines.labels.columns import GIVEN, flat, ids_type, lists_of
 from pipelines.labels.lists import given_columns
 from pipelines.selection.cells import cut_steps, finished_rules
 from pipelines.selection.pruning import Pruning
-from pipelines.selection.ranking import rank_steps, ranks_of
+from pipelines.selection.ranking import Ranked, rank_steps, ranks_of
 from pipelines.storage.frame import Frame
 from pipelines.storage.vectors import arrays_of
 
@@ -126,7 +126,7 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
             finish=learn_beliefs,
         ),
         *cut_steps(ctx),
-        *rank_steps(flagging, flagged, ctx),
+        *rank_steps(flagging, ranked, ctx),
         Map(
             name="flags",
             reads=["item_id", *flagging],
@@ -205,6 +205,15 @@ def flagged(frame: Frame, ctx: Context[Config]) -> tuple[np.ndarray, np.ndarray]
     return is_issue, frame.array("score")
 
 
+def ranked(frame: Frame, ctx: Context[Config]) -> Ranked:
+    """Return the flagged items, which have a rank."""
+    return _ranked(*flagged(frame, ctx))
+
+
+def _ranked(is_issue: np.ndarray, score: np.ndarray) -> Ranked:
+    return Ranked(is_issue, np.zeros(len(is_issue), bool), score)
+
+
 def _flagged_cells(frame: Frame, ctx: Context[Config]) -> tuple[LabelCells, Features]:
     cells, features = lc.read_cells(frame, ctx)
     chosen = np.flatnonzero(is_flagged(finished_rules(ctx), cells, frame.array("item_hash")))
@@ -223,7 +232,7 @@ def write_flags(frame: Frame, ctx: Context[Config]) -> Tables:
         start = np.searchsorted(row[order], np.arange(frame.n + 1))
         ids = class_id[order].astype(ids_type(ctx.n_classes).value_type.to_pandas_dtype())
         arrays += [lists_of(ids, start), lists_of(p[order], start)]
-    rank = ranks_of(is_issue, score, frame, ctx)
+    rank = ranks_of(_ranked(is_issue, score), frame, ctx)
     arrays += [pa.array(is_issue), pa.array(score), pa.array(rank, mask=~is_issue)]
     return {ctx.stage: pa.table(arrays, names=writes(ctx.config, ctx.columns))}
 

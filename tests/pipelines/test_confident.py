@@ -101,13 +101,15 @@ def test_sidecar__has_scores_ranks_and_labels(tmp_path: Path, score: str, adjust
     wanted = label_scores(probs, given, score=score, thresholds=thresholds if adjust else None)
     scores = np.asarray(found["label_score"])
     assert np.allclose(scores, wanted, atol=1e-6)
-    # Lowest score first; equal scores in the order of the hashed ids; null for everybody else.
+    # The flagged, then all others that the model disagrees with; lowest score first; equal scores
+    # in the order of the hashed ids; null for everybody else.
     hashes = hash_strings(found["item_id"].to_pylist())
-    issues = np.flatnonzero(found["is_label_issue"])
-    ranking = issues[np.lexsort((hashes[issues], scores[issues]))]
-    ranks = dict(zip(ranking.tolist(), range(1, len(issues) + 1), strict=True))
+    is_issue = np.asarray(found["is_label_issue"])
+    ranked = np.flatnonzero(is_issue | (probs.argmax(axis=1) != given))
+    ranking = ranked[np.lexsort((hashes[ranked], scores[ranked], ~is_issue[ranked]))]
+    ranks = dict(zip(ranking.tolist(), range(1, len(ranked) + 1), strict=True))
     assert found["rank"].to_pylist() == [ranks.get(i) for i in range(N)]
-    assert len(issues) > 10
+    assert 10 < is_issue.sum() < len(ranked)
 
 
 def test_sidecar__integer_labels_stay_integers(tmp_path: Path) -> None:

@@ -248,6 +248,17 @@ def test_class_that_nobody_has__is_refused_unless_allowed(tmp_path: Path) -> Non
     run(data, tmp_path / "allowed", named + 'absent_classes = "allow"\n')
 
 
+def test_class_of_one_item__is_named(tmp_path: Path) -> None:
+    table = blobs(40)
+    labels = table["label"].to_pylist()
+    labels[7] = "clas 1"
+    odd = table.set_column(table.column_names.index("label"), "label", pa.array(labels))
+    run(write_shards(tmp_path / "data", odd, [15, 25]), tmp_path / "out")
+    said = [n for n in load_run(str(tmp_path / "out")).notices() if "have one item" in n]
+    words = "no model can learn them. Are they misspelt?"
+    assert said == [f"1 of 5 classes have one item: 'clas 1'; {words}"]
+
+
 def test_class_count_disagreement__is_refused(tmp_path: Path) -> None:
     data = one_shard(
         tmp_path / "src",
