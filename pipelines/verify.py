@@ -214,11 +214,9 @@ class _Check:
                 command = "resume" if name in (RECIPE_FILE, BLOCKS_FILE) else "report"
                 self._note(name, what, delete=name, command=command)
         text = self.run.recipe.to_toml().encode()
-        if (
-            not files
-            and self.store.exists(RECIPE_FILE)
-            and self.store.read_bytes(RECIPE_FILE) != text
-        ):
+        if not files and not self.store.exists(RECIPE_FILE):
+            self._note(RECIPE_FILE, "it is missing", command="resume")
+        elif not files and self.store.read_bytes(RECIPE_FILE) != text:
             self._note(RECIPE_FILE, "it is not the recipe of the run", delete=RECIPE_FILE)
         self.known.update({RECIPE_FILE, CARD_FILE, SHEET_FILE, FILES_FILE})
 

@@ -74,8 +74,8 @@ def no_column(stage: str, err: NoColumnError, source: Source) -> DataError:
         remedy = f"Map yours: {hints[0]}"
     elif single:
         remedy = (
-            f"Numbers in columns of their own ({several(single, 3)}) go into one column 'features',"
-            " a list of them for each item"
+            f'Columns of a table ({several(single, 3)}) are named with data.features = ["*"], or '
+            "one by one"
         )
     else:
         remedy = f"Map yours with data.columns.{wanted[0]} = '…', or add one"

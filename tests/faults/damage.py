@@ -66,13 +66,16 @@ def digests(run: Path) -> dict[str, str]:
 
 
 def files_of(run: Path, *, lost: bool = False) -> list[Path]:
-    """Return the files of a run that anything depends on; if one will be lost, save two kinds.
+    """Return the files of a run that anything depends on; if one will be lost, save three kinds.
 
-    Without `run.json` a folder is no run any more, which is said plainly. A result without its note
-    is what a process leaves that was killed between the two; whoever goes on writes it.
+    Without `run.json` a folder is no run any more, which is said plainly. An unfinished run may
+    have no times yet. A result without its note is what a process leaves that was killed between
+    the two; whoever goes on writes it.
     """
     found = (path.relative_to(run) for path in sorted(run.rglob("*")) if path.is_file())
     apart = {".lock", *(["run.json"] if lost else [])}
+    if lost and not (run / "report.html").exists():
+        apart.add("timings.json")
     return [
         path
         for path in found

@@ -80,10 +80,9 @@ AUDIT = "source infer confident decide dataset"
             AUDIT,
             "stage 'infer': a column to predict from was expected, one of 'pred_probs' (lists "
             "with one probability per class), 'topk_probs' (lists of the probabilities of "
-            "'topk_ids'), 'features' (vectors of one length), 'image' (encoded pictures); "
-            "the source has 'item_id', 'label', 'x0', 'x1'; in DATA. Numbers "
-            "in columns of their own ('x0', 'x1') go into one column 'features', a list of them "
-            "for each item",
+            "'topk_ids'), 'features' (vectors of one length), 'image' (encoded pictures), "
+            "'text' (text); the source has 'item_id', 'label', 'x0', 'x1'; in DATA. Columns of a "
+            "table ('x0', 'x1') are named with data.features = [\"*\"], or one by one",
         ),
         (
             {"item_id": IDS, "label": LABEL, "img": PICTURES},
