@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import LabelopsError, RecipeError
 from pipelines.inference.settings import Config
-from pipelines.media.models import file_key, load_weights, once
+from pipelines.media.models import file_key, load_weights, named_files, once
 from pipelines.media.programs import unusable
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def open_embedder(config: Config) -> "Forward":
     key = (
         "embedder",
         config.embedder,
-        file_key(path) if path else None,
+        tuple(map(file_key, named_files(path))),
         (config.mean, config.std, config.batch_rows, config.device),
     )
     embedder: Forward = once(key, lambda: _open(config))
@@ -72,7 +72,7 @@ def _open(config: Config) -> "Forward":
 
         model = load_program(config.embedder, device)
     else:
-        weights = load_weights(config.weights)
+        weights = load_weights(config.weights, config.embedder)
         try:
             model = architecture.load_backbone(config.embedder, weights)
         except ValueError as err:

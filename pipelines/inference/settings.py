@@ -45,7 +45,9 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         "path of a torch.export program (.pt2).",
     )
     weights: str | None = Field(
-        default=None, description="File with the weights of a torchvision model."
+        default=None,
+        description="File with the weights of a torchvision model; or default: those that "
+        "torchvision recommends, which it fetches once.",
     )
     image_size: int | None = Field(
         default=None,
@@ -135,7 +137,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         if needed and self.weights is None:
             raise ValueError(
                 f"embedder = {self.embedder!r} needs weights, the path of a safetensors file or a "
-                "torch state dict; or train = 'scratch'"
+                "torch state dict, or 'default' to let torchvision fetch them; or train = 'scratch'"
             )
         if self.weights is not None and not needed:
             raise ValueError(

@@ -85,7 +85,7 @@ def _builder(ctx: Context[Config]) -> Any:
     from labelops.nn.classifier import new_classifier
 
     config = ctx.config
-    weights = load_weights(config.weights) if config.train == "finetune" else None
+    weights = load_weights(config.weights, config.embedder) if config.train == "finetune" else None
 
     def build(fold: int) -> "Classifier":
         return new_classifier(

@@ -13,7 +13,7 @@ from pipelines.inference.settings import Config as InferConfig
 from pipelines.inference.train import trained, weights_file
 from pipelines.maps.settings import INFER, Config
 from pipelines.media.images import Limits
-from pipelines.media.models import file_key, load_weights, once
+from pipelines.media.models import file_key, load_weights, named_files, once
 from pipelines.media.programs import unusable
 from pipelines.storage.wording import why
 
@@ -104,11 +104,11 @@ def _files(ctx: Context[Config]) -> Sequence[str]:
     """Return the files of the models."""
     config, infer = ctx.config, _infer(ctx)
     if infer is None:
-        return [path for path in (program_of(config.classifier), config.weights) if path]
+        return named_files(program_of(config.classifier), config.weights)
     made = infer.config
     if made.train != "heads":
         return [infer.artifact("train", weights_file(f)) for f in range(made.folds)]
-    return [path for path in (program_of(made.embedder), made.weights) if path]
+    return named_files(program_of(made.embedder), made.weights)
 
 
 def program_of(name: str | None) -> str | None:
@@ -143,7 +143,7 @@ def _own(ctx: Context[Config]) -> "list[nn.Module]":
     if path := program_of(config.classifier):
         return [ProgramMaps(_load_program(config.device, path))]
     assert config.classifier is not None
-    weights = load_weights(config.weights)
+    weights = load_weights(config.weights, config.classifier)
     model = load_classifier(config.classifier, weights, n_classes=ctx.n_classes)
     return [score_maps_of(model, config.classifier)]
 
@@ -178,7 +178,9 @@ def _of_infer(infer: Context[InferConfig]) -> "list[nn.Module]":
     if config.is_program:
         program = _load_program(config.device, config.embedder)
         return [ProgramMaps(program, head) for head in heads]
-    backbone = architecture.load_backbone(config.embedder, load_weights(config.weights))
+    backbone = architecture.load_backbone(
+        config.embedder, load_weights(config.weights, config.embedder)
+    )
     return [_joined(backbone, head) for head in heads]
 
 

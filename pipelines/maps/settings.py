@@ -20,7 +20,9 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         "(.pt2), with outputs in the order of the classes. Absent: the stage is skipped.",
     )
     weights: str | None = Field(
-        default=None, description="File with the weights of a torchvision classifier."
+        default=None,
+        description="File with the weights of a torchvision classifier; or default: those that "
+        "torchvision recommends, which it fetches once.",
     )
     output: Literal["softmax", "logistic"] | None = Field(
         default=None,

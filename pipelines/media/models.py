@@ -58,16 +58,34 @@ def refuse_unsafe_loading() -> None:
         )
 
 
-def load_weights(path: str | None) -> dict[str, "Tensor"]:
+DEFAULT = "default"
+"""Instead of a file: the weights that torchvision recommends for a model, fetched by it."""
+
+
+def named_files(*paths: str | None) -> list[str]:
+    """Return those settings that name a file."""
+    return [path for path in paths if path is not None and path != DEFAULT]
+
+
+def load_weights(path: str | None, model: str = "") -> dict[str, "Tensor"]:
     """Read a state dict: safetensors, or a torch file that holds tensors only.
+
+    Parameters
+    ----------
+    path
+        Of the file; or `DEFAULT`.
+    model
+        Name of the torchvision model that they are for.
 
     Raises
     ------
     RecipeError
-        If the file cannot be read, or holds more than tensors.
+        If the file cannot be read or fetched, or holds more than tensors.
     """
     refuse_unsafe_loading()
     assert path is not None, "settings that need weights name them"
+    if path == DEFAULT:
+        return _fetched(model)
     try:
         if Path(path).suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -91,3 +109,19 @@ def load_weights(path: str | None) -> dict[str, "Tensor"]:
             "model.state_dict(), not the model"
         )
     return {str(key).removeprefix("module."): value for key, value in weights.items()}
+
+
+def _fetched(model: str) -> dict[str, "Tensor"]:
+    """Return the weights that torchvision recommends, from its cache or the network."""
+    import torchvision
+
+    try:
+        weights = torchvision.models.get_model_weights(model).DEFAULT
+        fetched: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
+    except Exception as err:
+        raise RecipeError(
+            f"infer: weights of {model!r} were expected to be fetched by torchvision (weights = "
+            f"{DEFAULT!r}), got: {why(err)}. Where there is no network, fetch them elsewhere, save "
+            "them with safetensors.torch.save_file(model.state_dict(), path), and name that file"
+        ) from err
+    return fetched

@@ -25,6 +25,7 @@ from pipelines.inference.table import encode_columns, encoding_of, raw
 from pipelines.labels.lists import is_multi_label
 from pipelines.labels.predictions import LISTED, listed_fields
 from pipelines.media.images import check_type
+from pipelines.media.models import named_files
 from pipelines.storage.vectors import width_of
 
 GROUP_BYTES = 64 * 2**20
@@ -54,7 +55,7 @@ def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
 def files(config: Config) -> Sequence[str]:
     """Return the model files, whose content is part of the settings."""
     program = [config.embedder] if config.is_program else []
-    return [*program, *([config.weights] if config.weights is not None else [])]
+    return [*program, *named_files(config.weights)]
 
 
 def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:

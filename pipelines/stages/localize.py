@@ -33,6 +33,7 @@ from pipelines.maps.score_maps import grid_of, open_models, program_of, view_of
 from pipelines.maps.sets import BELIEFS, LOG_FOLDER, PEAKS, count_sets, find_sets, set_fields
 from pipelines.maps.settings import INFER, Config
 from pipelines.media.images import check_type
+from pipelines.media.models import named_files
 from pipelines.storage.frame import Frame
 from pipelines.storage.vectors import arrays_of
 
@@ -60,8 +61,7 @@ def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
 
 def files(config: Config) -> Sequence[str]:
     """Return the files whose content is part of the settings."""
-    paths = (program_of(config.classifier), config.weights, config.reference)
-    return [path for path in paths if path is not None]
+    return named_files(program_of(config.classifier), config.weights, config.reference)
 
 
 def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:

@@ -15,6 +15,8 @@ from pipelines.decisions.draw import DRAW, N_DRAWN, SHEET_FILE, measured
 from pipelines.recipe import parse_recipe
 from pipelines.verify import verify_run
 from tests.datasets import even, vectors, write_shards
+from tests.pipelines.inferred import png
+from tests.pipelines.localized import table_of
 
 N, K = 1500, 4
 
@@ -117,3 +119,16 @@ def test_answers__on_other_items_are_no_estimate_and_that_is_said(tmp_path: Path
     assert found.n_reviewed == 80
     said = f"Of the 60 items in {SHEET_FILE} {found.n_answered} were checked; all must be"
     assert said in page(tmp_path / "b")
+
+
+def test_weak__a_model_of_pixels_is_named_where_it_cannot_tell(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = [png(rng.integers(0, 255, (20, 20, 3), dtype=np.uint8)) for _ in range(60)]
+    labels = [f"class {k}" for k in rng.integers(0, 3, 60)]
+    audit(tmp_path, table_of(images, labels), [25, 35])
+    said = page(tmp_path)
+    assert "The model is too weak to count wrong labels" in said
+    assert "It sees small, shrunk pictures (infer.embedder = pixels)" in said
+    files = sorted((tmp_path / "out" / "dataset").glob("part-*.parquet"))
+    product = pa.concat_tables([pq.read_table(file) for file in files])
+    assert product["label_clean"].to_pylist() == product["label"].to_pylist()

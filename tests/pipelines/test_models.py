@@ -182,3 +182,31 @@ def test_once__loads_once_and_keeps_two() -> None:
         assert load(name) == name
     assert calls == ["a", "b", "c", "a"]
     forget_models()
+
+
+def test_default_weights__are_those_that_torchvision_recommends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+    made = {"fc.weight": torch.ones(2, 2)}
+
+    def fetch(url: str, **settings: Any) -> dict[str, Tensor]:
+        asked.append(url)
+        assert settings["check_hash"]
+        return made
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fetch)
+    assert load_weights("default", "resnet18") is made
+    assert re.search(r"/resnet18-[0-9a-f]+\.pth$", asked[0])
+
+
+def test_default_weights__without_a_network_say_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fetch(url: str, **settings: Any) -> dict[str, Tensor]:
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fetch)
+    with pytest.raises(RecipeError, match="'resnet18' were expected to be fetched") as refused:
+        load_weights("default", "resnet18")
+    assert "Where there is no network, fetch them elsewhere" in str(refused.value)

@@ -157,10 +157,11 @@ class Noise(Part):
             said += "labels. "
         if not self.surest["is_flat"]:
             return (
-                f"{said}Its surest predictions disagree with the labels at another rate than less "
-                "sure ones do, so not all that it disagrees with is wrong, and how much is cannot "
-                "be told. No label is changed or dropped because of it. A better model can tell, "
-                f"or people. {_way_out(checked)}"
+                f"{said}{self._of_pixels()}"
+                "Its surest predictions disagree with the labels at another rate than less sure "
+                "ones do, so not all that it disagrees with is wrong, and how much is cannot be "
+                "told. No label is changed or dropped because of it. A better model can tell, or "
+                f"people. {_way_out(checked)}"
             )
         return (
             f"{said}The number is as high as the share of its surest predictions that disagree "
@@ -168,6 +169,19 @@ class Noise(Part):
             "for errors of the model where it is surest, the upper end is all that it disagrees "
             "with. Where people err most on items that are hard, the truth is nearer to that. "
             f"{_way_out(checked)}"
+        )
+
+    def _of_pixels(self) -> str:
+        """Return a word on pictures that are judged by their pixels."""
+        infer = self.run.stages().get("infer", "")
+        if not infer or "image" not in self.run.types:
+            return ""
+        config = self.run.run.entry(infer).config
+        if getattr(config, "embedder", "") != "pixels" or getattr(config, "train", "") != "heads":
+            return ""
+        return (
+            "It sees small, shrunk pictures (infer.embedder = pixels), which tells apart drawings "
+            "and digits, not photographs: name a network with weights. "
         )
 
     # -- confusions --------------------------------------------------------------------------------
