@@ -11,7 +11,7 @@ import pipelines.run
 from pipelines.core.state import Run, load_run
 from pipelines.errors import RecipeError
 from pipelines.inference.table import columns_of
-from pipelines.recipe import load_recipe
+from pipelines.recipe import load_recipe, parse_recipe
 from tests.contracts.data_sets import columns
 from tests.datasets import even, write_shards
 
@@ -76,5 +76,8 @@ def test_ten_thousand_columns__are_no_trouble(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     wide = {f"x{i:05d}": rng.normal(size=N).astype(np.float32) for i in range(10_000)}
     table = pa.table({**{n: columns()[n] for n in ("item_id", "label")}, **wide})
-    run = infer(tmp_path, table, ["*"], "infer.heads=['nearest']")
-    assert len(taken(run)[0]) == 10_000
+    source = write_shards(tmp_path / "src", table, [N])
+    settings = ["data.features=['*']", "infer.heads=['nearest']"]
+    recipe = parse_recipe('stages = ["source", "infer"]', name="test", overrides=settings)
+    pipelines.run.run(recipe, data=str(source), out=str(tmp_path / "out"))
+    assert len(taken(load_run(str(tmp_path / "out")))[0]) == 10_000
