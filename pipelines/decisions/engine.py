@@ -85,7 +85,7 @@ class Decider(Generic[C]):
     limits: Callable[[C], Limits]
     version: int = 1
     supported: Callable[[Context[C]], int] = lambda ctx: NO_LIMIT
-    allowance: gate.Allowance = gate.ALLOWANCES
+    allowance: Callable[[Context[C]], gate.Allowance] = lambda ctx: gate.ALLOWANCES
     needs: Callable[[C, frozenset[str]], Sequence[str]] = lambda config, columns: ()
     judge: gate.Judge[C] = gate.by_reviews
     carried: Callable[[int], Fields] = lambda n_classes: ()
@@ -217,7 +217,7 @@ class Engine(Generic[C]):
             summary,
             decider.rules(ctx),
             limits=decider.limits(ctx.config),
-            allowance=decider.allowance,
+            allowance=decider.allowance(ctx),
             verdict=decider.judge,
             ctx=ctx,
         )
@@ -385,7 +385,7 @@ class Engine(Generic[C]):
 
     def report(self, summary: Arrays, ctx: Context[C]) -> Arrays:
         """Return the gate's table and what came of it; see `gate.report`."""
-        table = gate.report(summary, ctx.own("gate"), self.decider.allowance)
+        table = gate.report(summary, ctx.own("gate"), self.decider.allowance(ctx))
         texts = {
             "if_measured": "Gains marked as measured come from reviewed items.",
             "if_expected": "These numbers are expected from the model's calibrated probabilities, "

@@ -20,7 +20,16 @@ from labelops.decisions import (
     of_first,
     small_classes,
 )
-from labelops.gate import ALLOWANCE, Evidence, Interval, Verdict, expected_count, judge, variance
+from labelops.gate import (
+    ALLOWANCE,
+    ALLOWANCE_ALONE,
+    Evidence,
+    Interval,
+    Verdict,
+    expected_count,
+    judge,
+    variance,
+)
 from labelops.multilabel.labels import LabelSets, n_yes
 from pipelines.core.stage import Arrays, C, Context
 from pipelines.decisions.limits import Limits
@@ -42,7 +51,8 @@ class Allowance(NamedTuple):
 
 
 ALLOWANCES = Allowance(ALLOWANCE, ALLOWANCE)
-"""Those of beliefs in whole labels, see `labelops.gate.ALLOWANCE`."""
+ALLOWANCES_ALONE = Allowance(ALLOWANCE_ALONE, ALLOWANCE_ALONE)
+"""Those of beliefs in whole labels, see `labelops.gate.ALLOWANCE`; and of one opinion alone."""
 
 
 Judge = Callable[[Evidence, int, Limits, Allowance, Context[C]], tuple[Evidence, Verdict]]

@@ -16,8 +16,10 @@ from labelops.top_belief import in_classes, soften, with_certainty
 from pipelines.core.stage import Arrays, Context
 from pipelines.decisions.draw import draw_step
 from pipelines.decisions.engine import Decider, Fields, Proposed, deciding_stage
+from pipelines.decisions.gate import ALLOWANCES, ALLOWANCES_ALONE, Allowance
 from pipelines.decisions.limits import Gate, Limits, MaxReview
 from pipelines.decisions.reviews import reviewed_classes
+from pipelines.labels.beliefs import OPINIONS
 from pipelines.labels.columns import soft_columns, soft_fields
 from pipelines.labels.single import SPACE
 from pipelines.storage.frame import Frame
@@ -172,6 +174,12 @@ def supported(ctx: Context[Config]) -> int:
     return int(ctx.result("confident", "surest")[f"n_wrong_{end}"])
 
 
+def allowance(ctx: Context[Config]) -> Allowance:
+    """Return by how much beliefs may promise too much: by more where nothing checks them."""
+    is_checked = OPINIONS in ctx.columns or not ctx.beliefs_stage.startswith("confident")
+    return ALLOWANCES if is_checked else ALLOWANCES_ALONE
+
+
 def notes(ctx: Context[Config]) -> Arrays:
     """Return how soft labels were made."""
     top_k = {"top_k": np.array(min(ctx.config.top_k, ctx.n_classes))}
@@ -181,7 +189,7 @@ def notes(ctx: Context[Config]) -> Arrays:
 STAGE = deciding_stage(
     Decider(
         name="decide",
-        version=5,
+        version=6,
         doc="decides for every item: keep, relabel, drop, review or lower its weight, and logs why",
         config=Config,
         clean=SPACE,
@@ -191,6 +199,7 @@ STAGE = deciding_stage(
         limits=Limits.of,
         carried=carried,
         supported=supported,
+        allowance=allowance,
         more=lambda ctx: [draw_step(ctx)],
         notes=notes,
         asks="label",

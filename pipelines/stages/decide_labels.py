@@ -76,7 +76,7 @@ STAGE = deciding_stage(
         propose=propose_shard,
         rules=lambda ctx: rules(policy_of(ctx.config)),
         limits=Limits.of,
-        allowance=Allowance(gain=ALLOWANCE, share=ALLOWANCE / 2),
+        allowance=lambda ctx: Allowance(gain=ALLOWANCE, share=ALLOWANCE / 2),
         asks="classes",
     )
 )

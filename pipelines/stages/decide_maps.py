@@ -155,7 +155,7 @@ STAGE = deciding_stage(
         propose=propose_shard,
         rules=rules,
         limits=Limits.of,
-        allowance=Allowance(gain=0.0, share=0.0),
+        allowance=lambda ctx: Allowance(gain=0.0, share=0.0),
         judge=judge,
         notes=notes,
         asks="maps",

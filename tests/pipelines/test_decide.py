@@ -1,6 +1,7 @@
 """Oracles: planted truth, the limits by sorting the whole table, and the arrays' own functions."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -12,8 +13,10 @@ import pipelines.run
 from pipelines.core.state import Run, load_run
 from pipelines.decisions.ledger import derive
 from pipelines.errors import LabelopsError
+from pipelines.labels.beliefs import OPINIONS
 from pipelines.recipe import parse_recipe
 from pipelines.registry import STAGES
+from pipelines.stages.decide import allowance
 from tests.datasets import even, vectors, write_shards
 
 N, K = 400, 4
@@ -307,3 +310,22 @@ def test_reviewed__a_csv_table_with_numbers_for_ids_and_labels(tmp_path: Path) -
     assert "reviewer" in got["reason"][3].as_py()
     assert "reviewer" not in got["reason"][4].as_py()
     assert got["topk_probs"][3].as_py()[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("columns", "stage", "share"),
+    [({"given"}, "confident", 0.2), ({OPINIONS}, "confident", 0.1), (set(), "proportions", 0.1)],
+)
+def test_gate__allows_for_twice_as_much_where_one_opinion_is_alone(
+    columns: set[str], stage: str, share: float
+) -> None:
+    ctx = SimpleNamespace(columns=frozenset(columns), beliefs_stage=stage)
+    assert allowance(ctx) == (share, share)  # type: ignore[arg-type]
+
+
+def test_gate__says_that_so_many_more_may_be_broken(tmp_path: Path) -> None:
+    run = audit(tmp_path, planted()[0], [N])
+    found, n = result(run, "outcome"), count(sidecar(run), "relabel")
+    assert n > 20
+    # By chance, some more.
+    assert 0.2 * n < found["total_broken_high"] - found["total_broken"] < 0.2 * n + 5
