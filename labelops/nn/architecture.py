@@ -37,6 +37,23 @@ def check_name(name: str) -> str:
     return name
 
 
+def recommended_weights(name: str) -> dict[str, Tensor]:
+    """Return the weights that torchvision recommends for a classifier, fetched once.
+
+    Raises
+    ------
+    ValueError
+        If the name is not known.
+    OSError
+        If there is no network.
+    """
+    import torchvision
+
+    weights = torchvision.models.get_model_weights(check_name(name)).DEFAULT
+    fetched: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
+    return fetched
+
+
 def build(name: str, *, n_classes: int) -> nn.Module:
     """Return a classifier of K outputs with fresh weights from torch's global generator.
 

@@ -113,11 +113,10 @@ def load_weights(path: str | None, model: str = "") -> dict[str, "Tensor"]:
 
 def _fetched(model: str) -> dict[str, "Tensor"]:
     """Return the weights that torchvision recommends, from its cache or the network."""
-    import torchvision
+    from labelops.nn.architecture import recommended_weights
 
     try:
-        weights = torchvision.models.get_model_weights(model).DEFAULT
-        fetched: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
+        fetched = recommended_weights(model)
     except Exception as err:
         raise RecipeError(
             f"infer: weights of {model!r} were expected to be fetched by torchvision (weights = "
