@@ -589,7 +589,8 @@ def finish(run: Run, *, listen: Listener = silent, show: Show | None = None) -> 
     Raises
     ------
     RunError
-        If kept + relabelled + dropped + review + quarantined is not the number of items.
+        If kept + relabelled + dropped + review + unresolved + quarantined is not the number of
+        items.
     """
     _mark(run, {})
     counts = counts_of(run)

@@ -110,8 +110,8 @@ def fit_steps(ctx: Context[Config]) -> list[Step[Config]]:
     ]
     if len(kinds) == 1:
         return steps
-    fields = [(f"p_{kind}", pa.list_(pa.float32(), ctx.n_classes)) for kind in kinds]
-    schema = pa.schema([("item_hash", pa.uint64()), ("given", pa.int32()), *fields])
+    said = [(f"p_{kind}", pa.list_(pa.float32(), ctx.n_classes)) for kind in kinds]
+    schema = pa.schema([("item_hash", pa.uint64()), ("given", pa.int32()), *said])
     sample = Map(
         name="sample",
         reads=reads,

@@ -45,8 +45,9 @@ def columns_of(ctx: Context) -> Columns:
     """
     schema, wanted = ctx.source_schema, ctx.data.features
     mapped = {ctx.data.columns.get(ours, ours) for ours in known_columns()}
-    left_out = {name[1:] for name in wanted if name.startswith("-") and name not in schema.names}
-    named = [name for name in wanted if name != EVERY and name[1:] not in left_out]
+    minus = [name for name in wanted if name.startswith("-") and name not in schema.names]
+    left_out = {name[1:] for name in minus}
+    named = [name for name in wanted if name != EVERY and name not in minus]
     for name in [*named, *sorted(left_out)]:
         if name not in schema.names:
             raise RecipeError(

@@ -18,7 +18,8 @@ def _whole(report: Report) -> Iterator[Finding]:
     if not ledger.is_balanced:
         yield Finding(
             "Item counts do not add up",
-            "Kept, relabelled, dropped, review and quarantined do not add up to the source. "
+            "Kept, relabelled, dropped, review, unresolved and quarantined do not add up to the "
+            "source. "
             "Do not use this dataset until the cause is known.",
             "accounts",
             rank=0,

@@ -10,6 +10,7 @@ import pytest
 
 import pipelines.core.reader
 import pipelines.run
+import tests.fake_confident
 from pipelines.core.state import Run, load_run
 from pipelines.decisions.ledger import derive
 from pipelines.errors import LabelopsError
@@ -329,3 +330,16 @@ def test_gate__says_that_so_many_more_may_be_broken(tmp_path: Path) -> None:
     assert n > 20
     # By chance, some more.
     assert 0.2 * n < found["total_broken_high"] - found["total_broken"] < 0.2 * n + 5
+
+
+def test_limits__no_more_are_changed_than_are_surely_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = count(sidecar(audit(tmp_path / "free", planted()[0], even(N, 2))), "relabel")
+    assert free > 20
+    whole = tests.fake_confident.surest
+    few = {"n_wrong_low": np.array(7.9)}
+    monkeypatch.setattr(tests.fake_confident, "surest", lambda *args: whole(*args) | few)
+    held = sidecar(audit(tmp_path / "held", planted()[0], even(N, 3)))
+    assert count(held, "relabel") == 7
+    assert "what the estimate supports, is reached" in "".join(held["reason"].to_pylist())

@@ -50,6 +50,11 @@ def test_every__are_all_columns_of_numbers_and_categories_that_nothing_else_uses
     assert ", job " in (tmp_path / "out" / "report.html").read_text("utf-8")
 
 
+def test_left_out__is_the_column_of_that_very_name(tmp_path: Path) -> None:
+    table = columns().append_column("page", pa.array(np.arange(N)))
+    assert taken(infer(tmp_path, table, ["page", "job", "-age"])) == (("page",), ("job",))
+
+
 def test_named__are_taken_even_where_the_data_has_ready_features(tmp_path: Path) -> None:
     table = columns().append_column("features", pa.array([[0.0, 1.0]] * N))
     assert taken(infer(tmp_path, table, ["job", "age"])) == (("age",), ("job",))
