@@ -5,7 +5,9 @@
 
 DIR holds <set>.csv.gz as for `multilabel_efficacy.py`, whose ways to spoil labels are used; *none*
 leaves all as they are. For each setting: shards with features → recipe `multilabel` → the lists of
-the product against the true ones, cell by cell, beside the given ones of the same items.
+the product against the true ones, cell by cell, beside the given ones of the same items. And how
+well missing classes are listed (`multilabel/`): average precision over all cells that were not
+given, of the classes listed, of those flagged alone, and of the model's own probabilities.
 """
 
 import argparse
@@ -23,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from efficacy import table
 from multilabel_efficacy import read_set, spoil
+from sklearn.metrics import average_precision_score
 
 from pipelines.core.results import load_result
 from pipelines.core.state import load_run
@@ -64,12 +67,28 @@ def measure(
         run(load_recipe("multilabel", settings), data=str(data), out=str(work / "run"))
         rows = table(work / "run" / "dataset", ["item_id", "labels_clean"])
         outcome = load_result(load_run(str(work / "run")).store, "decide_labels", "outcome")
+        listed = table(
+            work / "run" / "multilabel", ["item_id", "missing_ids", "missing_probs", "is_missing"]
+        )
+        model = table(work / "run" / "infer", ["item_id", "pred_probs"])
     finally:
         shutil.rmtree(work)
     clean = np.zeros(given.shape, bool)
     at = np.asarray(rows["row"])
     for i, labels in zip(at, rows["labels_clean"].to_pylist(), strict=True):
         clean[i, [int(label[1:]) for label in labels]] = True
+    ranked = {"listed": np.zeros(given.shape), "flagged": np.zeros(given.shape)}
+    for row in listed.to_pylist():
+        i, ids = row["row"], row["missing_ids"]
+        ranked["listed"][i, ids] = row["missing_probs"]
+        ranked["flagged"][i, ids] = np.where(row["is_missing"], row["missing_probs"], 0)
+    ranked["model"] = np.zeros(given.shape)
+    ranked["model"][np.asarray(model["row"])] = np.stack(model["pred_probs"].to_numpy())
+    lacks = true & ~given
+    found = {
+        f"AP {name}": average_precision_score(lacks[~given], score[~given]) if lacks.any() else 0.0
+        for name, score in ranked.items()
+    }
     changed = clean[at] != given[at]
     fixed, broken = changed & (clean[at] == true[at]), changed & (given[at] == true[at])
     return {
@@ -82,6 +101,8 @@ def measure(
         "in product": len(at),
         "given wrong": float((given[at] != true[at]).mean()),
         "clean wrong": float((clean[at] != true[at]).mean()),
+        "listed": sum(map(len, listed["missing_ids"].to_pylist())),
+        **found,
     }
 
 
@@ -105,7 +126,9 @@ def main() -> None:
                 print(
                     "{set} #{seed}: {wrong} of {cells} cells wrong | changed {changed}: {fixed} "
                     "fixed, {broken} broken (at most {said broken:.0f}) | {in product} items: "
-                    "{given wrong:.4f} → {clean wrong:.4f} wrong".format(**all_figures[-1]),
+                    "{given wrong:.4f} → {clean wrong:.4f} wrong | missing, AP: model "
+                    "{AP model:.3f}, flagged {AP flagged:.3f}, listed {AP listed:.3f} of {listed} "
+                    "cells".format(**all_figures[-1]),
                     flush=True,
                 )
     figures = pd.DataFrame(all_figures)

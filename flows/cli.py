@@ -145,6 +145,40 @@ def verify(folder: Folder) -> None:
 
 
 @app.command()
+def export(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Name of a torchvision classifier, timm:NAME, or hf:FOLDER (or hf:NAME) of a "
+            "model of pictures or texts of Hugging Face."
+        ),
+    ],
+    out: Annotated[str, typer.Option("--out", help="Path of the new file, FILE.pt2.")],
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            "--weights",
+            help="File with weights of a torchvision or timm model; without it, those that the "
+            "library recommends are fetched.",
+        ),
+    ] = None,
+    side: Annotated[
+        int,
+        typer.Option(
+            "--side", min=0, help="Side of the pictures in pixels; 0: as the model was trained."
+        ),
+    ] = 0,
+) -> None:
+    """Write a model as a program that embeds pictures or texts, for infer.embedder.
+
+    A run needs that one file, and neither the model's library nor a network.
+    """
+    from pipelines.media.exporting import export_model
+
+    print(export_model(model, out, weights=weights, side=side))
+
+
+@app.command()
 def stages() -> None:
     """List all stages."""
     from pipelines.registry import STAGES, load_stage

@@ -50,6 +50,12 @@ class Data(BaseModel, frozen=True, extra="forbid"):
         "files: numbers, truth values, dates, text as categories. '*': all that are not used "
         "otherwise; '-NAME' leaves one out. Missing values are filled, and said to be missing.",
     )
+    opinions: tuple[str, ...] = Field(
+        default=(),
+        description="Columns with out-of-sample probabilities of several models, by their names in "
+        "your files: vectors with one for every class. They are combined, and labels are changed "
+        "where models agree.",
+    )
     classes: tuple[str, ...] = Field(
         default=(),
         description="Class names in the order of their ids; empty: taken from the files' "
@@ -74,6 +80,16 @@ class Data(BaseModel, frozen=True, extra="forbid"):
         le=1.0,
         description="The run stops if more than this share of the items cannot be used.",
     )
+
+    @field_validator("opinions")
+    @classmethod
+    def _check_opinions(cls, opinions: tuple[str, ...]) -> tuple[str, ...]:
+        if len(opinions) == 1 or len(set(opinions)) < len(opinions):
+            raise ValueError(
+                f"two columns or more were expected, each once, got {list(opinions)}. A single one "
+                "is mapped with data.columns.pred_probs"
+            )
+        return opinions
 
     @field_validator("columns")
     @classmethod

@@ -270,6 +270,9 @@ def project() -> dict[str, object]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
+EXTRAS = "s3", "export", "text"
+
+
 def declared(extra: str | None = None) -> dict[str, Requirement]:
     table = project()
     lines = table["optional-dependencies"][extra] if extra else table["dependencies"]
@@ -296,12 +299,14 @@ def pinned(name: str) -> dict[str, str]:
 
 def test_dependencies__are_the_same_in_pyproject_and_in_what_is_locked() -> None:
     assert declared().keys() == listed("requirements.in").keys()
-    assert declared("s3").keys() <= listed("requirements-dev.in").keys()
+    for extra in EXTRAS:
+        assert declared(extra).keys() <= listed("requirements-dev.in").keys()
 
 
 def test_dependencies__pins_carry_hashes_and_meet_every_bound() -> None:
     pins = pinned("requirements.txt")
-    asked = [*declared().values(), *declared("s3").values()]
+    asked = [*declared().values()]
+    asked += [bound for extra in EXTRAS for bound in declared(extra).values()]
     asked += [*listed("requirements.in").values(), *listed("requirements-dev.in").values()]
     unmet = [
         f"{r} but {pins.get(canonicalize_name(r.name))} is pinned"

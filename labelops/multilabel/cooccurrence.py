@@ -130,16 +130,70 @@ def evidence(cells: Cells, labels: LabelSets, pairs: Pairs) -> tuple[np.ndarray,
     own = cells.is_given.astype(np.int64)
     yes = pairs.n_yes[cells.class_id] - own + HALF
     prior = np.log(yes / (pairs.n_no[cells.class_id] - (1 - own) + HALF))
-    share = expit(prior)
     target = cells.class_id[cell]
     together = _at(pairs.both, other, target) - own[cell]
     if pairs.against is None:
         apart = pairs.n_yes[other] - 1 - together
     else:
         apart = _at(pairs.against, other, target) - (1 - own[cell])
-    terms = np.log(together + PSEUDO_ITEMS * share[cell])
-    terms -= np.log(apart + PSEUDO_ITEMS * (1 - share[cell])) + prior[cell]
+    terms = _terms(together, apart, prior[cell])
     return prior, np.bincount(cell, terms, minlength=len(prior))
+
+
+def _terms(together: np.ndarray, apart: np.ndarray, prior: np.ndarray) -> np.ndarray:
+    share = expit(prior)
+    ratio = np.log(together + PSEUDO_ITEMS * share) - np.log(apart + PSEUDO_ITEMS * (1 - share))
+    return np.asarray(ratio - prior)
+
+
+def most_lowered(pairs: Pairs) -> np.ndarray:
+    """Return by how much a present class lowers the evidence of a ruled-out one at most.
+
+    So much where they never come together, and the other is the most frequent one: log (n_j − 1 +
+    m (1 − π)) / (m (1 − π)). float64, shape (K,).
+
+    Examples
+    --------
+    >>> from labelops.multilabel.labels import label_sets
+    >>> most_lowered(summarize(label_sets([[0]] * 8 + [[1]] * 8, n_classes=2))).round(3).tolist()
+    [1.555, 1.555]
+    """
+    known = pairs.n_no > 0
+    share = np.max(
+        (pairs.n_yes[known] + HALF) / (pairs.n_yes[known] + pairs.n_no[known]), initial=0
+    )
+    apart = PSEUDO_ITEMS * (1 - share)
+    return np.asarray(np.log1p(np.maximum(pairs.n_yes - 1, 0) / apart))
+
+
+def raising(pairs: Pairs) -> sparse.csr_array:
+    """Return what a present class (row) adds to the evidence of a ruled-out one, if it raises it.
+
+    The terms of `evidence` that are positive; there are none for classes that never come together.
+    Sparse float64, shape (K, K).
+
+    Examples
+    --------
+    >>> from labelops.multilabel.labels import label_sets
+    >>> labels = label_sets([[0, 1]] * 8 + [[2]] * 8 + [[0]], n_classes=3)
+    >>> raising(summarize(labels)).toarray().round(3).tolist()
+    [[0.0, 1.609, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    """
+    both = sparse.coo_array(pairs.both)
+    other, target = both.coords
+    differs = other != target
+    other, target, together = other[differs], target[differs], both.data[differs]
+    if pairs.against is None:
+        apart = pairs.n_yes[other] - together
+    else:
+        apart = _at(pairs.against, other, target)
+    # Without an item that rules the class out there is no cell to speak of.
+    known = apart > 0
+    other, target, together, apart = other[known], target[known], together[known], apart[known]
+    prior = np.log((pairs.n_yes[target] + HALF) / (pairs.n_no[target] - 1 + HALF))
+    terms = _terms(together, apart - 1, prior)
+    up = terms > 0
+    return sparse.csr_array((terms[up], (other[up], target[up])), shape=pairs.both.shape)
 
 
 def _at(counts: sparse.csr_array, row: np.ndarray, column: np.ndarray) -> np.ndarray:

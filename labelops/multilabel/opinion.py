@@ -50,9 +50,13 @@ class Opinion(NamedTuple):
     wrong: float
 
 
+LARGEST = 16.0
+"""Log-odds of a model are believed so far: its exact 0 and 1 are rounded."""
+
+
 def model_log_odds(p: np.ndarray) -> np.ndarray:
     """Return log p / (1 − p) of a model's probabilities, within ±16; float64."""
-    return np.asarray(np.clip(logit(p.astype(np.float64)), -16.0, 16.0))
+    return np.asarray(np.clip(logit(p.astype(np.float64)), -LARGEST, LARGEST))
 
 
 def noise_limits(
@@ -111,7 +115,7 @@ def fit_opinion(
     Parameters
     ----------
     values
-        From `features`, shape (M, F); the first one alone is believed at the start.
+        Shape (M, F); the first one alone is believed at the start.
     is_given
         Given states, shape (M,).
     odds
@@ -201,6 +205,36 @@ def presence(values: np.ndarray, opinion: Opinion) -> np.ndarray:
     [0.731]
     """
     return np.asarray(expit(opinion.bias + values @ opinion.weight))
+
+
+def log_odds_at(p: float, odds: np.ndarray, opinion: Opinion) -> np.ndarray:
+    """Return log q / (1 − q) at which a class that was ruled out is present with probability p.
+
+    The inverse of `believe` for ruled-out cells: q / (1 − q) = p (1 − β) / ((1 − p) α).
+
+    Parameters
+    ----------
+    p
+        In (0, 1]; at 1, and without missing labels, no log-odds are enough.
+    odds
+        How often each class was given, to how often not, shape (K,).
+    opinion
+        From `fit_opinion`.
+
+    Returns
+    -------
+    float64, shape (K,).
+
+    Examples
+    --------
+    >>> opinion = Opinion(0.0, np.ones(1), 0.2, 0.1)
+    >>> least = log_odds_at(0.25, np.ones(1), opinion)
+    >>> believe(least[:, None], np.array([False]), np.ones(1), opinion).round(3).tolist()
+    [0.25]
+    """
+    beta, _, _ = _false_share(opinion.missing, opinion.wrong, odds)
+    with np.errstate(divide="ignore"):
+        return np.asarray(logit(p) + np.log1p(-beta) - np.log(opinion.missing))
 
 
 def believe(

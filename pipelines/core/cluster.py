@@ -12,6 +12,7 @@ import os
 import queue
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -440,8 +441,11 @@ def _apart(start: Callable[[], _Cluster]) -> _Cluster:
     A signal that is blocked in a thread is blocked in all that it starts. This thread waits, and
     can be interrupted.
     """
-    # Started on demand, it would unblock the signal in the thread that starts it.
+    # Started on demand, it would unblock the signal in the thread that starts it. What a run
+    # that is stopped leaves it removes, and need not say so after our last word.
+    sys.warnoptions.append("ignore:resource_tracker")
     resource_tracker.ensure_running()
+    sys.warnoptions.pop()
     done: queue.SimpleQueue[_Cluster | Exception] = queue.SimpleQueue()
     left = threading.Event()
 

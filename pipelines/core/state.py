@@ -38,6 +38,9 @@ TIMINGS_FILE = "timings.json"
 TABLE = "table"
 """Stands for the columns that `data.features` names, among those that a stage can read."""
 
+READY = "opinions of models"
+"""Stands for the columns that `data.opinions` names."""
+
 FILES_FILE = "_manifests/_files.json"
 """Written last: hashes of what belongs to the run as a whole and stands in no manifest."""
 
@@ -249,7 +252,8 @@ def readable(recipe: Recipe, source: Source) -> frozenset[str]:
 
 def _marked(recipe: Recipe) -> frozenset[str]:
     """Return what stands for columns that have no name of their own in the data contract."""
-    return frozenset({TABLE} if recipe.data.features else ())
+    marks = {TABLE: recipe.data.features, READY: recipe.data.opinions}
+    return frozenset(mark for mark, named in marks.items() if named)
 
 
 def resolve(recipe: Recipe, source: Source) -> list[Entry]:

@@ -68,8 +68,13 @@ def _open(config: Config) -> "Forward":
         model: Any = Pixels()
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     elif config.is_program:
-        from pipelines.media.programs import load_program
+        from pipelines.media.programs import load_program, tokenizer_of
 
+        if tokenizer_of(config.embedder) is not None:
+            raise RecipeError(
+                f"stage 'infer': a program of pictures was expected at {config.embedder}, got one "
+                "of texts. Name another embedder, or set infer.use = 'text'"
+            )
         model = load_program(config.embedder, device)
     else:
         weights = load_weights(config.weights, config.embedder)

@@ -87,5 +87,5 @@ def predictions(
     if given_of(ctx.columns).has_p_given:
         columns["p_given"] = pa.array(probs[np.arange(len(given)), given], pa.float32())
     if opinions is not None:
-        columns["opinions"] = list_array(opinions.astype(np.int32))
+        columns["opinions"] = list_array(opinions)
     return {ctx.stage: pa.table(columns), folder(ctx): sample_table(hashes, given, probs, ctx)}

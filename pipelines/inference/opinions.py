@@ -1,4 +1,4 @@
-"""Heads of several kinds on one embedding, and the opinion that is made of theirs.
+"""Heads of several kinds on one embedding, and the opinion that is made of several.
 
 Every kind is fitted by a step of its own, over all items in canonical order; then each says of any
 item what it thinks without having seen it. How much each counts is found on a sample of the items,
@@ -6,7 +6,8 @@ before any other is predicted.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +28,7 @@ from pipelines.core.stage import (
     Tables,
     join_summaries,
 )
-from pipelines.core.state import TABLE
+from pipelines.core.state import READY, TABLE
 from pipelines.errors import RecipeError
 from pipelines.inference import heads
 from pipelines.inference.folds import fold_of_items
@@ -64,8 +65,12 @@ class Head(NamedTuple):
 
 
 def are_several(config: Config, columns: frozenset[str]) -> bool:
-    """Return whether there are several heads, so that what each says is written down."""
-    if config.train != "heads" or given_of(columns) is not ONE_CLASS:
+    """Return whether there are several opinions, so that what each says is written down."""
+    column = input_column(config.use, columns)
+    if column == READY:
+        return True
+    is_fitted = column not in ("pred_probs", "topk_probs") and config.train == "heads"
+    if not is_fitted or given_of(columns) is not ONE_CLASS:
         return False
     return config.heads is None or len(config.heads) > 1
 
@@ -74,7 +79,9 @@ def fields(ctx: Context[Config]) -> list[tuple[str, pa.DataType]]:
     """Return the column for the most probable class of each head, where there are several."""
     if not are_several(ctx.config, ctx.columns):
         return []
-    return [("opinions", pa.list_(pa.int32(), len(kinds_of(ctx))))]
+    is_ready = input_column(ctx.config.use, ctx.columns) == READY
+    n = len(ctx.data.opinions) if is_ready else len(kinds_of(ctx))
+    return [("opinions", pa.list_(pa.int32(), n))]
 
 
 def kinds_of(ctx: Context[Config]) -> tuple[HeadKind, ...]:
@@ -110,36 +117,13 @@ def fit_steps(ctx: Context[Config]) -> list[Step[Config]]:
     ]
     if len(kinds) == 1:
         return steps
-    said = [(f"p_{kind}", pa.list_(pa.float32(), ctx.n_classes)) for kind in kinds]
-    schema = pa.schema([("item_hash", pa.uint64()), ("given", pa.int32()), *said])
-    sample = Map(
-        name="sample",
-        reads=reads,
-        writes={_folder(ctx): Output(schema=schema, rows="some", ipc=True)},
-        apply=say_of_sample,
-    )
-    weigh = Reduce(
-        name="weights",
-        reads=[_folder(ctx)],
-        summarize=lambda frame, ctx: arrays_of(frame.file(_folder(ctx))),
-        merge=join_summaries,
-        finish=weigh_heads,
-    )
-    return [*steps, sample, weigh]
-
-
-def _folder(ctx: Context) -> str:
-    return f"{ctx.stage}/_opinions"
+    sample = Map(name="sample", reads=reads, writes=sample_output(ctx, kinds), apply=say_of_sample)
+    return [*steps, sample, weigh_step(ctx, kinds)]
 
 
 def open_heads(ctx: Context[Config]) -> list[heads.Said]:
     """Return what the fitted heads say."""
     return [HEADS[kind].open(ctx) for kind in kinds_of(ctx)]
-
-
-def weights_of(ctx: Context[Config]) -> np.ndarray:
-    """Return how much each head counts, float64, shape (H,)."""
-    return np.asarray(ctx.own("weights")["weights"])
 
 
 def predict(frame: Frame, ctx: Context[Config], *, n_features: int) -> Iterator[Tables]:
@@ -154,9 +138,7 @@ def predict(frame: Frame, ctx: Context[Config], *, n_features: int) -> Iterator[
         spoken = [say(features, fold[here], hashes[here]) for say in said]
         probs, opinions = spoken[0], None
         if len(spoken) > 1:
-            whole = np.stack(spoken)
-            probs = pool(whole, weights_of(ctx)).astype(np.float32)
-            opinions = whole.argmax(axis=2).T
+            probs, opinions = pooled(np.stack(spoken), ctx)
         yield heads.predictions(
             ctx, ids[here], hashes[here], own, fold[here], probs, embedding, opinions
         )
@@ -165,8 +147,8 @@ def predict(frame: Frame, ctx: Context[Config], *, n_features: int) -> Iterator[
 def say_of_sample(frame: Frame, ctx: Context[Config]) -> dict[str, pa.Table]:
     """Return what every head says of the sampled items of a shard."""
     hashes, given = frame.array("item_hash"), frame.array("given")
-    kinds, said = kinds_of(ctx), open_heads(ctx)
-    wanted = min(SAMPLE_ITEMS, max(1, SAMPLE_CELLS // (len(kinds) * ctx.n_classes)))
+    said = open_heads(ctx)
+    wanted = sample_size(ctx, len(said))
     chosen = is_sampled(hashes, wanted=wanted, total=ctx.n_items)
     fold = fold_of_items(given, hashes, ctx)
     features = [np.empty((0, 0), np.float32)]
@@ -174,27 +156,91 @@ def say_of_sample(frame: Frame, ctx: Context[Config]) -> dict[str, pa.Table]:
         block = vectors_of(embedding)[0]
         features.append(block[chosen[here]])
     rows = np.flatnonzero(chosen)
-    table = {
-        "item_hash": pa.array(hashes[rows], pa.uint64()),
-        "given": pa.array(given[rows], pa.int32()),
-    }
     x = np.concatenate(features[1:]) if len(features) > 1 else features[0]
-    for kind, say in zip(kinds, said, strict=True):
-        probs = say(x, fold[rows], hashes[rows]) if len(rows) else np.empty((0, ctx.n_classes))
-        table[f"p_{kind}"] = list_array(probs.astype(np.float32))
+    none = np.empty((0, ctx.n_classes), np.float32)
+    probs = [say(x, fold[rows], hashes[rows]) if len(rows) else none for say in said]
+    return sample_tables(ctx, hashes[rows], given[rows], probs)
+
+
+# -- one of several --------------------------------------------------------------------------------
+
+
+def _folder(ctx: Context) -> str:
+    return f"{ctx.stage}/_opinions"
+
+
+def sample_size(ctx: Context, n_opinions: int) -> int:
+    """Return on how many items weights are fitted."""
+    return min(SAMPLE_ITEMS, max(1, SAMPLE_CELLS // (n_opinions * ctx.n_classes)))
+
+
+def sample_output(ctx: Context, names: Sequence[str]) -> dict[str, Output]:
+    """Return the scratch of what each opinion says of sampled items."""
+    said = [(f"p_{i}", pa.list_(pa.float32(), ctx.n_classes)) for i in range(len(names))]
+    schema = pa.schema([("item_hash", pa.uint64()), ("given", pa.int32()), *said])
+    return {_folder(ctx): Output(schema=schema, rows="some", ipc=True)}
+
+
+def sample_tables(
+    ctx: Context, hashes: np.ndarray, given: np.ndarray, said: Sequence[np.ndarray]
+) -> dict[str, pa.Table]:
+    """Return rows of that scratch; probabilities of each opinion, shape (n, K)."""
+    table = {
+        "item_hash": pa.array(hashes, pa.uint64()),
+        "given": pa.array(given, pa.int32()),
+        **{f"p_{i}": list_array(probs.astype(np.float32)) for i, probs in enumerate(said)},
+    }
     return {_folder(ctx): pa.table(table)}
 
 
-def weigh_heads(summary: Arrays, ctx: Context[Config]) -> Arrays:
-    """Return the weights at which all heads together are likeliest to give the labels."""
+Check = Callable[[np.ndarray, np.ndarray, Context], Arrays]
+"""From what is said of the sample (H, n, K) and given ids (n,) to results beside the weights."""
+
+
+def weigh_step(ctx: Context, names: Sequence[str], check: Check | None = None) -> Reduce[Config]:
+    """Return the step that says how much each opinion counts."""
+    return Reduce(
+        name="weights",
+        reads=[_folder(ctx)],
+        summarize=lambda frame, ctx: arrays_of(frame.file(_folder(ctx))),
+        merge=join_summaries,
+        finish=partial(weigh, names=names, check=check),
+    )
+
+
+def weigh(
+    summary: Arrays, ctx: Context, *, names: Sequence[str], check: Check | None = None
+) -> Arrays:
+    """Return the weights at which all opinions together are likeliest to give the labels.
+
+    Returns
+    -------
+    `weights`; `n` items they are fitted on; names, `heads`; and `tells`, whether an opinion finds
+    more than one class most probable: one that always says the same agrees with nothing.
+    """
     order = np.argsort(summary["item_hash"], kind="stable")
-    kinds = kinds_of(ctx)
-    probs = np.stack([summary[f"p_{kind}"][order] for kind in kinds])
+    given = summary["given"][order]
+    probs = np.stack([summary[f"p_{i}"][order] for i in range(len(names))])
+    leading = probs.argmax(axis=2)
     return {
-        "weights": fit_weights(probs, summary["given"][order]),
+        "weights": fit_weights(probs, given),
+        "tells": (leading != leading[:, :1]).any(axis=1),
         "n": np.array(len(order)),
-        "heads": np.array(kinds),
+        "heads": np.array(names),
+        **(check(probs, given, ctx) if check else {}),
     }
+
+
+def pooled(said: np.ndarray, ctx: Context) -> tuple[np.ndarray, np.ndarray]:
+    """Return what opinions (H, n, K) say together, and the most probable class of each.
+
+    Returns
+    -------
+    float32, shape (n, K), and int32, shape (n, H); −1 of opinions that always say the same.
+    """
+    found = ctx.own("weights")
+    leading = np.where(found["tells"][:, None], said.argmax(axis=2), -1)
+    return pool(said, found["weights"]).astype(np.float32), leading.T.astype(np.int32)
 
 
 # -- the kinds -------------------------------------------------------------------------------------

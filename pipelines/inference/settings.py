@@ -12,11 +12,13 @@ HeadKind = Literal["linear", "nearest", "trees"]
 class Config(BaseModel, frozen=True, extra="forbid"):
     """Settings of stage `infer`."""
 
-    use: Literal["auto", "table", "pred_probs", "topk_probs", "features", "image", "text"] = Field(
+    use: Literal[
+        "auto", "opinions", "table", "pred_probs", "topk_probs", "features", "image", "text"
+    ] = Field(
         default="auto",
-        description="What to predict from; auto: the first of table (the columns that "
-        "data.features names), pred_probs, topk_probs, features, image and text that the data "
-        "has.",
+        description="What to predict from; auto: the first of opinions (the columns that "
+        "data.opinions names), table (those that data.features names), pred_probs, topk_probs, "
+        "features, image and text that the data has.",
     )
     folds: int = Field(
         default=5,

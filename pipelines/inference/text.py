@@ -1,12 +1,14 @@
 """Texts of items as vectors: learned from a sample of them, applied shard by shard."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pyarrow as pa
 
 from pipelines.core.stage import Arrays, Context, Fit, Tables
+from pipelines.errors import RecipeError
+from pipelines.inference import encode
 from pipelines.inference.settings import Config
 from pipelines.media.models import file_key, once
 from pipelines.storage.canonical import Items
@@ -21,9 +23,37 @@ BLOCK_ROWS = 1024
 STEP = "texts"
 
 
-def learn_step(ctx: Context[Config]) -> "Fit[Config]":
-    """Return the step that finds the dimensions of texts."""
-    return Fit(name=STEP, reads=["item_hash", "text"], fit=_fit)
+def n_features(config: Config) -> int:
+    """Return the length of the vectors.
+
+    Raises
+    ------
+    RecipeError
+        If the embedder is none of texts.
+    """
+    if config.is_program:
+        return encode.n_features(config)
+    if config.embedder != "pixels":
+        raise RecipeError(
+            "stage 'infer': a program of texts (.pt2) was expected as embedder of a column of "
+            f"texts, got {config.embedder!r}. Make one with labelops export hf:FOLDER --out "
+            "FILE.pt2; or leave it out, and texts become weighted counts of words"
+        )
+    from labelops.texts import N_DIMS
+
+    return N_DIMS
+
+
+def way(config: Config) -> Callable[[Frame, Context[Config]], Iterator[Tables]]:
+    """Return what makes vectors of a shard's texts."""
+    return encode.encode_texts if config.is_program else embed_texts
+
+
+def learn_steps(ctx: Context[Config]) -> "list[Fit[Config]]":
+    """Return the step that finds the dimensions of texts, where no program knows them."""
+    if ctx.config.is_program:
+        return []
+    return [Fit(name=STEP, reads=["item_hash", "text"], fit=_fit)]
 
 
 def _fit(items: Items, ctx: Context[Config], out: str) -> Arrays:

@@ -85,8 +85,7 @@ def name_classes(summary: Arrays, ctx: Context) -> Arrays:
         If labels cannot be class ids of the classes that were named, or there are no classes.
     """
     named: Sequence[str] = ctx.data.classes or ctx.classes
-    kind = ctx.types.get("pred_probs")
-    width = None if kind is None else int(kind.list_size)
+    width = _n_columns(ctx)
     if "text" in summary:
         names, notices = _names_of_texts(list(named), texts.unpack(summary), width)
         values = np.empty(0, np.int64)
@@ -116,6 +115,18 @@ def name_classes(summary: Arrays, ctx: Context) -> Arrays:
         "is_named": np.array(bool(named)),
         "notices": np.array([*notices, *texts.alike(names)], dtype=np.str_),
     }
+
+
+def _n_columns(ctx: Context) -> int | None:
+    """Return how many columns ready probabilities have, as far as their type says it."""
+    kinds = [ctx.types.get("pred_probs")]
+    kinds += [
+        ctx.source_schema.field(name).type
+        for name in ctx.data.opinions
+        if name in ctx.source_schema.names
+    ]
+    fixed = [kind for kind in kinds if kind is not None and pa.types.is_fixed_size_list(kind)]
+    return int(fixed[0].list_size) if fixed else None
 
 
 def _names_of_texts(

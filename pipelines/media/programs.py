@@ -38,6 +38,9 @@ SIZE_EXPRESSION = re.compile(
 MADE_FOR = "labelops.made_for"
 """Where a module keeps the shape of the pictures that it was exported for."""
 
+TOKENIZER = "labelops.tokenizer.json"
+"""A program of texts has in this extra file what turns them into tokens."""
+
 MAX_ARCHIVE_BYTES = 16 * 2**30
 
 
@@ -75,6 +78,24 @@ def load_program(path: str, device: "torch.device") -> "nn.Module":
     if shape is not None:
         module.meta[MADE_FOR] = shape
     return cast("nn.Module", module)
+
+
+def tokenizer_of(path: str) -> str | None:
+    """Return the description of the tokenizer that a program of texts has; None of others.
+
+    Raises
+    ------
+    RecipeError
+        If the file cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                if entry.filename.partition("/")[2] == f"extra/{TOKENIZER}":
+                    return archive.read(entry).decode()
+    except (OSError, zipfile.BadZipFile, UnicodeDecodeError) as err:
+        raise _refuse(path, why(err)) from err
+    return None
 
 
 def _input_shape(program: "torch.export.ExportedProgram") -> tuple[int | None, ...] | None:

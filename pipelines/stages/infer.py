@@ -1,10 +1,11 @@
 """Stage `infer`: out-of-sample probabilities and an embedding for every item.
 
 Ready `pred_probs` are only checked, and so are `topk_ids`, `topk_probs` and `tail_prob`, where just
-the most probable classes are listed. `features`, or embeddings of the `image`, go to heads of
-several kinds, whose opinions are combined; where items have lists of labels every class has a
-linear head of its own. Or a torchvision model is trained once a fold. Whichever it is, how far the
-probabilities can be taken at their word is measured on a sample at the end.
+the most probable classes are listed; those of several models are combined. `features`, or
+embeddings of the `image`, go to heads of several kinds, whose opinions are combined likewise; where
+items have lists of labels every class has a linear head of its own. Or a torchvision model is
+trained once a fold. Whichever it is, how far the probabilities can be taken at their word is
+measured on a sample at the end.
 """
 
 from collections.abc import Sequence
@@ -13,9 +14,19 @@ from functools import partial
 import pyarrow as pa
 
 from pipelines.core.stage import Context, Fit, Map, Output, Reduce, Stage, Step
-from pipelines.core.state import TABLE
+from pipelines.core.state import READY, TABLE
 from pipelines.errors import DataError, RecipeError
-from pipelines.inference import class_order, embed, embedders, listed, opinions, ready, text, train
+from pipelines.inference import (
+    class_order,
+    embed,
+    embedders,
+    listed,
+    opinions,
+    ready,
+    several,
+    text,
+    train,
+)
 from pipelines.inference.calibrate import calibration_step, sample_output
 from pipelines.inference.folds import folds_step
 from pipelines.inference.given import given_of
@@ -48,8 +59,10 @@ def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
         return ["item_id", *p_given]
     if column == "topk_probs":
         return ["item_id", *p_given, *LISTED]
-    several = ["opinions"] if opinions.are_several(config, columns) else []
-    return ["item_id", "fold", "pred_probs", "embedding", *p_given, *several]
+    if column == READY:
+        return ["item_id", "pred_probs", *p_given, "opinions"]
+    said = ["opinions"] if opinions.are_several(config, columns) else []
+    return ["item_id", "fold", "pred_probs", "embedding", *p_given, *said]
 
 
 def files(config: Config) -> Sequence[str]:
@@ -66,6 +79,9 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
             return _ready_steps(ctx)
         if column == "topk_probs":
             return _listed_steps(ctx)
+        if column == READY:
+            written = _pooled(ctx)
+            return [*several.steps(ctx, written), calibration_step(ctx)]
         if column == "image":
             check_type(ctx.types["image"])
             if config.train != "heads":
@@ -75,9 +91,7 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
         elif column == TABLE:
             n_features = encoding_of(ctx).width
         elif column == "text":
-            from labelops.texts import N_DIMS
-
-            n_features = N_DIMS
+            n_features = text.n_features(config)
         else:
             n_features = width_of(ctx.types["features"], "features")
     except TypeError as err:
@@ -153,8 +167,8 @@ def _listed_steps(ctx: Context[Config]) -> list[Step[Config]]:
 
 def _head_steps(ctx: Context[Config], column: str, n_features: int) -> list[Step[Config]]:
     schema = pa.schema([("embedding", pa.list_(pa.float32(), n_features))])
-    ways = {"image": embed.embed_images, TABLE: encode_columns, "text": text.embed_texts}
-    learned = [text.learn_step(ctx)] if column == "text" else []
+    ways = {"image": embed.embed_images, TABLE: encode_columns, "text": text.way(ctx.config)}
+    learned = text.learn_steps(ctx) if column == "text" else []
     embedding = Map(
         name="embed",
         reads=raw(ctx) if column == TABLE else [column],
@@ -203,6 +217,18 @@ def _train_steps(config: Config, ctx: Context[Config]) -> list[Step[Config]]:
 
 def _p_given(ctx: Context, number: pa.DataType) -> list[tuple[str, pa.DataType]]:
     return [("p_given", number)] if given_of(ctx.columns).has_p_given else []
+
+
+def _pooled(ctx: Context[Config]) -> dict[str, Output]:
+    fields = [
+        ("item_id", ctx.types["item_id"]),
+        ("pred_probs", pa.list_(pa.float32(), ctx.n_classes)),
+        *_p_given(ctx, pa.float32()),
+        *opinions.fields(ctx),
+    ]
+    rows = max(1024, min(GROUP_BYTES // (4 * ctx.n_classes), 131_072))
+    output = Output(schema=pa.schema(fields), row_group_rows=rows)
+    return {ctx.stage: output, **sample_output(ctx, pa.float32())}
 
 
 def _predictions(ctx: Context[Config], n_features: int) -> dict[str, Output]:

@@ -1,8 +1,9 @@
 """Stage `multilabel`: which classes are probably missing, which of the given ones probably wrong.
 
 Every class is a question of its own. Three passes over the probabilities: sums for thresholds,
-counts for joints, and a list of the cells that the model contradicts; everything after reads that
-list. How probable it is that a flagged cell is not as given is learned from a sample of cells.
+counts for joints, and a list of the cells that the model contradicts, from which flags come. How
+probable it is that a cell is not as given is learned from a sample of cells; a last pass lists all
+those for which that reaches a floor, flagged or not.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,9 @@ from pydantic import Field
 from labelops.confident import thresholds as conf
 from labelops.confident.filters import Filter
 from labelops.multilabel.beliefs import Features, Learned, learn, p_label_error
+from labelops.multilabel.candidates import Search, candidates
 from labelops.multilabel.cells import Cells as LabelCells
+from labelops.multilabel.cells import concatenate
 from labelops.multilabel.estimates import estimate, rate_intervals
 from labelops.multilabel.rules import is_flagged
 from labelops.multilabel.sampling import AGREED, shares_of
@@ -68,6 +71,13 @@ class Config(Pruning):
         description="Corrected probabilities are fitted on about this many pairs of item and "
         "class of each kind: given, contradicted by the model, agreed by both.",
     )
+    list_from: float = Field(
+        default=0.01,
+        ge=0.001,
+        le=1.0,
+        description="Classes that are missing or wrong with at least this probability are listed, "
+        "besides those that are flagged.",
+    )
 
 
 def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
@@ -80,13 +90,23 @@ def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
     return ["item_id", *(name for name, _ in _columns(2))]
 
 
+KINDS = ("missing", "wrong")
+"""What may be the matter with a class that was ruled out, and with a given one."""
+
+
 def _columns(n_classes: int) -> list[tuple[str, pa.DataType]]:
-    ids, scores = ids_type(n_classes), pa.list_(pa.float32())
+    lists = [
+        column
+        for kind in KINDS
+        for column in (
+            (f"{kind}_ids", ids_type(n_classes)),
+            (f"{kind}_names", pa.list_(pa.string())),
+            (f"{kind}_probs", pa.list_(pa.float32())),
+            (f"is_{kind}", pa.list_(pa.bool_())),
+        )
+    ]
     return [
-        ("missing_ids", ids),
-        ("missing_probs", scores),
-        ("wrong_ids", ids),
-        ("wrong_probs", scores),
+        *lists,
         ("is_label_issue", pa.bool_()),
         ("label_score", pa.float32()),
         ("rank", pa.int64()),
@@ -129,7 +149,7 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
         *rank_steps(flagging, ranked, ctx),
         Map(
             name="flags",
-            reads=["item_id", *flagging],
+            reads=["item_id", *flagging, *given, "pred_probs"],
             writes={ctx.stage: Output(schema=schema)},
             apply=write_flags,
         ),
@@ -220,18 +240,39 @@ def _flagged_cells(frame: Frame, ctx: Context[Config]) -> tuple[LabelCells, Feat
     return cells.choose(chosen), Features(*(column[chosen] for column in features))
 
 
+def _listed(frame: Frame, ctx: Context[Config]) -> tuple[LabelCells, np.ndarray, np.ndarray]:
+    """Return all cells to list: those flagged come first, how probable an error is, and which are.
+
+    A flagged cell is listed however improbable.
+    """
+    learned = Learned.of(ctx.own("beliefs"))
+    flagged, features = _flagged_cells(frame, ctx)
+    search = Search.of(learned, lc.unpack_pairs(ctx.own("pairs")), floor=ctx.config.list_from)
+    parts, p = [flagged], [p_label_error(features, learned)]
+    known = flagged.row * ctx.n_classes + flagged.class_id
+    for first, probs, labels in lc.prob_blocks(frame, ctx):
+        cells, mine = candidates(probs, labels, search)
+        cells = cells._replace(row=cells.row + first)
+        is_new = ~np.isin(cells.row * ctx.n_classes + cells.class_id, known)
+        parts.append(cells.choose(is_new))
+        p.append(mine[is_new])
+    cells = concatenate(parts)
+    return cells, np.concatenate(p), np.arange(len(cells.row)) < len(flagged.row)
+
+
 def write_flags(frame: Frame, ctx: Context[Config]) -> Tables:
     """Write a shard's verdicts."""
     is_issue, score = flagged(frame, ctx)
-    cells, features = _flagged_cells(frame, ctx)
-    believed = p_label_error(features, Learned.of(ctx.own("beliefs"))).astype(np.float32)
+    cells, believed, is_flagged = _listed(frame, ctx)
+    believed, names = believed.astype(np.float32), pa.array(ctx.classes, pa.string())
     arrays: list[pa.Array] = [frame["item_id"]]
     for kind in (~cells.is_given, cells.is_given):
         row, class_id, p = cells.row[kind], cells.class_id[kind], believed[kind]
         order = np.lexsort((class_id, -p, row))
         start = np.searchsorted(row[order], np.arange(frame.n + 1))
         ids = class_id[order].astype(ids_type(ctx.n_classes).value_type.to_pandas_dtype())
-        arrays += [lists_of(ids, start), lists_of(p[order], start)]
+        columns = ids, names.take(ids), p[order], is_flagged[kind][order]
+        arrays += [lists_of(values, start) for values in columns]
     rank = ranks_of(_ranked(is_issue, score), frame, ctx)
     arrays += [pa.array(is_issue), pa.array(score), pa.array(rank, mask=~is_issue)]
     return {ctx.stage: pa.table(arrays, names=writes(ctx.config, ctx.columns))}
@@ -240,13 +281,15 @@ def write_flags(frame: Frame, ctx: Context[Config]) -> Tables:
 def flagged_cells(frame: Frame, ctx: Context) -> Cells:
     """Return what is believed of flagged cells, by item and class."""
     parts = []
-    for is_given, kind in enumerate(("missing", "wrong")):
-        ids, start = flat(frame[f"{kind}_ids"])
-        scores, _ = flat(frame[f"{kind}_probs"])
-        class_id = ids.to_numpy(zero_copy_only=False).astype(np.int64)
-        p = scores.to_numpy(zero_copy_only=False).astype(np.float64)
+    for is_given, kind in enumerate(KINDS):
+        (ids, start), (scores, _), (flags, _) = (
+            flat(frame[name]) for name in (f"{kind}_ids", f"{kind}_probs", f"is_{kind}")
+        )
+        mine = np.flatnonzero(flags.to_numpy(zero_copy_only=False))
+        class_id = ids.to_numpy(zero_copy_only=False)[mine].astype(np.int64)
+        p = scores.to_numpy(zero_copy_only=False)[mine].astype(np.float64)
         given = np.full(len(class_id), bool(is_given))
-        parts.append((owners(start), class_id, given, p, np.zeros(len(class_id), np.int64)))
+        parts.append((owners(start)[mine], class_id, given, p, np.zeros(len(class_id), np.int64)))
     cells = Cells(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     order = np.lexsort((cells.class_id, cells.row))
     return Cells(*(column[order] for column in cells))
@@ -254,7 +297,7 @@ def flagged_cells(frame: Frame, ctx: Context) -> Cells:
 
 STAGE = Stage(
     name="multilabel",
-    version=1,
+    version=2,
     doc="finds probably missing and probably wrong labels of each item, and estimates their number",
     config=Config,
     steps=steps,
@@ -262,7 +305,9 @@ STAGE = Stage(
     writes=writes,
     beliefs=Beliefs(
         kind="classes",
-        reads=lambda columns: ["missing_ids", "missing_probs", "wrong_ids", "wrong_probs"],
+        reads=lambda columns: [
+            name for kind in KINDS for name in (f"{kind}_ids", f"{kind}_probs", f"is_{kind}")
+        ],
         cells=flagged_cells,
     ),
 )

@@ -13,8 +13,12 @@ import pipelines.selection.cells
 from labelops.confident import selection
 from labelops.confident.filters import Filter
 from labelops.hashing import hash_strings
+from labelops.multilabel.beliefs import Features, Learned, p_label_error
+from labelops.multilabel.cells import Cells
+from labelops.multilabel.cooccurrence import evidence, summarize
 from labelops.multilabel.issues import find_label_issues
 from labelops.multilabel.labels import UNKNOWN, LabelSets, from_states
+from labelops.multilabel.opinion import model_log_odds
 from labelops.multilabel.scores import row_scores
 from pipelines.core.state import Run, load_run
 from pipelines.errors import DataError
@@ -71,9 +75,10 @@ def sidecar(found: Run) -> pa.Table:
 def flags_of(table: pa.Table) -> np.ndarray:
     """Return 1 where a class is flagged as missing, 2 where as wrong."""
     flags = np.zeros((table.num_rows, K), int)
-    for code, name in ((1, "missing_ids"), (2, "wrong_ids")):
-        for row, ids in enumerate(table[name].to_pylist()):
-            flags[row, ids] = code
+    for code, kind in ((1, "missing"), (2, "wrong")):
+        lists = table[f"{kind}_ids"].to_pylist(), table[f"is_{kind}"].to_pylist()
+        for row, (ids, flagged) in enumerate(zip(*lists, strict=True)):
+            flags[row, [k for k, is_flagged in zip(ids, flagged, strict=True) if is_flagged]] = code
     return flags
 
 
@@ -161,6 +166,41 @@ def test_lists__are_ordered_by_score_and_scores_are_probabilities(tmp_path: Path
             assert all(0 <= score <= 1 for score in scores)
     assert rows.schema.field("missing_ids").type == pa.list_(pa.uint16())
     assert rows.schema.field("wrong_probs").type == pa.list_(pa.float32())
+
+
+@pytest.mark.parametrize("unknown", [False, True])
+@pytest.mark.parametrize("floor", [0.001, 0.2, 1.0])
+def test_lists__hold_every_class_from_a_floor_on_and_what_is_flagged(
+    tmp_path: Path, floor: float, unknown: bool
+) -> None:
+    """Oracle: every cell asked, in memory."""
+    probs, table = made(unknown=unknown)
+    data = write(tmp_path, probs, table)
+    found = run(data, tmp_path / "out", STAGES, f"multilabel.list_from={floor}")
+    labels, rows = from_states(table), sidecar(found)
+    row, class_id = np.nonzero(table != UNKNOWN)
+    cells = Cells(row, class_id, table[row, class_id] == 1, probs[row, class_id])
+    _, heard = evidence(cells, labels, summarize(labels))
+    learned = Learned.of(found.context("multilabel", found.layout()).own("beliefs"))
+    features = Features(class_id, cells.is_given, model_log_odds(cells.p), heard)
+    p = p_label_error(features, learned)
+    expected = np.zeros(table.shape)
+    expected[row, class_id] = np.where(p >= floor, p, 0)
+    flags = flags_of(rows)
+    dense = np.zeros(table.shape)
+    dense[row, class_id] = p
+    expected = np.where(flags > 0, dense, expected)
+    listed = np.zeros(table.shape)
+    for kind, state in (("missing", 0), ("wrong", 1)):
+        names = "ids", "names", "probs"
+        for i, (ids, said, each) in enumerate(
+            zip(*(rows[f"{kind}_{name}"].to_pylist() for name in names), strict=True)
+        ):
+            listed[i, ids] = each
+            assert said == [str(k) for k in ids]
+            assert (table[i, ids] == state).all()
+    np.testing.assert_allclose(listed, expected, rtol=1e-6)
+    assert (listed > 0).sum() > (flags > 0).sum() or floor > 0.001
 
 
 def test_estimates__are_those_found_in_memory_with_intervals_around_the_rates(

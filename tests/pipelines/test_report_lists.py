@@ -45,6 +45,12 @@ def rows(out: str, stage: str) -> list[dict[str, Any]]:
     return pa.concat_tables([pq.read_table(path) for path in paths]).to_pylist()
 
 
+def flagged(row: dict[str, Any], kind: str) -> dict[int, float]:
+    """Return the flagged classes of an item, and how probable they are to be missing or wrong."""
+    columns = row[f"{kind}_ids"], row[f"{kind}_probs"], row[f"is_{kind}"]
+    return {k: p for k, p, is_flagged in zip(*columns, strict=True) if is_flagged}
+
+
 @pytest.fixture(scope="module")
 def known(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("lists")
@@ -69,8 +75,8 @@ def test_collect__says_of_every_class_what_the_sidecar_says(known: str) -> None:
     assert {name for name, *_ in classes} == {f"class {k}" for k in range(5)}
     for name, given, wrong, n_wrong, missing, n_missing in classes:
         k = int(name.removeprefix("class "))
-        assert n_missing == sum(k in row["missing_ids"] for row in found)
-        assert n_wrong == sum(k in row["wrong_ids"] for row in found)
+        assert n_missing == sum(k in flagged(row, "missing") for row in found)
+        assert n_wrong == sum(k in flagged(row, "wrong") for row in found)
         assert given == sum(name in labels for labels in tagged(N)[0]["labels"].to_pylist())
         for estimate in (wrong, missing):
             assert estimate.low <= estimate.value <= estimate.high
@@ -92,9 +98,7 @@ def test_collect__shows_the_surest_of_each_class(known: str, kind: str) -> None:
             continue
         k = int(group.name.removeprefix("class "))
         p_of = {
-            item: row[f"{kind}_probs"][row[f"{kind}_ids"].index(k)]
-            for item, row in found.items()
-            if k in row[f"{kind}_ids"]
+            item: flagged(row, kind)[k] for item, row in found.items() if k in flagged(row, kind)
         }
         blocks = [b for b in group.blocks if isinstance(b, Items) and b.score == f"P({kind})"]
         shown = items_of(blocks)

@@ -30,7 +30,7 @@ class Lists(Part):
     reads = (
         "item_hash",
         "is_label_issue",
-        *(f"{kind}_{what}" for kind in KINDS for what in ("ids", "probs")),
+        *(name for kind in KINDS for name in (f"{kind}_ids", f"{kind}_probs", f"is_{kind}")),
     )
 
     def __init__(self, run: Reader, ctx: Context) -> None:
@@ -49,8 +49,12 @@ class Lists(Part):
         self.n_flagged += pc.sum(frame["is_label_issue"]).as_py() or 0
         for kind, listed in self.suspects.items():
             row, class_id = cells(frame, f"{kind}_ids")
-            p = flat(frame[f"{kind}_probs"])[0].to_numpy(zero_copy_only=False)
-            listed.add(frame, row, class_id, -p.astype(np.float64))
+            p, is_flagged = (
+                flat(frame[name])[0].to_numpy(zero_copy_only=False)
+                for name in (f"{kind}_probs", f"is_{kind}")
+            )
+            mine = np.flatnonzero(is_flagged)
+            listed.add(frame, row[mine], class_id[mine], -p[mine].astype(np.float64))
 
     @property
     def _n(self) -> np.ndarray:

@@ -52,6 +52,8 @@ def factor(x):
 
 def run(folder: Path) -> list[int]:
     env = {**os.environ, "PYTHONPATH": str(folder), "NUMBA_CACHE_DIR": str(folder / "cache")}
+    # Python takes a source of the same second and size for the same.
+    env["PYTHONDONTWRITEBYTECODE"] = "1"
     command = [sys.executable, "-c", PROGRAM]
     done = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, check=True)
     return [int(word) for word in done.stdout.split()]
