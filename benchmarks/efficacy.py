@@ -186,6 +186,27 @@ def decisions(items: LabelSet, decided: pa.Table) -> Figures:
     return figures
 
 
+def products(items: LabelSet, probs: np.ndarray, folder: Path) -> Figures:
+    """Return accuracy × coverage of what each way leaves, as it lies there."""
+    from cleanlab.filter import find_label_issues
+
+    flagged = find_label_issues(items.given, probs, n_jobs=1)
+    shipped = table(folder / "dataset", ["item_id", "label_clean"])
+    rows, clean = numbers(shipped, "row"), numbers(shipped, "label_clean")
+    every = np.arange(len(items.given))
+    ways = {
+        "given": (every, items.given),
+        "product": (rows, clean),
+        "cleanlab pruned": (every[~flagged], items.given[~flagged]),
+        "cleanlab replaced": (every, np.where(flagged, probs.argmax(axis=1), items.given)),
+    }
+    figures: Figures = {}
+    for name, (kept, labels) in ways.items():
+        figures[f"accuracy, {name}"] = float((labels == items.true[kept]).mean())
+        figures[f"coverage, {name}"] = len(kept) / len(every)
+    return figures
+
+
 def _share(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
@@ -235,6 +256,7 @@ def training_sets(
         "product soft": TrainingSet(rows, belief[rows], np.ones(len(rows), np.float32)),
         "belief of all": TrainingSet(every, belief, np.ones(n, np.float32)),
         "cleanlab pruned": hard(kept, items.given[kept], k),
+        "cleanlab replaced": hard(every, np.where(flagged, probs.argmax(axis=1), items.given), k),
         "cleanlab weighted": hard(kept, items.given[kept], k, share[items.given[kept]]),
         "true": hard(every, items.true, k),
     }
@@ -271,6 +293,7 @@ def measure(
     figures |= noise_estimate(items, run_folder)
     figures |= detection(items, probs, run_folder, belief)
     figures |= decisions(items, decided) | belief_honesty(items, belief)
+    figures |= products(items, probs, run_folder)
     if train and items.test_features is not None:
         arms = training_sets(items, probs, run_folder, decided, belief)
         figures |= train_students(items, arms, seed)

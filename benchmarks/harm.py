@@ -1,15 +1,16 @@
 """Whether the product is ever worse than what was given, on real data with known and planted noise.
 
     python benchmarks/harm.py --tables FOLDER [--small cifar10n_small_5k_with_images.npz] \\
-        [--seeds 5] [--sets spambase letter] [--noise none symmetric-0.2] [--out harm.json]
+        [--seeds 5] [--sets spambase letter] [--noise none symmetric-0.2] [--out harm.json] \\
+        [--embedding lite0_small.npy]
 
 FOLDER has `adult`, `covtype`, `letter`, `pendigits` and `spambase`. Noise is planted in true
 labels: *symmetric* (any other class), *pair* (the next class) or *features* (the class that a
 linear model of the truth finds second best, the more often the less sure that model is).
 Predictions are out of fold, of a linear model and of histogram trees; those that come with the
-CIFAR-10N cut; and those of the heads that stage `infer` fits itself. For each
-setting: shards → recipe `audit` → product against truth. Labels of the
-product are compared with the given ones *on the same items*.
+CIFAR-10N cut; and those of the heads that stage `infer` fits itself, of pictures on shrunk pixels
+and on an embedding of the cut (see `embedder.py`). For each setting: shards → recipe `audit` →
+product against truth. Labels of the product are compared with the given ones *on the same items*.
 """
 
 import argparse
@@ -100,7 +101,9 @@ def out_of_fold(model: object, x: np.ndarray, given: np.ndarray, seed: int) -> n
     return (probs / probs.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def pictures(file: Path, seed: int, models: Sequence[str]) -> Iterator[LabelSet]:
+def pictures(
+    file: Path, seed: int, models: Sequence[str], embedding: Path | None = None
+) -> Iterator[LabelSet]:
     """Yield the cut of CIFAR-10N with its networks' predictions, and those of a model of pixels."""
     with tempfile.TemporaryDirectory() as folder:
         prepare_small(Path(folder), small=file)
@@ -109,9 +112,12 @@ def pictures(file: Path, seed: int, models: Sequence[str]) -> Iterator[LabelSet]
     small = np.load(file, allow_pickle=False)
     true = small["clean_label"].astype(np.int64)
     pixels = small["images"].reshape(-1, 8, 4, 8, 4, 3).mean(axis=(2, 4)).reshape(len(true), -1)
+    seen = {"pixels": pixels} | ({"embedding": np.load(embedding)} if embedding else {})
     for label in ("aggre_label", "random_label1", "worse_label"):
         given = small[label].astype(np.int64)
-        yield from opined(f"small-{label} pixels", CIFAR_CLASSES, pixels, given, true, seed, models)
+        for name, x in seen.items():
+            who = f"small-{label} {name}"
+            yield from opined(who, CIFAR_CLASSES, x, given, true, seed, models)
 
 
 def opined(
@@ -136,7 +142,7 @@ def settings(args: argparse.Namespace, seed: int) -> Iterator[LabelSet]:
     """Yield every data set, noise and model."""
     for name in args.sets:
         if name == "cifar10n":
-            yield from pictures(args.small, seed, args.models)
+            yield from pictures(args.small, seed, args.models, args.embedding)
             continue
         x, true = read_table(args.tables, name, seed)
         for noise in args.noise:
@@ -186,6 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tables", type=Path, required=True)
     parser.add_argument("--small", type=Path)
+    parser.add_argument("--embedding", type=Path)
     parser.add_argument("--sets", nargs="+", default=[*TABLES, "cifar10n"])
     parser.add_argument("--noise", nargs="+", default=list(RATES), choices=list(RATES))
     parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)

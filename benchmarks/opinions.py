@@ -1,10 +1,12 @@
 """What several opinions are worth beside the best one: how well wrong labels are found and mended.
 
     python benchmarks/opinions.py --tables FOLDER [--small cifar10n_small_5k_with_images.npz]
-        [--sets spambase pendigits letter adult cifar10n] [--noise …] [--seeds 5]
+        [--embedding lite0_small.npy] [--sets spambase pendigits letter adult cifar10n]
+        [--noise …] [--seeds 5]
 
 Sets and noise are those of `harm.py`. Opinions are out of sample: softmax regression (linear),
-votes of the nearest and histogram trees, as stage `infer` fits them; of CIFAR-10N those of pixels,
+votes of the nearest, histogram trees, and small networks heard all along their training (margins
+averaged over it), as stage `infer` fits them; of CIFAR-10N those of pixels, those of an embedding,
 and those of the two networks that come with the cut. Each is brought to the given labels by a
 temperature. They are taken alone, in pairs, and all together:
 
@@ -49,6 +51,7 @@ from labelops.fast.neighbours import Voters
 from labelops.fast.trees import predict_trees
 from labelops.nn.heads import fit_heads
 from labelops.nn.linear import Block, predict
+from labelops.nn.network_heads import fit_networks, predict_networks
 from labelops.opinions.nearest import refer
 from labelops.opinions.pool import fit_weights, pool
 from labelops.opinions.trees import fit_trees
@@ -69,10 +72,12 @@ def heads(x: np.ndarray, given: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     )
     hashes = np.arange(len(x), dtype=np.uint64)
     trees = fit_trees(x, given, fold, n_classes=n_classes, n_folds=FOLDS, n_threads=2)
+    networks = fit_networks(x, given, fold, n_classes=n_classes, n_folds=FOLDS)
     return {
         "linear": predict(linear, x, fold),
         "nearest": Voters(refer(x, given, hashes), n_classes=n_classes).votes(x, hashes),
         "trees": predict_trees(trees, x, fold),
+        "network": predict_networks(networks, x, fold),
     }
 
 
@@ -148,7 +153,7 @@ def settings(
     for name in args.sets:
         if name == "cifar10n":
             ready = defaultdict(dict)
-            for items in pictures(args.small, seed, ("ready", "heads")):
+            for items in pictures(args.small, seed, ("ready", "heads"), args.embedding):
                 if items.probs is not None:
                     label, model = items.name.removeprefix("small-").rsplit("-", 1)
                     ready[label][model] = items.probs
@@ -170,6 +175,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tables", type=Path, required=True)
     parser.add_argument("--small", type=Path)
+    parser.add_argument("--embedding", type=Path)
     parser.add_argument("--sets", nargs="+", default=[*TABLES[:4], "cifar10n"])
     parser.add_argument(
         "--noise", nargs="+", default=["symmetric-0.05", "symmetric-0.2", "pair-0.2"]

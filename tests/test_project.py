@@ -328,7 +328,7 @@ def test_dependencies__what_is_installed_is_what_is_pinned() -> None:
 
 def test_dependencies__everything_imported_is_declared() -> None:
     known = importlib.metadata.packages_distributions()
-    allowed = declared().keys() | declared("s3").keys()
+    allowed = set(declared()).union(*map(declared, EXTRAS))
     undeclared = {
         f"{path.relative_to(ROOT)}:{line} imports {name}"
         for package in PACKAGES

@@ -56,7 +56,7 @@ class Search(NamedTuple):
         """Prepare a search; `floor` in (0, 1]."""
         trust, hearing = learned.opinion.weight
         shift = trust * learned.scaling.shift + learned.opinion.bias
-        least = log_odds_at(floor, learned.odds, learned.opinion)
+        least = log_odds_at(learned.odds, learned.opinion, p=floor)
         return cls(
             learned,
             pairs,

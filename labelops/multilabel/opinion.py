@@ -207,19 +207,19 @@ def presence(values: np.ndarray, opinion: Opinion) -> np.ndarray:
     return np.asarray(expit(opinion.bias + values @ opinion.weight))
 
 
-def log_odds_at(p: float, odds: np.ndarray, opinion: Opinion) -> np.ndarray:
+def log_odds_at(odds: np.ndarray, opinion: Opinion, *, p: float) -> np.ndarray:
     """Return log q / (1 − q) at which a class that was ruled out is present with probability p.
 
     The inverse of `believe` for ruled-out cells: q / (1 − q) = p (1 − β) / ((1 − p) α).
 
     Parameters
     ----------
-    p
-        In (0, 1]; at 1, and without missing labels, no log-odds are enough.
     odds
         How often each class was given, to how often not, shape (K,).
     opinion
         From `fit_opinion`.
+    p
+        In (0, 1]; at 1, and without missing labels, no log-odds are enough.
 
     Returns
     -------
@@ -228,7 +228,7 @@ def log_odds_at(p: float, odds: np.ndarray, opinion: Opinion) -> np.ndarray:
     Examples
     --------
     >>> opinion = Opinion(0.0, np.ones(1), 0.2, 0.1)
-    >>> least = log_odds_at(0.25, np.ones(1), opinion)
+    >>> least = log_odds_at(np.ones(1), opinion, p=0.25)
     >>> believe(least[:, None], np.array([False]), np.ones(1), opinion).round(3).tolist()
     [0.25]
     """

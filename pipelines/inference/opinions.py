@@ -16,7 +16,7 @@ import pyarrow as pa
 from labelops.hashing import is_sampled
 from labelops.opinions import nearest
 from labelops.opinions.nearest import References, refer
-from labelops.opinions.pool import fit_weights, pool
+from labelops.opinions.pool import fit_weights
 from pipelines.core.stage import (
     Arrays,
     Context,
@@ -238,9 +238,12 @@ def pooled(said: np.ndarray, ctx: Context) -> tuple[np.ndarray, np.ndarray]:
     -------
     float32, shape (n, K), and int32, shape (n, H); −1 of opinions that always say the same.
     """
+    from labelops.fast.pool import pool_and_lead
+
     found = ctx.own("weights")
-    leading = np.where(found["tells"][:, None], said.argmax(axis=2), -1)
-    return pool(said, found["weights"]).astype(np.float32), leading.T.astype(np.int32)
+    probs, leading = pool_and_lead(said, found["weights"])
+    leading[:, ~found["tells"]] = -1
+    return probs, leading
 
 
 # -- the kinds -------------------------------------------------------------------------------------
@@ -310,8 +313,38 @@ def _open_trees(ctx: Context[Config]) -> heads.Said:
     return lambda features, fold, hashes: predict_trees(fitted, features, fold)
 
 
+def _fit_networks(items: Items, ctx: Context[Config], out: str) -> Arrays:
+    from labelops.nn import network_heads
+
+    n_features = items.schema.field("embedding").type.list_size
+    features, given, hashes = _first_items(items, network_heads.n_items(n_features))
+    fitted = network_heads.fit_networks(
+        features,
+        given,
+        fold_of_items(given, hashes, ctx),
+        n_classes=ctx.n_classes,
+        n_folds=ctx.config.folds,
+    )
+    for name, values in fitted.arrays().items():
+        np.save(os.path.join(out, f"{name}.npy"), values)
+    return {"n": np.array(len(given))}
+
+
+def _open_networks(ctx: Context[Config]) -> heads.Said:
+    from labelops.nn.network_heads import Networks, predict_networks
+
+    paths = [ctx.artifact("networks", f"{name}.npy") for name in Networks._fields]
+
+    def load() -> Networks:
+        return Networks(*(np.load(path, allow_pickle=False) for path in paths))
+
+    fitted: Networks = once(("networks", *map(file_key, paths)), load)
+    return lambda features, fold, hashes: predict_networks(fitted, features, fold)
+
+
 HEADS: dict[HeadKind, Head] = {
     "linear": Head("heads", heads.fit, heads.open_linear),
     "nearest": Head("nearest", _keep_references, _open_references),
     "trees": Head("trees", _fit_trees, _open_trees),
+    "network": Head("networks", _fit_networks, _open_networks),
 }

@@ -24,6 +24,7 @@ OPTIONS = {
     "resume": {"folder", "--workers", "--cluster", "--prefect"},
     "report": {"folder"},
     "verify": {"folder"},
+    "export": {"model", "--out", "--weights", "--side"},
     "stages": set(),
     "schema": {"stage"},
 }

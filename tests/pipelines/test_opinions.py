@@ -13,7 +13,7 @@ from pipelines.recipe import load_recipe
 from tests.datasets import blobs, even, write_shards
 
 N = 300
-KINDS = ("linear", "nearest", "trees")
+KINDS = ("linear", "nearest", "trees", "network")
 
 
 def audit(folder: Path, heads: tuple[str, ...]) -> Run:
@@ -49,7 +49,7 @@ def test_pool__is_made_of_what_each_head_says_alone_and_changes_need_two_of_them
     # The same items in another order: up to the tolerance of the search.
     np.testing.assert_allclose(weights, fit_weights(probs, given), atol=0.01)
     wanted = pool(probs, weights).astype(np.float32)
-    assert np.array_equal(np.array(found["pred_probs"].to_pylist(), np.float32), wanted)
+    np.testing.assert_allclose(np.array(found["pred_probs"].to_pylist()), wanted, rtol=1e-6)
     decided = rows(run, "decide")
     changed = np.flatnonzero(np.array(decided["decision"].to_pylist()) == "relabel")
     classes = run.context("decide", run.layout()).classes

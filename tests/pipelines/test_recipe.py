@@ -106,7 +106,7 @@ def test_recipe__is_named_after_its_file_unless_it_says_so_itself() -> None:
             TOY + "[data]\nmax_bad_shares = 1\n",
             "data has no setting 'max_bad_shares'; did you mean 'max_bad_share'? Known: "
             "['absent_classes', 'absent_labels', 'classes', 'columns', 'features', "
-            "'max_bad_share', 'splits']; in the recipe",
+            "'max_bad_share', 'opinions', 'splits']; in the recipe",
         ),
         (
             'stages = ["toy", "toy"]',

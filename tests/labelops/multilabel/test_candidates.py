@@ -120,7 +120,7 @@ def test_candidates__find_what_an_unsure_model_ranks_well() -> None:
 def test_log_odds_at__is_the_inverse_of_the_belief(p: float) -> None:
     opinion = Opinion(0.3, np.array([1.2]), 0.25, 0.1)
     odds = np.array([0.01, 0.3, 2.0])
-    least = log_odds_at(p, odds, opinion)
+    least = log_odds_at(odds, opinion, p=p)
     values = (least - opinion.bias)[:, None] / opinion.weight
     believed = believe(values, np.zeros(3, bool), odds, opinion)
     np.testing.assert_allclose(believed, p, rtol=1e-12)

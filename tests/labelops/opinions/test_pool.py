@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from labelops.calibration import log_safe
+from labelops.fast.pool import pool_and_lead
 from labelops.opinions.pool import MAX_WEIGHT, fit_weights, log_opinions, pool
 from labelops.temperature import fit_temperature
 
@@ -89,3 +90,26 @@ def test_labels_that_are_all_right_stop_at_the_bound() -> None:
     weight = fit_weights(probs, np.zeros(20, np.int64))[0]
     assert 1 < weight <= MAX_WEIGHT
     assert pool(probs, np.array([weight]))[0, 0] > 0.999
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [0, 1, 300])
+def test_compiled_pool__is_that_of_the_formula_and_says_who_leads(dtype: type, n: int) -> None:
+    """With exact 0 and 1, and ties."""
+    _, probs = opinions(n, 4, (1.5, 2.0, 3.0))
+    probs = probs.astype(dtype)
+    probs[0, : n // 2] = np.round(probs[0, : n // 2])
+    probs[1, n // 2 :: 3] = 0.25
+    weights = np.array([0.7, 2.0, 0.0])
+    pooled, leading = pool_and_lead(probs, weights)
+    assert pooled.dtype == np.float32
+    np.testing.assert_allclose(pooled, pool(probs, weights), rtol=1e-6, atol=1e-12)
+    assert np.array_equal(leading, probs.argmax(axis=2).T)
+
+
+def test_compiled_pool__of_a_row_is_the_same_whatever_is_beside_it() -> None:
+    _, probs = opinions(200, 7, (1.0, 2.0))
+    weights = np.array([0.3, 0.9])
+    whole, _ = pool_and_lead(probs, weights)
+    for rows in (slice(0, 1), slice(13, 57), slice(199, 200)):
+        assert np.array_equal(pool_and_lead(probs[:, rows], weights)[0], whole[rows])
