@@ -44,10 +44,12 @@ class Allowance(NamedTuple):
     ----------
     gain : so much less than expected a rule may gain per change.
     share : so many more or fewer changes may be right, as a share.
+    least : fewer changes in all than that are not made unmeasured: chance decides what they do.
     """
 
     gain: float
     share: float
+    least: int = 1
 
 
 ALLOWANCES = Allowance(ALLOWANCE, ALLOWANCE)
@@ -145,6 +147,7 @@ def judge_rules(
             judged = verdict(evidence, r, limits._replace(must_be_measured=must), allowance, ctx)
         known.append(judged[0])
         verdicts.append(judged[1])
+    verdicts = _enough(verdicts, known, rules, allowance.least)
     return {
         **{name: summary[name] for name in ("n", "n_reviewed", "sizes", "proposed")},
         "rules": np.array([rule.name for rule in rules]),
@@ -163,6 +166,24 @@ def judge_rules(
             summary["sizes"], summary["leaving"], min_class_size=limits.min_class_size
         ),
     }
+
+
+def _enough(
+    verdicts: list[Verdict], known: list[Evidence], rules: Sequence[Rule], least: int
+) -> list[Verdict]:
+    """Hold back what only beliefs promise, if it is less than `least` changes in all."""
+    promised = [
+        rule.changes and verdict.ships and not verdict.is_measured
+        for verdict, rule in zip(verdicts, rules, strict=True)
+    ]
+    n = sum(e.proposed for e, is_promised in zip(known, promised, strict=True) if is_promised)
+    if n >= least:
+        return verdicts
+    why = f"held back: fewer than {least} changes in all, of which beliefs cannot tell"
+    return [
+        verdict._replace(ships=False, why=f"{verdict.why}; {why}") if is_promised else verdict
+        for verdict, is_promised in zip(verdicts, promised, strict=True)
+    ]
 
 
 def count(

@@ -7,7 +7,7 @@ Beliefs in single classes, of the last stage that offers any, propose, rule by r
 from pydantic import BaseModel, Field
 
 from labelops.decisions import cells
-from labelops.multilabel.decide import ALLOWANCE, LabelPolicy, propose, rules
+from labelops.multilabel.decide import ALLOWANCE, LEAST_CHANGES, LabelPolicy, propose, rules
 from pipelines.core.stage import Context
 from pipelines.decisions.engine import Decider, Proposed, deciding_stage
 from pipelines.decisions.gate import Allowance
@@ -76,7 +76,7 @@ STAGE = deciding_stage(
         propose=propose_shard,
         rules=lambda ctx: rules(policy_of(ctx.config)),
         limits=Limits.of,
-        allowance=lambda ctx: Allowance(gain=ALLOWANCE, share=ALLOWANCE / 2),
+        allowance=lambda ctx: Allowance(ALLOWANCE, ALLOWANCE / 2, least=LEAST_CHANGES),
         asks="classes",
     )
 )
