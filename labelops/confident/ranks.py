@@ -13,22 +13,47 @@ ISSUE = np.dtype([("key", np.uint32), ("hash", np.uint64)])
 
 
 LATER = np.uint32(1 << 30)
-"""More than the keys of two scores in [0, 1] differ."""
+"""More than the keys of two scores in [0, 1] differ, ties told apart."""
+
+STEPS = 1 << 20
+"""Among scores of exactly zero so many probabilities of another class are told apart."""
 
 
 def places(
-    scores: np.ndarray, hashes: np.ndarray, is_later: np.ndarray | None = None
+    scores: np.ndarray,
+    hashes: np.ndarray,
+    is_later: np.ndarray | None = None,
+    p_other: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return what issues are sorted by: lower scores (float32) first, ties by the item's hash.
 
-    Those that are said to be later, bool, shape (F,), come after all others.
+    Parameters
+    ----------
+    scores, hashes
+        In [0, 1], and uint64, shape (F,).
+    is_later
+        Those come after all others; bool, shape (F,).
+    p_other
+        How probable another class is. Of scores of exactly zero, where a model says that the given
+        class is impossible, those come first that speak most for another one. Shape (F,).
 
     Returns
     -------
     Records of type `ISSUE`, shape (F,), in the order given.
+
+    Examples
+    --------
+    >>> zero, hashes = np.zeros(3, np.float32), np.arange(3, dtype=np.uint64)
+    >>> np.argsort(places(zero, hashes, p_other=np.array([0.5, 1.0, 0.6]))["key"]).tolist()
+    [1, 2, 0]
     """
     issues = np.empty(len(scores), ISSUE)
-    issues["key"] = order_keys(scores).astype(np.uint32)
+    keys = order_keys(scores)
+    if p_other is not None:
+        zero = np.flatnonzero(scores == 0)
+        steps = np.clip(p_other[zero].astype(np.float64), 0, 1) * STEPS
+        keys[zero] -= np.rint(steps).astype(np.uint64)
+    issues["key"] = keys.astype(np.uint32)
     if is_later is not None:
         issues["key"][is_later] += LATER
     issues["hash"] = hashes

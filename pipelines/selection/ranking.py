@@ -22,11 +22,18 @@ class Ranked(NamedTuple):
     is_ranked : which items, bool, shape (N,).
     is_later : which of them come after all others, bool, shape (N,).
     score : float32, shape (N,); low comes first.
+    p_other : how probable another class is, which decides among scores of zero; shape (N,).
     """
 
     is_ranked: np.ndarray
     is_later: np.ndarray
     score: np.ndarray
+    p_other: np.ndarray | None = None
+
+    def places(self, hashes: np.ndarray, at: np.ndarray) -> np.ndarray:
+        """Return the places of some items; hashes are those of all, shape (N,)."""
+        p_other = None if self.p_other is None else self.p_other[at]
+        return ranks.places(self.score[at], hashes[at], self.is_later[at], p_other)
 
 
 Rank = Callable[[Frame, Context[C]], Ranked]
@@ -55,7 +62,7 @@ def _places(part: int, rank: Rank[C], frame: Frame, ctx: Context[C]) -> Arrays:
     """Return the places of a shard's items whose hash falls into a part of all hashes."""
     ranked, hashes = rank(frame, ctx), frame.array("item_hash")
     at = np.flatnonzero(ranked.is_ranked & (ranks.part_of(hashes, n_parts(ctx)) == part))
-    places = ranks.places(ranked.score[at], hashes[at], ranked.is_later[at])
+    places = ranked.places(hashes, at)
     return {name: places[name].copy() for name in ("key", "hash")}
 
 
@@ -69,7 +76,7 @@ def sort_places(summary: Arrays, ctx: Context) -> Arrays:
 def ranks_of(ranked: Ranked, frame: Frame, ctx: Context) -> np.ndarray:
     """Return the ranks of a shard's ranked items, from 1; 0 for the others."""
     at = np.flatnonzero(ranked.is_ranked)
-    own = ranks.places(ranked.score[at], frame.array("item_hash")[at], ranked.is_later[at])
+    own = ranked.places(frame.array("item_hash"), at)
     rank = np.zeros(frame.n, np.int64)
     rank[at] = 1
     for part in range(n_parts(ctx)):

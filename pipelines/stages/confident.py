@@ -372,7 +372,7 @@ def finish_joint(summary: Arrays, ctx: Context[Config]) -> Arrays:
 def flagged(frame: Frame, ctx: Context[Config]) -> tuple[np.ndarray, np.ndarray]:
     """Return which items of a shard are issues, and the scores of all, in single precision."""
     # All at once: one by one, each would open the file again.
-    frame.table(["given", "item_hash", "p_given", "guess", "predicted", "agrees"])
+    frame.table(["given", "item_hash", "p_given", "guess", "predicted", "agrees", "p_other"])
     empty = np.empty(0, np.float32)
     seen = Scan(
         guess=frame.array("guess"),
@@ -399,7 +399,7 @@ def ranked(frame: Frame, ctx: Context[Config]) -> Ranked:
 
 
 def _ranked(is_issue: np.ndarray, score: np.ndarray, frame: Frame) -> Ranked:
-    return Ranked(is_issue | ~frame.array("agrees"), ~is_issue, score)
+    return Ranked(is_issue | ~frame.array("agrees"), ~is_issue, score, frame.array("p_other"))
 
 
 def write_flags(frame: Frame, ctx: Context[Config]) -> Tables:
@@ -423,7 +423,7 @@ def write_flags(frame: Frame, ctx: Context[Config]) -> Tables:
 
 STAGE = Stage(
     name="confident",
-    version=3,
+    version=4,
     doc="finds probable label errors, estimates their number and which classes are confused",
     config=Config,
     steps=steps,

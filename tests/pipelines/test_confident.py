@@ -112,6 +112,29 @@ def test_sidecar__has_scores_ranks_and_labels(tmp_path: Path, score: str, adjust
     assert 10 < is_issue.sum() < len(ranked)
 
 
+def test_ranks__where_the_given_class_is_impossible_follow_what_speaks_for_another(
+    tmp_path: Path,
+) -> None:
+    probs, given, _ = make(23, n=N, n_classes=5, dtype=np.float32)
+    rng, rows = np.random.default_rng(1), np.arange(N)
+    zero = np.flatnonzero(rng.random(N) < 0.3)
+    lead = np.array([0.5, 0.75, 1.0], np.float32)[rng.integers(0, 3, len(zero))]
+    probs[zero] = 0
+    probs[zero, (given[zero] + 1) % 5] = lead
+    probs[zero, (given[zero] + 2) % 5] += 1 - lead
+    found = sidecar(run(tmp_path, table_of(probs, given, text=True), even(N, 3), ""))
+    is_issue, hashes = (
+        np.asarray(found["is_label_issue"]),
+        hash_strings(found["item_id"].to_pylist()),
+    )
+    p_given = probs[rows, given]
+    against = np.where(p_given == 0, -probs.max(axis=1), 0)
+    ranked = np.flatnonzero(is_issue | (probs.argmax(axis=1) != given))
+    order = np.lexsort((hashes[ranked], against[ranked], p_given[ranked], ~is_issue[ranked]))
+    ranks = dict(zip(ranked[order].tolist(), range(1, len(ranked) + 1), strict=True))
+    assert found["rank"].to_pylist() == [ranks.get(i) for i in range(N)]
+
+
 def test_sidecar__integer_labels_stay_integers(tmp_path: Path) -> None:
     probs, given, _ = make(23, n=60)
     table = table_of(probs, given).set_column(1, "label", pa.array(given, pa.int16()))
