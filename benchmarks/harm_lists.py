@@ -27,6 +27,7 @@ from efficacy import table
 from multilabel_efficacy import read_set, spoil
 from sklearn.metrics import average_precision_score
 
+from labelops.multilabel.beliefs import expected_errors
 from pipelines.core.results import load_result
 from pipelines.core.state import load_run
 from pipelines.recipe import load_recipe
@@ -66,7 +67,9 @@ def measure(
         data = write(work / "data", x, given, seed)
         run(load_recipe("multilabel", settings), data=str(data), out=str(work / "run"))
         rows = table(work / "run" / "dataset", ["item_id", "labels_clean"])
-        outcome = load_result(load_run(str(work / "run")).store, "decide_labels", "outcome")
+        store = load_run(str(work / "run")).store
+        outcome = load_result(store, "decide_labels", "outcome")
+        beliefs = load_result(store, "multilabel", "beliefs")
         listed = table(
             work / "run" / "multilabel", ["item_id", "missing_ids", "missing_probs", "is_missing"]
         )
@@ -89,6 +92,9 @@ def measure(
         f"AP {name}": average_precision_score(lacks[~given], score[~given]) if lacks.any() else 0.0
         for name, score in ranked.items()
     }
+    said = expected_errors(
+        int(given.sum()), wrong=float(beliefs["wrong"]), missing=float(beliefs["missing"])
+    )
     changed = clean[at] != given[at]
     fixed, broken = changed & (clean[at] == true[at]), changed & (given[at] == true[at])
     return {
@@ -98,6 +104,9 @@ def measure(
         "fixed": int(fixed.sum()),
         "broken": int(broken.sum()),
         "said broken": float(outcome["total_broken_high"]),
+        "hidden": int(lacks.sum()),
+        "said wrong": said[0],
+        "said hidden": said[1],
         "in product": len(at),
         "given wrong": float((given[at] != true[at]).mean()),
         "clean wrong": float((clean[at] != true[at]).mean()),
@@ -124,11 +133,12 @@ def main() -> None:
                 figures = measure(x, true, given, seed, args.overrides)
                 all_figures.append({"set": f"{name} {noise}", "seed": seed, **figures})
                 print(
-                    "{set} #{seed}: {wrong} of {cells} cells wrong | changed {changed}: {fixed} "
-                    "fixed, {broken} broken (at most {said broken:.0f}) | {in product} items: "
-                    "{given wrong:.4f} → {clean wrong:.4f} wrong | missing, AP: model "
-                    "{AP model:.3f}, flagged {AP flagged:.3f}, listed {AP listed:.3f} of {listed} "
-                    "cells".format(**all_figures[-1]),
+                    "{set} #{seed}: {wrong} of {cells} cells wrong, {hidden} of them hidden (said: "
+                    "{said hidden:.0f} hidden, {said wrong:.0f} wrongly given) | changed "
+                    "{changed}: {fixed} fixed, {broken} broken (at most {said broken:.0f}) | "
+                    "{in product} items: {given wrong:.4f} → {clean wrong:.4f} wrong | missing, "
+                    "AP: model {AP model:.3f}, flagged {AP flagged:.3f}, listed {AP listed:.3f} of "
+                    "{listed} cells".format(**all_figures[-1]),
                     flush=True,
                 )
     figures = pd.DataFrame(all_figures)
