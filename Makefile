@@ -12,7 +12,7 @@ DATA ?= sample_data/fashion_mnist
 OUT ?= runs/demo
 TESTS ?=
 # Processes that share the files of tests; each takes some 2 GB of memory. 0: this one alone.
-JOBS ?= 3
+JOBS ?= 4
 FUZZ ?= parquet=10000 recipes=5000 pictures=5000
 BENCHMARKS ?= confident source infer orchestration object_store faults multilabel mosaics
 UPGRADE ?=
