@@ -6,9 +6,9 @@ before any other is predicted.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -44,9 +44,14 @@ from pipelines.storage.vectors import arrays_of, list_array, vectors_of, width_o
 SAMPLE_ITEMS, SAMPLE_CELLS = 10_000, 1 << 23
 """Weights are fitted on so many items, or probabilities of all heads."""
 
+MOST_PROTOTYPES = 1024
+"""Classes up to which class means are taken, unless they are asked for."""
+
 BLOCK_ROWS = 8192
 
 CHUNK_BYTES = 32 * 2**20
+
+Kept = TypeVar("Kept")
 
 
 class Head(NamedTuple):
@@ -57,22 +62,24 @@ class Head(NamedTuple):
     step : name of the step that fits it.
     fit : as of `Fit`.
     open : what it says, once it is fitted.
+    votes : whether it counts where opinions must agree.
     """
 
     step: str
     fit: Callable[[Items, Context[Config], str], Arrays]
     open: Callable[[Context[Config]], heads.Said]
+    votes: bool = True
 
 
 def are_several(config: Config, columns: frozenset[str]) -> bool:
-    """Return whether there are several opinions, so that what each says is written down."""
+    """Return whether several opinions must agree, so that what each says is written down."""
     column = input_column(config.use, columns)
     if column == READY:
         return True
     is_fitted = column not in ("pred_probs", "topk_probs") and config.train == "heads"
     if not is_fitted or given_of(columns) is not ONE_CLASS:
         return False
-    return config.heads is None or len(config.heads) > 1
+    return config.heads is None or sum(HEADS[kind].votes for kind in config.heads) > 1
 
 
 def fields(ctx: Context[Config]) -> list[tuple[str, pa.DataType]]:
@@ -97,14 +104,18 @@ def kinds_of(ctx: Context[Config]) -> tuple[HeadKind, ...]:
     if not is_one:
         return ("linear",)
     column = input_column(config.use, ctx.columns)
-    if column not in ("features", TABLE):
-        return ("linear", "nearest")
-    from labelops.opinions.trees import WORTHWHILE_CELLS
+    kinds: tuple[HeadKind, ...] = ("linear", "nearest")
+    if column in ("features", TABLE):
+        from labelops.opinions.trees import WORTHWHILE_CELLS
 
-    is_table = column == TABLE
-    width = encoding_of(ctx).width if is_table else width_of(ctx.types["features"], "features")
-    cells = width * ctx.n_classes
-    return ("linear", "nearest", "trees") if cells <= WORTHWHILE_CELLS else ("linear", "nearest")
+        is_table = column == TABLE
+        width = encoding_of(ctx).width if is_table else width_of(ctx.types["features"], "features")
+        if width * ctx.n_classes <= WORTHWHILE_CELLS:
+            kinds = (*kinds, "trees")
+    # Columns of a table have no length that a cosine could compare.
+    if column != TABLE and ctx.n_classes <= MOST_PROTOTYPES:
+        kinds = (*kinds, "prototypes")
+    return kinds
 
 
 def fit_steps(ctx: Context[Config]) -> list[Step[Config]]:
@@ -118,7 +129,8 @@ def fit_steps(ctx: Context[Config]) -> list[Step[Config]]:
     if len(kinds) == 1:
         return steps
     sample = Map(name="sample", reads=reads, writes=sample_output(ctx, kinds), apply=say_of_sample)
-    return [*steps, sample, weigh_step(ctx, kinds)]
+    silent = [kind for kind in kinds if not HEADS[kind].votes]
+    return [*steps, sample, weigh_step(ctx, kinds, silent=silent)]
 
 
 def open_heads(ctx: Context[Config]) -> list[heads.Said]:
@@ -138,7 +150,8 @@ def predict(frame: Frame, ctx: Context[Config], *, n_features: int) -> Iterator[
         spoken = [say(features, fold[here], hashes[here]) for say in said]
         probs, opinions = spoken[0], None
         if len(spoken) > 1:
-            probs, opinions = pooled(np.stack(spoken), ctx)
+            probs, leading = pooled(np.stack(spoken), ctx)
+            opinions = leading if are_several(ctx.config, ctx.columns) else None
         yield heads.predictions(
             ctx, ids[here], hashes[here], own, fold[here], probs, embedding, opinions
         )
@@ -197,26 +210,37 @@ Check = Callable[[np.ndarray, np.ndarray, Context], Arrays]
 """From what is said of the sample (H, n, K) and given ids (n,) to results beside the weights."""
 
 
-def weigh_step(ctx: Context, names: Sequence[str], check: Check | None = None) -> Reduce[Config]:
-    """Return the step that says how much each opinion counts."""
+def weigh_step(
+    ctx: Context,
+    names: Sequence[str],
+    *,
+    check: Check | None = None,
+    silent: Sequence[str] = (),
+) -> Reduce[Config]:
+    """Return the step that says how much each opinion counts; those `silent` agree with nobody."""
     return Reduce(
         name="weights",
         reads=[_folder(ctx)],
         summarize=lambda frame, ctx: arrays_of(frame.file(_folder(ctx))),
         merge=join_summaries,
-        finish=partial(weigh, names=names, check=check),
+        finish=partial(weigh, names=names, check=check, silent=silent),
     )
 
 
 def weigh(
-    summary: Arrays, ctx: Context, *, names: Sequence[str], check: Check | None = None
+    summary: Arrays,
+    ctx: Context,
+    *,
+    names: Sequence[str],
+    check: Check | None = None,
+    silent: Sequence[str] = (),
 ) -> Arrays:
     """Return the weights at which all opinions together are likeliest to give the labels.
 
     Returns
     -------
-    `weights`; `n` items they are fitted on; names, `heads`; and `tells`, whether an opinion finds
-    more than one class most probable: one that always says the same agrees with nothing.
+    `weights`; `n` items they are fitted on; names, `heads`; and `tells`, whether an opinion counts
+    where several must agree: it finds more than one class most probable, and is not `silent`.
     """
     order = np.argsort(summary["item_hash"], kind="stable")
     given = summary["given"][order]
@@ -224,7 +248,7 @@ def weigh(
     leading = probs.argmax(axis=2)
     return {
         "weights": fit_weights(probs, given),
-        "tells": (leading != leading[:, :1]).any(axis=1),
+        "tells": (leading != leading[:, :1]).any(axis=1) & ~np.isin(names, silent),
         "n": np.array(len(order)),
         "heads": np.array(names),
         **(check(probs, given, ctx) if check else {}),
@@ -236,7 +260,7 @@ def pooled(said: np.ndarray, ctx: Context) -> tuple[np.ndarray, np.ndarray]:
 
     Returns
     -------
-    float32, shape (n, K), and int32, shape (n, H); −1 of opinions that always say the same.
+    float32, shape (n, K), and int32, shape (n, H); −1 of opinions that do not count there.
     """
     from labelops.fast.pool import pool_and_lead
 
@@ -267,11 +291,24 @@ def _first_items(items: Items, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
     )
 
 
+def _keep(arrays: Mapping[str, np.ndarray], out: str) -> None:
+    for name, values in arrays.items():
+        np.save(os.path.join(out, f"{name}.npy"), values)
+
+
+def _kept(step: str, kind: type[Kept], ctx: Context[Config]) -> Kept:
+    """Return named arrays, a tuple of some kind, that a step has kept; opened once a process."""
+    names: Any = kind
+    paths = [ctx.artifact(step, f"{name}.npy") for name in names._fields]
+    key = (step, *map(file_key, paths))
+    found: Kept = once(key, lambda: kind(*(np.load(path, allow_pickle=False) for path in paths)))
+    return found
+
+
 def _keep_references(items: Items, ctx: Context[Config], out: str) -> Arrays:
     n_features = items.schema.field("embedding").type.list_size
     references = refer(*_first_items(items, nearest.n_references(n_features)))
-    for name, values in references._asdict().items():
-        np.save(os.path.join(out, f"{name}.npy"), values)
+    _keep(references._asdict(), out)
     return {"n": np.array(len(references.given))}
 
 
@@ -325,21 +362,35 @@ def _fit_networks(items: Items, ctx: Context[Config], out: str) -> Arrays:
         n_classes=ctx.n_classes,
         n_folds=ctx.config.folds,
     )
-    for name, values in fitted.arrays().items():
-        np.save(os.path.join(out, f"{name}.npy"), values)
+    _keep(fitted.arrays(), out)
     return {"n": np.array(len(given))}
 
 
 def _open_networks(ctx: Context[Config]) -> heads.Said:
     from labelops.nn.network_heads import Networks, predict_networks
 
-    paths = [ctx.artifact("networks", f"{name}.npy") for name in Networks._fields]
-
-    def load() -> Networks:
-        return Networks(*(np.load(path, allow_pickle=False) for path in paths))
-
-    fitted: Networks = once(("networks", *map(file_key, paths)), load)
+    fitted = _kept("networks", Networks, ctx)
     return lambda features, fold, hashes: predict_networks(fitted, features, fold)
+
+
+def _fit_prototypes(items: Items, ctx: Context[Config], out: str) -> Arrays:
+    from labelops.nn import prototypes
+
+    n_features = items.schema.field("embedding").type.list_size
+    features, given, hashes = _first_items(items, prototypes.n_items(n_features))
+    fold = fold_of_items(given, hashes, ctx)
+    fitted = prototypes.fit_prototypes(
+        features, given, fold, n_classes=ctx.n_classes, n_folds=ctx.config.folds
+    )
+    _keep(fitted.arrays(), out)
+    return {"n": np.array(len(given))}
+
+
+def _open_prototypes(ctx: Context[Config]) -> heads.Said:
+    from labelops.nn.prototypes import Prototypes, predict_prototypes
+
+    fitted = _kept("prototypes", Prototypes, ctx)
+    return lambda features, fold, hashes: predict_prototypes(fitted, features, fold)
 
 
 HEADS: dict[HeadKind, Head] = {
@@ -347,4 +398,6 @@ HEADS: dict[HeadKind, Head] = {
     "nearest": Head("nearest", _keep_references, _open_references),
     "trees": Head("trees", _fit_trees, _open_trees),
     "network": Head("networks", _fit_networks, _open_networks),
+    # As linear as the linear one: where both agree, no second opinion does.
+    "prototypes": Head("prototypes", _fit_prototypes, _open_prototypes, votes=False),
 }

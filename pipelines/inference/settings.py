@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from pipelines.media.images import Limits
 
-HeadKind = Literal["linear", "nearest", "trees", "network"]
+HeadKind = Literal["linear", "nearest", "trees", "network", "prototypes"]
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
@@ -38,9 +38,10 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         min_length=1,
         description="Classifiers on the embedding or the features, whose opinions are combined: "
         "linear (softmax regression), nearest (votes of the 15 nearest of up to 20,000 items), "
-        "trees (gradient-boosted), network (one hidden layer, averaged over its training). "
-        "Absent: linear and nearest, and trees where features × classes are at most 4096; linear "
-        "alone for lists of labels.",
+        "trees (gradient-boosted), network (one hidden layer, averaged over its training), "
+        "prototypes (cosines to class means). Absent: linear, nearest and, but for tables, "
+        "prototypes up to 1,024 classes, and trees where features × classes are at most 4096; "
+        "linear alone for lists of labels.",
     )
     embedder: str = Field(
         default="pixels",
