@@ -2,14 +2,12 @@
 
 A network first learns what the items of a class have in common and later what is peculiar to each,
 wrong labels included. So its opinion of an item that it was not trained on is the mean of what it
-said after every epoch: margins averaged over training tell wrong labels better than those at the
-end.
+said after every epoch; margins averaged over training are a published sign of wrong labels.
 """
 
 # N items, D features, H hidden units, K classes, F folds, E epochs
 
-from collections.abc import Mapping
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -47,15 +45,6 @@ class Networks(NamedTuple):
     into_bias: np.ndarray
     out: np.ndarray
     out_bias: np.ndarray
-
-    def arrays(self) -> Mapping[str, np.ndarray]:
-        """Return everything as plain arrays."""
-        return self._asdict()
-
-    @classmethod
-    def of(cls, arrays: Mapping[str, np.ndarray]) -> Self:
-        """Return the networks that `arrays` gave."""
-        return cls(*(arrays[name] for name in cls._fields))
 
 
 def n_items(n_features: int) -> int:

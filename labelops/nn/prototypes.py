@@ -6,8 +6,7 @@ part is, while every classifier that is fitted to labels gives way to some of th
 
 # N items, D features, K classes, F folds
 
-from collections.abc import Mapping
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -44,15 +43,6 @@ class Prototypes(NamedTuple):
     center: np.ndarray
     means: np.ndarray
     temperature: np.ndarray
-
-    def arrays(self) -> Mapping[str, np.ndarray]:
-        """Return everything as plain arrays."""
-        return self._asdict()
-
-    @classmethod
-    def of(cls, arrays: Mapping[str, np.ndarray]) -> Self:
-        """Return the prototypes that `arrays` gave."""
-        return cls(*(arrays[name] for name in cls._fields))
 
 
 def n_items(n_features: int) -> int:

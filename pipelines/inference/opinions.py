@@ -362,7 +362,7 @@ def _fit_networks(items: Items, ctx: Context[Config], out: str) -> Arrays:
         n_classes=ctx.n_classes,
         n_folds=ctx.config.folds,
     )
-    _keep(fitted.arrays(), out)
+    _keep(fitted._asdict(), out)
     return {"n": np.array(len(given))}
 
 
@@ -382,7 +382,7 @@ def _fit_prototypes(items: Items, ctx: Context[Config], out: str) -> Arrays:
     fitted = prototypes.fit_prototypes(
         features, given, fold, n_classes=ctx.n_classes, n_folds=ctx.config.folds
     )
-    _keep(fitted.arrays(), out)
+    _keep(fitted._asdict(), out)
     return {"n": np.array(len(given))}
 
 

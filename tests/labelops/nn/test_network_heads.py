@@ -71,10 +71,3 @@ def test_few_items__and_constant_features_are_legal(n: int) -> None:
     assert len(found.into) == EPOCHS
     probs = predict_networks(found, np.ones((4, 3), np.float32), np.arange(4) % 3)
     assert np.isfinite(probs).all()
-
-
-def test_arrays__are_all_there_is() -> None:
-    x, _, given, fold = ring(60)
-    found = fitted(x, given, fold, epochs=1)
-    again = Networks.of(found.arrays())
-    assert all(np.array_equal(p, q) for p, q in zip(found, again, strict=True))
