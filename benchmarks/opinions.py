@@ -5,10 +5,10 @@
         [--noise …] [--seeds 5]
 
 Sets and noise are those of `harm.py`. Opinions are out of sample: softmax regression (linear),
-votes of the nearest, histogram trees, and small networks heard all along their training (margins
-averaged over it), as stage `infer` fits them; of CIFAR-10N those of pixels, those of an embedding,
-and those of the two networks that come with the cut. Each is brought to the given labels by a
-temperature. They are taken alone, in pairs, and all together:
+votes of the nearest, histogram trees, small networks heard all along their training (margins
+averaged over it), and cosines to class means, as stage `infer` fits them; of CIFAR-10N those of
+pixels, those of an embedding, and those of the two networks that come with the cut. Each is brought
+to the given labels by a temperature. They are taken alone, in pairs, and so on, and all together:
 
 mean      of the probabilities
 mixture   Σ w p with the weights at which the given labels are likeliest (EM)
@@ -52,6 +52,7 @@ from labelops.fast.trees import predict_trees
 from labelops.nn.heads import fit_heads
 from labelops.nn.linear import Block, predict
 from labelops.nn.network_heads import fit_networks, predict_networks
+from labelops.nn.prototypes import fit_prototypes, predict_prototypes
 from labelops.opinions.nearest import refer
 from labelops.opinions.pool import fit_weights, pool
 from labelops.opinions.trees import fit_trees
@@ -73,11 +74,13 @@ def heads(x: np.ndarray, given: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     hashes = np.arange(len(x), dtype=np.uint64)
     trees = fit_trees(x, given, fold, n_classes=n_classes, n_folds=FOLDS, n_threads=2)
     networks = fit_networks(x, given, fold, n_classes=n_classes, n_folds=FOLDS)
+    prototypes = fit_prototypes(x, given, fold, n_classes=n_classes, n_folds=FOLDS)
     return {
         "linear": predict(linear, x, fold),
         "nearest": Voters(refer(x, given, hashes), n_classes=n_classes).votes(x, hashes),
         "trees": predict_trees(trees, x, fold),
         "network": predict_networks(networks, x, fold),
+        "prototypes": predict_prototypes(prototypes, x, fold),
     }
 
 

@@ -2,10 +2,15 @@
 
 from pipelines.core.needs import NoColumnError
 from pipelines.core.state import READY, TABLE
+from pipelines.errors import RecipeError
 from pipelines.labels.lists import is_multi_label
 
 INPUTS = (READY, TABLE, "pred_probs", "topk_probs", "features", "image", "text")
 """In the order of preference: what a recipe names, else the more has been done already."""
+
+
+NAMED = {"opinions": (READY, "data.opinions"), "table": (TABLE, "data.features")}
+"""What stands for columns that the recipe names, and where it does, by `use`."""
 
 
 def input_column(use: str, columns: frozenset[str]) -> str:
@@ -15,9 +20,19 @@ def input_column(use: str, columns: frozenset[str]) -> str:
     ------
     NoColumnError
         If the data has none of them.
+    RecipeError
+        If it is to be columns that the recipe names, and none is named.
     """
+    if use in NAMED:
+        mark, setting = NAMED[use]
+        if mark not in columns:
+            raise RecipeError(
+                f"stage 'infer': columns of the source were expected in {setting} for use = "
+                f"{use!r}, got none. Name them, or leave use out"
+            )
+        return mark
     if use != "auto":
-        return READY if use == "opinions" else use
+        return use
     # One class an item is what lists of probable classes are of.
     usable = columns - {"topk_probs"} if is_multi_label(columns) else columns
     column = next((name for name in INPUTS if name in usable), None)

@@ -244,6 +244,11 @@ def _processor(transformers: Any, name: str, is_folder: bool) -> dict[str, tuple
         own = transformers.AutoImageProcessor.from_pretrained(
             name, local_files_only=is_folder, trust_remote_code=False
         )
-        return {"mean": tuple(own.image_mean), "std": tuple(own.image_std)}
-    except Exception:
+    except OSError:
+        # Nothing is said of them.
         return {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+    except Exception as err:
+        raise _not_fetched(f"hf:{name}", err) from err
+    if not own.do_normalize:
+        return {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+    return {"mean": tuple(own.image_mean), "std": tuple(own.image_std)}

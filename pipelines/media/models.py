@@ -11,6 +11,8 @@ from pipelines.storage.wording import why
 if TYPE_CHECKING:
     from torch import Tensor
 
+MOST_KEPT = 4
+
 _models: dict[tuple[object, ...], Any] = {}
 _lock = threading.Lock()
 
@@ -18,13 +20,13 @@ _lock = threading.Lock()
 def once(key: tuple[object, ...], load: Any) -> Any:
     """Return what `load()` gives, called once a process for each key.
 
-    The two most recent are kept: a worker sees one stage at a time.
+    The most recent are kept: a worker sees one stage at a time, which may have several heads.
     """
     with _lock:
         if key in _models:
             return _models[key]
         model = load()
-        while len(_models) >= 2:
+        while len(_models) >= MOST_KEPT:
             del _models[next(iter(_models))]
         _models[key] = model
         return model

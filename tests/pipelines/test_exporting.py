@@ -109,6 +109,28 @@ def test_vision_model_of_hugging_face__is_exported_from_its_folder(tmp_path: Pat
     torch.testing.assert_close(said_by(out, x), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("processor", "mean", "std"),
+    [(None, IMAGENET_MEAN, IMAGENET_STD), ({"do_normalize": False}, [0.0] * 3, [1.0] * 3)],
+    ids=["absent", "without mean"],
+)
+def test_vision_model__takes_pictures_as_its_folder_says(
+    tmp_path: Path, processor: dict[str, bool] | None, mean: object, std: object
+) -> None:
+    folder, out = vision_folder(tmp_path / "vit"), tmp_path / "vit.pt2"
+    import transformers
+
+    (folder / "preprocessor_config.json").unlink()
+    if processor is not None:
+        transformers.ViTImageProcessor(**processor).save_pretrained(folder)
+    export_model(f"hf:{folder}", str(out))
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    x = pictures(2)
+    with torch.inference_mode():
+        expected = model(pixel_values=normalised(x, mean, std)).pooler_output
+    torch.testing.assert_close(said_by(out, x), expected, rtol=1e-4, atol=1e-5)
+
+
 def text_folder(folder: Path) -> Path:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(4)

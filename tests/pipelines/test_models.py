@@ -171,16 +171,16 @@ def test_weights__an_environment_that_turns_safety_off_is_refused(
     )
 
 
-def test_once__loads_once_and_keeps_two() -> None:
+def test_once__loads_once_and_keeps_four() -> None:
     forget_models()
     calls: list[str] = []
 
     def load(name: str) -> Any:
         return once((name,), lambda: calls.append(name) or name)
 
-    for name in "aabbacca":
+    for name in "aabbcdaeeba":
         assert load(name) == name
-    assert calls == ["a", "b", "c", "a"]
+    assert calls == ["a", "b", "c", "d", "e", "a"]
     forget_models()
 
 

@@ -176,3 +176,16 @@ def test_lists_of_labels__are_refused(tmp_path: Path) -> None:
         RecipeError, match="one column of probabilities was expected for items with"
     ):
         pipelines.run.run(recipe, data=str(source), out=str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("use", "setting"), [("opinions", "data.opinions"), ("table", "data.features")]
+)
+def test_use_of_columns_that_nobody_named__is_refused(
+    tmp_path: Path, use: str, setting: str
+) -> None:
+    _, given, probs = made()
+    source = write_shards(tmp_path / "src", table_of(given, probs), [N])
+    recipe = load_recipe("audit", [f"infer.use={use}"])
+    with pytest.raises(RecipeError, match=f"expected in {setting} for use = '{use}'"):
+        pipelines.run.run(recipe, data=str(source), out=str(tmp_path / "out"))
