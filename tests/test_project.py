@@ -234,11 +234,24 @@ def loose(path: str, tree: ast.AST) -> list[str]:
     return found
 
 
-PROMISES = [*itertools.product(PACKAGES, (crowded, untyped)), ("labelops", loose)]
+def unguarded(path: str, tree: ast.AST) -> list[str]:
+    """Return where arrays are read from files that other threads may read from, too."""
+    return [
+        f"{path}:{node.lineno} np.load: take pipelines.storage.arrays"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == "np.load"
+        if path != "pipelines/storage/arrays.py"
+    ]
+
+
+PROMISES = [
+    *itertools.product(PACKAGES, (crowded, untyped, unguarded)),
+    ("labelops", loose),
+]
 
 
 @pytest.mark.parametrize(("package", "faults"), PROMISES)
-def test_signatures__take_little_by_position_and_typed_settings(
+def test_code__takes_little_by_position_types_settings_and_guards_files(
     package: str, faults: Callable[[str, ast.AST], list[str]]
 ) -> None:
     paths = modules(package)
@@ -254,6 +267,7 @@ def test_signatures__a_planted_wrong_one_is_found() -> None:
     assert not untyped("a.py", ast.parse("def f(config: Config, other: Any): ..."))
     assert len(untyped("a.py", ast.parse("def f(*, config: Any): ..."))) == 1
     assert len(untyped("a.py", ast.parse("class A:\n    config: Any"))) == 1
+    assert len(unguarded("a.py", ast.parse("x = np.load(path)"))) == 1
 
 
 def test_future_annotations__are_off_where_shapes_may_be_checked_at_run_time() -> None:

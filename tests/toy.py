@@ -7,6 +7,7 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from pipelines.core.stage import Arrays, Context, Fit, Map, Output, Reduce, Stage, Step
+from pipelines.storage.arrays import read_array
 from pipelines.storage.canonical import Items
 from pipelines.storage.frame import Frame
 
@@ -47,7 +48,7 @@ def fit(items: Items, ctx: Context, folder: str) -> Arrays:
 
 
 def place(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
-    order = np.load(ctx.artifact("fit", "order.npy"), mmap_mode="r")
+    order = read_array(ctx.artifact("fit", "order.npy"), "r")
     position = np.searchsorted(order, frame.array("item_hash"))
     share = frame.array("low") / ctx.own("count")["sum"] + ctx.own("fit")["running"]
     table = pa.table(

@@ -8,8 +8,8 @@ import numpy as np
 
 from pipelines.bags.census import bags_of
 from pipelines.core.stage import Arrays
+from pipelines.storage.arrays import new_array
 from pipelines.storage.canonical import Items
-from pipelines.storage.spill import new_array
 from pipelines.storage.vectors import vectors_of
 
 # N items, M of them in bags with totals, B bags, D features, K classes

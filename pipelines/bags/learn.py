@@ -26,8 +26,8 @@ from pipelines.bags.group import (
 )
 from pipelines.bags.settings import Config
 from pipelines.core.stage import Arrays, Context
+from pipelines.storage.arrays import new_array
 from pipelines.storage.canonical import Items
-from pipelines.storage.spill import new_array
 
 if TYPE_CHECKING:
     from labelops.nn.bags import Fitted

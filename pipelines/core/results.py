@@ -23,6 +23,7 @@ import numpy as np
 from pipelines.core.commit import hash_file, hash_if_there
 from pipelines.core.stage import Arrays
 from pipelines.errors import CorruptShardError, remake
+from pipelines.storage.arrays import read_arrays
 from pipelines.storage.seal import JSON, SealError, check_seal, dump_sealed, load_sealed, make_seal
 from pipelines.storage.store import LocalStore, Store
 
@@ -105,8 +106,7 @@ def load_result(store: Store, stage: str, step: str) -> Arrays:
         If it is missing or damaged.
     """
     data, _ = _read(store, stage, step)
-    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        return {key: archive[key] for key in archive.files}
+    return read_arrays(data)
 
 
 def check_result(store: Store, stage: str, step: str) -> ResultFile:

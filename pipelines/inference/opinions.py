@@ -37,6 +37,7 @@ from pipelines.inference.inputs import input_column
 from pipelines.inference.settings import Config, HeadKind
 from pipelines.inference.table import encoding_of
 from pipelines.media.models import file_key, once
+from pipelines.storage.arrays import read_array
 from pipelines.storage.canonical import Items
 from pipelines.storage.frame import Frame
 from pipelines.storage.vectors import arrays_of, list_array, vectors_of, width_of
@@ -301,7 +302,7 @@ def _kept(step: str, kind: type[Kept], ctx: Context[Config]) -> Kept:
     names: Any = kind
     paths = [ctx.artifact(step, f"{name}.npy") for name in names._fields]
     key = (step, *map(file_key, paths))
-    found: Kept = once(key, lambda: kind(*(np.load(path, allow_pickle=False) for path in paths)))
+    found: Kept = once(key, lambda: kind(*map(read_array, paths)))
     return found
 
 
@@ -318,8 +319,7 @@ def _open_references(ctx: Context[Config]) -> heads.Said:
     paths = [ctx.artifact("nearest", f"{name}.npy") for name in References._fields]
 
     def load() -> Voters:
-        arrays = (np.load(path, allow_pickle=False) for path in paths)
-        return Voters(References(*arrays), n_classes=ctx.n_classes)
+        return Voters(References(*map(read_array, paths)), n_classes=ctx.n_classes)
 
     voters: Voters = once(("nearest", *map(file_key, paths)), load)
     return lambda features, fold, hashes: voters.votes(features, hashes)

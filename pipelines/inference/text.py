@@ -11,6 +11,7 @@ from pipelines.errors import RecipeError
 from pipelines.inference import encode
 from pipelines.inference.settings import Config
 from pipelines.media.models import file_key, once
+from pipelines.storage.arrays import read_array
 from pipelines.storage.canonical import Items
 from pipelines.storage.frame import Frame
 from pipelines.storage.vectors import list_array
@@ -76,9 +77,7 @@ def embed_texts(frame: Frame, ctx: Context[Config]) -> Iterator[Tables]:
 
     paths = [ctx.artifact(STEP, f"{name}.npy") for name in Dimensions._fields]
     key = ("texts", *map(file_key, paths))
-    dimensions = once(
-        key, lambda: Dimensions(*(np.load(path, allow_pickle=False) for path in paths))
-    )
+    dimensions = once(key, lambda: Dimensions(*map(read_array, paths)))
     for start, table in frame.batches(["text"], BLOCK_ROWS):
         texts = table.column("text").to_pylist()
         empty = [row for row, text in enumerate(texts) if text is None]

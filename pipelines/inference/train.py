@@ -12,9 +12,9 @@ from pipelines.inference.folds import fold_of_items
 from pipelines.inference.heads import even_blocks, predictions
 from pipelines.inference.settings import Config
 from pipelines.media.models import file_key, load_weights, once
+from pipelines.storage.arrays import new_array
 from pipelines.storage.canonical import Items
 from pipelines.storage.frame import Frame
-from pipelines.storage.spill import new_array
 from pipelines.storage.vectors import list_array, vectors_of
 
 if TYPE_CHECKING:

@@ -34,9 +34,9 @@ from labelops.neighbours import (
     with_copies,
 )
 from pipelines.core.stage import Arrays, Context, Fit, Map, Output, Stage, Step
+from pipelines.storage.arrays import new_array, read_array
 from pipelines.storage.canonical import Items
 from pipelines.storage.frame import Frame
-from pipelines.storage.spill import new_array
 from pipelines.storage.vectors import vectors_of
 
 BLOCK_ROWS = 8192
@@ -179,8 +179,7 @@ def _distinct_vectors(items: Items, column: str, narrow: Narrow, path: str) -> n
             out[at:stop] = array[wanted[at:stop] - start]
         start, at = start + table.num_rows, stop
     out.flush()
-    written: np.ndarray = np.load(path, mmap_mode="r")
-    return written
+    return read_array(path, "r")
 
 
 def _judge(
@@ -249,7 +248,7 @@ def _to_neighbours(neighbours: Neighbours, copies: Copies, k: int) -> tuple[np.n
 def look_up(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
     """Return the rows of the table for a shard's items."""
     paths = {name: ctx.artifact("graph", f"{name}.npy") for name in TABLE}
-    column = {name: np.load(path, "r", allow_pickle=False) for name, path in paths.items()}
+    column = {name: read_array(path, "r") for name, path in paths.items()}
     at = np.searchsorted(column["item_hash"], frame.array("item_hash"))
     got = {name: np.asarray(values[at]) for name, values in column.items()}
     unknown = {name: np.isnan(got[name]) for name in ("nn_distance", "outlier_score")}

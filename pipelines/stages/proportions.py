@@ -33,6 +33,7 @@ from pipelines.core.stage import Context, Fit, Map, Output, Reduce, Stage, Step
 from pipelines.errors import DataError, RecipeError
 from pipelines.labels.beliefs import temperature_steps
 from pipelines.labels.columns import SOFT, soft_columns, soft_fields
+from pipelines.storage.arrays import read_array
 from pipelines.storage.frame import Frame
 from pipelines.storage.vectors import list_array, width_of
 
@@ -192,9 +193,7 @@ def look_up(frame: Frame, ctx: Context[Config]) -> Mapping[str, pa.Table]:
     census = ctx.result(first, CENSUS)
 
     def opened(name: str) -> np.ndarray:
-        path = ctx.artifact(step, f"{name}.npy")
-        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-        return array
+        return read_array(ctx.artifact(step, f"{name}.npy"), "r")
 
     at = np.searchsorted(opened("item_hash"), frame.array("item_hash"))
     bag = np.asarray(opened("bag")[at])

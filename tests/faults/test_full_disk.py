@@ -19,8 +19,8 @@ from pipelines.core.commit import ShardWriter, commit_shard
 from pipelines.core.stage import Map, Output
 from pipelines.errors import RunError
 from pipelines.recipe import load_recipe, parse_recipe
+from pipelines.storage.arrays import new_array
 from pipelines.storage.frame import Frame
-from pipelines.storage.spill import new_array
 from pipelines.storage.store import LocalStore, TempFile
 from tests.datasets import blobs, vectors, write_shards
 
