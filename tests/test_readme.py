@@ -13,9 +13,9 @@ from pipelines.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
-# Neither a home folder nor a cache folder that can be written, not even by root.
+# No home folder that can be written, not even by root.
 UNATTENDED = {
-    **{k: v for k, v in os.environ.items() if k not in {"NUMBA_CACHE_DIR", "MPLCONFIGDIR"}},
+    **{k: v for k, v in os.environ.items() if k != "MPLCONFIGDIR"},
     "HOME": "/proc/nowhere",
     "PYTHONPATH": str(ROOT),
 }

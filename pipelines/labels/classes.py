@@ -216,9 +216,35 @@ def said_of_single(n_given: np.ndarray, ctx: Context) -> Arrays:
         return {}
     said = (
         f"{len(single)} of {len(names)} classes have one item: {some(single)}; no model can learn "
-        "them. Are they misspelt?"
+        "them, and no other item is taken for them. Are they misspelt?"
     )
     return {"notices": np.array([said], dtype=np.str_)}
+
+
+def odd_classes(n_given: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Return which classes are most probably slips: of one item, or the rarer of look-alikes.
+
+    Parameters
+    ----------
+    n_given
+        Items of each class, shape (K,).
+    names
+        K names.
+
+    Returns
+    -------
+    bool, shape (K,).
+
+    Examples
+    --------
+    >>> odd_classes(np.array([90, 3, 1, 80]), ["truck", "Truck ", "trcuk", "cat"]).tolist()
+    [False, True, True, False]
+    """
+    group = np.array(texts.firsts(names), np.int64)
+    by_count = np.lexsort((np.arange(len(names)), -n_given, group))
+    is_most = np.zeros(len(names), bool)
+    is_most[by_count[np.r_[True, np.diff(group[by_count]) > 0]]] = True
+    return np.asarray(~is_most | (n_given == 1))
 
 
 def check_absent(n_given: np.ndarray, ctx: Context) -> None:

@@ -25,6 +25,7 @@ from labelops.confident.top_scan import scan_top, top_scores
 from labelops.top_rows import TopRows, no_rows
 from pipelines.core.stage import Arrays, Context, Map, Output, Reduce, Stage, Step, Tables
 from pipelines.labels.beliefs import OF_PREDICTIONS
+from pipelines.labels.classes import odd_classes
 from pipelines.labels.predictions import (
     blocks_of,
     dtype_of,
@@ -189,8 +190,18 @@ def sum_confidence(frame: Frame, ctx: Context) -> Arrays:
 
 
 def finish_thresholds(summary: Arrays, ctx: Context) -> Arrays:
-    """Return the thresholds and the number of items given each class."""
-    return {"thresholds": conf.finish(conf.SelfConfidence(**summary)), "n_given": summary["n"]}
+    """Return the thresholds, the number of items given each class, and how many agree, expected.
+
+    A threshold that is the mean over one item, or over a few that are spelt otherwise, is low by
+    accident, and all classes would lose items to it: no item is confidently of such a class.
+    """
+    thresholds, n_given = conf.finish(conf.SelfConfidence(**summary)), summary["n"]
+    odd = odd_classes(n_given, ctx.classes)
+    return {
+        "thresholds": np.where(odd, conf.ABSENT, thresholds),
+        "n_given": n_given,
+        "n_agreeing": np.array(float(np.sum(thresholds * n_given))),
+    }
 
 
 # -- one look at every row -------------------------------------------------------------------------
@@ -281,13 +292,12 @@ def merge_surest(a: Arrays, b: Arrays) -> Arrays:
 
 def finish_surest(summary: Arrays, ctx: Context) -> Arrays:
     """Return what the surest predictions say of noise, and so how many labels are wrong."""
-    said, thresholds = surest(Cells(**summary), n_classes=ctx.n_classes), ctx.own("thresholds")
-    agreement = float(np.nansum(thresholds["thresholds"] * thresholds["n_given"]))
+    said = surest(Cells(**summary), n_classes=ctx.n_classes)
     wrong = n_wrong(
         said,
         n_items=ctx.n_items,
         n_disagreeing=int(summary["n_other"].sum()),
-        doubt=ctx.n_items - agreement,
+        doubt=ctx.n_items - float(ctx.own("thresholds")["n_agreeing"]),
     )
     return {name: np.array(value) for name, value in said._asdict().items()} | {
         f"n_wrong{end}": np.array(value) for end, value in zip(ENDS, wrong, strict=True)
@@ -423,7 +433,7 @@ def write_flags(frame: Frame, ctx: Context[Config]) -> Tables:
 
 STAGE = Stage(
     name="confident",
-    version=4,
+    version=5,
     doc="finds probable label errors, estimates their number and which classes are confused",
     config=Config,
     steps=steps,

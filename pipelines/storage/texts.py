@@ -76,14 +76,8 @@ def alike(names: Sequence[str]) -> list[str]:
     >>> alike(["cat", "Cat ", "dog"])
     ["1 of 3 classes differs from another only by case, spaces or marks: 'Cat ' from 'cat'"]
     """
-    first: dict[str, str] = {}
-    twins: list[tuple[str, str]] = []
-    for name in names:
-        plain = unicodedata.normalize("NFKD", name).casefold()
-        kept = (c for c in plain if unicodedata.category(c) not in UNSEEN and not c.isspace())
-        other = first.setdefault("".join(kept), name)
-        if other != name:
-            twins.append((name, other))
+    twins = [(name, names[k]) for name, k in zip(names, firsts(names), strict=True)]
+    twins = [(name, other) for name, other in twins if name != other]
     if not twins:
         return []
     pairs = ", ".join(f"{shown(a)} from {shown(b)}" for a, b in twins[:3])
@@ -92,3 +86,20 @@ def alike(names: Sequence[str]) -> list[str]:
         f"{len(twins)} of {len(names)} classes {'differs' if len(twins) == 1 else 'differ'} from "
         f"another only by case, spaces or marks: {pairs}{more}"
     ]
+
+
+def firsts(names: Sequence[str]) -> list[int]:
+    """Return of each name the position of the first that differs by no more than `alike` allows.
+
+    Examples
+    --------
+    >>> firsts(["cat", "Cat ", "dog"])
+    [0, 0, 2]
+    """
+    first: dict[str, int] = {}
+    return [first.setdefault(_plain(name), k) for k, name in enumerate(names)]
+
+
+def _plain(name: str) -> str:
+    folded = unicodedata.normalize("NFKD", name).casefold()
+    return "".join(c for c in folded if unicodedata.category(c) not in UNSEEN and not c.isspace())

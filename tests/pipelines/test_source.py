@@ -255,7 +255,7 @@ def test_class_of_one_item__is_named(tmp_path: Path) -> None:
     odd = table.set_column(table.column_names.index("label"), "label", pa.array(labels))
     run(write_shards(tmp_path / "data", odd, [15, 25]), tmp_path / "out")
     said = [n for n in load_run(str(tmp_path / "out")).notices() if "have one item" in n]
-    words = "no model can learn them. Are they misspelt?"
+    words = "no model can learn them, and no other item is taken for them. Are they misspelt?"
     assert said == [f"1 of 5 classes have one item: 'clas 1'; {words}"]
 
 

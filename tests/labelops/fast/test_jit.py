@@ -50,8 +50,8 @@ def factor(x):
 """
 
 
-def run(folder: Path) -> list[int]:
-    env = {**os.environ, "PYTHONPATH": str(folder), "NUMBA_CACHE_DIR": str(folder / "cache")}
+def run(folder: Path, **more: str) -> list[int]:
+    env = {**os.environ, "PYTHONPATH": str(folder), "NUMBA_CACHE_DIR": str(folder / "cache")} | more
     # Python takes a source of the same second and size for the same.
     env["PYTHONDONTWRITEBYTECODE"] = "1"
     command = [sys.executable, "-c", PROGRAM]
@@ -76,6 +76,14 @@ def test_compiled__is_remembered_until_a_function_it_calls_changes_in_another_fi
     assert run(package.parent) == [6, 1, 1]
     (package / "fast" / "inner.py").write_text(INNER.format(5))
     assert run(package.parent) == [15, 0, 0]
+
+
+def test_compiled__runs_where_nothing_can_be_remembered(package: Path) -> None:
+    # A file stands where numba would keep it beside the source; no folder can be made in /proc.
+    (package / "fast" / "__pycache__").touch()
+    nowhere = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR"), "/proc/nowhere")
+    for _ in range(2):
+        assert run(package.parent, **nowhere) == [6, 0, 0]
 
 
 def test_compiled__is_made_anew_where_what_is_remembered_names_a_class_that_is_gone(package: Path):
