@@ -42,9 +42,11 @@ MODELS = ("linear", "trees", "ready", "heads")
 MOST = 20_000
 RATES = {
     "none": ("symmetric", 0.0),
-    **{f"symmetric-{rate}": ("symmetric", rate) for rate in (0.02, 0.05, 0.1, 0.2, 0.4)},
-    **{f"pair-{rate}": ("pair", rate) for rate in (0.05, 0.2)},
-    **{f"features-{rate}": ("features", rate) for rate in (0.05, 0.1, 0.2)},
+    **{
+        f"{kind}-{rate}": (kind, rate)
+        for kind in ("symmetric", "pair", "features")
+        for rate in (0.02, 0.05, 0.1, 0.2, 0.4)
+    },
 }
 
 
