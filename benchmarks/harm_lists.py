@@ -27,7 +27,7 @@ from efficacy import table
 from multilabel_efficacy import read_set, spoil
 from sklearn.metrics import average_precision_score
 
-from labelops.multilabel.beliefs import expected_errors
+from labelops.confident.surest import Wrong
 from pipelines.core.results import load_result
 from pipelines.core.state import load_run
 from pipelines.recipe import load_recipe
@@ -92,9 +92,8 @@ def measure(
         f"AP {name}": average_precision_score(lacks[~given], score[~given]) if lacks.any() else 0.0
         for name, score in ranked.items()
     }
-    said = expected_errors(
-        int(given.sum()), wrong=float(beliefs["wrong"]), missing=float(beliefs["missing"])
-    )
+    missing, false = (Wrong(*beliefs[f"n_{kind}"].tolist()) for kind in ("missing", "wrong"))
+    n_false = int((given & ~true).sum())
     changed = clean[at] != given[at]
     fixed, broken = changed & (clean[at] == true[at]), changed & (given[at] == true[at])
     return {
@@ -105,8 +104,11 @@ def measure(
         "broken": int(broken.sum()),
         "said broken": float(outcome["total_broken_high"]),
         "hidden": int(lacks.sum()),
-        "said wrong": said[0],
-        "said hidden": said[1],
+        "false": n_false,
+        **{f"hidden {end}": value for end, value in missing._asdict().items()},
+        **{f"false {end}": value for end, value in false._asdict().items()},
+        "hidden held": missing.low <= lacks.sum() <= missing.high,
+        "false held": false.low <= n_false <= false.high,
         "in product": len(at),
         "given wrong": float((given[at] != true[at]).mean()),
         "clean wrong": float((clean[at] != true[at]).mean()),
@@ -133,8 +135,9 @@ def main() -> None:
                 figures = measure(x, true, given, seed, args.overrides)
                 all_figures.append({"set": f"{name} {noise}", "seed": seed, **figures})
                 print(
-                    "{set} #{seed}: {wrong} of {cells} cells wrong, {hidden} of them hidden (said: "
-                    "{said hidden:.0f} hidden, {said wrong:.0f} wrongly given) | changed "
+                    "{set} #{seed}: of {cells} cells {hidden} hidden (said: {hidden value:.0f}, "
+                    "{hidden low:.0f} to {hidden high:.0f}), {false} wrongly given ({false "
+                    "value:.0f}, {false low:.0f} to {false high:.0f}) | changed "
                     "{changed}: {fixed} fixed, {broken} broken (at most {said broken:.0f}) | "
                     "{in product} items: {given wrong:.4f} → {clean wrong:.4f} wrong | missing, "
                     "AP: model {AP model:.3f}, flagged {AP flagged:.3f}, listed {AP listed:.3f} of "
@@ -145,7 +148,10 @@ def main() -> None:
     honest = figures["broken"] <= np.ceil(figures["said broken"])
     print(
         f"{len(figures)} settings: product worse in {(figures['broken'] > figures['fixed']).sum()};"
-        f" broken at most what was said in {honest.mean():.0%}"
+        f" broken at most what was said in {honest.mean():.0%}; intervals hold what is hidden in "
+        f"{figures['hidden held'].mean():.0%}, what is wrongly given in "
+        f"{figures['false held'].mean():.0%}; they have a lower end above 0 in "
+        f"{(figures['hidden low'] > 0).mean():.0%} and {(figures['false low'] > 0).mean():.0%}"
     )
 
 

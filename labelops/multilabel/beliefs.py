@@ -10,8 +10,10 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
+from labelops.confident.surest import Wrong
 from labelops.multilabel.opinion import Opinion, believe, fit_opinion, noise_limits
 from labelops.multilabel.scaling import Scaling, fit_scaling, scaled
+from labelops.multilabel.surest import Ends, error_counts, noise_ends
 
 # M cells, K classes
 
@@ -44,12 +46,15 @@ class Learned(NamedTuple):
     opinion : how present classes are, and how given states were spoiled.
     odds : how often each class was given, to how often it was ruled out; shape (K,).
     limits : what α and ω were held to.
+    missing_ends, wrong_ends : between what α and ω are, from `labelops.multilabel.surest`.
     """
 
     scaling: Scaling
     opinion: Opinion
     odds: np.ndarray
     limits: tuple[float, float]
+    missing_ends: Ends
+    wrong_ends: Ends
 
     def arrays(self) -> Mapping[str, np.ndarray]:
         """Return everything as plain arrays."""
@@ -58,7 +63,19 @@ class Learned(NamedTuple):
             **{name: np.asarray(value) for name, value in self.opinion._asdict().items()},
             "odds": self.odds,
             "limits": np.array(self.limits),
+            "missing_ends": np.array(self.missing_ends),
+            "wrong_ends": np.array(self.wrong_ends),
         }
+
+    def error_counts(self, n_given: int) -> tuple[Wrong, Wrong]:
+        """Return how many labels are missing, and how many of `n_given` in all are wrong."""
+        return error_counts(
+            n_given,
+            missing=self.opinion.missing,
+            wrong=self.opinion.wrong,
+            missing_ends=self.missing_ends,
+            wrong_ends=self.wrong_ends,
+        )
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray]) -> Self:
@@ -73,6 +90,8 @@ class Learned(NamedTuple):
             ),
             arrays["odds"],
             (float(arrays["limits"][0]), float(arrays["limits"][1])),
+            Ends(*arrays["missing_ends"].tolist()),
+            Ends(*arrays["wrong_ends"].tolist()),
         )
 
 
@@ -88,8 +107,10 @@ def learn(features: Features, weight: np.ndarray, odds: np.ndarray) -> Learned:
     values, of_cell = _values(features, scaling), odds[features.class_id]
     observed = features.is_given, of_cell, weight
     sound = fit_opinion(values, *observed, limits=NO_NOISE)
-    limits = noise_limits(sound.bias + values @ sound.weight, *observed)
-    return Learned(scaling, fit_opinion(values, *observed, limits=limits), odds, limits)
+    score = sound.bias + values @ sound.weight
+    limits = noise_limits(score, *observed)
+    opinion = fit_opinion(values, *observed, limits=limits)
+    return Learned(scaling, opinion, odds, limits, *noise_ends(score, *observed))
 
 
 def _values(features: Features, scaling: Scaling) -> np.ndarray:
@@ -109,17 +130,3 @@ def p_label_error(features: Features, learned: Learned) -> np.ndarray:
         learned.opinion,
     )
     return np.asarray(np.where(features.is_given, 1 - present, present))
-
-
-def expected_errors(n_given: int, *, wrong: float, missing: float) -> tuple[float, float]:
-    """Return how many given classes are wrong, and how many present ones were not given.
-
-    Of the given classes the share `wrong` is not there; of the present ones the share `missing`,
-    below 1, was ruled out.
-
-    Examples
-    --------
-    >>> expected_errors(90, wrong=0.0, missing=0.1)
-    (0.0, 10.0)
-    """
-    return n_given * wrong, n_given * (1 - wrong) * missing / (1 - missing)

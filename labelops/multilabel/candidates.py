@@ -93,9 +93,10 @@ def candidates(probs: np.ndarray, labels: LabelSets, search: Search) -> tuple[Ce
     >>> from labelops.multilabel.labels import label_sets
     >>> from labelops.multilabel.opinion import Opinion
     >>> from labelops.multilabel.scaling import Scaling
+    >>> from labelops.multilabel.surest import Ends
     >>> learned = Learned(
     ...     Scaling(np.ones(1), np.zeros(1)), Opinion(0.0, np.array([1.0, 1.0]), 0.2, 0.0),
-    ...     np.ones(1), (1.0, 1.0))
+    ...     np.ones(1), (1.0, 1.0), Ends(0.0, 1.0), Ends(0.0, 1.0))
     >>> labels, probs = label_sets([[0], [], []], n_classes=1), np.array([[0.9], [0.8], [0.01]])
     >>> found, p = candidates(probs, labels, Search.of(learned, summarize(labels), floor=0.1))
     >>> found.row.tolist(), p.round(3).tolist()  # 0.8 · 0.2 / (0.8 · 0.2 + 0.2)

@@ -15,6 +15,8 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit, logit
 
+from labelops.multilabel.surest import leading, surest_first
+
 # M cells, F features
 
 PRIOR_CELLS = 20.0
@@ -25,9 +27,6 @@ MAX_FALSE = 0.5
 
 SURE_SHARES = (0.02, 0.1)
 """The surest cells, so many for each label given, say how much can be missing or wrong at most."""
-
-SURE_LABELS = 50.0
-"""At least so many."""
 
 
 class Opinion(NamedTuple):
@@ -82,24 +81,16 @@ def noise_limits(
     """
     weight = weight / max(float(weight[is_given].mean()), 1e-300) if is_given.any() else weight
     n_given = float(weight[is_given].sum())
-    best = np.argsort(-score, kind="stable")
-    # Least for how frequent the class is: in a rare one nearly everything is absent.
-    worst = np.argsort(score - np.log(np.maximum(odds, 1e-12)), kind="stable")
+    present, absent = surest_first(score, odds)
     alpha = omega = 1.0
     for share in SURE_SHARES:
-        wanted = max(SURE_LABELS, share * n_given)
-        rows = _leading(best, weight, wanted)
+        rows = leading(present, weight, share, n_given=n_given)
         missing, size = float(weight[rows][~is_given[rows]].sum()), float(weight[rows].sum())
         alpha = min(alpha, (missing + 1.0) / (size + 2.0))
-        rows = _leading(worst, weight * odds, wanted)
+        rows = leading(absent, weight * odds, share, n_given=n_given)
         false, by_chance = float(weight[rows][is_given[rows]].sum()), (weight * odds)[rows].sum()
         omega = min(omega, (false + 1.0) / (float(by_chance) + 1.0))
     return alpha, omega
-
-
-def _leading(order: np.ndarray, size: np.ndarray, wanted: float) -> np.ndarray:
-    """Return the first rows of an order that are large enough together."""
-    return order[: int(np.searchsorted(np.cumsum(size[order]), wanted)) + 1]
 
 
 def fit_opinion(

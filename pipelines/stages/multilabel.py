@@ -198,7 +198,8 @@ def learn_beliefs(summary: Arrays, ctx: Context) -> Arrays:
     Returns
     -------
     Arrays of `labelops.multilabel.beliefs.Learned`: `missing` is the share of present classes that
-    were not given, `wrong` that of given ones that are not present; and `n_cells` by kind.
+    were not given, `wrong` that of given ones that are not present; `n_missing` and `n_wrong`, how
+    many those are, at least and at most, shape (3,); and `n_cells` by kind.
     """
     order = np.lexsort((summary["class_id"], summary["key"]))
     cells = {name: column[order] for name, column in summary.items()}
@@ -215,7 +216,14 @@ def learn_beliefs(summary: Arrays, ctx: Context) -> Arrays:
         cells["evidence"],
     )
     odds = counted["n_given"][:, 1] / np.maximum(counted["n_given"][:, 0], 1)
-    return {**learn(features, weight, odds).arrays(), "n_cells": drawn.astype(np.int64)}
+    learned = learn(features, weight, odds)
+    missing, wrong = learned.error_counts(int(n_yes))
+    return {
+        **learned.arrays(),
+        "n_missing": np.array(missing),
+        "n_wrong": np.array(wrong),
+        "n_cells": drawn.astype(np.int64),
+    }
 
 
 def flagged(frame: Frame, ctx: Context[Config]) -> tuple[np.ndarray, np.ndarray]:
@@ -297,7 +305,7 @@ def flagged_cells(frame: Frame, ctx: Context) -> Cells:
 
 STAGE = Stage(
     name="multilabel",
-    version=2,
+    version=3,
     doc="finds probably missing and probably wrong labels of each item, and estimates their number",
     config=Config,
     steps=steps,

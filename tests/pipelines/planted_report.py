@@ -347,7 +347,10 @@ def listed(
         estimates[f"missing_rate_{end}"] = missing * factor / ruled_out
     results = {
         "estimates": estimates,
-        "beliefs": {"wrong": np.array(400.0), "missing": np.array(900.0)},
+        "beliefs": {
+            "n_wrong": np.array([40.0, 30.0, 70.0]),
+            "n_missing": np.array([90.0, 0.0, 180.0]),
+        },
         "outcome": outcome_of(k, 255, text),
         "calibration": calibrated(True),
         "cutoffs": {

@@ -6,7 +6,6 @@ import numpy as np
 import pyarrow.compute as pc
 from markupsafe import Markup
 
-from labelops.multilabel.beliefs import expected_errors
 from pipelines.core.stage import Context
 from pipelines.labels.columns import flat
 from pipelines.report import model as m
@@ -81,11 +80,10 @@ class Lists(Part):
     def _classes(self) -> m.Section:
         n_no, n_given = (int(n) for n in self.estimates["n_given"].sum(axis=0))
         n_unknown = max(self.n_live * len(self.run.names) - n_no - n_given, 0)
-        missing, wrong = self._total("missing", 0), self._total("wrong", 1)
+        counted = self._total("missing", 0), self._total("wrong", 1)
         beliefs = self.ctx.own("beliefs")
-        n_wrong, n_missing = expected_errors(
-            n_given, wrong=float(beliefs["wrong"]), missing=float(beliefs["missing"])
-        )
+        missing, wrong = (m.Estimate(*beliefs[f"n_{kind}"].tolist()) for kind in KINDS)
+        headline = _headline(missing, wrong, n_given)
         table = self._table()
         intro = (
             "For each class: items that have it although it was ruled out (missing), and items "
@@ -96,28 +94,29 @@ class Lists(Part):
         if n_unknown:
             were = plural(n_unknown, "item-class pair was", "item-class pairs were")
             intro += f" {were} neither given nor ruled out; they are unknown and not counted here."
-        n_items, seem = max(self.n_live, 1), verb(n_missing, "label seems", "labels seem")
-        confident = f"confident: {count(missing.value)}", f"confident: {count(wrong.value)}"
+        n_items = max(self.n_live, 1)
+        by_class = [
+            f"{count(one.value)} {kind} (95\u202f% interval {interval(one, 'count')})"
+            for one, kind in zip(counted, ("missing", "wrong"), strict=True)
+        ]
         return m.Section(
             name="lists",
             title="Missing and wrong labels of each class",
             short="Missing, wrong",
             rank=20,
             blocks=(intro, *cut(table, self.limits.most_classes, "multilabel")),
-            headline=Markup(
-                "About <em>{}</em> {} to be missing, and <em>{}</em> of {} wrong."
-            ).format(count(n_missing), seem, count(n_wrong), plural(n_given, "given one")),
-            lead="That is the sum of the probabilities of single errors, which rely on the model "
-            "as far as it fits the given labels. Confident learning, applied to each class, "
-            f"estimates {count(missing.value)} missing (95\u202f% interval "
-            f"{interval(missing, 'count')}) and {count(wrong.value)} wrong "
-            f"({interval(wrong, 'count')}). Its intervals cover sampling error only, not errors of "
-            "the model: if it cannot recognise a class, both numbers are too high; if it makes "
-            "the annotators’ mistakes, too low.",
+            headline=headline,
+            lead="The bounds are what the classes that the model is surest of contradict: the "
+            "upper end counts its errors on less sure ones, too; the lower end allows for chance, "
+            "and is 0 where it contradicts less sure ones at another rate, since errors of the "
+            "model cannot be told from wrong labels then. Confident learning, applied to each "
+            f"class, estimates {by_class[0]} and {by_class[1]}. Its intervals cover sampling error "
+            "only, not errors of the model: if it cannot recognise a class, both numbers are too "
+            "high; if it makes the annotators’ mistakes, too low.",
             tiles=(
                 m.Tile("Labels given", count(n_given), f"{decimal(n_given / n_items, 2)} per item"),
-                m.Tile("Believed missing", count(n_missing), confident[0], "wrong"),
-                m.Tile("Believed wrong", count(n_wrong), confident[1], "wrong"),
+                m.Tile("Missing", _told(missing), interval(missing, "count"), "wrong"),
+                m.Tile("Wrong", _told(wrong), interval(wrong, "count"), "wrong"),
                 m.Tile(
                     "Flagged items",
                     count(self.n_flagged),
@@ -125,9 +124,7 @@ class Lists(Part):
                 ),
             ),
             findings=tuple(_findings(table, n_unknown)),
-            card=f"Of {n_given:,} labels about {n_wrong:,.0f} are believed wrong, and about "
-            f"{n_missing:,.0f} missing. With a weak model, these estimates are too high. Confident "
-            f"learning counts {wrong.value:,.0f} wrong and {missing.value:,.0f} missing.",
+            card=headline.striptags(),
             artifacts=(("class-quality", table),),
         )
 
@@ -214,6 +211,28 @@ class Lists(Part):
         missing, wrong = (count(int(listed.count[c])) for listed in self.suspects.values())
         note = f"{missing} suspected missing, {wrong} suspected wrong"
         return m.Group(name=name, note=note, blocks=tuple(blocks), is_open=is_open)
+
+
+def _told(found: m.Estimate) -> str:
+    return count(found.value) if found.low else "not known"
+
+
+def _headline(missing: m.Estimate, wrong: m.Estimate, n_given: int) -> Markup:
+    """Return how many labels are wrong and missing, or how many at most."""
+
+    def part(words: tuple[str, str], found: m.Estimate, what: str) -> Markup:
+        about, up_to = words
+        high = count(found.high or 0.0)
+        if not found.low:
+            return Markup("{} <em>{}</em> {}").format(up_to, high, what)
+        said = Markup("{} <em>{}</em> {} ({} to {})")
+        return said.format(about, count(found.value), what, count(found.low), high)
+
+    of_given = f"of {plural(n_given, 'given label')} {verb(wrong.high or 0, 'is', 'are')} wrong"
+    is_missing = f"{verb(missing.high or 0, 'is', 'are')} missing"
+    return Markup("{}, and {}.").format(
+        part(("About", "Up to"), wrong, of_given), part(("about", "up to"), missing, is_missing)
+    )
 
 
 def suspects_each(n_classes: int, limits: Limits) -> int:
