@@ -15,8 +15,10 @@ mixture   Σ w p with the weights at which the given labels are likeliest (EM)
 pool      their product, each to a power (`labelops.opinions.pool`), as stage `infer` does
 
 For each: F1 of cleanlab's flags and average precision of its score; F1 of `is_probably_wrong`,
-average precision and Brier score of `p_wrong`; and the share of labels that are right when the most
-believed class replaces every label. Mean over seeds ± half a 95 % interval (Student's t); at the
+average precision, Brier score and calibration error (ten bins) of `p_wrong`; and the share of
+labels that are right when the most believed class replaces every label. Beside them, where there
+are features, the area under the margin alone (Pleiss et al., with their threshold samples), of the
+same networks trained on all items. Mean over seeds ± half a 95 % interval (Student's t); at the
 end, how much `pool` is above the best single opinion, setting by setting.
 """
 
@@ -59,7 +61,8 @@ from labelops.opinions.trees import fit_trees
 from labelops.temperature import apply_temperature, fit_temperature
 
 FOLDS = 5
-MEASURES = ("cleanlab F1", "cleanlab AP", "F1", "AP", "Brier", "repaired")
+MEASURES = ("cleanlab F1", "cleanlab AP", "F1", "AP", "Brier", "calibration", "repaired")
+AUM = "area under margin"
 
 
 def heads(x: np.ndarray, given: np.ndarray, seed: int) -> dict[str, np.ndarray]:
@@ -84,6 +87,34 @@ def heads(x: np.ndarray, given: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     }
 
 
+def area_under_margin(x: np.ndarray, given: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return how wrong the margin averaged over training says labels are, and which are flagged.
+
+    Some items are given a class that nobody has; what is not above their 99th percentile is
+    flagged. Twice, so that every item is judged under its own label.
+    """
+    n, n_classes = len(given), int(given.max()) + 1
+    rows, chosen = np.arange(n), np.random.default_rng(seed).permutation(n)
+    chosen = chosen[: 2 * (n // (n_classes + 1))]
+    score, flagged = np.full(n, np.nan), np.zeros(n, bool)
+    for half in np.array_split(chosen, 2):
+        labels = given.copy()
+        labels[half] = n_classes
+        nets = fit_networks(
+            x, labels, np.full(n, -1), n_classes=n_classes + 1, n_folds=1, seed=seed
+        )
+        margin, scaled = np.zeros(n), (x - nets.center) / nets.scale
+        for into, into_bias, out, out_bias in zip(*nets[2:], strict=True):
+            logits = np.maximum(scaled @ into[0] + into_bias[0], 0) @ out[0] + out_bias[0]
+            own = logits[rows, labels].copy()
+            logits[rows, labels] = -np.inf
+            margin += (own - logits.max(axis=1)) / len(nets.into)
+        judged = np.isnan(score) & (labels == given)
+        score[judged] = -margin[judged]
+        flagged[judged] = margin[judged] <= np.percentile(margin[half], 99)
+    return score, flagged
+
+
 def calibrated(probs: np.ndarray, given: np.ndarray) -> np.ndarray:
     """Return probabilities brought to the given labels by a temperature."""
     safe = np.maximum(probs.astype(np.float64), 1e-6)
@@ -98,6 +129,11 @@ def mixture(probs: np.ndarray, given: np.ndarray) -> np.ndarray:
         share = of_given * weights[:, None]
         weights = (share / share.sum(axis=0)).mean(axis=1)
     return np.tensordot(weights, probs, 1)
+
+
+def f1(found: np.ndarray, wrong: np.ndarray) -> float:
+    """Return the F1 of what is found."""
+    return 2 * float((found & wrong).sum()) / max(int(found.sum() + wrong.sum()), 1)
 
 
 def measure(probs: np.ndarray, given: np.ndarray, true: np.ndarray) -> dict[str, float]:
@@ -122,15 +158,15 @@ def measure(probs: np.ndarray, given: np.ndarray, true: np.ndarray) -> dict[str,
     flags = find_label_issues(given, probs)
     p = p_wrong(belief[row, given], flags)
 
-    def f1(found: np.ndarray) -> float:
-        return 2 * float((found & wrong).sum()) / max(int(found.sum() + wrong.sum()), 1)
-
+    bins = np.minimum((p * 10).astype(int), 9)
+    off = np.bincount(bins, p - wrong, minlength=10)
     return {
-        "cleanlab F1": f1(flags),
+        "cleanlab F1": f1(flags, wrong),
         "cleanlab AP": average_precision_score(wrong, -probs[row, given]),
-        "F1": f1(p > 0.5),
+        "F1": f1(p > 0.5, wrong),
         "AP": average_precision_score(wrong, p),
         "Brier": float(np.square(p - wrong).mean()),
+        "calibration": float(np.abs(off).sum() / n),
         "repaired": float((belief.argmax(axis=1) == true).mean()),
     }
 
@@ -151,8 +187,8 @@ def combined(said: dict[str, np.ndarray], given: np.ndarray) -> Iterator[tuple[s
 
 def settings(
     args: argparse.Namespace, seed: int
-) -> Iterator[tuple[str, np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
-    """Yield title, given and true labels, and opinions of every setting."""
+) -> Iterator[tuple[str, np.ndarray | None, np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
+    """Yield title, features, given and true labels, and opinions of every setting."""
     for name in args.sets:
         if name == "cifar10n":
             ready = defaultdict(dict)
@@ -162,15 +198,15 @@ def settings(
                     ready[label][model] = items.probs
                     truth = items.given, items.true
                     if len(ready[label]) == 2:
-                        yield f"cifar10n {label} networks", *truth, ready[label]
+                        yield f"cifar10n {label} networks", None, *truth, ready[label]
                 else:
                     opinions = heads(items.features, items.given, seed)
-                    yield items.name, items.given, items.true, opinions
+                    yield items.name, items.features, items.given, items.true, opinions
             continue
         x, true = read_table(args.tables, name, seed)
         for noise in args.noise:
             given = plant(x, true, *RATES[noise], seed)
-            yield f"{name} {noise}", given, true, heads(x, given, seed)
+            yield f"{name} {noise}", x, given, true, heads(x, given, seed)
 
 
 def main() -> None:
@@ -189,12 +225,18 @@ def main() -> None:
         args.sets = [name for name in args.sets if name != "cifar10n"]
     found: dict[str, dict[str, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
     for seed in range(args.seeds):
-        for title, given, true, said in settings(args, seed):
+        for title, x, given, true, said in settings(args, seed):
+            if x is not None:
+                score, flagged = area_under_margin(x, given, seed)
+                row = dict.fromkeys(MEASURES, np.nan)
+                row["AP"] = average_precision_score(given != true, score)
+                row["F1"] = f1(flagged, given != true)
+                found[title][AUM].append(list(row.values()))
             for name, probs in combined(said, given):
                 found[title][name].append(list(measure(probs, given, true).values()))
     above = defaultdict(list)
     for title, opinions in found.items():
-        print(f"\n{title}\n{'':24}" + "".join(f"{name:>18}" for name in MEASURES))
+        print(f"\n{title}\n{'':52}" + "".join(f"{name:>18}" for name in MEASURES))
         for name, rows in opinions.items():
             table = np.array(rows)
             half = stats.t.ppf(0.975, max(len(rows) - 1, 1)) * table.std(axis=0, ddof=len(rows) > 1)
@@ -202,15 +244,22 @@ def main() -> None:
             cells = "".join(
                 f"{m:>11.3f} ± {h:.3f}" for m, h in zip(table.mean(axis=0), half, strict=True)
             )
-            print(f"{name:24}{cells}", flush=True)
+            print(f"{name:52}{cells}", flush=True)
         alone = {n: np.mean(r, axis=0) for n, r in opinions.items() if "pool" not in n}
+        margin = alone.pop(AUM, None)
         alone = {n: v for n, v in alone.items() if n not in ("mean", "mixture")}
         pooled = np.mean(opinions["pool"], axis=0)
         for m, name in enumerate(MEASURES):
-            best = (min if name == "Brier" else max)(v[m] for v in alone.values())
+            is_loss = name in ("Brier", "calibration")
+            best = (min if is_loss else max)(v[m] for v in alone.values())
             above[name].append(pooled[m] - best)
         best = max(v[0] for v in alone.values())
         above["F1 above cleanlab's on the best single"].append(pooled[2] - best)
+        best = max(v[1] for v in alone.values())
+        above["AP above cleanlab's on the best single"].append(pooled[3] - best)
+        if margin is not None:
+            above[f"F1 above {AUM}"].append(pooled[2] - margin[2])
+            above[f"AP above {AUM}"].append(pooled[3] - margin[3])
     print(f"\nPool less the best single opinion, {len(found)} settings:")
     for name, values in above.items():
         ends = f"least {min(values):+.4f}, most {max(values):+.4f}"
