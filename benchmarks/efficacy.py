@@ -28,7 +28,7 @@ from scipy import stats
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from data import LabelSet, load_set, set_names, write_shards
+from data import SMALL_PROBS, LabelSet, load_set, set_names, write_shards
 from sklearn.metrics import average_precision_score
 from students import STUDENTS, TrainingSet, accuracy, hard, inputs
 
@@ -395,7 +395,7 @@ def main() -> None:
     results: dict[str, Any] = {}
     for name in args.sets or set_names(args.folder):
         # Ready probabilities leave nothing to a seed but the order of ties.
-        seeds = 1 if name.startswith("small-") else args.seeds
+        seeds = 1 if name in SMALL_PROBS else args.seeds
         runs = []
         for seed in range(seeds):
             began = time.monotonic()
