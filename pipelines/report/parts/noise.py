@@ -106,13 +106,14 @@ class Noise(Part):
                 m.Tile(
                     "Estimated wrong",
                     count(wrong.value) if is_known and wrong.low else "not known",
-                    interval(wrong, "count"),
+                    interval(wrong, "count") if is_known else "",
                     "wrong",
                 ),
                 m.Tile("Flagged", count(n_flagged), f"{percent(n_flagged / n_items)} of items"),
             ),
             findings=tuple(_least_reliable(table)) if is_known else (),
-            card=f"{Markup(headline).striptags()} The true number is from {between}, {by}.",
+            card=Markup(headline).striptags()
+            + (f" The true number is from {between}, {by}." if is_known else ""),
             artifacts=(("class-quality", table),),
         )
 
@@ -167,7 +168,7 @@ class Noise(Part):
             f"{said}The number is as high as the share of its surest predictions that disagree "
             f"with the labels. From {between} may be wrong: the lower end allows for chance and "
             "for errors of the model where it is surest, the upper end is all that it disagrees "
-            "with. Where people err most on items that are hard, the truth is nearer to that. "
+            "with. Where people err most on items that are hard, the truth is near that, or above. "
             f"{_way_out(checked)}"
         )
 
@@ -279,7 +280,8 @@ def cut(table: m.Table, most: int, stage: str) -> tuple[m.Block, ...]:
 def _headline(wrong: m.Estimate, n_items: int, *, is_known: bool) -> str:
     labels, most = plural(n_items, "label"), count(wrong.high or 0.0)
     if not is_known:
-        said = "The model is too weak to count wrong labels: up to <em>{}</em> of {}."
+        # No bound: labels that are wrong in a way that can be learned are not doubted.
+        said = "The model is too weak to count wrong labels; it doubts <em>{}</em> of {}."
         return Markup(said).format(most, labels)
     if wrong.low == 0:
         said = "No label is surely wrong; up to <em>{}</em> of {} may be."
