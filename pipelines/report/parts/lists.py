@@ -123,7 +123,7 @@ class Lists(Part):
                     f"{percent(self.n_flagged / n_items)} of items",
                 ),
             ),
-            findings=tuple(_findings(table, n_unknown)),
+            findings=tuple(_findings(table, n_unknown, missing=missing, wrong=wrong)),
             card=headline.striptags(),
             artifacts=(("class-quality", table),),
         )
@@ -218,21 +218,18 @@ def _told(found: m.Estimate) -> str:
 
 
 def _headline(missing: m.Estimate, wrong: m.Estimate, n_given: int) -> Markup:
-    """Return how many labels are wrong and missing, or how many at most."""
+    """Return how many labels are wrong and missing, or how many may be at most."""
 
-    def part(words: tuple[str, str], found: m.Estimate, what: str) -> Markup:
-        about, up_to = words
+    def part(found: m.Estimate, what: str, of: str = "") -> Markup:
         high = count(found.high or 0.0)
         if not found.low:
-            return Markup("{} <em>{}</em> {}").format(up_to, high, what)
-        said = Markup("{} <em>{}</em> {} ({} to {})")
-        return said.format(about, count(found.value), what, count(found.low), high)
+            return Markup("up to <em>{}</em>{} may be {}").format(high, of, what)
+        said = Markup("about <em>{}</em>{} {} {} ({} to {})")
+        are = verb(found.value, "is", "are")
+        return said.format(count(found.value), of, are, what, count(found.low), high)
 
-    of_given = f"of {plural(n_given, 'given label')} {verb(wrong.high or 0, 'is', 'are')} wrong"
-    is_missing = f"{verb(missing.high or 0, 'is', 'are')} missing"
-    return Markup("{}, and {}.").format(
-        part(("About", "Up to"), wrong, of_given), part(("about", "up to"), missing, is_missing)
-    )
+    first = part(wrong, "wrong", f" of {plural(n_given, 'given label')}")
+    return Markup("{}{}, and {}.").format(first[:1].upper(), first[1:], part(missing, "missing"))
 
 
 def suspects_each(n_classes: int, limits: Limits) -> int:
@@ -253,20 +250,23 @@ def cells(frame: Frame, ids: str) -> tuple[np.ndarray, np.ndarray]:
     return row, class_ids.to_numpy(zero_copy_only=False).astype(np.int64)
 
 
-def _findings(table: m.Table, n_unknown: int) -> Iterator[m.Finding]:
+def _findings(table: m.Table, n_unknown: int, **found: m.Estimate) -> Iterator[m.Finding]:
     for kind, where, has in (
         ("missing", "though it was ruled out", "have it"),
         ("wrong", "though they do not have it", "were given it"),
     ):
+        # Where nothing is sure in all, no class of it is.
+        if not found[kind].low:
+            continue
         columns = (table.values(head) for head in ("Class", "Given", kind.capitalize()))
         sure = [one for one in zip(*columns, strict=True) if (one[2].low or 0.0) > 0]
         if sure:
             name, given, number = max(sure, key=lambda one: (one[2].low, one[0]))
             yield m.Finding(
                 f"{clean(name, NAME)} has the most {kind} labels",
-                f"About {plural(number.value, 'item')} {has} {where} (95\u202f% interval "
-                f"{count(number.low)} to {count(number.high)}); it was given to "
-                f"{plural(given, 'item')}.",
+                f"By confident learning, {plural(number.value, 'item')} {has} {where} "
+                f"(95\u202f% interval {count(number.low)} to {count(number.high)}); it was given "
+                f"to {plural(given, 'item')}.",
                 "lists",
                 rank=20,
             )
