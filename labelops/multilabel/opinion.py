@@ -84,10 +84,10 @@ def noise_limits(
     present, absent = surest_first(score, odds)
     alpha = omega = 1.0
     for share in SURE_SHARES:
-        rows = leading(present, weight, share, n_given=n_given)
+        rows = leading(present, weight, share=share, n_given=n_given)
         missing, size = float(weight[rows][~is_given[rows]].sum()), float(weight[rows].sum())
         alpha = min(alpha, (missing + 1.0) / (size + 2.0))
-        rows = leading(absent, weight * odds, share, n_given=n_given)
+        rows = leading(absent, weight * odds, share=share, n_given=n_given)
         false, by_chance = float(weight[rows][is_given[rows]].sum()), (weight * odds)[rows].sum()
         omega = min(omega, (false + 1.0) / (float(by_chance) + 1.0))
     return alpha, omega

@@ -36,12 +36,12 @@ class Ends(NamedTuple):
     high: float
 
 
-def leading(order: np.ndarray, size: np.ndarray, share: float, *, n_given: float) -> np.ndarray:
+def leading(order: np.ndarray, size: np.ndarray, *, share: float, n_given: float) -> np.ndarray:
     """Return the first rows of an order that stand for a share of all labels given, at least 50.
 
     Examples
     --------
-    >>> leading(np.array([2, 0, 1]), np.array([40.0, 9.0, 30.0]), 0.1, n_given=100.0).tolist()
+    >>> leading(np.array([2, 0, 1]), np.array([40.0, 9.0, 30.0]), share=0.1, n_given=100.0).tolist()
     [2, 0]
     """
     wanted = max(SURE_LABELS, share * n_given)
@@ -94,12 +94,12 @@ def noise_ends(
     present, absent = surest_first(score, odds)
     seen, by_odds = np.empty((2, 2, len(SHARES))), np.empty(len(SHARES))
     for s, share in enumerate(SHARES):
-        rows = leading(present, weight, share, n_given=n_given)
+        rows = leading(present, weight, share=share, n_given=n_given)
         held = weight[rows]
         # Cells that stand for many are fewer than those many.
         size, n = held.sum(), held.sum() ** 2 / np.square(held).sum()
         seen[0, :, s] = n, held[~is_given[rows]].sum() / size
-        rows = leading(absent, weight * odds, share, n_given=n_given)
+        rows = leading(absent, weight * odds, share=share, n_given=n_given)
         held = (weight * odds)[rows]
         seen[1, :, s] = held.sum(), min(weight[rows][is_given[rows]].sum() / held.sum(), 1.0)
         by_odds[s] = held @ odds[rows] / held.sum()
