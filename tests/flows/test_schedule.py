@@ -44,7 +44,7 @@ class Served:
         return done.stdout
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """Ask the API."""
+        """Ask the API; it may take some time to answer."""
         request = urllib.request.Request(
             f"{self.url}/{path}",
             method=method,
@@ -55,12 +55,12 @@ class Served:
             try:
                 with urllib.request.urlopen(request, timeout=30) as answer:
                     return json.loads(answer.read() or b"null")
-            except urllib.error.HTTPError as err:
+            except (urllib.error.HTTPError, TimeoutError) as err:
                 # SQLite is locked while others write: so is this server for a moment.
-                if err.code != 503:
+                if isinstance(err, urllib.error.HTTPError) and err.code != 503:
                     raise
             time.sleep(1.0)
-        raise AssertionError(f"{method} {path}: locked for too long")
+        raise AssertionError(f"{method} {path}: locked, or silent, for too long")
 
     def post(self, path: str, body: Any) -> Any:
         """Ask the API."""
@@ -163,7 +163,12 @@ def served(
             yield Served(url, settings)
         finally:
             server.terminate()
-            server.wait(timeout=60)
+            try:
+                server.wait(timeout=60)
+            finally:
+                # Else it outlives the tests, and the next one is blamed for it.
+                server.kill()
+                server.wait()
 
 
 BEST = "SQLite" if lacking() else "PostgreSQL"
