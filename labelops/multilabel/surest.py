@@ -115,7 +115,7 @@ def noise_ends(
     )
     # In some classes far more is wrong than in others (corel5k), and which are looked at depends on
     # the model: from below, only what these cells stand for is counted.
-    return missing, Ends(low * SHARES[LASTING][-1], high)
+    return missing, Ends(low * SHARES[LASTING.stop - 1], high)
 
 
 def _ends(n: np.ndarray, rate: np.ndarray) -> Ends:
