@@ -5,9 +5,10 @@
 
 DIR holds <set>.csv.gz as for `multilabel_efficacy.py`, whose ways to spoil labels are used; *none*
 leaves all as they are. For each setting: shards with features → recipe `multilabel` → the lists of
-the product against the true ones, cell by cell, beside the given ones of the same items. And how
-well missing classes are listed (`multilabel/`): average precision over all cells that were not
-given, of the classes listed, of those flagged alone, and of the model's own probabilities.
+the product against the true ones, cell by cell, beside the given ones of the same items; whether
+the bounds of the headline hold what is hidden and what is wrongly given. And how well missing
+classes are listed (`multilabel/`): average precision over all cells that were not given, of the
+classes listed, of those flagged alone, and of the model's own probabilities.
 """
 
 import argparse

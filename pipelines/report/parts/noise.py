@@ -168,7 +168,8 @@ class Noise(Part):
             f"{said}The number is as high as the share of its surest predictions that disagree "
             f"with the labels. From {between} may be wrong: the lower end allows for chance and "
             "for errors of the model where it is surest, the upper end is all that it disagrees "
-            "with. Where people err most on items that are hard, the truth is near that, or above. "
+            "with, and chance. Where people err most on items that are hard, the truth is near "
+            "that, or above. "
             f"{_way_out(checked)}"
         )
 
