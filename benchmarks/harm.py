@@ -1,8 +1,8 @@
 """Whether the product is ever worse than what was given, on real data with known and planted noise.
 
     python benchmarks/harm.py --tables FOLDER [--small cifar10n_small_5k_with_images.npz] \\
-        [--seeds 5] [--sets spambase letter] [--noise none symmetric-0.2] [--out harm.json] \\
-        [--embedding lite0_small.npy]
+        [--seeds 5] [--sets spambase letter] [--noise none symmetric-0.2] [--rows 20000] \\
+        [--embedding lite0_small.npy] [--out harm.json]
 
 FOLDER has `adult`, `covtype`, `letter`, `pendigits` and `spambase`. Noise is planted in true
 labels: *symmetric* (any other class), *pair* (the next class) or *features* (the class that a
@@ -11,6 +11,7 @@ Predictions are out of fold, of a linear model and of histogram trees; those tha
 CIFAR-10N cut; and those of the heads that stage `infer` fits itself, of pictures on shrunk pixels
 and on an embedding of the cut (see `embedder.py`). For each setting: shards → recipe `audit` →
 product against truth. Labels of the product are compared with the given ones *on the same items*.
+What `harm.json` has already is not measured again.
 """
 
 import argparse
@@ -39,7 +40,6 @@ from pipelines.core.state import load_run
 
 TABLES = ("spambase", "pendigits", "letter", "adult", "covtype")
 MODELS = ("linear", "trees", "ready", "heads")
-MOST = 20_000
 RATES = {
     "none": ("symmetric", 0.0),
     **{
@@ -50,11 +50,13 @@ RATES = {
 }
 
 
-def read_table(folder: Path, name: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return numbers and class ids of some rows, drawn anew for every seed."""
+def read_table(
+    folder: Path, name: str, seed: int, most: int = 20_000
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return numbers and class ids of at most so many rows, drawn anew for every seed."""
     file = next(folder.glob(f"{name}.*"))
     rows = pd.read_csv(file, sep="\t" if ".tsv" in file.name else ",")
-    rows = rows.sample(min(len(rows), MOST), random_state=seed)
+    rows = rows.sample(min(len(rows), most), random_state=seed)
     label = rows.pop("target") if "target" in rows else rows.pop(rows.columns[-1])
     named = [
         c for c in rows if rows[c].dtype == object or (name == "adult" and rows[c].nunique() < 50)
@@ -146,7 +148,7 @@ def settings(args: argparse.Namespace, seed: int) -> Iterator[LabelSet]:
         if name == "cifar10n":
             yield from pictures(args.small, seed, args.models, args.embedding)
             continue
-        x, true = read_table(args.tables, name, seed)
+        x, true = read_table(args.tables, name, seed, args.rows)
         for noise in args.noise:
             given = plant(x, true, *RATES[noise], seed)
             classes = tuple(f"c{k}" for k in range(int(true.max()) + 1))
@@ -198,15 +200,19 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=[*TABLES, "cifar10n"])
     parser.add_argument("--noise", nargs="+", default=list(RATES), choices=list(RATES))
     parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
+    parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--set", dest="overrides", action="append", default=[])
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     if args.small is None:
         args.sets = [name for name in args.sets if name != "cifar10n"]
-    all_figures = []
+    all_figures = json.loads(args.out.read_text()) if args.out and args.out.exists() else []
+    known = {(figures["set"], figures["seed"]) for figures in all_figures}
     for seed in range(args.seeds):
         for items in settings(args, seed):
+            if (items.name, seed) in known:
+                continue
             figures = measure(items, seed, args.overrides)
             all_figures.append({"set": items.name, "seed": seed, **figures})
             show(all_figures[-1])

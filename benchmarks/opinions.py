@@ -2,7 +2,7 @@
 
     python benchmarks/opinions.py --tables FOLDER [--small cifar10n_small_5k_with_images.npz]
         [--embedding lite0_small.npy] [--sets spambase pendigits letter adult cifar10n]
-        [--noise …] [--seeds 5]
+        [--noise …] [--seeds 5] [--out opinions.json]
 
 Sets and noise are those of `harm.py`. Opinions are out of sample: softmax regression (linear),
 votes of the nearest, histogram trees, small networks heard all along their training (margins
@@ -19,14 +19,17 @@ average precision, Brier score and calibration error (ten bins) of `p_wrong`; an
 labels that are right when the most believed class replaces every label. Beside them, where there
 are features, the area under the margin alone (Pleiss et al., with their threshold samples), of the
 same networks trained on all items. Mean over seeds ± half a 95 % interval (Student's t); at the
-end, how much `pool` is above the best single opinion, setting by setting.
+end, how much `pool` is above the best single opinion, setting by setting. What `opinions.json` has
+already is not measured again.
 """
 
 import argparse
 import itertools
+import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +66,7 @@ from labelops.temperature import apply_temperature, fit_temperature
 FOLDS = 5
 MEASURES = ("cleanlab F1", "cleanlab AP", "F1", "AP", "Brier", "calibration", "repaired")
 AUM = "area under margin"
+Heard = Callable[[], dict[str, np.ndarray]]
 
 
 def heads(x: np.ndarray, given: np.ndarray, seed: int) -> dict[str, np.ndarray]:
@@ -187,8 +191,8 @@ def combined(said: dict[str, np.ndarray], given: np.ndarray) -> Iterator[tuple[s
 
 def settings(
     args: argparse.Namespace, seed: int
-) -> Iterator[tuple[str, np.ndarray | None, np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
-    """Yield title, features, given and true labels, and opinions of every setting."""
+) -> Iterator[tuple[str, np.ndarray | None, np.ndarray, np.ndarray, Heard]]:
+    """Yield title, features, given and true labels of every setting, and what says the opinions."""
     for name in args.sets:
         if name == "cifar10n":
             ready = defaultdict(dict)
@@ -198,15 +202,16 @@ def settings(
                     ready[label][model] = items.probs
                     truth = items.given, items.true
                     if len(ready[label]) == 2:
-                        yield f"cifar10n {label} networks", None, *truth, ready[label]
+                        say = partial(dict, ready[label])
+                        yield f"cifar10n {label} networks", None, *truth, say
                 else:
-                    opinions = heads(items.features, items.given, seed)
-                    yield items.name, items.features, items.given, items.true, opinions
+                    say = partial(heads, items.features, items.given, seed)
+                    yield items.name, items.features, items.given, items.true, say
             continue
         x, true = read_table(args.tables, name, seed)
         for noise in args.noise:
             given = plant(x, true, *RATES[noise], seed)
-            yield f"{name} {noise}", x, given, true, heads(x, given, seed)
+            yield f"{name} {noise}", x, given, true, partial(heads, x, given, seed)
 
 
 def main() -> None:
@@ -220,20 +225,32 @@ def main() -> None:
         "--noise", nargs="+", default=["symmetric-0.05", "symmetric-0.2", "pair-0.2"]
     )
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     if args.small is None:
         args.sets = [name for name in args.sets if name != "cifar10n"]
-    found: dict[str, dict[str, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
+    lines = json.loads(args.out.read_text()) if args.out and args.out.exists() else []
+    known = {(line["set"], line["seed"]) for line in lines}
     for seed in range(args.seeds):
-        for title, x, given, true, said in settings(args, seed):
+        for title, x, given, true, say in settings(args, seed):
+            if (title, seed) in known:
+                continue
+            opinions = {}
             if x is not None:
                 score, flagged = area_under_margin(x, given, seed)
-                row = dict.fromkeys(MEASURES, np.nan)
-                row["AP"] = average_precision_score(given != true, score)
-                row["F1"] = f1(flagged, given != true)
-                found[title][AUM].append(list(row.values()))
-            for name, probs in combined(said, given):
-                found[title][name].append(list(measure(probs, given, true).values()))
+                opinions[AUM] = dict.fromkeys(MEASURES, np.nan) | {
+                    "F1": f1(flagged, given != true),
+                    "AP": average_precision_score(given != true, score),
+                }
+            for name, probs in combined(say(), given):
+                opinions[name] = measure(probs, given, true)
+            lines.append({"set": title, "seed": seed, "opinions": opinions})
+            if args.out:
+                args.out.write_text(json.dumps(lines))
+    found: dict[str, dict[str, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
+    for line in lines:
+        for name, figures in line["opinions"].items():
+            found[line["set"]][name].append(list(figures.values()))
     above = defaultdict(list)
     for title, opinions in found.items():
         print(f"\n{title}\n{'':52}" + "".join(f"{name:>18}" for name in MEASURES))

@@ -195,7 +195,8 @@ def presence(values: np.ndarray, opinion: Opinion) -> np.ndarray:
     >>> presence(np.array([[0.0, 2.0]]), opinion).round(3).tolist()
     [0.731]
     """
-    return np.asarray(expit(opinion.bias + values @ opinion.weight))
+    # Not a product of matrix and vector: its last bit depends on where a row stands.
+    return np.asarray(expit(opinion.bias + (values * opinion.weight).sum(axis=1)))
 
 
 def log_odds_at(odds: np.ndarray, opinion: Opinion, *, p: float) -> np.ndarray:

@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from torch import Tensor
 
+from labelops.fast.products import affine
 from labelops.nn.threads import one_thread
 
 HIDDEN, EPOCHS = 256, 20
@@ -164,19 +166,12 @@ def predict_networks(networks: Networks, features: np.ndarray, fold: np.ndarray)
     n, n_classes = len(features), networks.out.shape[3]
     probs = np.empty((n, n_classes), np.float32)
     x = (features.astype(np.float32) - networks.center) / networks.scale
-    with one_thread(), torch.inference_mode():
-        for f in np.unique(fold).tolist():
-            rows = np.flatnonzero(fold == f)
-            for start in range(0, len(rows), BLOCK_ROWS):
-                some = rows[start : start + BLOCK_ROWS]
-                # Always so many: sums of a product of matrices depend on its shape.
-                block = np.zeros((BLOCK_ROWS, x.shape[1]), np.float32)
-                block[: len(some)] = x[some]
-                inputs = torch.from_numpy(block)
-                total = torch.zeros(BLOCK_ROWS, n_classes)
-                layers = (torch.from_numpy(array[:, f]) for array in networks[2:])
-                for into, into_bias, out, out_bias in zip(*layers, strict=True):
-                    total += torch.relu(inputs @ into + into_bias) @ out + out_bias
-                mean = torch.softmax(total / len(networks.out), dim=1)
-                probs[some] = mean[: len(some)].numpy()
+    for f in np.unique(fold).tolist():
+        rows, layers = np.flatnonzero(fold == f), [array[:, f] for array in networks[2:]]
+        for start in range(0, len(rows), BLOCK_ROWS):
+            some = rows[start : start + BLOCK_ROWS]
+            total = np.zeros((len(some), n_classes))
+            for into, into_bias, out, out_bias in zip(*layers, strict=True):
+                total += affine(np.maximum(affine(x[some], into, into_bias), 0), out, out_bias)
+            probs[some] = softmax(total / len(networks.out), axis=1)
     return probs

@@ -9,10 +9,10 @@ part is, while every classifier that is fitted to labels gives way to some of th
 from typing import NamedTuple
 
 import numpy as np
-import torch
+from scipy.special import softmax
 
 from labelops.calibration import log_safe
-from labelops.nn.threads import one_thread
+from labelops.fast.products import affine
 from labelops.temperature import fit_temperature
 
 MAX_CELLS = 1 << 25
@@ -130,18 +130,12 @@ def predict_prototypes(
     """
     n_classes = prototypes.means.shape[1]
     probs = np.empty((len(features), n_classes), np.float32)
-    means = torch.from_numpy(prototypes.means)
-    with one_thread():
-        for f in np.unique(fold).tolist():
-            rows = np.flatnonzero(fold == f)
-            for start in range(0, len(rows), BLOCK_ROWS):
-                some = rows[start : start + BLOCK_ROWS]
-                # Always so many: sums of a product of matrices depend on its shape.
-                block = np.zeros((BLOCK_ROWS, features.shape[1]), np.float32)
-                block[: len(some)] = _of_length_one(
-                    features[some] / prototypes.spread - prototypes.center[f]
-                )
-                cosines = (torch.from_numpy(block) @ means[f].T).to(torch.float64)
-                said = torch.softmax(cosines / float(prototypes.temperature), dim=1)
-                probs[some] = said[: len(some)].numpy()
+    nothing = np.zeros(n_classes, np.float32)
+    for f in np.unique(fold).tolist():
+        rows, means = np.flatnonzero(fold == f), prototypes.means[f].T
+        for start in range(0, len(rows), BLOCK_ROWS):
+            some = rows[start : start + BLOCK_ROWS]
+            x = _of_length_one(features[some] / prototypes.spread - prototypes.center[f])
+            cosines = affine(x, means, nothing).astype(np.float64)
+            probs[some] = softmax(cosines / float(prototypes.temperature), axis=1)
     return probs

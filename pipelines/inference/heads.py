@@ -48,13 +48,9 @@ def fit(items: Items, ctx: Context[Config], out: str) -> Arrays:
 def open_linear(ctx: Context[Config]) -> Said:
     """Return what the heads that have not seen an item say of it."""
     from labelops.nn import linear
-    from labelops.nn.device import pick_device
 
     heads, link = linear.Heads.of(ctx.own("heads")), given_of(ctx.columns).link
-    device = pick_device(ctx.config.device)
-    return lambda features, fold, hashes: linear.predict(
-        heads, features, fold, link=link, device=device
-    )
+    return lambda features, fold, hashes: linear.predict(heads, features, fold, link=link)
 
 
 def even_blocks(frame: Frame, column: str, rows: int) -> Iterator[tuple[slice, pa.Array]]:

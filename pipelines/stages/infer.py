@@ -249,7 +249,7 @@ def _predictions(ctx: Context[Config], n_features: int) -> dict[str, Output]:
 
 STAGE = Stage(
     name="infer",
-    version=2,
+    version=3,
     doc="predicts out-of-sample class probabilities and an embedding for every item",
     config=Config,
     steps=steps,

@@ -305,7 +305,7 @@ def flagged_cells(frame: Frame, ctx: Context) -> Cells:
 
 STAGE = Stage(
     name="multilabel",
-    version=3,
+    version=4,
     doc="finds probably missing and probably wrong labels of each item, and estimates their number",
     config=Config,
     steps=steps,
