@@ -16,7 +16,13 @@ import numpy as np
 
 from labelops.fast.jit import compiled
 from labelops.neighbours import Neighbours, choose, prepare
-from labelops.opinions.nearest import N_VOTERS, References, count_votes, standardise
+from labelops.opinions.nearest import (
+    N_VOTERS,
+    References,
+    count_cell_votes,
+    count_votes,
+    standardise,
+)
 
 FLAT_LIMIT = 50_000
 """2 × 10¹² operations at 400 dimensions: half a minute on two cores."""
@@ -120,7 +126,7 @@ class Voters:
 
         Returns
         -------
-        Probabilities, see `count_votes`; float32, shape (N, K).
+        Probabilities, see `count_votes` and `count_cell_votes`; float32, shape (N, K).
         """
         parts = [
             self._votes(features[start : start + QUERY_ROWS], item_hash[start : start + QUERY_ROWS])
@@ -131,7 +137,8 @@ class Voters:
     def _votes(self, features: np.ndarray, item_hash: np.ndarray) -> np.ndarray:
         own = self.references
         if not len(own.given):
-            return np.full((len(features), self.n_classes), 1 / self.n_classes, np.float32)
+            share = 1 / self.n_classes if own.given.ndim == 1 else 0.5
+            return np.full((len(features), self.n_classes), share, np.float32)
         queries = standardise(features, own.mean, own.std)
         want = min(N_VOTERS + 1 + SLACK, len(own.given))
         positions = np.asarray(self._index(queries, want))
@@ -140,7 +147,16 @@ class Voters:
         found = _decide(
             own.vectors, self._scale, queries, ones, positions, k=N_VOTERS, metric="euclidean"
         )
+        if own.given.ndim == 2:
+            return count_cell_votes(found, own.given, self._own(item_hash))
         return count_votes(found, own.given, n_classes=self.n_classes)
+
+    def _own(self, item_hash: np.ndarray) -> np.ndarray:
+        """Return where items are among the references, −1 for those that are not."""
+        hashes = self.references.item_hash
+        order = np.argsort(hashes, kind="stable")
+        at = order[np.minimum(np.searchsorted(hashes, item_hash, sorter=order), len(order) - 1)]
+        return np.where(hashes[at] == item_hash, at, -1)
 
 
 def _scales(vectors: np.ndarray, metric: str) -> np.ndarray:

@@ -1,7 +1,9 @@
 """What gradient-boosted trees say of many items."""
 
+from typing import Literal
+
 import numpy as np
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 from labelops.fast.jit import compiled
 from labelops.opinions.trees import Trees
@@ -18,7 +20,13 @@ def _add_scores(trees, rows, features, first, last, scores):  # type: ignore[no-
             scores[rows[i], trees.tree_class[t]] += trees.value[node]
 
 
-def predict_trees(trees: Trees, features: np.ndarray, fold: np.ndarray) -> np.ndarray:
+def predict_trees(
+    trees: Trees,
+    features: np.ndarray,
+    fold: np.ndarray,
+    *,
+    link: Literal["softmax", "sigmoid"] = "softmax",
+) -> np.ndarray:
     """Return each item's probabilities from the trees that have not seen it.
 
     Parameters
@@ -29,10 +37,13 @@ def predict_trees(trees: Trees, features: np.ndarray, fold: np.ndarray) -> np.nd
         Shape (N, D).
     fold
         Each item's fold, shape (N,).
+    link
+        From scores to probabilities: softmax for one class an item, sigmoid for a model a class.
 
     Returns
     -------
-    float32, shape (N, K); rows sum to one. A class that no item outside the fold has gets 0.
+    float32, shape (N, K); with softmax, rows sum to one, and a class that no item outside the fold
+    has gets 0.
     """
     exact = np.ascontiguousarray(features, np.float64)
     scores = trees.baseline[fold].astype(np.float64)
@@ -40,6 +51,8 @@ def predict_trees(trees: Trees, features: np.ndarray, fold: np.ndarray) -> np.nd
         rows = np.flatnonzero(fold == f)
         first, last = np.searchsorted(trees.tree_fold, [f, f + 1])
         _add_scores(trees, rows, exact, first, last, scores)
+    if link == "sigmoid":
+        return np.asarray(expit(scores).astype(np.float32))
     # Of a fold outside which there is nothing, nothing is known.
     scores[np.isneginf(scores).all(axis=1)] = 0.0
     return np.asarray(softmax(scores, axis=1).astype(np.float32))

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from labelops.multilabel.labels import UNKNOWN, YES
 from labelops.neighbours import Neighbours
 
 N_VOTERS = 15
@@ -22,7 +23,8 @@ class References(NamedTuple):
     Attributes
     ----------
     vectors : standardised features, float32, shape (R, D).
-    given : class ids, int32, shape (R,).
+    given : class ids, int32, shape (R,); of sets of classes 1 (yes), 0 (no) or −1 (unknown), int8,
+        shape (R, K).
     item_hash : uint64, shape (R,).
     mean, std : by which features are standardised; std is 1 where a feature is constant; float64,
         shape (D,).
@@ -35,19 +37,19 @@ class References(NamedTuple):
     std: np.ndarray
 
 
-def n_references(n_features: int) -> int:
-    """Return how many items are kept as references at most.
+def n_references(n_features: int, n_states: int = 1) -> int:
+    """Return how many items are kept as references at most, with so many numbers of each.
 
     Examples
     --------
     >>> n_references(16), n_references(1024)
     (20000, 16384)
     """
-    return int(np.clip(MAX_CELLS // max(n_features, 1), 1, MAX_REFERENCES))
+    return int(np.clip(MAX_CELLS // max(n_features, n_states, 1), 1, MAX_REFERENCES))
 
 
 def refer(features: np.ndarray, given: np.ndarray, item_hash: np.ndarray) -> References:
-    """Make references of some items, shapes (R, D), (R,) and (R,).
+    """Make references of some items, shapes (R, D), (R,) or (R, K), and (R,).
 
     Examples
     --------
@@ -61,7 +63,7 @@ def refer(features: np.ndarray, given: np.ndarray, item_hash: np.ndarray) -> Ref
     std[std <= 1e-6 * np.abs(exact).max(axis=0, initial=0.0)] = 1.0
     return References(
         standardise(exact, mean, std),
-        given.astype(np.int32),
+        given.astype(np.int32 if given.ndim == 1 else np.int8),
         item_hash.astype(np.uint64),
         mean,
         std,
@@ -99,3 +101,37 @@ def count_votes(neighbours: Neighbours, given: np.ndarray, *, n_classes: int) ->
     np.add.at(votes, (row, given[neighbours.indices[row, place]]), 1.0)
     total = np.bincount(row, minlength=n)[:, None]
     return np.asarray(((votes + 1 / n_classes) / (total + 1)).astype(np.float32))
+
+
+def count_cell_votes(neighbours: Neighbours, states: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Return (n_yes + share) / (n_known + 1) of the neighbours of which a class is known.
+
+    Parameters
+    ----------
+    neighbours
+        Positions of references, shape (N, k); −1 where there is none.
+    states
+        What is known of the references: 1 (yes), 0 (no) or −1 (unknown), int8, shape (R, K).
+    own
+        Position of each item among the references, −1 where it is none of them, shape (N,).
+
+    Returns
+    -------
+    float32, shape (N, K). The share is that of all other references: (n_yes + ½) / (n_known + 1).
+
+    Examples
+    --------
+    >>> near = Neighbours(np.array([[0, 1, -1]]), np.zeros((1, 3)))
+    >>> states = np.array([[1, 0, -1], [1, 1, 1], [0, 0, 0]], np.int8)
+    >>> count_cell_votes(near, states, np.array([-1])).round(3).tolist()
+    [[0.875, 0.4580000042915344, 0.75]]
+    """
+    mine = np.where((own >= 0)[:, None], states[own], UNKNOWN)
+    n_yes = (states == YES).sum(axis=0) - (mine == YES)
+    share = (n_yes + 0.5) / ((states != UNKNOWN).sum(axis=0) - (mine != UNKNOWN) + 1)
+    yes, known = np.zeros(mine.shape, np.int64), np.zeros(mine.shape, np.int64)
+    for at in neighbours.indices.T:
+        said = np.where((at >= 0)[:, None], states[at], UNKNOWN)
+        yes += said == YES
+        known += said != UNKNOWN
+    return np.asarray(((yes + share) / (known + 1)).astype(np.float32))

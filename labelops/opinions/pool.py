@@ -67,6 +67,7 @@ def fit_weights(probs: np.ndarray, given: np.ndarray) -> np.ndarray:
     [0.75, 0.25]
     """
     n_opinions, n, n_classes = probs.shape
+    given = np.asarray(given, np.int64)
     start = np.full(n_opinions, 1 / n_opinions)
     if n == 0 or n_classes < 2:
         return start

@@ -13,6 +13,8 @@ import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
+from labelops.multilabel.labels import UNKNOWN, YES
+
 N_ROUNDS = 60
 
 MAX_LEAVES, MAX_LEAVES_OF_MANY, MANY_CLASSES = 31, 15, 10
@@ -37,6 +39,7 @@ class Trees(NamedTuple):
     root, tree_class, tree_fold : first node of a tree, whose class and fold it is for, int32,
         shape (T,); trees of a fold stand together, in the order of their rounds.
     baseline : scores before any tree, float64, shape (F, K); −inf for a class that is not there.
+        Scores are log-probabilities but for a constant; of sets of classes, log-odds.
     """
 
     feature: np.ndarray
@@ -85,8 +88,10 @@ def fit_trees(
     ----------
     features
         Finite, shape (N, D).
-    given, fold
-        Class ids and folds, shape (N,).
+    given
+        Class ids, shape (N,); of sets of classes 1 (yes), 0 (no) or −1 (unknown), shape (N, K).
+    fold
+        Shape (N,).
     n_classes, n_folds
         K, F.
     n_threads
@@ -111,7 +116,8 @@ def fit_trees(
         outside = fold != f
         # One thread each: sums of gradients by several depend on how many there are.
         with threadpool_limits(limits=1):
-            return _fit_fold(exact[outside], given[outside].astype(np.int64), n_classes)
+            fit = _fit_fold if given.ndim == 1 else _fit_sets
+            return fit(exact[outside], given[outside].astype(np.int64), n_classes)
 
     with ThreadPoolExecutor(min(n_threads, n_folds)) as pool:
         return _joined(list(pool.map(of_fold, range(n_folds))))
@@ -129,7 +135,19 @@ def _fit_fold(features: np.ndarray, given: np.ndarray, n_classes: int) -> _Fold:
     if len(classes) < 2:
         baseline[classes] = 0.0
         return _Fold([], [], baseline)
-    many = len(classes) > MANY_CLASSES
+    start, nodes = _grown(features, given, many=len(classes) > MANY_CLASSES)
+    if len(classes) == 2:
+        # One score, of the second class against the first.
+        baseline[classes] = 0.0, start[0]
+        return _Fold(nodes, [int(classes[1])] * len(nodes), baseline)
+    baseline[classes] = start
+    return _Fold(nodes, [int(c) for c in classes] * (len(nodes) // len(classes)), baseline)
+
+
+def _grown(
+    features: np.ndarray, given: np.ndarray, *, many: bool
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return scores to begin with and the nodes of all trees, round by round."""
     model = HistGradientBoostingClassifier(
         max_iter=N_ROUNDS,
         max_leaf_nodes=MAX_LEAVES_OF_MANY if many else MAX_LEAVES,
@@ -137,13 +155,24 @@ def _fit_fold(features: np.ndarray, given: np.ndarray, n_classes: int) -> _Fold:
         random_state=0,
     ).fit(features, given)
     start = np.asarray(model._baseline_prediction).ravel()
-    nodes = [tree.nodes for trees in model._predictors for tree in trees]
-    if len(classes) == 2:
-        # One score, of the second class against the first.
-        baseline[classes] = 0.0, start[0]
-        return _Fold(nodes, [int(classes[1])] * len(nodes), baseline)
-    baseline[classes] = start
-    return _Fold(nodes, [int(c) for c in classes] * len(model._predictors), baseline)
+    return start, [tree.nodes for trees in model._predictors for tree in trees]
+
+
+def _fit_sets(features: np.ndarray, states: np.ndarray, n_classes: int) -> _Fold:
+    """Fit a model of each class to the items of which it is known."""
+    nodes, classes, baseline = list[np.ndarray](), list[int](), np.zeros(n_classes)
+    for k in range(n_classes):
+        known = np.flatnonzero(states[:, k] != UNKNOWN)
+        is_there = states[known, k] == YES
+        n_there = int(is_there.sum())
+        if n_there in (0, len(known)):
+            baseline[k] = np.log(n_there + 0.5) - np.log(len(known) - n_there + 0.5)
+            continue
+        start, grown = _grown(features[known], is_there, many=n_classes > MANY_CLASSES)
+        baseline[k] = start[0]
+        nodes += grown
+        classes += [k] * len(grown)
+    return _Fold(nodes, classes, baseline)
 
 
 def _joined(folds: list[_Fold]) -> Trees:

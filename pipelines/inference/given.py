@@ -15,6 +15,8 @@ from labelops.calibration import Bins
 from labelops.multilabel import calibration as of_cells
 from labelops.multilabel.labels import LabelSets, choose_rows, states, take_rows
 from labelops.multilabel.opinion import model_log_odds
+from labelops.opinions.pool import fit_weights
+from labelops.opinions.sets import fit_cell_weights, pool_cells
 from labelops.ragged import owners
 from labelops.temperature import apply_temperature, fit_temperature
 from pipelines.core.stage import Arrays, Context
@@ -94,6 +96,30 @@ class OneClass:
         """Return ids."""
         return pa.array(given, pa.int32())
 
+    def as_array(self, given: np.ndarray) -> np.ndarray:
+        """Return ids."""
+        return given
+
+    def weigh(self, probs: np.ndarray, given: np.ndarray) -> Arrays:
+        """Return how much each opinion counts, and whether it finds more than one class probable.
+
+        Opinions on a sample, shape (H, n, K), and its labels as `sample` gives them.
+        """
+        leading = probs.argmax(axis=2)
+        tells = (leading != leading[:, :1]).any(axis=1)
+        return {"weights": fit_weights(probs, given), "tells": tells}
+
+    def pool(self, said: np.ndarray, found: Arrays) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return what opinions (H, n, K) say together, and the most probable class of each.
+
+        float32, shape (n, K), and int32, shape (n, H); −1 of opinions that tell nothing.
+        """
+        from labelops.fast.pool import pool_and_lead
+
+        probs, leading = pool_and_lead(said, found["weights"])
+        leading[:, ~found["tells"]] = -1
+        return probs, leading
+
     def measure(self, given: np.ndarray, probs: np.ndarray, n_bins: int) -> Arrays:
         """Fit a temperature for all classes."""
         temperature = fit_temperature(calibration.log_safe(probs), given)
@@ -165,6 +191,18 @@ class ClassSets:
     def sample(self, given: LabelSets) -> pa.Array:
         """Return yes, no or unknown of every class."""
         return list_array(states(given))
+
+    def as_array(self, given: LabelSets) -> np.ndarray:
+        """Return yes, no or unknown of every class; int8, shape (n, K)."""
+        return states(given)
+
+    def weigh(self, probs: np.ndarray, given: np.ndarray) -> Arrays:
+        """Return how much each opinion counts, on the known cells of a sample."""
+        return {"weights": fit_cell_weights(probs, given)}
+
+    def pool(self, said: np.ndarray, found: Arrays) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return what opinions (H, n, K) say together, float32, shape (n, K)."""
+        return pool_cells(said, found["weights"]).astype(np.float32), None
 
     def measure(self, given: np.ndarray, probs: np.ndarray, n_bins: int) -> Arrays:
         """Fit one slope and shift of log-odds for all classes, to known cells."""

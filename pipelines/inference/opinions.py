@@ -16,7 +16,6 @@ import pyarrow as pa
 from labelops.hashing import is_sampled
 from labelops.opinions import nearest
 from labelops.opinions.nearest import References, refer
-from labelops.opinions.pool import fit_weights
 from pipelines.core.stage import (
     Arrays,
     Context,
@@ -32,7 +31,7 @@ from pipelines.core.state import READY, TABLE
 from pipelines.errors import RecipeError
 from pipelines.inference import heads
 from pipelines.inference.folds import fold_of_items
-from pipelines.inference.given import ONE_CLASS, given_of
+from pipelines.inference.given import ONE_CLASS, Labels, given_of
 from pipelines.inference.inputs import input_column
 from pipelines.inference.settings import Config, HeadKind
 from pipelines.inference.table import encoding_of
@@ -51,6 +50,9 @@ MOST_PROTOTYPES = 1024
 BLOCK_ROWS = 8192
 
 CHUNK_BYTES = 32 * 2**20
+
+OF_SETS = {"linear", "nearest", "trees"}
+"""Heads for items with lists of labels."""
 
 Kept = TypeVar("Kept")
 
@@ -75,10 +77,11 @@ class Head(NamedTuple):
 def are_several(config: Config, columns: frozenset[str]) -> bool:
     """Return whether several opinions must agree, so that what each says is written down."""
     column = input_column(config.use, columns)
+    if given_of(columns) is not ONE_CLASS:
+        return False
     if column == READY:
         return True
-    is_fitted = column not in ("pred_probs", "topk_probs") and config.train == "heads"
-    if not is_fitted or given_of(columns) is not ONE_CLASS:
+    if column in ("pred_probs", "topk_probs") or config.train != "heads":
         return False
     return config.heads is None or sum(HEADS[kind].votes for kind in config.heads) > 1
 
@@ -96,14 +99,12 @@ def kinds_of(ctx: Context[Config]) -> tuple[HeadKind, ...]:
     """Return the kinds of heads that are fitted: as set, or what suits the data."""
     config, is_one = ctx.config, given_of(ctx.columns) is ONE_CLASS
     if config.heads is not None:
-        if not is_one and config.heads != ("linear",):
+        if not is_one and not OF_SETS.issuperset(config.heads):
             raise RecipeError(
-                f"stage {ctx.stage!r}: heads = ['linear'] was expected for items with lists of "
-                f"labels, got {list(config.heads)}. Leave heads out"
+                f"stage {ctx.stage!r}: heads among {sorted(OF_SETS)} were expected for items with "
+                f"lists of labels, got {list(config.heads)}. Leave heads out"
             )
         return config.heads
-    if not is_one:
-        return ("linear",)
     column = input_column(config.use, ctx.columns)
     kinds: tuple[HeadKind, ...] = ("linear", "nearest")
     if column in ("features", TABLE):
@@ -114,7 +115,7 @@ def kinds_of(ctx: Context[Config]) -> tuple[HeadKind, ...]:
         if width * ctx.n_classes <= WORTHWHILE_CELLS:
             kinds = (*kinds, "trees")
     # Columns of a table have no length that a cosine could compare.
-    if column != TABLE and ctx.n_classes <= MOST_PROTOTYPES:
+    if is_one and column != TABLE and ctx.n_classes <= MOST_PROTOTYPES:
         kinds = (*kinds, "prototypes")
     return kinds
 
@@ -151,7 +152,7 @@ def predict(frame: Frame, ctx: Context[Config], *, n_features: int) -> Iterator[
         spoken = [say(features, fold[here], hashes[here]) for say in said]
         probs, opinions = spoken[0], None
         if len(spoken) > 1:
-            probs, leading = pooled(np.stack(spoken), ctx)
+            probs, leading = kind.pool(np.stack(spoken), ctx.own("weights"))
             opinions = leading if are_several(ctx.config, ctx.columns) else None
         yield heads.predictions(
             ctx, ids[here], hashes[here], own, fold[here], probs, embedding, opinions
@@ -160,8 +161,8 @@ def predict(frame: Frame, ctx: Context[Config], *, n_features: int) -> Iterator[
 
 def say_of_sample(frame: Frame, ctx: Context[Config]) -> dict[str, pa.Table]:
     """Return what every head says of the sampled items of a shard."""
-    hashes, given = frame.array("item_hash"), frame.array("given")
-    said = open_heads(ctx)
+    kind, said = given_of(ctx.columns), open_heads(ctx)
+    hashes, given = frame.array("item_hash"), kind.read(frame, ctx)
     wanted = sample_size(ctx, len(said))
     chosen = is_sampled(hashes, wanted=wanted, total=ctx.n_items)
     fold = fold_of_items(given, hashes, ctx)
@@ -173,7 +174,7 @@ def say_of_sample(frame: Frame, ctx: Context[Config]) -> dict[str, pa.Table]:
     x = np.concatenate(features[1:]) if len(features) > 1 else features[0]
     none = np.empty((0, ctx.n_classes), np.float32)
     probs = [say(x, fold[rows], hashes[rows]) if len(rows) else none for say in said]
-    return sample_tables(ctx, hashes[rows], given[rows], probs)
+    return sample_tables(ctx, hashes[rows], kind.choose(given, rows), probs)
 
 
 # -- one of several --------------------------------------------------------------------------------
@@ -191,24 +192,25 @@ def sample_size(ctx: Context, n_opinions: int) -> int:
 def sample_output(ctx: Context, names: Sequence[str]) -> dict[str, Output]:
     """Return the scratch of what each opinion says of sampled items."""
     said = [(f"p_{i}", pa.list_(pa.float32(), ctx.n_classes)) for i in range(len(names))]
-    schema = pa.schema([("item_hash", pa.uint64()), ("given", pa.int32()), *said])
+    given = given_of(ctx.columns).sample_type(ctx.n_classes)
+    schema = pa.schema([("item_hash", pa.uint64()), ("given", given), *said])
     return {_folder(ctx): Output(schema=schema, rows="some", ipc=True)}
 
 
 def sample_tables(
-    ctx: Context, hashes: np.ndarray, given: np.ndarray, said: Sequence[np.ndarray]
+    ctx: Context, hashes: np.ndarray, given: Labels, said: Sequence[np.ndarray]
 ) -> dict[str, pa.Table]:
     """Return rows of that scratch; probabilities of each opinion, shape (n, K)."""
     table = {
         "item_hash": pa.array(hashes, pa.uint64()),
-        "given": pa.array(given, pa.int32()),
+        "given": given_of(ctx.columns).sample(given),
         **{f"p_{i}": list_array(probs.astype(np.float32)) for i, probs in enumerate(said)},
     }
     return {_folder(ctx): pa.table(table)}
 
 
 Check = Callable[[np.ndarray, np.ndarray, Context], Arrays]
-"""From what is said of the sample (H, n, K) and given ids (n,) to results beside the weights."""
+"""From what is said of the sample (H, n, K) and its labels to results beside the weights."""
 
 
 def weigh_step(
@@ -240,56 +242,49 @@ def weigh(
 
     Returns
     -------
-    `weights`; `n` items they are fitted on; names, `heads`; and `tells`, whether an opinion counts
-    where several must agree: it finds more than one class most probable, and is not `silent`.
+    `weights`; `n` items they are fitted on; names, `heads`; and, of one class an item, `tells`:
+    whether an opinion counts where several must agree. It finds more than one class most probable,
+    and is not `silent`.
     """
     order = np.argsort(summary["item_hash"], kind="stable")
     given = summary["given"][order]
     probs = np.stack([summary[f"p_{i}"][order] for i in range(len(names))])
-    leading = probs.argmax(axis=2)
+    found = given_of(ctx.columns).weigh(probs, given)
+    if "tells" in found:
+        found["tells"] = found["tells"] & ~np.isin(names, silent)
     return {
-        "weights": fit_weights(probs, given),
-        "tells": (leading != leading[:, :1]).any(axis=1) & ~np.isin(names, silent),
+        **found,
         "n": np.array(len(order)),
         "heads": np.array(names),
         **(check(probs, given, ctx) if check else {}),
     }
 
 
-def pooled(said: np.ndarray, ctx: Context) -> tuple[np.ndarray, np.ndarray]:
-    """Return what opinions (H, n, K) say together, and the most probable class of each.
-
-    Returns
-    -------
-    float32, shape (n, K), and int32, shape (n, H); −1 of opinions that do not count there.
-    """
-    from labelops.fast.pool import pool_and_lead
-
-    found = ctx.own("weights")
-    probs, leading = pool_and_lead(said, found["weights"])
-    leading[:, ~found["tells"]] = -1
-    return probs, leading
-
-
 # -- the kinds -------------------------------------------------------------------------------------
 
 
-def _first_items(items: Items, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return features, classes and hashes of the first n items: a sample, by hash."""
-    width = items.schema.field("embedding").type.list_size
-    features, given, hashes = [np.empty((0, width), np.float32)], [], []
+class Some(NamedTuple):
+    """Features (n, D), labels as an array, folds (n,) and hashes (n,) of some items."""
+
+    features: np.ndarray
+    given: np.ndarray
+    fold: np.ndarray
+    item_hash: np.ndarray
+
+
+def _first_items(items: Items, n: int, ctx: Context[Config]) -> Some:
+    """Return the first n items: a sample, by hash."""
+    kind, parts, n_held = given_of(ctx.columns), list[Some](), 0
     for table in items.tables(BLOCK_ROWS):
-        rows = table.slice(0, n - sum(map(len, features)))
-        features.append(vectors_of(rows.column("embedding").combine_chunks())[0].astype(np.float32))
-        given.append(rows.column("given").to_numpy())
-        hashes.append(rows.column("item_hash").to_numpy())
-        if sum(map(len, features)) >= n:
+        rows = table.slice(0, n - n_held)
+        given, hashes = kind.in_table(rows, ctx), rows.column("item_hash").to_numpy()
+        features = vectors_of(rows.column("embedding").combine_chunks())[0].astype(np.float32)
+        fold = fold_of_items(given, hashes, ctx)
+        parts.append(Some(features, kind.as_array(given), fold, hashes))
+        n_held += len(hashes)
+        if n_held >= n:
             break
-    return (
-        np.concatenate(features),
-        np.concatenate([np.zeros(0, np.int32), *given]),
-        np.concatenate([np.zeros(0, np.uint64), *hashes]),
-    )
+    return Some(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def _keep(arrays: Mapping[str, np.ndarray], out: str) -> None:
@@ -308,7 +303,9 @@ def _kept(step: str, kind: type[Kept], ctx: Context[Config]) -> Kept:
 
 def _keep_references(items: Items, ctx: Context[Config], out: str) -> Arrays:
     n_features = items.schema.field("embedding").type.list_size
-    references = refer(*_first_items(items, nearest.n_references(n_features)))
+    n_states = 1 if given_of(ctx.columns) is ONE_CLASS else ctx.n_classes
+    some = _first_items(items, nearest.n_references(n_features, n_states), ctx)
+    references = refer(some.features, some.given, some.item_hash)
     _keep(references._asdict(), out)
     return {"n": np.array(len(references.given))}
 
@@ -329,12 +326,11 @@ def _fit_trees(items: Items, ctx: Context[Config], out: str) -> Arrays:
     from labelops.opinions import trees
 
     n_features = items.schema.field("embedding").type.list_size
-    features, given, hashes = _first_items(items, trees.n_items(n_features))
-    fold = fold_of_items(given, hashes, ctx)
+    some = _first_items(items, trees.n_items(n_features), ctx)
     fitted = trees.fit_trees(
-        features,
-        given,
-        fold,
+        some.features,
+        some.given,
+        some.fold,
         n_classes=ctx.n_classes,
         n_folds=ctx.config.folds,
         n_threads=len(os.sched_getaffinity(0)),
@@ -346,24 +342,24 @@ def _open_trees(ctx: Context[Config]) -> heads.Said:
     from labelops.fast.trees import predict_trees
     from labelops.opinions.trees import Trees
 
-    fitted = Trees.of(ctx.own("trees"))
-    return lambda features, fold, hashes: predict_trees(fitted, features, fold)
+    fitted, link = Trees.of(ctx.own("trees")), given_of(ctx.columns).link
+    return lambda features, fold, hashes: predict_trees(fitted, features, fold, link=link)
 
 
 def _fit_networks(items: Items, ctx: Context[Config], out: str) -> Arrays:
     from labelops.nn import network_heads
 
     n_features = items.schema.field("embedding").type.list_size
-    features, given, hashes = _first_items(items, network_heads.n_items(n_features))
+    some = _first_items(items, network_heads.n_items(n_features), ctx)
     fitted = network_heads.fit_networks(
-        features,
-        given,
-        fold_of_items(given, hashes, ctx),
+        some.features,
+        some.given,
+        some.fold,
         n_classes=ctx.n_classes,
         n_folds=ctx.config.folds,
     )
     _keep(fitted._asdict(), out)
-    return {"n": np.array(len(given))}
+    return {"n": np.array(len(some.given))}
 
 
 def _open_networks(ctx: Context[Config]) -> heads.Said:
@@ -377,13 +373,12 @@ def _fit_prototypes(items: Items, ctx: Context[Config], out: str) -> Arrays:
     from labelops.nn import prototypes
 
     n_features = items.schema.field("embedding").type.list_size
-    features, given, hashes = _first_items(items, prototypes.n_items(n_features))
-    fold = fold_of_items(given, hashes, ctx)
+    some = _first_items(items, prototypes.n_items(n_features), ctx)
     fitted = prototypes.fit_prototypes(
-        features, given, fold, n_classes=ctx.n_classes, n_folds=ctx.config.folds
+        some.features, some.given, some.fold, n_classes=ctx.n_classes, n_folds=ctx.config.folds
     )
     _keep(fitted._asdict(), out)
-    return {"n": np.array(len(given))}
+    return {"n": np.array(len(some.given))}
 
 
 def _open_prototypes(ctx: Context[Config]) -> heads.Said:

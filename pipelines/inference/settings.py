@@ -40,8 +40,8 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         "linear (softmax regression), nearest (votes of the 15 nearest of up to 20,000 items), "
         "trees (gradient-boosted), network (one hidden layer, averaged over its training), "
         "prototypes (cosines to class means). Absent: linear, nearest and, but for tables, "
-        "prototypes up to 1,024 classes, and trees where features × classes are at most 4096; "
-        "linear alone for lists of labels.",
+        "prototypes up to 1,024 classes, and trees where features × classes are at most 4096. "
+        "For lists of labels only linear, nearest and trees.",
     )
     embedder: str = Field(
         default="pixels",

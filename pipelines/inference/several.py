@@ -15,9 +15,8 @@ from pipelines.errors import DataError, RecipeError
 from pipelines.inference import opinions
 from pipelines.inference.calibrate import folder, sample_table
 from pipelines.inference.class_order import check_order
-from pipelines.inference.given import ONE_CLASS
+from pipelines.inference.given import given_of
 from pipelines.inference.settings import Config
-from pipelines.labels.lists import is_multi_label
 from pipelines.storage.forms import convert, is_listed
 from pipelines.storage.frame import Frame
 from pipelines.storage.vectors import list_array, vectors_of
@@ -62,25 +61,19 @@ def _is_number(kind: pa.DataType) -> bool:
 
 def steps(ctx: Context[Config], written: dict[str, Output]) -> list[Step[Config]]:
     """Return the steps that check the columns, weigh them, and write what they say together."""
-    if is_multi_label(ctx.columns):
-        raise RecipeError(
-            f"stage {ctx.stage!r}: one column of probabilities was expected for items with lists "
-            "of labels, got data.opinions. Leave it out and map the best one with "
-            "data.columns.pred_probs = '…'"
-        )
     columns = raw(ctx)
-    names = ctx.data.opinions
+    names, given = ctx.data.opinions, given_of(ctx.columns).columns(ctx.columns)
     return [
         Map(
             name="validate",
-            reads=["item_hash", "given", *columns],
+            reads=["item_hash", *given, *columns],
             writes=opinions.sample_output(ctx, names),
             apply=validate,
         ),
         opinions.weigh_step(ctx, names, check=check_columns),
         Map(
             name="pool",
-            reads=["item_id", "item_hash", "given", *columns],
+            reads=["item_id", "item_hash", *given, *columns],
             writes=written,
             apply=pool_columns,
         ),
@@ -104,17 +97,17 @@ def _probs(values: pa.Array, ctx: Context) -> np.ndarray:
 
 def validate(frame: Frame, ctx: Context[Config]) -> Tables:
     """Reject rows that are no probabilities in some column; return what all say of a sample."""
-    names = ctx.data.opinions
-    hashes, given = frame.array("item_hash"), frame.array("given")
+    names, kind = ctx.data.opinions, given_of(ctx.columns)
+    hashes, given = frame.array("item_hash"), kind.read(frame, ctx)
     wanted = opinions.sample_size(ctx, len(names))
     chosen = is_sampled(hashes, wanted=wanted, total=ctx.n_items)
     said: list[list[np.ndarray]] = [[] for _ in names]
     for here, blocks, as_is in _blocks(frame, ctx):
-        usable, own = chosen[here].copy(), given[here]
+        usable, own = chosen[here].copy(), kind.choose(given, here)
         for name, probs, values in zip(names, blocks, as_is, strict=True):
-            bad, _ = ONE_CLASS.check(probs, own, ctx.config.sum_tolerance)
+            bad, _ = kind.check(probs, own, ctx.config.sum_tolerance)
             for row in bad.tolist():
-                why = _what_is_wrong(values[row].as_py(), probs[row], ctx.n_classes)
+                why = _what_is_wrong(values[row].as_py(), probs[row], ctx)
                 frame.reject([here.start + row], f"{why} ({name})")
             usable[bad] = False
         chosen[here] = usable
@@ -123,15 +116,15 @@ def validate(frame: Frame, ctx: Context[Config]) -> Tables:
     none = np.empty((0, ctx.n_classes), np.float32)
     rows = np.flatnonzero(chosen)
     whole = [np.concatenate([none, *column]) for column in said]
-    return opinions.sample_tables(ctx, hashes[rows], given[rows], whole)
+    return opinions.sample_tables(ctx, hashes[rows], kind.choose(given, rows), whole)
 
 
-def _what_is_wrong(values: list[float] | None, probs: np.ndarray, n_classes: int) -> str:
+def _what_is_wrong(values: list[float] | None, probs: np.ndarray, ctx: Context) -> str:
     if values is None:
         return "probabilities missing: null"
-    if len(values) != n_classes:
-        return f"{len(values)} probabilities, one for each of {n_classes} classes was expected"
-    return ONE_CLASS.what_is_wrong(probs)
+    if len(values) != ctx.n_classes:
+        return f"{len(values)} probabilities, one for each of {ctx.n_classes} classes was expected"
+    return given_of(ctx.columns).what_is_wrong(probs)
 
 
 def check_columns(probs: np.ndarray, given: np.ndarray, ctx: Context) -> Arrays:
@@ -151,21 +144,22 @@ def check_columns(probs: np.ndarray, given: np.ndarray, ctx: Context) -> Arrays:
                     f"data.opinions; {shown(names[j])} and {shown(name)} are equal. Name one of "
                     "them: labels are changed where opinions agree that do not depend on each other"
                 )
-        mine = {"given": given, "pred_probs": probs[i]}
-        notices.append(check_order(mine, ctx, what=f"columns of {shown(name)}")["notices"])
-    return {"notices": np.concatenate(notices)}
+        if given.ndim == 1:
+            mine = {"given": given, "pred_probs": probs[i]}
+            notices.append(check_order(mine, ctx, what=f"columns of {shown(name)}")["notices"])
+    return {"notices": np.concatenate([np.array([], dtype=np.str_), *notices])}
 
 
 def pool_columns(frame: Frame, ctx: Context[Config]) -> Iterator[Tables]:
     """Write what all columns say of each item together."""
-    hashes, given, ids = frame.array("item_hash"), frame.array("given"), frame["item_id"]
+    kind, hashes, ids = given_of(ctx.columns), frame.array("item_hash"), frame["item_id"]
+    given = kind.read(frame, ctx)
     for here, blocks, _ in _blocks(frame, ctx):
-        probs, votes = opinions.pooled(np.stack(blocks), ctx)
-        own = given[here]
-        rows = {
-            "item_id": ids[here],
-            "pred_probs": list_array(probs),
-            "p_given": pa.array(probs[np.arange(len(own)), own], pa.float32()),
-            "opinions": list_array(votes),
-        }
+        probs, votes = kind.pool(np.stack(blocks), ctx.own("weights"))
+        own = kind.choose(given, here)
+        rows = {"item_id": ids[here], "pred_probs": list_array(probs)}
+        if kind.has_p_given:
+            rows["p_given"] = pa.array(probs[np.arange(len(own)), own], pa.float32())
+        if votes is not None:
+            rows["opinions"] = list_array(votes)
         yield {ctx.stage: pa.table(rows), folder(ctx): sample_table(hashes[here], own, probs, ctx)}

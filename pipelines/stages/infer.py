@@ -59,9 +59,9 @@ def writes(config: Config, columns: frozenset[str]) -> Sequence[str]:
         return ["item_id", *p_given]
     if column == "topk_probs":
         return ["item_id", *p_given, *LISTED]
-    if column == READY:
-        return ["item_id", "pred_probs", *p_given, "opinions"]
     said = ["opinions"] if opinions.are_several(config, columns) else []
+    if column == READY:
+        return ["item_id", "pred_probs", *p_given, *said]
     return ["item_id", "fold", "pred_probs", "embedding", *p_given, *said]
 
 

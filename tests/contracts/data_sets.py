@@ -238,7 +238,7 @@ DATA_SETS = {
         recipe="multilabel",
         active=("source", "infer", "multilabel", "decide_labels", "evaluate", "dataset"),
         items=lambda: tagged(N, n_classes=5)[0],
-        settings=["decide_labels.min_class_size=2"],
+        settings=["decide_labels.min_class_size=2", "infer.heads=['linear', 'nearest']"],
         tables=truth_of_lists,
     ),
     "three states": DataSet(

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from scipy.special import expit, logit
 
 import pipelines.run
 from labelops.calibration import reliability
@@ -13,8 +14,9 @@ from labelops.hashing import hash_strings
 from labelops.multilabel.labels import from_states
 from labelops.nn.binary_heads import fit_binary_heads
 from labelops.nn.linear import Block, predict
+from labelops.opinions.sets import fit_cell_weights
 from pipelines.core.state import Run, load_run
-from pipelines.errors import DataError, LabelopsError
+from pipelines.errors import DataError, LabelopsError, RecipeError
 from pipelines.recipe import parse_recipe
 from tests.datasets import even, tagged, vectors, write_shards
 
@@ -49,7 +51,9 @@ def test_features__give_the_probabilities_of_heads_that_have_not_seen_the_item(
 ) -> None:
     table, _ = tagged(N, n_classes=K)
     data = write_shards(tmp_path / "src", table, even(N, 3))
-    rows = sidecar(run(data, tmp_path / "out", "infer.l2=0.01", "infer.folds=4"))
+    rows = sidecar(
+        run(data, tmp_path / "out", "infer.l2=0.01", "infer.folds=4", "infer.heads=['linear']")
+    )
     assert rows.column_names == ["item_id", "fold", "pred_probs", "embedding"]
     x = np.array(table["features"].to_pylist(), np.float32)
     fold = rows["fold"].to_numpy().astype(np.int64)
@@ -65,6 +69,39 @@ def test_features__give_the_probabilities_of_heads_that_have_not_seen_the_item(
     found = np.array(rows["pred_probs"].to_pylist())
     # Items come in another order, and the search ends a little earlier.
     np.testing.assert_allclose(found, predict(heads, x, fold, link="sigmoid"), atol=0.02)
+
+
+def test_several_heads__are_pooled_cell_by_cell(tmp_path: Path) -> None:
+    table, _ = tagged(N, n_classes=K)
+    data = write_shards(tmp_path / "src", table, even(N, 3))
+    kinds = ("linear", "nearest", "trees")
+    alone = [sidecar(run(data, tmp_path / kind, f"infer.heads=['{kind}']")) for kind in kinds]
+    probs = np.stack([np.array(rows["pred_probs"].to_pylist(), np.float32) for rows in alone])
+    assert len({p.tobytes() for p in probs}) == 3
+    together = run(data, tmp_path / "all")
+    rows = sidecar(together)
+    assert rows.column_names == ["item_id", "fold", "pred_probs", "embedding"]
+    weights = together.context("infer", together.layout()).own("weights")
+    assert weights["heads"].tolist() == list(kinds)
+    # The same items in another order: up to the tolerance of the search.
+    wanted = fit_cell_weights(probs, states_of(table))
+    np.testing.assert_allclose(weights["weights"], wanted, atol=0.01)
+    log_odds = sum(
+        w * logit(np.clip(p.astype(float), 1e-6, 1 - 1e-6))
+        for w, p in zip(weights["weights"], probs, strict=True)
+    )
+    found = np.array(rows["pred_probs"].to_pylist())
+    np.testing.assert_allclose(found, expit(log_odds), rtol=1e-5)
+    truth, whole = states_of(table), [*probs, found]
+    losses = [-np.log(np.where(truth == 1, p, 1 - p).clip(1e-6)).mean() for p in whole]
+    assert losses[-1] < min(losses[:-1]) + 1e-3
+
+
+def test_heads__that_know_one_class_an_item_only_are_refused(tmp_path: Path) -> None:
+    table, _ = tagged(20, n_classes=K)
+    data = write_shards(tmp_path / "src", table, [20])
+    with pytest.raises(RecipeError, match="heads among \\['linear', 'nearest', 'trees'\\] were"):
+        run(data, tmp_path / "out", "infer.heads=['linear', 'prototypes']")
 
 
 def test_folds__are_alike_in_every_class(tmp_path: Path) -> None:

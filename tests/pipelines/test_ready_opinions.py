@@ -9,6 +9,7 @@ import pytest
 
 import pipelines.run
 from labelops.opinions.pool import fit_weights, pool
+from labelops.opinions.sets import fit_cell_weights, pool_cells
 from pipelines.core.state import Run, load_run
 from pipelines.errors import DataError, RecipeError
 from pipelines.recipe import load_recipe
@@ -166,16 +167,40 @@ def test_one_name__is_refused_with_what_to_write_instead() -> None:
         load_recipe("audit", ['data.opinions=["first"]'])
 
 
-def test_lists_of_labels__are_refused(tmp_path: Path) -> None:
+def listed(folder: Path, table: pa.Table, shards: int) -> Run:
+    source = write_shards(folder / "src", table, even(table.num_rows, shards))
+    recipe = load_recipe("multilabel", [f"data.opinions={NAMES}"])
+    pipelines.run.run(recipe, data=str(source), out=str(folder / "out"))
+    return load_run(str(folder / "out"))
+
+
+def test_columns__of_lists_of_labels_are_pooled_cell_by_cell(tmp_path: Path) -> None:
     _, given, probs = made()
+    probs[0, :5] = 0.0, 1.0, 0.5
     table = table_of(given, probs).drop_columns(["label"])
     table = table.append_column("labels", pa.array([[int(k)] for k in given]))
-    source = write_shards(tmp_path / "src", table, [N])
-    recipe = load_recipe("multilabel", [f"data.opinions={NAMES}"])
-    with pytest.raises(
-        RecipeError, match="one column of probabilities was expected for items with"
-    ):
-        pipelines.run.run(recipe, data=str(source), out=str(tmp_path / "out"))
+    one, seven = (listed(tmp_path / str(shards), table, shards) for shards in (1, 7))
+    found = rows(one, "infer")
+    assert found.column_names == ["item_id", "pred_probs"]
+    weights = one.context("infer", one.layout()).own("weights")["weights"]
+    states = np.eye(K, dtype=np.int8)[given]
+    np.testing.assert_allclose(weights, fit_cell_weights(probs, states), atol=1e-3)
+    wanted = pool_cells(probs, weights).astype(np.float32)
+    np.testing.assert_allclose(array(found, "pred_probs"), wanted, rtol=1e-6)
+    for folder in ("infer", "multilabel", "decide_labels", "dataset"):
+        assert without_place(one, folder).equals(without_place(seven, folder))
+
+
+def test_row_of_lists__that_is_no_probability_in_one_column_is_set_apart(tmp_path: Path) -> None:
+    _, given, probs = made()
+    probs[1, 7, 0] = 1.5
+    table = table_of(given, probs).drop_columns(["label"])
+    table = table.append_column("labels", pa.array([[int(k)] for k in given]))
+    run = listed(tmp_path, table, 2)
+    (line,) = pq.read_table(Path(run.uri) / "quarantine").to_pylist()
+    assert line["item_id"] == "i0007"
+    assert line["reason"].startswith("no probabilities: class 0 has 1.5, expected was [0, 1]")
+    assert line["reason"].endswith("(second)")
 
 
 @pytest.mark.parametrize(
