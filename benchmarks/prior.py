@@ -5,13 +5,15 @@
 
 FOLDER has the tables of `harm.py` and `magic` and `bank_marketing`; SITE is where `pulearn` was
 installed (`pip install --no-deps --target SITE pulearn`). Of the positives a share is labelled:
-*random* ones, or with *score* those first that a linear model of the truth is surer of (odds to be
-labelled that rise by e for every standard deviation of its score), which breaks what all estimates
-assume. Scores are out of sample, of labelled against all other items: a linear model, trees, and
-the pool of both (`labelops.opinions.pool`). pulearn's estimates get the linear model or the trees.
+*random* ones, or with *score* rather those that a linear model of the truth is surer of (odds to be
+labelled that rise about e-fold for every standard deviation of its score), which breaks what all
+estimates assume. Scores are out of sample, of labelled against all other items: a linear model,
+trees, and the pool of both (`labelops.opinions.pool`). pulearn's estimates get the linear model or
+the trees.
 
-Printed: mean error of the share of positives in the data set ± half a 95 % interval over seeds, and
-how often the interval of `estimate_prior` holds the share among the unlabelled.
+Printed: mean error of the share of positives in the data set ± half a 95 % interval over seeds (at
+the end over sets and seeds), and how often the interval of `estimate_prior` holds the share among
+the unlabelled.
 """
 
 import argparse

@@ -53,8 +53,8 @@ class Data(BaseModel, frozen=True, extra="forbid"):
     opinions: tuple[str, ...] = Field(
         default=(),
         description="Columns with out-of-sample probabilities of several models, by their names in "
-        "your files: vectors with one for every class. They are combined, and labels are changed "
-        "where models agree.",
+        "your files: vectors with one for every class. They are combined, and the one label of an "
+        "item is changed where models agree.",
     )
     classes: tuple[str, ...] = Field(
         default=(),

@@ -415,12 +415,11 @@ def predict(
     float32, shape (N, K); with softmax, rows sum to 1.
     """
     probs = np.empty((len(features), heads.weight.shape[2]), np.float32)
-    with one_thread():
-        for f in np.unique(fold).tolist():
-            rows = np.flatnonzero(fold == f)
-            for start in range(0, len(rows), PREDICT_ROWS):
-                part = rows[start : start + PREDICT_ROWS]
-                scaled = (features[part] - heads.scale.mean) / heads.scale.std
-                logits = affine(scaled, heads.weight[f], heads.bias[f])
-                probs[part] = softmax(logits, axis=1) if link == "softmax" else expit(logits)
+    for f in np.unique(fold).tolist():
+        rows = np.flatnonzero(fold == f)
+        for start in range(0, len(rows), PREDICT_ROWS):
+            part = rows[start : start + PREDICT_ROWS]
+            scaled = (features[part] - heads.scale.mean) / heads.scale.std
+            logits = affine(scaled, heads.weight[f], heads.bias[f])
+            probs[part] = softmax(logits, axis=1) if link == "softmax" else expit(logits)
     return probs

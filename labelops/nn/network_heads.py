@@ -167,11 +167,11 @@ def predict_networks(networks: Networks, features: np.ndarray, fold: np.ndarray)
     probs = np.empty((n, n_classes), np.float32)
     x = (features.astype(np.float32) - networks.center) / networks.scale
     for f in np.unique(fold).tolist():
-        rows, layers = np.flatnonzero(fold == f), [array[:, f] for array in networks[2:]]
+        rows, layers = np.flatnonzero(fold == f), [array[:, f].copy() for array in networks[2:]]
         for start in range(0, len(rows), BLOCK_ROWS):
             some = rows[start : start + BLOCK_ROWS]
-            total = np.zeros((len(some), n_classes))
+            inputs, total = x[some], np.zeros((len(some), n_classes))
             for into, into_bias, out, out_bias in zip(*layers, strict=True):
-                total += affine(np.maximum(affine(x[some], into, into_bias), 0), out, out_bias)
+                total += affine(np.maximum(affine(inputs, into, into_bias), 0), out, out_bias)
             probs[some] = softmax(total / len(networks.out), axis=1)
     return probs

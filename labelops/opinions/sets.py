@@ -12,6 +12,9 @@ from scipy.special import expit
 from labelops.multilabel.labels import UNKNOWN, YES
 from labelops.opinions.pool import fit_weights, log_opinions
 
+BLOCK_CELLS = 1 << 16
+"""Worked on at a time, to stay in the cache."""
+
 
 def fit_cell_weights(probs: np.ndarray, states: np.ndarray) -> np.ndarray:
     """Return the weights at which the pool is likeliest to give what is known of cells.
@@ -25,7 +28,8 @@ def fit_cell_weights(probs: np.ndarray, states: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    float64, shape (H,); see `labelops.opinions.pool.fit_weights`.
+    float64, shape (H,); see `labelops.opinions.pool.fit_weights`. 1 / H each where all that is
+    known is yes, or no: whoever always says so would be right.
 
     Examples
     --------
@@ -35,8 +39,10 @@ def fit_cell_weights(probs: np.ndarray, states: np.ndarray) -> np.ndarray:
     [0.75]
     """
     known = states != UNKNOWN
-    present = probs[:, known]
-    return fit_weights(np.stack([1 - present, present], axis=2), states[known] == YES)
+    present, is_there = probs[:, known], states[known] == YES
+    if is_there.all() or not is_there.any():
+        return np.full(len(probs), 1 / len(probs))
+    return fit_weights(np.stack([1 - present, present], axis=2), is_there)
 
 
 def pool_cells(probs: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -55,7 +61,11 @@ def pool_cells(probs: np.ndarray, weights: np.ndarray) -> np.ndarray:
     [[0.8]]
     """
     # One after the other, so that a row is the same whatever rows are beside it.
-    total = np.zeros(probs.shape[1:])
-    for weight, opinion in zip(weights, probs, strict=True):
-        total += weight * (log_opinions(opinion) - log_opinions(1 - opinion))
-    return np.asarray(expit(total))
+    _, n, n_classes = probs.shape
+    total, rows = np.zeros((n, n_classes)), max(1, BLOCK_CELLS // max(n_classes, 1))
+    for start in range(0, n, rows):
+        part = total[start : start + rows]
+        for weight, opinion in zip(weights, probs[:, start : start + rows], strict=True):
+            part += weight * (log_opinions(opinion) - log_opinions(1 - opinion))
+        expit(part, out=part)
+    return total

@@ -37,7 +37,7 @@ class Trees(NamedTuple):
     left, right : nodes below, int32, shape (M,).
     value : what a leaf adds to the score of its class, float64, shape (M,).
     root, tree_class, tree_fold : first node of a tree, whose class and fold it is for, int32,
-        shape (T,); trees of a fold stand together, in the order of their rounds.
+        shape (T,); trees of a fold stand together, those of a class in the order of their rounds.
     baseline : scores before any tree, float64, shape (F, K); −inf for a class that is not there.
         Scores are log-probabilities but for a constant; of sets of classes, log-odds.
     """
@@ -62,15 +62,15 @@ class Trees(NamedTuple):
         return cls(*(arrays[name] for name in cls._fields))
 
 
-def n_items(n_features: int) -> int:
-    """Return how many items trees are fitted to at most.
+def n_items(n_features: int, n_states: int = 1) -> int:
+    """Return how many items trees are fitted to at most, with so many numbers of each.
 
     Examples
     --------
     >>> n_items(54), n_items(512)
     (621378, 65536)
     """
-    return max(1, MAX_CELLS // max(n_features, 1))
+    return max(1, MAX_CELLS // max(n_features, n_states, 1))
 
 
 def fit_trees(
@@ -117,7 +117,7 @@ def fit_trees(
         # One thread each: sums of gradients by several depend on how many there are.
         with threadpool_limits(limits=1):
             fit = _fit_fold if given.ndim == 1 else _fit_sets
-            return fit(exact[outside], given[outside].astype(np.int64), n_classes)
+            return fit(exact[outside], given[outside], n_classes)
 
     with ThreadPoolExecutor(min(n_threads, n_folds)) as pool:
         return _joined(list(pool.map(of_fold, range(n_folds))))
@@ -130,7 +130,7 @@ class _Fold(NamedTuple):
 
 
 def _fit_fold(features: np.ndarray, given: np.ndarray, n_classes: int) -> _Fold:
-    baseline = np.full(n_classes, -np.inf)
+    baseline, given = np.full(n_classes, -np.inf), given.astype(np.int64)
     classes = np.unique(given)
     if len(classes) < 2:
         baseline[classes] = 0.0

@@ -29,11 +29,14 @@ MOST_RATIO, POINTS, TOLERANCE, STEP, MOST_ERROR = 50.0, 2000, 1e-5, 1e-3, 0.05
 SHARE = 0.2
 """Such parts of the labelled items, the first and the next by score, are compared."""
 
+LEAST_LABELLED = 20
+"""Below, resampling says nothing of scores that few labelled items have."""
+
 TAIL = 0.025
 
 
 class PriorEstimate(NamedTuple):
-    """Share of positives among the unlabelled items, in [0, 1]; NaN where nothing is labelled.
+    """Share of positives among the unlabelled items, in [0, 1]; NaN where one kind is not there.
 
     Attributes
     ----------
@@ -56,8 +59,10 @@ class PriorEstimate(NamedTuple):
 
         Where the labelled items are a part of the data set (one sample), not a second one.
         """
-        n, n_labelled = counts.n_unlabelled + counts.n_labelled, counts.n_labelled
-        return (n_labelled + self.value * counts.n_unlabelled) / n if n else float("nan")
+        n_labelled, n_unlabelled = counts.n_labelled, counts.n_unlabelled
+        if not n_unlabelled:
+            return 1.0 if n_labelled else float("nan")
+        return (n_labelled + self.value * n_unlabelled) / (n_labelled + n_unlabelled)
 
 
 def _tails(counts: ScoreCounts) -> tuple[np.ndarray, np.ndarray]:
@@ -244,6 +249,8 @@ METHODS: Mapping[str, Callable[[ScoreCounts], float]] = {
 def first_ratios(counts: ScoreCounts, *, share: float = SHARE) -> tuple[float, float]:
     """Return the ratio of unlabelled to labelled shares in the first and the next part by score.
 
+    The second is infinite where ties fill both parts, so that nothing can be compared.
+
     Examples
     --------
     >>> from labelops.partial.scores import count_scores
@@ -258,8 +265,7 @@ def first_ratios(counts: ScoreCounts, *, share: float = SHARE) -> tuple[float, f
     ratios, before = list[float](), (0, 0)
     for end in ends:
         in_labelled, in_unlabelled = p[end] - before[0], u[end] - before[1]
-        # Where ties fill both parts, the second is empty and says what the first does.
-        ratios.append(in_unlabelled / n_u / in_labelled * n_p if in_labelled else ratios[0])
+        ratios.append(in_unlabelled / n_u / in_labelled * n_p if in_labelled else np.inf)
         before = p[end], u[end]
     return float(ratios[0]), float(ratios[1])
 
@@ -285,7 +291,7 @@ def estimate_prior(
     of all, and made good. The lower end supposes that negatives among the first fifth by score,
     beside each labelled item, are at most half as many as among the second: with ratios ρ₁ and ρ₂
     the share is then at least ρ₁ − max(0, ρ₂ − ρ₁), less chance. `benchmarks/prior.py` says how
-    often that holds.
+    often that holds. With fewer than 20 labelled items nothing is said of the ends.
 
     References
     ----------
@@ -294,7 +300,8 @@ def estimate_prior(
     Examples
     --------
     >>> from labelops.partial.scores import count_scores
-    >>> scores, is_labelled = np.repeat([0.9, 0.9, 0.1], [500, 300, 700]), np.arange(1500) < 500
+    >>> high = [np.linspace(0.6, 0.9, n) for n in (500, 300)]
+    >>> scores, is_labelled = np.concatenate([*high, np.full(700, 0.1)]), np.arange(1500) < 500
     >>> found = estimate_prior(count_scores(scores, is_labelled), method="best-bin")
     >>> round(found.value, 2), found.low < 0.3 < found.high, found.is_irreducible
     (0.3, True, True)
@@ -303,6 +310,8 @@ def estimate_prior(
     if np.isnan(value):
         return PriorEstimate(value, 0.0, 1.0, False, method)
     rng, n_p, n_u = np.random.default_rng(seed), counts.n_labelled, counts.n_unlabelled
+    if n_p < LEAST_LABELLED:
+        return PriorEstimate(value, 0.0, 1.0, False, method)
     place = partial(_best_place, delta=DELTA, gamma=GAMMA)
     lows, highs, rises, luck = [], [], [], []
     for _ in range(n_resamples):
@@ -318,10 +327,11 @@ def estimate_prior(
         rises.append(second - first)
     # What was drawn is too low by luck once more than the counts it was drawn from.
     high = float(np.quantile(highs, 1 - TAIL)) + 2 * max(float(np.mean(luck)), 0.0)
+    low, rise = (float(np.quantile(values, TAIL, method="lower")) for values in (lows, rises))
     return PriorEstimate(
         value,
-        float(np.clip(np.quantile(lows, TAIL), 0.0, value)),
+        float(np.clip(low, 0.0, value)),
         float(np.clip(high, value, 1.0)),
-        bool(np.quantile(rises, TAIL) <= 0),
+        rise <= 0,
         method,
     )

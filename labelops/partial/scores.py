@@ -49,12 +49,20 @@ class ScoreCounts(NamedTuple):
 def score_bins(scores: np.ndarray) -> np.ndarray:
     """Return the bin of each probability of being labelled; int64, shape (N,).
 
+    Raises
+    ------
+    ValueError
+        If a score is not in [0, 1].
+
     Examples
     --------
     >>> score_bins(np.array([0.0, 0.5, 0.9, 1.0])).tolist()
     [0, 2048, 2329, 4095]
     """
     p = np.asarray(scores, np.float64)
+    if not ((p >= 0) & (p <= 1)).all():
+        first = p[~((p >= 0) & (p <= 1))][0]
+        raise ValueError(f"score_bins: probabilities were expected, got {first:g}")
     bins = np.floor((log_safe(p) - log_safe(1 - p)) * PER_LOGIT) + BINS // 2
     return np.asarray(np.clip(bins, 0, BINS - 1).astype(np.int64))
 
@@ -69,13 +77,18 @@ def count_scores(scores: np.ndarray, is_labelled: np.ndarray) -> ScoreCounts:
     is_labelled
         Shape (N,).
 
+    Raises
+    ------
+    ValueError
+        If a score is not in [0, 1].
+
     Examples
     --------
     >>> counts = count_scores(np.array([0.9, 0.2, 0.9]), np.array([True, False, False]))
     >>> counts.n_labelled, counts.n_unlabelled
     (1, 2)
     """
-    bins = score_bins(scores)
+    bins, is_labelled = score_bins(scores), np.asarray(is_labelled, bool)
     return ScoreCounts(
         np.bincount(bins[is_labelled], minlength=BINS),
         np.bincount(bins[~is_labelled], minlength=BINS),

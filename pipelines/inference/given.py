@@ -1,7 +1,7 @@
 """What inference does in one way for one class an item, and in another for sets of classes.
 
-Of one class an item, probabilities sum to one. In a set every class is a question of its own, which
-logistic heads answer; what is said of their probabilities in the end is of single cells.
+Of one class an item, probabilities sum to one. In a set every class is a question of its own, with
+two answers; what is said of their probabilities in the end is of single cells.
 """
 
 from collections.abc import Collection, Mapping

@@ -8,6 +8,7 @@ before any other is predicted.
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -275,7 +276,7 @@ class Some(NamedTuple):
 def _first_items(items: Items, n: int, ctx: Context[Config]) -> Some:
     """Return the first n items: a sample, by hash."""
     kind, parts, n_held = given_of(ctx.columns), list[Some](), 0
-    for table in items.tables(BLOCK_ROWS):
+    for table in chain(items.tables(BLOCK_ROWS), [items.schema.empty_table()]):
         rows = table.slice(0, n - n_held)
         given, hashes = kind.in_table(rows, ctx), rows.column("item_hash").to_numpy()
         features = vectors_of(rows.column("embedding").combine_chunks())[0].astype(np.float32)
@@ -285,6 +286,11 @@ def _first_items(items: Items, n: int, ctx: Context[Config]) -> Some:
         if n_held >= n:
             break
     return Some(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def _n_states(ctx: Context[Config]) -> int:
+    """Return how many numbers the labels of an item are."""
+    return 1 if given_of(ctx.columns) is ONE_CLASS else ctx.n_classes
 
 
 def _keep(arrays: Mapping[str, np.ndarray], out: str) -> None:
@@ -303,8 +309,7 @@ def _kept(step: str, kind: type[Kept], ctx: Context[Config]) -> Kept:
 
 def _keep_references(items: Items, ctx: Context[Config], out: str) -> Arrays:
     n_features = items.schema.field("embedding").type.list_size
-    n_states = 1 if given_of(ctx.columns) is ONE_CLASS else ctx.n_classes
-    some = _first_items(items, nearest.n_references(n_features, n_states), ctx)
+    some = _first_items(items, nearest.n_references(n_features, _n_states(ctx)), ctx)
     references = refer(some.features, some.given, some.item_hash)
     _keep(references._asdict(), out)
     return {"n": np.array(len(references.given))}
@@ -326,7 +331,7 @@ def _fit_trees(items: Items, ctx: Context[Config], out: str) -> Arrays:
     from labelops.opinions import trees
 
     n_features = items.schema.field("embedding").type.list_size
-    some = _first_items(items, trees.n_items(n_features), ctx)
+    some = _first_items(items, trees.n_items(n_features, _n_states(ctx)), ctx)
     fitted = trees.fit_trees(
         some.features,
         some.given,

@@ -142,7 +142,7 @@ def check_columns(probs: np.ndarray, given: np.ndarray, ctx: Context) -> Arrays:
                 raise DataError(
                     f"stage {ctx.stage!r}: opinions of different models were expected in "
                     f"data.opinions; {shown(names[j])} and {shown(name)} are equal. Name one of "
-                    "them: labels are changed where opinions agree that do not depend on each other"
+                    "them: one that is there twice counts twice, and agrees with itself"
                 )
         if given.ndim == 1:
             mine = {"given": given, "pred_probs": probs[i]}

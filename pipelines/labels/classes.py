@@ -135,7 +135,7 @@ def _names_of_texts(
     """Return the names of classes that labels call by text, and what was guessed of their order."""
     if named or width is None:
         return named or present, []
-    if all(_WHOLE.fullmatch(text) for text in present):
+    if present and all(_WHOLE.fullmatch(text) for text in present):
         by_number = sorted(present, key=int)
         if len(present) < width and int(by_number[0]) >= 0 and int(by_number[-1]) < width:
             by_number = [str(number) for number in range(width)]

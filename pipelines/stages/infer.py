@@ -3,9 +3,9 @@
 Ready `pred_probs` are only checked, and so are `topk_ids`, `topk_probs` and `tail_prob`, where just
 the most probable classes are listed; those of several models are combined. `features`, or
 embeddings of the `image`, go to heads of several kinds, whose opinions are combined likewise; where
-items have lists of labels every class has a linear head of its own. Or a torchvision model is
-trained once a fold. Whichever it is, how far the probabilities can be taken at their word is
-measured on a sample at the end.
+items have lists of labels every class is a question of its own. Or a torchvision model is trained
+once a fold. Whichever it is, how far the probabilities can be taken at their word is measured on a
+sample at the end.
 """
 
 from collections.abc import Sequence

@@ -17,7 +17,7 @@ from labelops.nn.linear import Block, predict
 from labelops.opinions.sets import fit_cell_weights
 from pipelines.core.state import Run, load_run
 from pipelines.errors import DataError, LabelopsError, RecipeError
-from pipelines.recipe import parse_recipe
+from pipelines.recipe import load_recipe, parse_recipe
 from tests.datasets import even, tagged, vectors, write_shards
 
 N, K = 200, 5
@@ -213,6 +213,19 @@ def test_neither_input__names_the_columns(tmp_path: Path) -> None:
     data = write_shards(tmp_path / "src", pa.table({"labels": [["a"], ["b"]]}), [2])
     with pytest.raises(DataError, match="a column to predict from was expected"):
         run(data, tmp_path / "out")
+
+
+@pytest.mark.parametrize("recipe", ["audit", "multilabel"])
+def test_items__that_all_are_set_apart_leave_an_empty_run(tmp_path: Path, recipe: str) -> None:
+    table, _ = tagged(30, n_classes=K)
+    nothing = pa.array([None] * 30, table.schema.field("features").type)
+    table = table.set_column(1, "features", nothing)
+    if recipe == "audit":
+        table = table.drop_columns(["labels"]).append_column("label", pa.array([0, 1] * 15))
+    data = write_shards(tmp_path / "src", table, even(30, 2))
+    settings = load_recipe(recipe, ["data.max_bad_share=1.0"])
+    pipelines.run.run(settings, data=str(data), out=str(tmp_path / "out"))
+    assert len(reasons(load_run(str(tmp_path / "out")))) == 30
 
 
 def test_one_item__is_legal_and_believed_with_a_half(tmp_path: Path) -> None:

@@ -34,6 +34,14 @@ def test_product__does_not_mind_how_arrays_lie_in_memory():
     assert affine(x[:0], weight, bias).shape == (0, 3)
 
 
+@pytest.mark.parametrize(
+    ("x", "weight", "bias"), [((2, 5), (3, 2), 2), ((2, 3), (3, 2), 3), ((2,), (3, 2), 2)]
+)
+def test_shapes_that_do_not_match__are_refused(x, weight, bias):
+    with pytest.raises(ValueError, match="does not match"):
+        affine(np.zeros(x), np.zeros(weight), np.zeros(bias))
+
+
 @pytest.mark.parametrize("k", [2, 3, 4, 5, 9, 10, 17])
 @pytest.mark.parametrize("head", ["softmax", "sigmoid", "prototypes", "network"])
 def test_what_a_head_says_of_an_item__is_the_same_in_any_company(head, k):

@@ -58,12 +58,26 @@ def test_what_is_unknown__counts_for_nothing():
     assert fit_cell_weights(probs, np.full_like(states, -1)).tolist() == [0.5, 0.5]
 
 
+def test_weights__of_one_sided_answers_are_equal():
+    """Where only what is there was said, whoever always says yes is always right."""
+    probs, states = cells()
+    assert fit_cell_weights(probs, np.where(states == 1, 1, -1)).tolist() == [0.5, 0.5]
+    assert fit_cell_weights(probs, np.where(states == 0, 0, -1)).tolist() == [0.5, 0.5]
+
+
 def test_sure_answers__stay_finite_and_a_row_stands_alone():
     probs = np.array([[[0.0, 1.0], [0.5, 1.0]], [[1.0, 1.0], [0.5, 0.2]]])
     whole = pool_cells(probs, [1.0, 2.0])
     assert np.isfinite(whole).all()
     assert whole[0, 0] > 0.99
     assert np.array_equal(whole[1:], pool_cells(probs[:, 1:], [1.0, 2.0]))
+
+
+def test_pool__of_many_blocks_is_that_of_one(monkeypatch):
+    probs, _ = cells()
+    whole = pool_cells(probs, [0.7, 0.2])
+    monkeypatch.setattr("labelops.opinions.sets.BLOCK_CELLS", 10)
+    assert np.array_equal(pool_cells(probs, [0.7, 0.2]), whole)
 
 
 def table(n=300, k=4, seed=0):

@@ -117,9 +117,51 @@ def test_levels__are_seen_where_there_are_some():
     assert not any(one.is_irreducible for one in close)
 
 
-def test_first_ratios__of_ties_are_one():
-    same = counted(np.full(10, 0.7), np.full(30, 0.7))
-    assert first_ratios(same) == (1.0, 1.0)
+def test_ties__that_fill_both_parts_leave_the_lower_end_open():
+    same = counted(np.full(30, 0.7), np.full(90, 0.7))
+    assert first_ratios(same) == (1.0, np.inf)
+    found = estimate_prior(same, method="best-bin")
+    assert found == (1.0, 0.0, 1.0, False, "best-bin")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_two_values__of_scores_hold_the_share(seed):
+    rng = np.random.default_rng(seed)
+    is_positive = rng.random(4000) < 0.3
+    labelled = np.where(rng.random(1000) < 0.6, 0.9, 0.2)
+    unlabelled = np.where(rng.random(4000) < np.where(is_positive, 0.6, 0.2), 0.9, 0.2)
+    found = estimate_prior(counted(labelled, unlabelled))
+    assert found.low == 0
+    assert found.high > 0.3
+    assert not found.is_irreducible
+
+
+@pytest.mark.parametrize("n_labelled", [2, 10, 20, 40])
+def test_few_labelled__hold_the_share(n_labelled):
+    found = [
+        estimate_prior(counted(*normal(2, 0.3, n_labelled, 2000, seed)), n_resamples=60)
+        for seed in range(20)
+    ]
+    assert sum(one.low <= 0.3 <= one.high for one in found) >= 17
+    assert all((one.low, one.high) == (0, 1) for one in found if n_labelled < 20)
+
+
+@pytest.mark.parametrize("bad", [np.nan, -0.1, 1.5])
+def test_scores__that_are_no_probabilities_are_refused(bad):
+    with pytest.raises(ValueError, match="probabilities were expected"):
+        count_scores(np.array([0.5, bad]), np.array([True, False]))
+
+
+def test_mask_of_integers__is_a_mask():
+    found = count_scores(np.array([0.2, 0.9, 0.3]), np.array([1, 0, 0]))
+    assert (found.n_labelled, found.n_unlabelled) == (1, 2)
+
+
+def test_share_of_all__where_all_are_labelled_is_one():
+    found = counted(np.full(10, 0.5), np.zeros(0))
+    assert estimate_prior(found).of_all(found) == 1
+    none = counted(np.zeros(0), np.zeros(0))
+    assert np.isnan(estimate_prior(none).of_all(none))
 
 
 def test_resampling__is_the_same_every_time_and_does_not_touch_the_counts():
