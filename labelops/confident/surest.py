@@ -175,20 +175,31 @@ def n_wrong(said: Surest, *, n_items: int, n_disagreeing: int, doubt: float) -> 
 
     Returns
     -------
-    At least what the surest predictions show, less chance: 0 where they do not agree among
-    themselves. At most all disagreements, or all doubts, whichever are more, and chance.
+    At least what the surest predictions show, less chance and what the model may get wrong there:
+    1 %, or as much as disagreements grow from there to the surest half, if that is more. 0 where
+    they do not agree among themselves. At most all disagreements, or all doubts, whichever are
+    more, and chance.
+
+    Notes
+    -----
+    Noise that hits at random is as frequent in the surest half as among the surest; what grows is
+    the model's own error, of which among the surest there is then no more than what is added.
 
     Examples
     --------
     >>> said = Surest(np.array([100, 400, 1000]), np.array([10, 40, 100]), np.array([0.1]), True)
     >>> [round(x) for x in n_wrong(said, n_items=2000, n_disagreeing=300, doubt=350.0)]
     [200, 85, 384]
+    >>> said = said._replace(n_other=np.array([10, 42, 120]))
+    >>> [round(x) for x in n_wrong(said, n_items=2000, n_disagreeing=300, doubt=350.0)]
+    [200, 65, 384]
     """
     share = float(said.n_other[0] / max(said.n[0], 1))
     lowest = int(np.argmin(said.n_other / np.maximum(said.n, 1)))
     looked_at = [0, lowest]
     ends = jeffreys(said.n_other[looked_at], (said.n - said.n_other)[looked_at])
-    low = max(float(ends.low.min()) - MODEL_ERROR, 0.0) if said.is_flat else 0.0
+    growth = float(said.n_other[-1] / max(said.n[-1], 1)) - share
+    low = float(ends.low.min()) - max(MODEL_ERROR, growth) if said.is_flat else 0.0
     doubted = np.array([min(max(float(n_disagreeing), doubt), float(n_items))])
     most = float(jeffreys(doubted, n_items - doubted).high[0])
-    return Wrong(n_items * share, n_items * low, n_items * max(most, float(ends.high[0])))
+    return Wrong(n_items * share, n_items * max(low, 0.0), n_items * max(most, float(ends.high[0])))

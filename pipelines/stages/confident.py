@@ -433,7 +433,7 @@ def write_flags(frame: Frame, ctx: Context[Config]) -> Tables:
 
 STAGE = Stage(
     name="confident",
-    version=5,
+    version=6,
     doc="finds probable label errors, estimates their number and which classes are confused",
     config=Config,
     steps=steps,

@@ -94,6 +94,22 @@ def test_model__that_errs_the_more_the_less_it_is_sure_is_not_taken_for_noise():
     assert n_wrong(said, n_items=20_000, n_disagreeing=8000, doubt=8000.0).low == 0
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.05, 0.2])
+@pytest.mark.parametrize("error", [0.005, 0.012, 0.03])
+def test_model__that_errs_among_its_surest_does_not_raise_the_lower_end(noise, error):
+    """Half a million items: chance hides nothing. Errors grow nearly threefold to the surest half."""
+    n, rng = 500_000, np.random.default_rng(0)
+    rank = rng.permutation(n) / n
+    p = 1 - 0.4 * rank
+    agrees = rng.random(n) >= np.minimum(error * (0.8 + 8 * rank), 1)
+    agrees &= rng.random(n) >= noise
+    found = surest(count_cells(np.zeros(n, int), p, agrees), n_classes=2)
+    ends = n_wrong(found, n_items=n, n_disagreeing=int((~agrees).sum()), doubt=0.0)
+    assert ends.low <= noise * n <= ends.high
+    # And most of what is there is still said to be, where the model is good.
+    assert error > 0.005 or ends.low >= 0.75 * noise * n
+
+
 def test_nothing__says_nothing():
     empty = count_cells(np.zeros(0, int), np.zeros(0), np.zeros(0, bool))
     said = surest(empty, n_classes=2)
