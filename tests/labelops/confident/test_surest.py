@@ -97,7 +97,7 @@ def test_model__that_errs_the_more_the_less_it_is_sure_is_not_taken_for_noise():
 @pytest.mark.parametrize("noise", [0.0, 0.05, 0.2])
 @pytest.mark.parametrize("error", [0.005, 0.012, 0.03])
 def test_model__that_errs_among_its_surest_does_not_raise_the_lower_end(noise, error):
-    """Half a million items: chance hides nothing. Errors grow nearly threefold to the surest half."""
+    """Half a million items: chance hides nothing. Errors nearly treble to the surest half."""
     n, rng = 500_000, np.random.default_rng(0)
     rank = rng.permutation(n) / n
     p = 1 - 0.4 * rank
