@@ -15,9 +15,9 @@ emotions (400 items) and corel5k (`benchmarks/multilabel_efficacy.py`): only rev
 rule that promises less than 0.85 never ships unmeasured."""
 
 
-LEAST_CHANGES = 5
-"""Fewer in all are not made unmeasured. With no label wrong, or too weak a model, one or two of the
-surest cells are the model's own errors (`benchmarks/harm_lists.py`)."""
+LEAST_CHANGES = 10
+"""Fewer in all are not made unmeasured. With no label wrong, or too weak a model, a few of the
+surest cells are the model's own errors: five were in `benchmarks/harm_lists.py`, twice of 90."""
 
 
 class LabelPolicy(NamedTuple):
