@@ -301,7 +301,7 @@ def test_localize__heads_of_lists_of_labels_judge_each_class_by_itself(
     settings = [*WAYS["heads"], f"infer.embedder={SHUFFLE}", f"infer.weights={weights}"]
     run = localize(
         tmp_path, table_of(images, lists, "labels"), [25, 35], *settings,
-        "localize.classifier=infer", stages="infer",
+        "infer.heads=['linear']", "localize.classifier=infer", stages="infer",
     )  # fmt: skip
     maps, facts = maps_of(read(run)), MapFacts.of(read(run).schema)
     assert facts.output == "logistic"
