@@ -183,7 +183,8 @@ def n_wrong(said: Surest, *, n_items: int, n_disagreeing: int, doubt: float) -> 
     Notes
     -----
     Noise that hits at random is as frequent in the surest half as among the surest; what grows is
-    the model's own error, of which among the surest there is then no more than what is added.
+    the model's own error. Of that no more is supposed among the surest than is added: it at least
+    doubles.
 
     Examples
     --------

@@ -113,6 +113,7 @@ class Voters:
         self.references, self.n_classes = references, n_classes
         self._index = _flat_index(references.vectors, "euclidean")
         self._scale = np.ones(len(references.given))
+        self._order = np.argsort(references.item_hash, kind="stable")
 
     def votes(self, features: np.ndarray, item_hash: np.ndarray) -> np.ndarray:
         """Return what the nearest references say of items, none of itself.
@@ -153,8 +154,7 @@ class Voters:
 
     def _own(self, item_hash: np.ndarray) -> np.ndarray:
         """Return where items are among the references, −1 for those that are not."""
-        hashes = self.references.item_hash
-        order = np.argsort(hashes, kind="stable")
+        hashes, order = self.references.item_hash, self._order
         at = order[np.minimum(np.searchsorted(hashes, item_hash, sorter=order), len(order) - 1)]
         return np.where(hashes[at] == item_hash, at, -1)
 

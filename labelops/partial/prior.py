@@ -3,12 +3,13 @@
 Every estimate rests on one assumption: that the labelled positives are a random draw of all. And on
 one more for a lower end: that somewhere, as a classifier sees it, there are positives only
 ("irreducible"). Without it the share is known from above alone.
+
+Estimates take counts with labelled and unlabelled items; `estimate_prior` any.
 """
 
 # B bins, U unlabelled, P labelled
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -71,7 +72,7 @@ def _tails(counts: ScoreCounts) -> tuple[np.ndarray, np.ndarray]:
     return p[p > 0], u[p > 0]
 
 
-def best_bin(counts: ScoreCounts, *, delta: float = DELTA, gamma: float = GAMMA) -> float:
+def best_bin(counts: ScoreCounts) -> float:
     """Return the share by best bin estimation: q_u(c) / q_p(c) at the c of the least upper bound.
 
     q(c) is the share of items with a score of at least c; the bound is that of Dvoretzky, Kiefer,
@@ -89,18 +90,15 @@ def best_bin(counts: ScoreCounts, *, delta: float = DELTA, gamma: float = GAMMA)
     >>> round(best_bin(count_scores(scores, is_labelled)), 3)
     0.3
     """
-    n_p, n_u = counts.n_labelled, counts.n_unlabelled
-    if not n_p or not n_u:
-        return float("nan")
-    return _ratio_from(counts, _best_place(counts, delta=delta, gamma=gamma))
+    return _ratio_from(counts, _best_place(counts))
 
 
-def _best_place(counts: ScoreCounts, *, delta: float, gamma: float) -> int:
+def _best_place(counts: ScoreCounts) -> int:
     """Return from which bin on the bound is least."""
     n_p, n_u = counts.n_labelled, counts.n_unlabelled
     p, u = _tails(counts)
-    slack = np.sqrt(np.log(4 / delta) / 2 / n_u) + np.sqrt(np.log(4 / delta) / 2 / n_p)
-    return int(np.argmin((u / n_u + (1 + gamma) * slack) / (p / n_p)))
+    slack = np.sqrt(np.log(4 / DELTA) / 2 / n_u) + np.sqrt(np.log(4 / DELTA) / 2 / n_p)
+    return int(np.argmin((u / n_u + (1 + GAMMA) * slack) / (p / n_p)))
 
 
 def _ratio_from(counts: ScoreCounts, place: int) -> float:
@@ -108,7 +106,7 @@ def _ratio_from(counts: ScoreCounts, place: int) -> float:
     return min(u / counts.n_unlabelled / p * counts.n_labelled, 1.0) if p else 1.0
 
 
-def scott(counts: ScoreCounts, *, delta: float = DELTA) -> float:
+def scott(counts: ScoreCounts) -> float:
     """Return the least ratio of an upper bound of q_u to a lower bound of q_p.
 
     Both bounds are Clopper and Pearson's, each missed with probability δ.
@@ -126,11 +124,9 @@ def scott(counts: ScoreCounts, *, delta: float = DELTA) -> float:
     0.321
     """
     n_p, n_u = counts.n_labelled, counts.n_unlabelled
-    if not n_p or not n_u:
-        return float("nan")
     p, u = _tails(counts)
-    high = np.where(u < n_u, betaincinv(u + 1.0, np.maximum(n_u - u, 1), 1 - delta), 1.0)
-    low = betaincinv(p, n_p - p + 1.0, delta)
+    high = np.where(u < n_u, betaincinv(u + 1.0, np.maximum(n_u - u, 1), 1 - DELTA), 1.0)
+    low = betaincinv(p, n_p - p + 1.0, DELTA)
     return float(min(np.min(high / low), 1.0))
 
 
@@ -144,8 +140,6 @@ def elkan_noto(counts: ScoreCounts) -> float:
     Elkan, Noto: Learning classifiers from only positive and unlabeled data. KDD 2008, e₁.
     """
     n_p, n_u = counts.n_labelled, counts.n_unlabelled
-    if not n_p or not n_u:
-        return float("nan")
     c = float(counts.labelled @ expit(LOGITS)) / n_p
     return float(np.clip((n_p / c - n_p) / n_u, 0.0, 1.0))
 
@@ -153,8 +147,6 @@ def elkan_noto(counts: ScoreCounts) -> float:
 def ratio_of_means(counts: ScoreCounts) -> float:
     """Return the mean score of the unlabelled items over that of the labelled (CM-EN)."""
     n_p, n_u = counts.n_labelled, counts.n_unlabelled
-    if not n_p or not n_u:
-        return float("nan")
     means = (float(part @ expit(LOGITS)) / n for part, n in zip(counts, (n_p, n_u), strict=True))
     of_labelled, of_unlabelled = means
     return min(of_unlabelled / of_labelled, 1.0)
@@ -211,8 +203,6 @@ def dedpul(counts: ScoreCounts) -> float:
     ----------
     Ivanov: DEDPUL: difference-of-estimated-densities-based positive-unlabeled learning. ICMLA 2020.
     """
-    if not counts.n_labelled or not counts.n_unlabelled:
-        return float("nan")
     ratio = density_ratios(counts)
 
     def negative(share: float) -> float:
@@ -246,7 +236,7 @@ METHODS: Mapping[str, Callable[[ScoreCounts], float]] = {
 """Estimates by name."""
 
 
-def first_ratios(counts: ScoreCounts, *, share: float = SHARE) -> tuple[float, float]:
+def first_ratios(counts: ScoreCounts) -> tuple[float, float]:
     """Return the ratio of unlabelled to labelled shares in the first and the next part by score.
 
     The second is infinite where ties fill both parts, so that nothing can be compared.
@@ -261,7 +251,7 @@ def first_ratios(counts: ScoreCounts, *, share: float = SHARE) -> tuple[float, f
     """
     n_p, n_u = counts.n_labelled, counts.n_unlabelled
     p, u = (np.cumsum(part[::-1]) for part in counts)
-    ends = [int(np.searchsorted(p, n_p * share * part)) for part in (1, 2)]
+    ends = [int(np.searchsorted(p, n_p * SHARE * part)) for part in (1, 2)]
     ratios, before = list[float](), (0, 0)
     for end in ends:
         in_labelled, in_unlabelled = p[end] - before[0], u[end] - before[1]
@@ -306,13 +296,10 @@ def estimate_prior(
     >>> round(found.value, 2), found.low < 0.3 < found.high, found.is_irreducible
     (0.3, True, True)
     """
-    value = METHODS[method](counts)
-    if np.isnan(value):
-        return PriorEstimate(value, 0.0, 1.0, False, method)
     rng, n_p, n_u = np.random.default_rng(seed), counts.n_labelled, counts.n_unlabelled
-    if n_p < LEAST_LABELLED:
+    value = METHODS[method](counts) if n_p and n_u else float("nan")
+    if n_p < LEAST_LABELLED or not n_u:
         return PriorEstimate(value, 0.0, 1.0, False, method)
-    place = partial(_best_place, delta=DELTA, gamma=GAMMA)
     lows, highs, rises, luck = [], [], [], []
     for _ in range(n_resamples):
         drawn = ScoreCounts(
@@ -321,7 +308,7 @@ def estimate_prior(
         )
         first, second = first_ratios(drawn)
         lows.append(first - max(0.0, second - first))
-        chosen = place(drawn)
+        chosen = _best_place(drawn)
         highs.append(_ratio_from(drawn, chosen))
         luck.append(_ratio_from(counts, chosen) - highs[-1])
         rises.append(second - first)

@@ -6,7 +6,7 @@ the parts; a bin is 1/128 of a logit wide.
 
 # B bins
 
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,10 +40,6 @@ class ScoreCounts(NamedTuple):
     def n_unlabelled(self) -> int:
         """Number of unlabelled items."""
         return int(self.unlabelled.sum())
-
-    def plus(self, other: Self) -> "ScoreCounts":
-        """Return the counts of two parts together."""
-        return ScoreCounts(self.labelled + other.labelled, self.unlabelled + other.unlabelled)
 
 
 def score_bins(scores: np.ndarray) -> np.ndarray:
