@@ -352,11 +352,12 @@ def _open_trees(ctx: Context[Config]) -> heads.Said:
 
 
 def _fit_networks(items: Items, ctx: Context[Config], out: str) -> Arrays:
-    from labelops.nn import network_heads
+    from labelops.nn import shallow
+    from labelops.nn.network_heads import fit_networks
 
     n_features = items.schema.field("embedding").type.list_size
-    some = _first_items(items, network_heads.n_items(n_features), ctx)
-    fitted = network_heads.fit_networks(
+    some = _first_items(items, shallow.n_items(n_features), ctx)
+    fitted = fit_networks(
         some.features,
         some.given,
         some.fold,
@@ -368,7 +369,8 @@ def _fit_networks(items: Items, ctx: Context[Config], out: str) -> Arrays:
 
 
 def _open_networks(ctx: Context[Config]) -> heads.Said:
-    from labelops.nn.network_heads import Networks, predict_networks
+    from labelops.nn.network_heads import predict_networks
+    from labelops.nn.shallow import Networks
 
     fitted = _kept("networks", Networks, ctx)
     return lambda features, fold, hashes: predict_networks(fitted, features, fold)

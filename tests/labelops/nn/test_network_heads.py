@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from labelops.nn.network_heads import EPOCHS, Networks, fit_networks, predict_networks
+from labelops.nn.network_heads import fit_networks, predict_networks
+from labelops.nn.shallow import EPOCHS, Networks
 
 
 def ring(n: int, seed: int = 0, wrong: float = 0.0) -> tuple[np.ndarray, ...]:
