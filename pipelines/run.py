@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pipelines.core.at_end import files_at_end, write_at_end
 from pipelines.core.commit import (
     Record,
     check_record,
@@ -602,6 +603,7 @@ def finish(run: Run, *, listen: Listener = silent, show: Show | None = None) -> 
     from pipelines.report.card import CARD_FILE, write_card
 
     write_sheet(run)
+    write_at_end(run)
     listen(Event(kind="stage", stage="report"))
     report = collect(run.uri, counts=counts)
     write_card(run, counts, report.sections)
@@ -609,7 +611,7 @@ def finish(run: Run, *, listen: Listener = silent, show: Show | None = None) -> 
     if show is not None:
         show(report, address)
     names = (RUN_FILE, RECIPE_FILE, BLOCKS_FILE, SUMMARY_FILE, SHEET_FILE, CARD_FILE)
-    there = [name for name in names if run.store.exists(name)]
+    there = [name for name in (*names, *files_at_end(run)) if run.store.exists(name)]
     _mark(run, {name: hash_file(run.store, name, "sha256") for name in there})
     listen(Event(kind="done", stage="report"))
     return address

@@ -9,6 +9,7 @@ import errno
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pipelines.core.at_end import files_at_end
 from pipelines.core.commit import check_record, load_record, record_name
 from pipelines.core.intact import (
     Damage,
@@ -219,6 +220,7 @@ class _Check:
         elif not files and self.store.read_bytes(RECIPE_FILE) != text:
             self._note(RECIPE_FILE, "it is not the recipe of the run", delete=RECIPE_FILE)
         self.known.update({RECIPE_FILE, CARD_FILE, SHEET_FILE, FILES_FILE})
+        self.known.update(files_at_end(self.run))
 
     def _listed(self) -> dict[str, str] | None:
         """Return the hashes that the end of the run left; None if it has not ended."""

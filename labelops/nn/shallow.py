@@ -1,8 +1,8 @@
 """Linear models and networks of one hidden layer on fixed features, one a fold, by any loss.
 
-The one trainer of losses that are no sum over items, or not convex, or that change as training goes
-on; `labelops.nn.linear` minimises those that are convex. All folds are trained side by side, each on
-the items outside it.
+The one trainer of losses that are no sum over items, or not convex, or that change as training
+goes on; `labelops.nn.linear` minimises those that are convex. All folds are trained side by side,
+each on the items outside it.
 """
 
 # N items, D features, H hidden units, K outputs, F folds, E epochs, n items of a batch

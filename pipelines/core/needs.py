@@ -21,6 +21,7 @@ HOLDS = {
     "label": "one class per item, text or whole number",
     "labels": "lists of classes",
     "labels_negative": "lists of classes that are ruled out",
+    "positive": "true, or null where nothing is known",
     "bag_id": "the bag of each item, text or whole number",
     "pred_probs": "lists with one probability per class",
     "topk_ids": "lists of the most probable classes",

@@ -48,9 +48,9 @@ def decided_columns(columns: Collection[str]) -> list[str]:
 
 
 def carried_columns(columns: Collection[str]) -> list[str]:
-    """Return further columns of the product; soft labels are of whole labels."""
+    """Return further columns of the product, such as soft labels."""
     # The source may have columns of these names.
-    return [*SOFT] if _space(columns).name == "label" else []
+    return [*_space(columns).carried]
 
 
 def added(columns: Collection[str]) -> Sequence[str]:
@@ -109,14 +109,14 @@ def added_features(old: Mapping[str, Any], ctx: Context) -> dict[str, Any]:
     features: dict[str, Any] = {}
     for name in added(ctx.columns):
         kind = ctx.types[name]
-        if name.startswith("label"):
+        if name in _space(ctx.columns).clean:
             features[name] = _feature(kind) if label is None else label
             if label is not None and single == "label" and pa.types.is_list(kind):
                 features[name] = {"feature": label, "_type": "Sequence"}
         elif pa.types.is_list(kind):
             features[name] = _feature(kind)
         else:
-            features[name] = {"dtype": TYPES[name], "_type": "Value"}
+            features[name] = {"dtype": TYPES.get(name, str(kind)), "_type": "Value"}
     return features
 
 

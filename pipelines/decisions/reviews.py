@@ -13,7 +13,7 @@ SETTING = "reviewed"
 
 
 def _wanted(space: LabelSpace) -> str:
-    return ONE if space.name == "label" else TRUE
+    return ONE if space.is_whole else TRUE
 
 
 def match(space: LabelSpace) -> Reduce:

@@ -20,6 +20,7 @@ from labelops.opinions.sets import fit_cell_weights, pool_cells
 from labelops.ragged import owners
 from labelops.temperature import apply_temperature, fit_temperature
 from pipelines.core.stage import Arrays, Context
+from pipelines.labels import positives
 from pipelines.labels.lists import given_columns, is_multi_label, sets_in
 from pipelines.labels.space import given_sets
 from pipelines.storage.frame import Frame, numpy_of
@@ -131,6 +132,25 @@ class OneClass:
         return metrics
 
 
+class Labelled(OneClass):
+    """Positive and unlabelled items: whether they are labelled positive, 1 or 0."""
+
+    has_p_given = False
+
+    def columns(self, columns: Collection[str]) -> list[str]:
+        """Return what is known of items."""
+        return [positives.GIVEN]
+
+    def read(self, frame: Frame, ctx: Context) -> Labels:
+        """Return 1 for labelled positives, 0 for all others."""
+        return (frame.array(positives.GIVEN) == positives.POSITIVE).astype(np.int32)
+
+    def in_table(self, table: pa.Table, ctx: Context) -> Labels:
+        """Return 1 for labelled positives, 0 for all others."""
+        given = numpy_of(table.column(positives.GIVEN).chunk(0), positives.GIVEN)
+        return (given == positives.POSITIVE).astype(np.int32)
+
+
 class ClassSets:
     """Classes said to be present, ruled out, or not looked for."""
 
@@ -228,9 +248,11 @@ def _measured(when: str, metrics: Mapping[str, float], bins: Bins) -> Arrays:
     }
 
 
-ONE_CLASS, CLASS_SETS = OneClass(), ClassSets()
+ONE_CLASS, LABELLED, CLASS_SETS = OneClass(), Labelled(), ClassSets()
 
 
 def given_of(columns: Collection[str]) -> OneClass | ClassSets:
     """Return the kind of given labels among some columns; one class an item if there are none."""
-    return CLASS_SETS if is_multi_label(columns) else ONE_CLASS
+    if is_multi_label(columns):
+        return CLASS_SETS
+    return LABELLED if positives.GIVEN in columns else ONE_CLASS

@@ -32,7 +32,7 @@ from pipelines.core.state import READY, TABLE
 from pipelines.errors import RecipeError
 from pipelines.inference import heads
 from pipelines.inference.folds import fold_of_items
-from pipelines.inference.given import ONE_CLASS, Labels, given_of
+from pipelines.inference.given import CLASS_SETS, ONE_CLASS, Labels, given_of
 from pipelines.inference.inputs import input_column
 from pipelines.inference.settings import Config, HeadKind
 from pipelines.inference.table import encoding_of
@@ -98,7 +98,7 @@ def fields(ctx: Context[Config]) -> list[tuple[str, pa.DataType]]:
 
 def kinds_of(ctx: Context[Config]) -> tuple[HeadKind, ...]:
     """Return the kinds of heads that are fitted: as set, or what suits the data."""
-    config, is_one = ctx.config, given_of(ctx.columns) is ONE_CLASS
+    config, is_one = ctx.config, given_of(ctx.columns) is not CLASS_SETS
     if config.heads is not None:
         if not is_one and not OF_SETS.issuperset(config.heads):
             raise RecipeError(
@@ -290,7 +290,7 @@ def _first_items(items: Items, n: int, ctx: Context[Config]) -> Some:
 
 def _n_states(ctx: Context[Config]) -> int:
     """Return how many numbers the labels of an item are."""
-    return 1 if given_of(ctx.columns) is ONE_CLASS else ctx.n_classes
+    return ctx.n_classes if given_of(ctx.columns) is CLASS_SETS else 1
 
 
 def _keep(arrays: Mapping[str, np.ndarray], out: str) -> None:

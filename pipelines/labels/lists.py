@@ -146,6 +146,8 @@ class Lists:
     source: tuple[str, ...] = LISTS
     given: tuple[str, ...] = (GIVEN, RULED_OUT)
     clean: tuple[str, ...] = ("labels_clean", "labels_negative_clean")
+    carried: tuple[str, ...] = ()
+    is_whole: bool = False
     meaning: str = MEANING
 
     def label_type(self, kind: pa.DataType) -> pa.DataType:

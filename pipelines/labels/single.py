@@ -11,6 +11,7 @@ from labelops.multilabel.labels import LabelSets, from_flat
 from pipelines.core.stage import Arrays, Context
 from pipelines.errors import DataError
 from pipelines.labels import classes
+from pipelines.labels.columns import SOFT
 from pipelines.storage.frame import Frame
 
 MEANING = """\
@@ -30,10 +31,15 @@ class Single:
         Column of the source.
     given, clean
         Columns that stage `source` and a product have of it.
+    carried
+        Further columns of a product.
     """
 
-    def __init__(self, name: str, given: str, clean: str) -> None:
+    is_whole: bool = True
+
+    def __init__(self, name: str, given: str, clean: str, carried: tuple[str, ...] = ()) -> None:
         self.name = name
+        self.carried = carried
         self.source: tuple[str, ...] = (name,)
         self.given: tuple[str, ...] = (given,)
         self.clean: tuple[str, ...] = (clean,)
@@ -109,4 +115,4 @@ class Single:
         return {self.clean[0]: ctx.labels(np.where(items.is_aside, -1, label))}
 
 
-SPACE = Single("label", "given", "label_clean")
+SPACE = Single("label", "given", "label_clean", carried=SOFT)

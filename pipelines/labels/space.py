@@ -23,6 +23,8 @@ class LabelSpace(Protocol):
     source : all columns of the source that it reads.
     given : columns that stage `source` leaves of them, as class ids.
     clean : columns of a product that hold what became of them.
+    carried : further columns of a product, that stages write besides.
+    is_whole : whether what is decided about is the whole label of an item, and not single classes.
     meaning : rows of a table in Markdown, column and meaning, of the clean columns and of what else
         depends on the kind of label.
     """
@@ -31,6 +33,8 @@ class LabelSpace(Protocol):
     source: tuple[str, ...]
     given: tuple[str, ...]
     clean: tuple[str, ...]
+    carried: tuple[str, ...]
+    is_whole: bool
     meaning: str
 
     def label_type(self, kind: pa.DataType) -> pa.DataType:

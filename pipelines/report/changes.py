@@ -170,7 +170,11 @@ class Changes(Part):
             caption="Most frequent changes",
             is_titled=True,
             columns=(
-                m.column("From → to", ((name(a), name(b)) for (a, b), _ in ranked), "change"),
+                m.column(
+                    "From → to",
+                    ((name(a) or "unlabelled", name(b)) for (a, b), _ in ranked),
+                    "change",
+                ),
                 m.column("Labels", (n for _, n in ranked)),
             ),
         )
@@ -179,7 +183,7 @@ class Changes(Part):
         values, item, names = self.run.values(place), self.run.item(place), self.run.names
         confidence = values.get("confidence")
         given, clean = values.get(self.run.given), values.get(self.clean)
-        before = [names.name(c) for c in _several(given) if isinstance(c, int)]
+        before = [names.name(c) for c in _several(given) if isinstance(c, int) and c >= 0]
         after = [names.label(label) for label in _several(clean)]
         kept = tuple(name for name in before if name in after) if self.has_lists else None
         return m.Change(

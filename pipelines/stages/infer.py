@@ -29,11 +29,10 @@ from pipelines.inference import (
 )
 from pipelines.inference.calibrate import calibration_step, sample_output
 from pipelines.inference.folds import folds_step
-from pipelines.inference.given import given_of
+from pipelines.inference.given import ONE_CLASS, given_of
 from pipelines.inference.inputs import input_column
 from pipelines.inference.settings import Config
 from pipelines.inference.table import encode_columns, encoding_of, raw
-from pipelines.labels.lists import is_multi_label
 from pipelines.labels.predictions import LISTED, listed_fields
 from pipelines.media.images import check_type
 from pipelines.media.models import named_files
@@ -102,11 +101,11 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
 
 
 def _check_trainable(config: Config, ctx: Context) -> None:
-    if is_multi_label(ctx.columns):
+    if given_of(ctx.columns) is not ONE_CLASS:
         raise RecipeError(
-            f"stage {ctx.stage!r}: train = 'heads' was expected for items with lists of labels, "
-            f"got {config.train!r}. Networks can be trained only for one class per item; name an "
-            "embedder with weights, or bring pred_probs"
+            f"stage {ctx.stage!r}: train = 'heads' was expected for items of which not each has "
+            f"one label, got {config.train!r}. Networks can be trained only for one class per "
+            "item; name an embedder with weights, or bring pred_probs"
         )
 
 
@@ -128,16 +127,16 @@ def _ready_steps(ctx: Context[Config]) -> list[Step[Config]]:
         writes={ctx.stage: Output(schema=schema), **sample_output(ctx, values)},
         apply=ready.validate,
     )
-    order = [] if is_multi_label(ctx.columns) else [class_order.order_step(ctx)]
+    order = [class_order.order_step(ctx)] if given is ONE_CLASS else []
     return [validated, *order, calibration_step(ctx)]
 
 
 def _listed_steps(ctx: Context[Config]) -> list[Step[Config]]:
-    if is_multi_label(ctx.columns):
+    if given_of(ctx.columns) is not ONE_CLASS:
         raise RecipeError(
             f"stage {ctx.stage!r}: probabilities of all classes, pred_probs, were expected for "
-            "items with lists of labels, got use = 'topk_probs'. Write one probability for every "
-            "class"
+            "items of which not each has one label, got use = 'topk_probs'. Write one probability "
+            "for every class"
         )
     listed.check_classes(ctx)
     values = listed.value_type(ctx)

@@ -152,6 +152,16 @@ def three_states() -> pa.Table:
     )
 
 
+def positives() -> pa.Table:
+    """Return items of which some positives are labelled, some negatives, and most not."""
+    rng, label = np.random.default_rng(6), np.array(blobs(N)["label"].to_pylist())
+    is_positive = label <= np.unique(label)[1]
+    state = np.where(is_positive & (rng.random(N) < 0.6), 1.0, np.nan)
+    state[~is_positive & (rng.random(N) < 0.1)] = 0
+    state[[75, 76]] = 2
+    return blobs(N).drop_columns(["label"]).append_column("positive", pa.array(state))
+
+
 def counts_of_bags(folder: Path) -> list[str]:
     """Write how many items of each class a bag has; items of some are quarantined later."""
     labels = np.array(blobs(N)["label"].to_pylist())
@@ -257,6 +267,12 @@ DATA_SETS = {
             "proportions.fourier_features=10",
         ],
         tables=positives_of_bags,
+    ),
+    "positives": DataSet(
+        recipe="pu",
+        active=("source", "infer", "pu", "decide_positives", "dataset"),
+        items=positives,
+        settings=["pu.resamples=50"],
     ),
     "pictures": DataSet(
         recipe="relabel",

@@ -203,9 +203,9 @@ def test_training_networks__is_refused_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(LabelopsError) as refused:
         run(data, tmp_path / "out", "infer.train=scratch", "infer.embedder=resnet18")
     assert str(refused.value) == (
-        "stage 'infer': train = 'heads' was expected for items with lists of labels, got "
-        "'scratch'. Networks can be trained only for one class per item; name an embedder with "
-        "weights, or bring pred_probs"
+        "stage 'infer': train = 'heads' was expected for items of which not each has one label, "
+        "got 'scratch'. Networks can be trained only for one class per item; name an embedder "
+        "with weights, or bring pred_probs"
     )
 
 

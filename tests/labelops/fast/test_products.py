@@ -6,8 +6,8 @@ import pytest
 from labelops.fast.products import affine
 from labelops.nn.linear import Heads, Scale, predict
 from labelops.nn.network_heads import predict_networks
-from labelops.nn.shallow import Networks
 from labelops.nn.prototypes import Prototypes, predict_prototypes
+from labelops.nn.shallow import Networks
 
 SHAPES = [(d, k) for d in (0, 1, 4, 7, 64) for k in (1, 2, 3, 5, 9, 10, 16)]
 

@@ -1,0 +1,178 @@
+"""Positive and unlabelled items, from shards to product: planted truth, and what is refused."""
+
+import json
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import pipelines.run
+from labelops.partial.posteriors import posteriors
+from labelops.partial.prior import estimate_prior
+from labelops.partial.scores import count_scores, score_bins
+from pipelines.core.state import Run, load_run
+from pipelines.decisions.ledger import derive
+from pipelines.errors import DataError, RecipeError
+from pipelines.recipe import load_recipe
+from pipelines.verify import verify_run
+from tests.datasets import even, vectors, write_shards
+
+N = 3000
+
+
+@cache
+def made() -> tuple[pa.Table, np.ndarray]:
+    """Return items of which a third is positive, and four in ten of these are labelled."""
+    rng = np.random.default_rng(0)
+    is_positive = rng.random(N) < 1 / 3
+    x = rng.normal(np.where(is_positive, 2.5, 0)[:, None] * np.array([1, 0.5, 0]), 1)
+    state = np.where(is_positive & (rng.random(N) < 0.4), 1.0, np.nan)
+    state[~is_positive & (rng.random(N) < 0.02)] = 0.0
+    labels = pa.array([None if np.isnan(s) else bool(s) for s in state])
+    ids = [f"i{i:04d}" for i in range(N)]
+    features = vectors(x.astype(np.float32))
+    return pa.table({"item_id": ids, "features": features, "positive": labels}), is_positive
+
+
+def run(folder: Path, table: pa.Table, *settings: str, shards: int = 3) -> Run:
+    source = write_shards(folder / "src", table, even(table.num_rows, shards))
+    pipelines.run.run(load_recipe("pu", settings), data=str(source), out=str(folder / "out"))
+    return load_run(str(folder / "out"))
+
+
+@cache
+def finished() -> Run:
+    return run(Path(mkdtemp(prefix="labelops-test-")), made()[0])
+
+
+def rows(run: Run, folder: str) -> pa.Table:
+    files = sorted((Path(run.uri) / folder).glob("part-*.parquet"))
+    return pa.concat_tables([pq.read_table(file) for file in files])
+
+
+def of(table: pa.Table, column: str) -> np.ndarray:
+    return np.array(table[column].to_pylist())
+
+
+def test_prior_and_probabilities__are_those_of_arrays() -> None:
+    ctx = finished().context("pu", finished().layout())
+    found, scores = ctx.own("scores"), of(rows(finished(), "infer"), "pred_probs")[:, 1]
+    state = made()[0]["positive"].to_pylist()
+    labelled, unlabelled = (np.array([s is what for s in state]) for what in (True, None))
+    mine = labelled | unlabelled
+    counts = count_scores(scores[mine].astype(np.float64), labelled[mine])
+    expected = estimate_prior(counts, seed=ctx.seed("bootstrap"))
+    assert [float(found[n]) for n in ("value", "low", "high")] == list(expected[:3])
+    p = of(rows(finished(), "pu"), "p_positive")
+    by_bin = posteriors(counts, expected.value)
+    at = score_bins(scores.astype(np.float64))
+    np.testing.assert_array_equal(p[unlabelled], by_bin[at][unlabelled].astype(np.float32))
+    assert (p[labelled] == 1).all()
+    assert (p[~mine] == 0).all()
+
+
+def test_planted_truth__is_recovered_and_the_interval_holds_the_share() -> None:
+    table, true = made()
+    state = table["positive"].to_pylist()
+    unlabelled = np.array([s is None for s in state])
+    prior = json.loads((Path(finished().uri) / "pu" / "prior.json").read_text())
+    share = true[unlabelled].mean()
+    assert prior["low"] <= share <= prior["high"]
+    assert abs(prior["estimate"] - share) < 0.05
+    assert prior["method"] == "dedpul"
+    decided = rows(finished(), "decide_positives")
+    changed = of(decided, "decision") == "relabel"
+    assert unlabelled[changed].all()
+    assert true[changed].sum() >= 0.9 * changed.sum()
+    clean = decided["positive_clean"].to_pylist()
+    aside = of(decided, "decision") == "review"
+    for i, (before, after) in enumerate(zip(state, clean, strict=True)):
+        assert after is (None if aside[i] else True if changed[i] else before)
+
+
+def test_product__follows_from_the_log_and_has_probabilities() -> None:
+    run, (table, _) = finished(), made()
+    log = rows(run, "decisions")
+    decided = rows(run, "decide_positives")
+    again = derive(table.select(["item_id", "positive"]), log)
+    assert again["positive_clean"].equals(decided["positive_clean"])
+    product = rows(run, "dataset")
+    both = pa.concat_tables([product, rows(run, "set_aside")])
+    assert sorted(both["item_id"].to_pylist()) == table["item_id"].to_pylist()
+    assert {"positive", "positive_clean", "p_positive", "weight"} <= set(product.column_names)
+    assert verify_run(run.uri).damage == ()
+
+
+def test_run_without_a_step__changes_no_byte(tmp_path: Path) -> None:
+    again = run(tmp_path, made()[0], shards=7)
+    for folder in ("pu", "decide_positives"):
+        columns = rows(finished(), folder)
+        assert columns.equals(rows(again, folder))
+    name = "pu/prior.json"
+    assert (Path(again.uri) / name).read_bytes() == (Path(finished().uri) / name).read_bytes()
+
+
+def test_reviewed_items__are_followed_and_let_others_like_them_pass(tmp_path: Path) -> None:
+    table, true = made()
+    state = table["positive"].to_pylist()
+    p = of(rows(finished(), "pu"), "p_positive")
+    likely = [i for i in range(N) if state[i] is None and p[i] >= 0.9]
+    asked = [*likely[:150], *(i for i in range(N) if state[i] is None and p[i] < 0.1)][:160]
+    answers = {
+        "item_id": [f"i{i:04d}" for i in asked],
+        "true_label": [str(bool(true[i])).lower() for i in asked],
+    }
+    pq.write_table(pa.table(answers), tmp_path / "reviewed.parquet")
+    found = run(tmp_path, table, f"decide_positives.reviewed={tmp_path / 'reviewed.parquet'}")
+    clean = rows(found, "decide_positives")["positive_clean"].to_pylist()
+    assert [clean[i] for i in asked] == [bool(true[i]) for i in asked]
+    recovered = [i for i in likely[150:] if clean[i]]
+    assert len(recovered) > 50
+    assert true[recovered].mean() > 0.85
+
+
+def test_given_prior__is_taken(tmp_path: Path) -> None:
+    found = run(tmp_path, made()[0], "pu.prior=0.25")
+    prior = json.loads((Path(found.uri) / "pu" / "prior.json").read_text())
+    assert (prior["estimate"], prior["low"], prior["high"], prior["method"]) == (
+        *[0.25] * 3,
+        "given",
+    )
+    p = of(rows(found, "pu"), "p_positive")
+    unlabelled = np.array([s is None for s in made()[0]["positive"].to_pylist()])
+    assert p[unlabelled].mean() == pytest.approx(0.25, abs=1e-6)
+
+
+def refused(tmp_path: Path, labels: pa.Array, *settings: str) -> str:
+    table = made()[0].slice(0, len(labels)).drop_columns(["positive"])
+    with pytest.raises((DataError, RecipeError)) as caught:
+        run(tmp_path, table.append_column("positive", labels), *settings)
+    return str(caught.value)
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    nothing = pa.array([None] * 100, pa.bool_())
+    said = refused(tmp_path / "a", nothing)
+    assert "'positive' is true nowhere (0 false, 100 null)" in said
+    said = refused(tmp_path / "b", pa.array([True, False] * 50))
+    assert "'positive' is null nowhere (50 true, 50 false)" in said
+    assert "write null" in said
+    said = refused(tmp_path / "c", pa.array([["a"]] * 100))
+    assert "must hold true, false (known not to be positive) or null" in said
+    some = pa.array([True, None] * 50)
+    said = refused(tmp_path / "d", some, "data.classes=['a', 'b', 'c']")
+    assert "must name two classes" in said
+
+
+def test_other_numbers__are_quarantined(tmp_path: Path) -> None:
+    state = np.where(made()[1], 1.0, np.nan)
+    state[5] = 3
+    table = made()[0].drop_columns(["positive"]).append_column("positive", pa.array(state))
+    found = run(tmp_path, table)
+    (entry,) = pq.read_table(Path(found.uri) / "quarantine").to_pylist()
+    assert entry["item_id"] == "i0005"
+    assert "class out of range: label 3" in entry["reason"]
