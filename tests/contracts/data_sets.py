@@ -159,7 +159,11 @@ def positives() -> pa.Table:
     state = np.where(is_positive & (rng.random(N) < 0.6), 1.0, np.nan)
     state[~is_positive & (rng.random(N) < 0.1)] = 0
     state[[75, 76]] = 2
-    return blobs(N).drop_columns(["label"]).append_column("positive", pa.array(state))
+    return (
+        blobs(N)
+        .drop_columns(["label"])
+        .append_column("positive", pa.array(state, from_pandas=True))
+    )
 
 
 def counts_of_bags(folder: Path) -> list[str]:

@@ -20,8 +20,8 @@ def one_item(table: pa.Table) -> pa.Table:
 
 def one_class(table: pa.Table) -> pa.Table:
     """Return the items with the same label each."""
-    for name in {"label", "mood"} & set(table.column_names):
-        same = pa.array([table[name][0].as_py()] * len(table))
+    for name in {"label", "mood", "positive"} & set(table.column_names):
+        same = pa.array([table[name].drop_null()[0].as_py()] * len(table))
         return table.set_column(table.column_names.index(name), name, same)
     if "labels" in table.column_names:
         at, lists = table.column_names.index("labels"), table["labels"]
@@ -43,6 +43,8 @@ REFUSED = {
     **{(name, f): ONE_CLASS
        for name in ("features", "columns", "texts", "pred_probs", "pictures", "moods")
        for f in (one_item, one_class)},
+    ("positives", one_item): "items labelled positive were expected",
+    ("positives", one_class): "unlabelled items were expected",
     ("bags", one_item): "n of the table must be the number of items in the data",
 }  # fmt: skip
 """What cannot be worked on, and what is said."""
