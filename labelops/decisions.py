@@ -327,7 +327,8 @@ def settle(
     """Return what is done in the end, and why not what was proposed.
 
     A whole label that is believed less than another class is not trained on: where nobody can look
-    at it, its item is set aside as unresolved, unless its class is too small to lose any.
+    at it, its item is set aside as unresolved, unless its class is too small to lose any. An item
+    that nobody labelled carries nothing wrong: it stays as it is.
 
     Parameters
     ----------
@@ -349,6 +350,8 @@ def settle(
     is_disbelieved = (proposals.slot == WHOLE) & (proposals.p_after > proposals.p_before)
     stands_aside = is_disbelieved & ~is_weak & ~small[np.maximum(proposals.before, 0)]
     unseen = np.where(stands_aside, Action.UNRESOLVED, Action.SOFTEN)
+    is_unlabelled = (proposals.slot == WHOLE) & (proposals.before == UNSAID)
+    unseen = np.where(is_unlabelled, Action.KEEP, unseen)
     looked_at = np.where(is_in, Action.REVIEW, unseen)
     action = np.where(pool, looked_at, np.where(held != Held.NO, Action.KEEP, proposals.action))
     why = np.where(pool & ~is_in & (held == Held.NO), Held.MAX_REVIEW, held)

@@ -33,8 +33,8 @@ COMMANDS = [
 ]
 MAKE = [command for command in COMMANDS if command[0] == "make"]
 LABELOPS = [command for command in COMMANDS if command[0] == "labelops"]
-BAGS = [command for command in LABELOPS if "proportions" in command]
-"""Executed where the run is looked at, in `test_sample_bags`: it takes as long as the others."""
+BAGS, SPAM = ([c for c in LABELOPS if recipe in c] for recipe in ("proportions", "pu"))
+"""Executed where the run is looked at, in `test_sample_bags` and `test_sample_spam`."""
 
 
 def call(command: list[str], folder: Path) -> str:
@@ -67,9 +67,9 @@ def test_readme__shows_commands_of_make_and_labelops_only() -> None:
 @pytest.mark.slow
 def test_readme__its_commands_and_then_its_python_run(tmp_path: Path) -> None:
     reader = reader_in(tmp_path)
-    assert [command[1:3] for command in BAGS] == [["run", "proportions"]]
+    assert [command[1:3] for command in (*BAGS, *SPAM)] == [["run", "proportions"], ["run", "pu"]]
     for command in LABELOPS:
-        if command not in BAGS:
+        if command not in (*BAGS, *SPAM):
             follow(command, reader)
     for block in blocks("python"):
         call([sys.executable, "-c", block], reader)

@@ -8,7 +8,7 @@ from scipy.optimize import isotonic_regression
 from labelops.partial.scores import ScoreCounts
 
 
-def posteriors(counts: ScoreCounts, share: float) -> np.ndarray:
+def posteriors(counts: ScoreCounts, *, share: float) -> np.ndarray:
     """Return the probability of an unlabelled item to be positive, by the bin of its score.
 
     Bayes' rule, α f_p(s) / f_u(s), with the ratio of densities f_p of the labelled and f_u of the
@@ -44,7 +44,7 @@ def posteriors(counts: ScoreCounts, share: float) -> np.ndarray:
     --------
     >>> from labelops.partial.scores import count_scores, score_bins
     >>> scores, is_labelled = np.repeat([0.9, 0.9, 0.1], [500, 300, 700]), np.arange(1500) < 500
-    >>> by_bin = posteriors(count_scores(scores, is_labelled), 0.3)
+    >>> by_bin = posteriors(count_scores(scores, is_labelled), share=0.3)
     >>> by_bin[score_bins(np.array([0.1, 0.9]))].round(2).tolist()
     [0.0, 1.0]
     """

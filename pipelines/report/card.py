@@ -75,7 +75,7 @@ def _of_product(run: Run, counts: Mapping[str, int], said: Sequence[str]) -> str
         "|---|---|",
         "| `shard` | the source file that contains the item |",
         space.meaning,
-        *([SOFT_COLUMNS] if carried_columns(columns) else []),
+        *([SOFT_COLUMNS] if "topk_ids" in carried_columns(columns) else []),
         "",
         "## Undo",
         "",

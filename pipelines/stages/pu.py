@@ -99,8 +99,8 @@ def estimate(summary: Arrays, ctx: Context[Config]) -> Arrays:
         "is_irreducible": np.array(found.is_irreducible),
         "method": np.array(found.method),
         "of_all": np.array(found.of_all(counts)),
-        "p": posteriors(counts, value),
-        "p_low": posteriors(counts, min(found.low, value)),
+        "p": posteriors(counts, share=value),
+        "p_low": posteriors(counts, share=min(found.low, value)),
     }
 
 

@@ -223,6 +223,18 @@ def test_settle__a_label_that_is_believed_less_than_another_is_set_aside_as_unre
     )
 
 
+def test_settle__an_item_that_nobody_labelled_carries_nothing_wrong_and_stays():
+    proposals = whole([ADD, REVIEW, REVIEW], [CHANGE, UNSURE, UNSURE], before=[UNSAID] * 3)
+    held = np.array([Held.GATE, Held.NO, Held.NO], np.uint8)
+    pool = for_review(proposals, held, RULES)
+    final, why = settled(proposals, held, pool, np.array([False, False, True]))
+    assert [Action(a) for a in final.action] == [KEEP, KEEP, REVIEW]
+    assert why.tolist() == [Held.GATE, Held.MAX_REVIEW, Held.NO]
+    items = outcome(final, 3)
+    assert DECISIONS[items.decision].tolist() == ["keep", "keep", "review"]
+    assert items.confidence.tolist()[:2] == items.weight.tolist()[:2] == [1.0, 1.0]
+
+
 def test_weight__of_a_kept_label_is_its_lead_over_all_others():
     proposals = whole([KEEP, KEEP], [NO_ISSUE] * 2, before=[0, 3], after=[0, 0], p_before=0.7)
     proposals = proposals._replace(p_after=np.array([0.7, 0.8]), p_next=np.array([0.2, 0.7]))

@@ -68,7 +68,7 @@ def test_prior_and_probabilities__are_those_of_arrays() -> None:
     expected = estimate_prior(counts, seed=ctx.seed("bootstrap"))
     assert [float(found[n]) for n in ("value", "low", "high")] == list(expected[:3])
     p = of(rows(finished(), "pu"), "p_positive")
-    by_bin = posteriors(counts, expected.value)
+    by_bin = posteriors(counts, share=expected.value)
     at = score_bins(scores.astype(np.float64))
     np.testing.assert_array_equal(p[unlabelled], by_bin[at][unlabelled].astype(np.float32))
     assert (p[labelled] == 1).all()

@@ -36,7 +36,7 @@ def test_posteriors__are_those_of_the_loop(seed: int, share: float) -> None:
     scores = np.round(rng.beta(2, 3, 300), 2)
     is_labelled = rng.random(300) < scores
     counts = count_scores(scores, is_labelled)
-    found = posteriors(counts, share)
+    found = posteriors(counts, share=share)
     used = np.flatnonzero(counts.labelled + counts.unlabelled)
     np.testing.assert_allclose(found[used], slow(counts, share), atol=1e-9)
     assert (np.diff(found) >= 0).all()
@@ -49,7 +49,7 @@ def test_posteriors__of_two_normal_densities_are_bayes_rule() -> None:
     is_positive = rng.random(200_000) < share
     x = np.concatenate([rng.normal(1, 1, 100_000), rng.normal(np.where(is_positive, 1, -1), 1)])
     scores, is_labelled = 1 / (1 + np.exp(-x)), np.arange(300_000) < 100_000
-    found = posteriors(count_scores(scores, is_labelled), share)
+    found = posteriors(count_scores(scores, is_labelled), share=share)
     for at in (-1.0, 0.0, 1.0, 2.0):
         p = share * norm.pdf(at, 1) / (share * norm.pdf(at, 1) + (1 - share) * norm.pdf(at, -1))
         assert found[score_bins(np.array([1 / (1 + np.exp(-at))]))[0]] == pytest.approx(p, abs=0.03)
@@ -59,17 +59,17 @@ def test_posteriors__of_two_normal_densities_are_bayes_rule() -> None:
 def test_nothing_and_everything__are_positive_where_the_prior_says_so(share: float) -> None:
     counts = count_scores(np.array([0.2, 0.8, 0.9, 0.9]), np.array([False, False, True, False]))
     unlabelled = np.flatnonzero(counts.unlabelled)
-    assert posteriors(counts, share)[unlabelled].tolist() == [0.0, 0.0, share]
+    assert posteriors(counts, share=share)[unlabelled].tolist() == [0.0, 0.0, share]
 
 
 def test_one_kind_alone__says_nothing() -> None:
     none = np.zeros(BINS, np.int64)
     some = np.bincount([3, 9], minlength=BINS)
-    assert np.isnan(posteriors(ScoreCounts(some, none), 0.5)).all()
-    assert np.isnan(posteriors(ScoreCounts(none, some), 0.5)).all()
+    assert np.isnan(posteriors(ScoreCounts(some, none), share=0.5)).all()
+    assert np.isnan(posteriors(ScoreCounts(none, some), share=0.5)).all()
 
 
 def test_share_outside__is_refused() -> None:
     counts = count_scores(np.array([0.2, 0.8]), np.array([False, True]))
     with pytest.raises(ValueError, match=r"a share in \[0, 1\] was expected, got 1.5"):
-        posteriors(counts, 1.5)
+        posteriors(counts, share=1.5)
