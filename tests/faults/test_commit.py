@@ -239,8 +239,9 @@ def test_runs_that_race_without_a_lock__leave_what_one_run_leaves(
     out = tmp_path / "raced"
     command = [sys.executable, "-m", "tests.faults.racing_run", str(data), str(out)]
     racers = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(3)]
-    # One may find that another cleaned up what it was reading, and stop; none may harm the result.
-    assert 0 in [racer.wait(timeout=120) for racer in racers]
+    # Each may find that another cleaned up what it was reading or writing, and stop, on a slow day
+    # all of them; none may hang, be killed, or harm what the next run finds.
+    assert {racer.wait(timeout=120) for racer in racers} <= {0, 1}
     run_toy(data, out)
     assert files_of(out) == files_of(tmp_path / "whole")
     assert verify_run(str(out)).damage == ()
