@@ -101,7 +101,7 @@ class Reader:
             image, text = extra.get("image"), extra.get("text")
             data = image.get("bytes") if isinstance(image, dict) else image
             if named:
-                text = ", ".join(f"{name.split('/')[-1]} {extra.get(name)}" for name in named)
+                text = ", ".join(f"{n.split('/')[-1]} {_brief(extra.get(n))}" for n in named)
             item = Item(
                 item_id=str(values.get("item_id")),
                 shard=frame.index,
@@ -135,6 +135,10 @@ class Reader:
     def values(self, place: Place) -> Mapping[str, object]:
         """Values of the sidecars at a place."""
         return self._seen[place][1]
+
+
+def _brief(value: object) -> object:
+    return f"{value:.4g}" if isinstance(value, float) else value
 
 
 def _cut(text: str, most: int) -> str:
