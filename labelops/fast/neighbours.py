@@ -23,6 +23,7 @@ from labelops.opinions.nearest import (
     count_votes,
     standardise,
 )
+from labelops.partial.candidates import count_candidate_votes
 
 FLAT_LIMIT = 50_000
 """2 × 10¹² operations at 400 dimensions: half a minute on two cores."""
@@ -127,7 +128,8 @@ class Voters:
 
         Returns
         -------
-        Probabilities, see `count_votes` and `count_cell_votes`; float32, shape (N, K).
+        Probabilities, see `count_votes`, `count_cell_votes` and `count_candidate_votes`; float32,
+        shape (N, K).
         """
         parts = [
             self._votes(features[start : start + QUERY_ROWS], item_hash[start : start + QUERY_ROWS])
@@ -138,7 +140,7 @@ class Voters:
     def _votes(self, features: np.ndarray, item_hash: np.ndarray) -> np.ndarray:
         own = self.references
         if not len(own.given):
-            share = 1 / self.n_classes if own.given.ndim == 1 else 0.5
+            share = 0.5 if own.given.dtype == np.int8 else 1 / self.n_classes
             return np.full((len(features), self.n_classes), share, np.float32)
         queries = standardise(features, own.mean, own.std)
         want = min(N_VOTERS + 1 + SLACK, len(own.given))
@@ -148,6 +150,8 @@ class Voters:
         found = _decide(
             own.vectors, self._scale, queries, ones, positions, k=N_VOTERS, metric="euclidean"
         )
+        if own.given.dtype == bool:
+            return count_candidate_votes(found.indices, own.given)
         if own.given.ndim == 2:
             return count_cell_votes(found, own.given, self._own(item_hash))
         return count_votes(found, own.given, n_classes=self.n_classes)

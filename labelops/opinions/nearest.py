@@ -24,7 +24,7 @@ class References(NamedTuple):
     ----------
     vectors : standardised features, float32, shape (R, D).
     given : class ids, int32, shape (R,); of sets of classes 1 (yes), 0 (no) or −1 (unknown), int8,
-        shape (R, K).
+        shape (R, K); of candidates, of which one is true, bool, shape (R, K).
     item_hash : uint64, shape (R,).
     mean, std : by which features are standardised; std is 1 where a feature is constant; float64,
         shape (D,).
@@ -63,7 +63,7 @@ def refer(features: np.ndarray, given: np.ndarray, item_hash: np.ndarray) -> Ref
     std[std <= 1e-6 * np.abs(exact).max(axis=0, initial=0.0)] = 1.0
     return References(
         standardise(exact, mean, std),
-        given.astype(np.int32 if given.ndim == 1 else np.int8),
+        given if given.dtype == bool else given.astype(np.int32 if given.ndim == 1 else np.int8),
         item_hash.astype(np.uint64),
         mean,
         std,

@@ -1,1 +1,1 @@
-"""Labels that are there only in part: positives among unlabelled items, and their share."""
+"""Labels that are there only in part: positives among unlabelled items, and sets of candidates."""

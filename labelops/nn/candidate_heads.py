@@ -1,0 +1,242 @@
+"""Linear and small networks on items with candidate sets, one a fold.
+
+Where exactly one of an item's candidates is true, a network is trained towards all of them, each
+with a weight. RC weighs by what the network itself says, and what it happened to find first it
+finds again: it confirms itself. So here the weights of an item come from the network that has not
+been trained on it, the one of its own fold, and all others learn them.
+"""
+
+# N items, D features, H hidden units, K classes, F folds, E epochs
+
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from scipy.special import softmax
+from torch import Tensor
+from torch.nn import functional
+
+from labelops.nn.shallow import Networks, Objective, Say, say, train_networks
+from labelops.partial.candidates import check_candidates, fit_candidate_pool
+
+Method = Literal["rc", "rc_own", "cc", "average"]
+
+HIDDEN, EPOCHS, RATE = 256, 40, 1e-2
+
+DECAYS = (0.01, 0.1, 1.0)
+"""Weight decays that are tried."""
+
+SEARCH_ITEMS = 8192
+"""They are tried on so many items at most."""
+
+HEARD = 0.5
+"""What is said after so many of the epochs, the last ones, counts."""
+
+
+class CandidateLikelihood:
+    """Mean over a batch of −log Σ_{k ∈ C} p_k (CC).
+
+    Parameters
+    ----------
+    is_candidate
+        bool, shape (N, K).
+    """
+
+    def __init__(self, is_candidate: np.ndarray) -> None:
+        self.is_candidate = torch.from_numpy(np.asarray(is_candidate, bool))
+
+    def loss(self, logits: Tensor, rows: Tensor, outside: Tensor) -> Tensor:
+        """Return the loss of a batch; see `Objective`."""
+        kept = logits.masked_fill(~self.is_candidate[rows], -torch.inf)
+        losses = torch.logsumexp(logits, dim=2) - torch.logsumexp(kept, dim=2)
+        return (losses * outside.to(losses.dtype)).sum() / max(len(rows), 1)
+
+    def after_epoch(self, epoch: int, say: Say) -> None:
+        """Nothing changes."""
+
+
+class Reweighted:
+    """Mean over a batch of −Σ_k w_k log p_k, with w the probabilities among candidates (RC).
+
+    Parameters
+    ----------
+    is_candidate
+        bool, shape (N, K).
+    fold
+        Shape (N,), in 0 … F − 1.
+    source
+        Whose probabilities are the weights, after every epoch: of each network itself ("own"), of
+        the network of the item's fold for all networks ("out of fold"), or nobody's, so that all
+        candidates keep the same weight ("none").
+    """
+
+    def __init__(
+        self,
+        is_candidate: np.ndarray,
+        fold: np.ndarray,
+        source: Literal["own", "out of fold", "none"],
+    ) -> None:
+        self.is_candidate = torch.from_numpy(np.asarray(is_candidate, bool))
+        self.fold = torch.from_numpy(np.asarray(fold, np.int64))
+        self.source = source
+        even = self.is_candidate.to(torch.float32)
+        self.weights = (even / even.sum(dim=1, keepdim=True))[None]
+
+    def loss(self, logits: Tensor, rows: Tensor, outside: Tensor) -> Tensor:
+        """Return the loss of a batch; see `Objective`."""
+        losses = -(functional.log_softmax(logits, dim=2) * self.weights[:, rows]).sum(dim=2)
+        return (losses * outside.to(losses.dtype)).sum() / max(len(rows), 1)
+
+    def after_epoch(self, epoch: int, say: Say) -> None:
+        """Weigh candidates by what is said of them now."""
+        if self.source == "none":
+            return
+        logits = say()
+        if self.source == "out of fold":
+            logits = logits[self.fold, torch.arange(len(self.fold))][None]
+        self.weights = torch.softmax(logits.masked_fill(~self.is_candidate, -torch.inf), dim=2)
+
+
+def fit_candidates(
+    features: np.ndarray,
+    is_candidate: np.ndarray,
+    fold: np.ndarray,
+    *,
+    n_folds: int,
+    method: Method = "rc",
+    hidden: int = HIDDEN,
+    epochs: int = EPOCHS,
+    rate: float = RATE,
+    decay: float | None = None,
+    seed: int = 0,
+) -> Networks:
+    """Fit one network a fold to the candidates of the items outside it, all side by side.
+
+    Parameters
+    ----------
+    features
+        Finite, in an order that has nothing to do with what they are, shape (N, D).
+    is_candidate
+        Which classes may be true, bool, shape (N, K).
+    fold
+        Of each item, shape (N,), in 0 … F − 1.
+    n_folds
+        F.
+    method
+        rc: weights from the network that has not seen the item. rc_own: from each network itself,
+        as published. cc: likelihood of the set, which asks that every wrong class be a candidate
+        as often as any other. average: all candidates alike.
+    hidden
+        H; 0 for a linear model.
+    epochs
+        E.
+    rate
+        Learning rate at the beginning.
+    decay
+        Weight decay. None: that of `DECAYS` at which the first items' sets are likeliest, by
+        networks that have not seen them (`labelops.partial.candidates.fit_candidate_pool`).
+    seed
+        Of the first weights and of the order of the items.
+
+    Raises
+    ------
+    ValueError
+        If an item has no candidate or no fold, or the method is none of these.
+
+    Notes
+    -----
+    A network never sees weights that come from itself, but those of other items come from networks
+    that have learnt from its fold: what is confirmed in a circle of two is confirmed still.
+
+    References
+    ----------
+    Feng et al.: Provably consistent partial-label learning. NeurIPS 2020 (RC, CC). Lv et al.:
+    Progressive identification of true labels for partial-label learning. ICML 2020 (PRODEN, which
+    weighs as RC does).
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.normal(size=(600, 2)).astype(np.float32)
+    >>> true, fold = (x[:, 0] > 0) + 2 * (x[:, 1] > 0), np.arange(600) % 3
+    >>> is_candidate = np.eye(4, dtype=bool)[true]
+    >>> is_candidate[np.arange(600), (true + rng.integers(1, 4, 600)) % 4] = True
+    >>> networks = fit_candidates(x, is_candidate, fold, n_folds=3, hidden=0)
+    >>> probs = predict_candidates(networks, x, fold)
+    >>> bool((probs.argmax(axis=1) == true).mean() > 0.9)
+    True
+    """
+    check_candidates(is_candidate)
+    if method not in get_args(Method):
+        raise ValueError(
+            f"fit_candidates: method must be one of {get_args(Method)}, got {method!r}"
+        )
+    fold = np.asarray(fold)
+    outside = np.flatnonzero((fold < 0) | (fold >= n_folds))
+    if outside.size:
+        raise ValueError(
+            f"fit_candidates: folds 0 to {n_folds - 1} were expected, item {outside[0]} has "
+            f"{fold[outside[0]]}"
+        )
+    if decay is None:
+        decay = _likeliest_decay(
+            features,
+            is_candidate,
+            fold,
+            n_folds=n_folds,
+            method=method,
+            hidden=hidden,
+            epochs=epochs,
+            rate=rate,
+            seed=seed,
+        )
+    objective: Objective
+    if method == "cc":
+        objective = CandidateLikelihood(is_candidate)
+    else:
+        sources: dict[str, Literal["own", "out of fold", "none"]]
+        sources = {"rc": "out of fold", "rc_own": "own", "average": "none"}
+        objective = Reweighted(is_candidate, fold, sources[method])
+    networks = train_networks(
+        features,
+        fold,
+        objective,
+        n_outputs=is_candidate.shape[1],
+        n_folds=n_folds,
+        seed=seed,
+        hidden=hidden,
+        epochs=epochs,
+        rate=rate,
+        decay=decay,
+    )
+    return networks.after(slice(int(epochs * (1 - HEARD)), None))
+
+
+def _likeliest_decay(
+    features: np.ndarray, is_candidate: np.ndarray, fold: np.ndarray, **settings: Any
+) -> float:
+    """Return the weight decay at which sets are likeliest, by networks that have not seen them."""
+    rows = slice(SEARCH_ITEMS)
+    x, sets, of = features[rows], is_candidate[rows], fold[rows]
+    losses = []
+    for decay in DECAYS:
+        networks = fit_candidates(x, sets, of, decay=decay, **settings)
+        said = predict_candidates(networks, x, of)
+        losses.append(fit_candidate_pool(said[None], sets).loss)
+    return DECAYS[int(np.argmin(losses))]
+
+
+def predict_candidates(networks: Networks, features: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """Return what the networks of other folds say of all classes; float32, shape (N, K).
+
+    softmax of the mean of the logits over the epochs that count. A row is the same whatever rows
+    are beside it.
+
+    Parameters
+    ----------
+    networks
+        From `fit_candidates`.
+    features, fold
+        Of the items, shapes (N, D) and (N,).
+    """
+    return np.asarray(softmax(say(networks, features, fold), axis=1).astype(np.float32))
