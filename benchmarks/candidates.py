@@ -6,35 +6,41 @@
 *lost* and *MSRCv2*, ten random splits, 80 % to learn from by candidate sets, 20 % with true labels
 to measure on. Heads are linear and of one hidden layer, weighed as
 
-rc        by the network of another fold (`fit_candidates`)
-rc own    by each network itself (RC; PRODEN weighs likewise)
-cc        likelihood of the set
-average   all candidates alike
+rc              by the network of another fold, balanced (`fit_candidates`)
+rc_unbalanced   by the network of another fold
+rc_own          by each network itself (RC; PRODEN weighs likewise)
+cc              likelihood of the set
+average         all candidates alike (linear only)
 
 beside votes of the 15 nearest, and the pool of linear head, network and votes
 (`fit_candidate_pool`). Weight decay is chosen by how likely sets are, out of fold; no true label is
 looked at.
 
 Printed, mean over splits ± half a 95 % interval (Student's t): accuracy on new items (a network
-trained on all items of the split); share of training items with several candidates of which the most
-believed, by networks that have not seen them, is the true one (*found*), with the mean of what is
-believed of it (*promised*); the same of those of which 90 % or more is believed (*sure*: how many);
-and the share of wrong sets that is estimated, of which there is none. At the end,
-planted sets on the items of *lost*, three splits: distractors drawn evenly (each other class in 30 %
+trained on all items of the split); share of training items with several candidates of which the
+most believed, by networks that have not seen them, is the true one (*found*), with the mean of what
+is believed of it (*promised*); the same of those of which 90 % or more is believed (*sure*: how
+many); and the share of wrong sets that is estimated, of which there is none. Then planted sets on
+the items of *lost*, three splits, linear heads: distractors drawn evenly (each other class in 30 %
 of sets); *paired*, where the class that follows the true one is in 80 % of sets and others in 5 %;
 and *wrong*, where 10 % of sets lack the true class. What `candidates.json` has already is not
-measured again.
+measured again. With --product instead: all items as shards through recipe `partial`, and the
+product against the truth.
 """
 
 import argparse
+import itertools
 import json
 import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -48,10 +54,14 @@ from labelops.partial.candidates import (
     fit_candidate_pool,
     fit_power,
 )
+from pipelines.core.results import load_result
+from pipelines.core.state import load_run
+from pipelines.recipe import load_recipe
+from pipelines.run import run
 
-FOLDS, SURE = 5, 0.9
+FOLDS, SURE, PLANTED_SPLITS = 5, 0.9, 3
 PLANTED = {"lost, even": "even", "lost, paired": "paired", "lost, wrong": "wrong"}
-METHODS: tuple[Method, ...] = ("rc", "rc_own", "cc", "average")
+METHODS: tuple[Method, ...] = ("rc", "rc_unbalanced", "rc_own", "cc", "average")
 FIGURES = ("new", "found", "promised", "sure", "sure right", "sure promised", "wrong")
 PUBLISHED = {
     "lost": {"RC": 75.89, "CAVL": 63.11, "PiCO": 65.33, "DIRK": 74.26, "ED-PLL": 76.78},
@@ -145,12 +155,17 @@ def measure(said: list[Said], train: Part, new: Part) -> dict[str, float]:
     }
 
 
-def measured(train: Part, new: Part, fold: np.ndarray) -> Iterator[tuple[str, dict[str, float]]]:
+def measured(
+    train: Part, new: Part, fold: np.ndarray, *, is_planted: bool
+) -> Iterator[tuple[str, dict[str, float]]]:
     """Yield the figures of every method."""
     near = votes(train, new)
     yield "nearest votes", measure([near], train, new)
     for method in METHODS:
         linear = heads(train, new, fold, method, 0)
+        if is_planted or method == "average":
+            yield f"{method}, linear", measure([linear], train, new)
+            continue
         network = heads(train, new, fold, method, 256)
         yield f"{method}, linear", measure([linear], train, new)
         yield f"{method}, network", measure([network], train, new)
@@ -182,10 +197,10 @@ def show(rows: list[dict[str, object]], name: str) -> None:
             for what in FIGURES:
                 groups[str(row["method"])][what].append(float(str(row[what])))
     print(f"\n{name}; published: {PUBLISHED.get(name, 'nothing')}")
-    print(f"    {'':16}{''.join(f'{what:>14}' for what in FIGURES)}")
+    print(f"    {'':22}{''.join(f'{what:>14}' for what in FIGURES)}")
     for method, measures in groups.items():
         cells = [f"{mean_and_half(values):>14}" for values in measures.values()]
-        print(f"    {method:16}{''.join(cells)}", flush=True)
+        print(f"    {method:22}{''.join(cells)}", flush=True)
 
 
 def mean_and_half(values: list[float]) -> str:
@@ -197,6 +212,47 @@ def mean_and_half(values: list[float]) -> str:
     return f"{percent.mean():.1f} ± {half:.1f}"
 
 
+def show_product(whole: Part, title: str, *, is_wrong: bool) -> None:
+    """Print what recipe `partial` makes of items whose ids are their places."""
+    rng, n = np.random.default_rng(0), len(whole.true)
+    sets = whole.is_candidate.copy()
+    lacks = np.flatnonzero((rng.random(n) < 0.1) & (sets.sum(axis=1) > 1) & is_wrong)
+    sets[lacks, whole.true[lacks]] = False
+    vectors = pa.FixedSizeListArray.from_arrays(whole.x.ravel(), whole.x.shape[1])
+    lists = pa.array([np.flatnonzero(row).tolist() for row in sets])
+    items = pa.table({"item_id": np.arange(n), "features": vectors, "candidates": lists})
+    with tempfile.TemporaryDirectory() as folder:
+        source, out = Path(folder) / "source", Path(folder) / "out"
+        source.mkdir()
+        for shard, start in enumerate(range(0, n, 300)):
+            pq.write_table(items.slice(start, 300), source / f"part-{shard:05d}.parquet")
+        settings = [f"data.classes={[str(k) for k in range(sets.shape[1])]}"]
+        settings.append("data.absent_classes=allow")
+        run(load_recipe("partial", settings), data=str(source), out=str(out))
+        files = [*(out / "dataset").glob("*.parquet"), *(out / "set_aside").glob("*.parquet")]
+        rows = pa.concat_tables(map(pq.read_table, files)).to_pandas()
+        found = load_result(load_run(str(out)).store, "partial", "fit")
+    rows["right"] = rows["label_clean"] == whole.true[rows["item_id"]]
+    rows["lacks"] = np.isin(rows["item_id"], lacks)
+    is_chosen = rows["decision"] == "relabel"
+    chosen, kept = rows[is_chosen], rows[rows["decision"] == "keep"]
+    n_open = int((sets.sum(axis=1) > 1).sum())
+    none = rows[rows["reason"].str.startswith("none of its")]
+    parts = [f"{title}: {n} items, {n_open} with several candidates"]
+    parts.append(f"chosen {len(chosen) / n_open:.1%} of these, right {chosen['right'].mean():.1%}")
+    parts.append(f"promised {chosen['confidence'].mean():.1%}")
+    parts.append(f"one candidate kept {len(kept)}, right {kept['right'].mean():.1%}")
+    parts.append(", ".join(f"{word} {k}" for word, k in rows["decision"].value_counts().items()))
+    for low, high in ((0.9, 0.95), (0.95, 0.99), (0.99, 1.01)):
+        band = chosen[(chosen["confidence"] >= low) & (chosen["confidence"] < high)]
+        right, promised = band["right"].mean(), band["confidence"].mean()
+        parts.append(f"from {low}: {len(band)}, right {right:.1%}, promised {promised:.1%}")
+    parts.append(f"no candidate believed: {len(none)}, wrong sets of these {none['lacks'].sum()}")
+    parts.append(f"wrong sets {len(lacks)}, chosen from {chosen['lacks'].sum()}")
+    parts.append(f"estimated {float(found['wrong']):.1%}; power {float(found['power']):.2f}")
+    print("\n    ".join(parts), flush=True)
+
+
 def main() -> None:
     """Measure every set and split."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -204,20 +260,30 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=["lost", "MSRCv2", *PLANTED])
     parser.add_argument("--splits", type=int, default=10)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--product", action="store_true")
     args = parser.parse_args()
+    if args.product:
+        for name in [name for name in args.sets if name in PUBLISHED]:
+            for given in ("all sets", "10 % wrong"):
+                show_product(
+                    read(args.data, name), f"{name}, {given}", is_wrong=given != "all sets"
+                )
+        return
     rows = json.loads(args.out.read_text()) if args.out and args.out.exists() else []
+    for seed, name in itertools.product(range(args.splits), args.sets):
+        if name in PLANTED and seed >= PLANTED_SPLITS:
+            continue
+        if any(row["set"] == name and row["seed"] == seed for row in rows):
+            continue
+        whole = read(args.data, name if name in PUBLISHED else "lost")
+        if name in PLANTED:
+            whole = planted(whole, PLANTED[name], seed)
+        train, new, fold = split(whole, seed)
+        for method, measures in measured(train, new, fold, is_planted=name in PLANTED):
+            rows.append({"set": name, "seed": seed, "method": method, **measures})
+        if args.out:
+            args.out.write_text(json.dumps(rows))
     for name in args.sets:
-        for seed in range(args.splits if name in PUBLISHED else min(args.splits, 3)):
-            if any(row["set"] == name and row["seed"] == seed for row in rows):
-                continue
-            whole = read(args.data, name if name in PUBLISHED else "lost")
-            if name in PLANTED:
-                whole = planted(whole, PLANTED[name], seed)
-            train, new, fold = split(whole, seed)
-            for method, measures in measured(train, new, fold):
-                rows.append({"set": name, "seed": seed, "method": method, **measures})
-            if args.out:
-                args.out.write_text(json.dumps(rows))
         show(rows, name)
 
 

@@ -106,6 +106,7 @@ class Rule(NamedTuple):
     is_worth_a_look : whether somebody should look at what it proposes and limits hold back.
     is_certain : that something is wrong is no question: nothing is looked at sooner.
     is_weak : what is believed is not sure enough to set items aside that nobody looks at.
+    stays : nothing is said of an item that could be wrong: it stays as it is where nobody looks.
     """
 
     name: str
@@ -115,6 +116,7 @@ class Rule(NamedTuple):
     is_worth_a_look: bool = True
     is_certain: bool = False
     is_weak: bool = False
+    stays: bool = False
 
 
 COMMON = (Rule("no-issue", "no issue found"), Rule("reviewed", "label set by a reviewer"))
@@ -250,11 +252,12 @@ def with_reviews(proposals: Proposals, truth: np.ndarray) -> Proposals:
         return proposals
     was = np.maximum(proposals.before, ABSENT)
     same = known & (truth == was)
-    change = np.where(proposals.before < 0, Action.ADD, Action.RELABEL)
-    change = np.where((proposals.slot != WHOLE) & (truth == ABSENT), Action.REMOVE, change)
+    is_class = proposals.slot != WHOLE
+    change = np.where(is_class & (proposals.before < 0), Action.ADD, Action.RELABEL)
+    change = np.where(is_class & (truth == ABSENT), Action.REMOVE, change)
     action = np.where(same, Action.KEEP, change)
     # Of a class, the answer that is not as given; of a whole label, what is believed.
-    after = np.where((proposals.slot != WHOLE) & same, proposals.after, truth)
+    after = np.where(is_class & same, proposals.after, truth)
     return proposals._replace(
         after=np.where(known, after, proposals.after),
         action=np.where(known, action, proposals.action).astype(np.uint8),
@@ -326,9 +329,9 @@ def settle(
 ) -> tuple[Proposals, np.ndarray]:
     """Return what is done in the end, and why not what was proposed.
 
-    A whole label that is believed less than another class is not trained on: where nobody can look
-    at it, its item is set aside as unresolved, unless its class is too small to lose any. An item
-    that nobody labelled carries nothing wrong: it stays as it is.
+    A whole label that is believed less than another class, or that nobody gave, is not trained on:
+    where nobody can look at it, its item is set aside as unresolved, unless its class is too small
+    to lose any, or the rule says that nothing wrong is said of it as it is.
 
     Parameters
     ----------
@@ -347,11 +350,12 @@ def settle(
     """
     is_in = in_budget[proposals.row]
     is_weak = np.array([rule.is_weak for rule in rules])[proposals.rule]
-    is_disbelieved = (proposals.slot == WHOLE) & (proposals.p_after > proposals.p_before)
+    is_less = (proposals.p_after > proposals.p_before) | (proposals.before == UNSAID)
+    is_disbelieved = (proposals.slot == WHOLE) & is_less
     stands_aside = is_disbelieved & ~is_weak & ~small[np.maximum(proposals.before, 0)]
     unseen = np.where(stands_aside, Action.UNRESOLVED, Action.SOFTEN)
-    is_unlabelled = (proposals.slot == WHOLE) & (proposals.before == UNSAID)
-    unseen = np.where(is_unlabelled, Action.KEEP, unseen)
+    stays = np.array([rule.stays for rule in rules])[proposals.rule]
+    unseen = np.where(stays, Action.KEEP, unseen)
     looked_at = np.where(is_in, Action.REVIEW, unseen)
     action = np.where(pool, looked_at, np.where(held != Held.NO, Action.KEEP, proposals.action))
     why = np.where(pool & ~is_in & (held == Held.NO), Held.MAX_REVIEW, held)

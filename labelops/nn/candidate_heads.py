@@ -3,7 +3,8 @@
 Where exactly one of an item's candidates is true, a network is trained towards all of them, each
 with a weight. RC weighs by what the network itself says, and what it happened to find first it
 finds again: it confirms itself. So here the weights of an item come from the network that has not
-been trained on it, the one of its own fold, and all others learn them.
+been trained on it, the one of its own fold, and all others learn them. And weights are held,
+half-way, to the class sizes that sets alone speak for, so that no class takes over those beside it.
 """
 
 # N items, D features, H hidden units, K classes, F folds, E epochs
@@ -17,13 +18,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from labelops.nn.shallow import Networks, Objective, Say, say, train_networks
-from labelops.partial.candidates import check_candidates, fit_candidate_pool
+from labelops.partial.candidates import balance, check_candidates, fit_candidate_pool
 
-Method = Literal["rc", "rc_own", "cc", "average"]
+Method = Literal["rc", "rc_unbalanced", "rc_own", "cc", "average"]
 
 HIDDEN, EPOCHS, RATE = 256, 40, 1e-2
 
-DECAYS = (0.01, 0.1, 1.0)
+DECAYS = (0.01, 1.0)
 """Weight decays that are tried."""
 
 SEARCH_ITEMS = 8192
@@ -68,6 +69,8 @@ class Reweighted:
         Whose probabilities are the weights, after every epoch: of each network itself ("own"), of
         the network of the item's fold for all networks ("out of fold"), or nobody's, so that all
         candidates keep the same weight ("none").
+    is_balanced
+        Whether weights out of fold are balanced, see `labelops.partial.candidates.balance`.
     """
 
     def __init__(
@@ -75,7 +78,10 @@ class Reweighted:
         is_candidate: np.ndarray,
         fold: np.ndarray,
         source: Literal["own", "out of fold", "none"],
+        *,
+        is_balanced: bool = False,
     ) -> None:
+        self.is_balanced, self.sets = is_balanced, np.asarray(is_candidate, bool)
         self.is_candidate = torch.from_numpy(np.asarray(is_candidate, bool))
         self.fold = torch.from_numpy(np.asarray(fold, np.int64))
         self.source = source
@@ -95,6 +101,9 @@ class Reweighted:
         if self.source == "out of fold":
             logits = logits[self.fold, torch.arange(len(self.fold))][None]
         self.weights = torch.softmax(logits.masked_fill(~self.is_candidate, -torch.inf), dim=2)
+        if self.is_balanced:
+            balanced = balance(self.weights[0].numpy(), self.sets)
+            self.weights = torch.from_numpy(balanced.astype(np.float32))[None]
 
 
 def fit_candidates(
@@ -123,9 +132,9 @@ def fit_candidates(
     n_folds
         F.
     method
-        rc: weights from the network that has not seen the item. rc_own: from each network itself,
-        as published. cc: likelihood of the set, which asks that every wrong class be a candidate
-        as often as any other. average: all candidates alike.
+        rc: weights from the network that has not seen the item, balanced; rc_unbalanced: as they
+        are. rc_own: from each network itself, as published. cc: likelihood of the set, which asks
+        that every wrong class be a candidate as often as any other. average: all candidates alike.
     hidden
         H; 0 for a linear model.
     epochs
@@ -195,8 +204,9 @@ def fit_candidates(
         objective = CandidateLikelihood(is_candidate)
     else:
         sources: dict[str, Literal["own", "out of fold", "none"]]
-        sources = {"rc": "out of fold", "rc_own": "own", "average": "none"}
-        objective = Reweighted(is_candidate, fold, sources[method])
+        sources = {"rc_own": "own", "average": "none"}
+        source = sources.get(method, "out of fold")
+        objective = Reweighted(is_candidate, fold, source, is_balanced=method == "rc")
     networks = train_networks(
         features,
         fold,

@@ -13,10 +13,13 @@ import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import softmax
 
-from labelops.opinions.pool import MAX_WEIGHT, log_opinions
+from labelops.opinions.pool import FLOOR, MAX_WEIGHT, log_opinions
 
 MAX_WRONG = 0.5
 """No more than half of the sets are taken not to have the true class."""
+
+BALANCE, SCALINGS = 0.5, 20
+"""Half-way between what is believed and what sets alone say of class sizes; and so many steps."""
 
 LEAST_LABELS, MOST_LABELS, MOST_LENDERS = 20, 500, 2000
 
@@ -86,6 +89,59 @@ def candidate_weights(probs: np.ndarray, is_candidate: np.ndarray) -> np.ndarray
     return np.asarray(kept / kept.sum(axis=1, keepdims=True))
 
 
+def balance(
+    weights: np.ndarray, is_candidate: np.ndarray, *, strength: float = BALANCE
+) -> np.ndarray:
+    """Move weights towards the class sizes that sets alone speak for.
+
+    w_ik ∝ w_ik β_k^g, with β_k at which Σ_i w_ik β_k / Σ_j w_ij β_j = Σ_i 1{k ∈ C_i} / |C_i| for
+    every class k. Where a rare class stands in sets mostly beside a frequent one, the frequent one
+    is learnt faster, is believed the more, and in the end takes all: sizes that are far from what
+    all candidates alike add up to are a sign of it.
+
+    Parameters
+    ----------
+    weights
+        From `candidate_weights`, shape (N, K).
+    is_candidate
+        bool, shape (N, K).
+    strength
+        g: 0 leaves weights as they are, 1 gives these sizes to classes.
+
+    Returns
+    -------
+    float64, shape (N, K); rows sum to one.
+
+    References
+    ----------
+    Wang, Xia, Li, Mao, Feng, Chen, Zhao: SoLar: Sinkhorn label refinery for imbalanced
+    partial-label learning. NeurIPS 2022, with sizes that are estimated as training goes on.
+
+    Examples
+    --------
+    >>> weights, both = np.array([[0.8, 0.2], [0.8, 0.2]]), np.ones((2, 2), bool)
+    >>> balance(weights, both, strength=1.0).round(3).tolist()
+    [[0.5, 0.5], [0.5, 0.5]]
+    >>> balance(weights, both).round(3).tolist()
+    [[0.667, 0.333], [0.667, 0.333]]
+    """
+    check_candidates(is_candidate)
+    w = np.asarray(weights, np.float64)
+    sizes = (is_candidate / is_candidate.sum(axis=1, keepdims=True)).sum(axis=0)
+    log_factor = np.zeros(w.shape[1])
+    for _ in range(SCALINGS):
+        now = _scaled(w, np.exp(log_factor)).sum(axis=0)
+        log_factor += np.log(np.maximum(sizes, FLOOR)) - np.log(np.maximum(now, FLOOR))
+        log_factor -= log_factor.max(initial=-np.inf)
+    return _scaled(w, np.exp(strength * log_factor))
+
+
+def _scaled(weights: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    scaled = weights * factor
+    total = scaled.sum(axis=1, keepdims=True)
+    return np.asarray(np.where(total > 0, scaled / np.where(total > 0, total, 1.0), weights))
+
+
 def candidate_loss(probs: np.ndarray, is_candidate: np.ndarray) -> np.ndarray:
     """Return −log Σ_{k ∈ C_i} p_ik of every item; float64, shape (N,).
 
@@ -116,8 +172,7 @@ def candidate_loss(probs: np.ndarray, is_candidate: np.ndarray) -> np.ndarray:
     array([0.693])
     """
     check_candidates(is_candidate)
-    total = np.where(is_candidate, probs, 0.0).sum(axis=1, dtype=np.float64)
-    return np.asarray(-np.log(np.clip(total, TINY, 1.0)))
+    return np.asarray(-np.log(np.clip(mass_of(probs, is_candidate), TINY, 1.0)))
 
 
 def reweighted_loss(probs: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -144,6 +199,11 @@ def reweighted_loss(probs: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 # -- sets that may not have the true class ---------------------------------------------------------
+
+
+def mass_of(probs: np.ndarray, is_candidate: np.ndarray) -> np.ndarray:
+    """Return the probability of all candidates together; float64, shape (N,)."""
+    return np.asarray(np.where(is_candidate, probs, 0.0).sum(axis=1, dtype=np.float64))
 
 
 def p_none(mass: np.ndarray, size: np.ndarray, *, wrong: float, n_classes: int) -> np.ndarray:
@@ -178,6 +238,29 @@ def p_none(mass: np.ndarray, size: np.ndarray, *, wrong: float, n_classes: int) 
     without, within = _terms(m, s, wrong, n_classes)
     total = without + within
     return np.asarray(np.where(total > 0, without / np.where(total > 0, total, 1.0), wrong))
+
+
+def is_unbelieved(mass: np.ndarray, size: np.ndarray, *, n_classes: int) -> np.ndarray:
+    """Return where candidates are believed less than as many classes drawn by chance: m < s / K.
+
+    Where `p_none` is more than the share of wrong sets, whatever that is: a model that learned from
+    wrong sets comes to find them probable, and the share that fits it is too low, or 0.
+
+    Parameters
+    ----------
+    mass, size, n_classes
+        As for `p_none`.
+
+    Returns
+    -------
+    bool, shape (N,).
+
+    Examples
+    --------
+    >>> is_unbelieved(np.array([0.4, 0.6, 0.5]), np.array([2, 2, 2]), n_classes=4).tolist()
+    [True, False, False]
+    """
+    return np.asarray(np.asarray(mass, np.float64) * n_classes < size)
 
 
 def _terms(
@@ -373,9 +456,8 @@ def candidate_beliefs(
     ([[0.12, 0.04, 0.0]], [0.84])
     """
     weights = candidate_weights(probs if power == 1.0 else probs**power, is_candidate)
-    mass = np.where(is_candidate, probs, 0.0).sum(axis=1, dtype=np.float64)
     size = is_candidate.sum(axis=1)
-    none = p_none(mass, size, wrong=wrong, n_classes=is_candidate.shape[1])
+    none = p_none(mass_of(probs, is_candidate), size, wrong=wrong, n_classes=is_candidate.shape[1])
     return (1 - none)[:, None] * weights, none
 
 

@@ -26,11 +26,11 @@ class RecoverPolicy(NamedTuple):
 
 FIXED_RULES = (
     *COMMON,
-    Rule("positive-unsure", "unlabelled, and perhaps positive"),
+    Rule("positive-unsure", "unlabelled, and perhaps positive", stays=True),
     Rule(
         "positive-weak",
         "unlabelled, and perhaps positive, but labelled positives are no random draw",
-        is_weak=True,
+        stays=True,
     ),
 )
 UNSURE, WEAK, ON_REVIEWS = range(2, 5)
@@ -50,6 +50,7 @@ def rules(policy: RecoverPolicy) -> tuple[Rule, ...]:
         "if there are positives only where scores are highest",
         changes=True,
         must_be_measured=True,
+        stays=True,
     )
     recovering = (
         Rule(
@@ -57,6 +58,7 @@ def rules(policy: RecoverPolicy) -> tuple[Rule, ...]:
             f"unlabelled, and positive with a probability of at least {edge:g}, by the lower end "
             "of the class prior",
             changes=True,
+            stays=True,
         )
         for edge in bands(policy.recover_confidence)
     )
@@ -94,7 +96,7 @@ def propose(
     ...     np.array([0.97, 0.6, 0.1, 1.0]), np.array([0.93, 0.5, 0.0, 1.0]),
     ...     np.array([-1, -1, -1, 1]), is_weak=False, policy=RecoverPolicy(0.9, 0.5))
     >>> [Action(a).name for a in found.action], found.row.tolist()
-    (['ADD', 'REVIEW', 'KEEP'], [0, 1, 2])
+    (['RELABEL', 'REVIEW', 'KEEP'], [0, 1, 2])
     """
     row = np.flatnonzero(state < 0)
     p, cautious = p[row].astype(np.float64), cautious[row].astype(np.float64)
@@ -104,10 +106,10 @@ def propose(
     action[unsure], rule[unsure] = Action.REVIEW, WEAK if is_weak else UNSURE
     if not is_weak:
         likely = p >= policy.recover_confidence
-        action[likely], rule[likely] = Action.ADD, ON_REVIEWS
+        action[likely], rule[likely] = Action.RELABEL, ON_REVIEWS
         for band, edge in enumerate(bands(policy.recover_confidence)):
             sure = cautious >= edge
-            action[sure], rule[sure] = Action.ADD, ON_REVIEWS + 1 + band
+            action[sure], rule[sure] = Action.RELABEL, ON_REVIEWS + 1 + band
     # What is promised unmeasured is what the lower end of the prior promises.
     promised = np.where(rule > ON_REVIEWS, cautious, p)
     return Proposals(

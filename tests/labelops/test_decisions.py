@@ -32,7 +32,7 @@ from labelops.decisions import (
 )
 
 K = 4
-UNSURE, CHANGE, OTHER_CHANGE, COPY, CERTAIN, WEAK = range(2, 8)
+UNSURE, CHANGE, OTHER_CHANGE, COPY, CERTAIN, WEAK, STAYS = range(2, 9)
 RULES = (
     *COMMON,
     Rule("unsure", "in doubt"),
@@ -41,6 +41,7 @@ RULES = (
     Rule("copy", "a copy", is_worth_a_look=False),
     Rule("conflict", "contradicts", is_certain=True),
     Rule("weak", "too weak to tell", is_weak=True),
+    Rule("stays", "nothing is said of it", changes=True, stays=True),
 )
 NO_CLASS_IS_SMALL = np.zeros(K, bool)
 KEEP, RELABEL, DROP, REVIEW, ABSTAIN, SOFTEN, ADD, REMOVE, UNRESOLVED = Action
@@ -223,15 +224,15 @@ def test_settle__a_label_that_is_believed_less_than_another_is_set_aside_as_unre
     )
 
 
-def test_settle__an_item_that_nobody_labelled_carries_nothing_wrong_and_stays():
-    proposals = whole([ADD, REVIEW, REVIEW], [CHANGE, UNSURE, UNSURE], before=[UNSAID] * 3)
-    held = np.array([Held.GATE, Held.NO, Held.NO], np.uint8)
+def test_settle__what_nobody_said_anything_of_stays_or_is_set_aside_as_the_rule_says():
+    proposals = whole([RELABEL, REVIEW, REVIEW, REVIEW], [STAYS] * 3 + [UNSURE], before=[UNSAID] * 4)
+    held = np.array([Held.GATE, Held.NO, Held.NO, Held.NO], np.uint8)
     pool = for_review(proposals, held, RULES)
-    final, why = settled(proposals, held, pool, np.array([False, False, True]))
-    assert [Action(a) for a in final.action] == [KEEP, KEEP, REVIEW]
-    assert why.tolist() == [Held.GATE, Held.MAX_REVIEW, Held.NO]
-    items = outcome(final, 3)
-    assert DECISIONS[items.decision].tolist() == ["keep", "keep", "review"]
+    final, why = settled(proposals, held, pool, np.array([False, False, True, False]))
+    assert [Action(a) for a in final.action] == [KEEP, KEEP, REVIEW, UNRESOLVED]
+    assert why.tolist() == [Held.GATE, Held.MAX_REVIEW, Held.NO, Held.MAX_REVIEW]
+    items = outcome(final, 4)
+    assert DECISIONS[items.decision].tolist() == ["keep", "keep", "review", "unresolved"]
     assert items.confidence.tolist()[:2] == items.weight.tolist()[:2] == [1.0, 1.0]
 
 

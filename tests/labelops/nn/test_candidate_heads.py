@@ -14,6 +14,7 @@ from labelops.nn.candidate_heads import (
     predict_candidates,
 )
 from labelops.partial.candidates import (
+    balance,
     candidate_loss,
     candidate_weights,
     fit_candidate_pool,
@@ -81,23 +82,41 @@ def test_weights__come_from_whom_they_should(source: str) -> None:
         np.testing.assert_allclose(weights[0], even, rtol=1e-6)
 
 
+def test_balanced_weights__are_those_of_the_definition() -> None:
+    _, _, is_candidate, fold = quadrants(N)
+    objective = Reweighted(is_candidate, fold, "out of fold", is_balanced=True)
+    logits = said()
+    objective.after_epoch(0, lambda: logits)
+    loop = weights_by_loops(logits.numpy(), is_candidate, fold)
+    np.testing.assert_allclose(objective.weights[0], balance(loop, is_candidate), rtol=1e-4)
+
+
+def test_rare_class__is_not_taken_over_by_the_one_that_stands_beside_it() -> None:
+    """Items of class 1 always have candidate 0, too, and are a fifth of those of class 0."""
+    rng = np.random.default_rng(0)
+    true = np.where(rng.random(1500) < 0.3, 2, np.where(rng.random(1500) < 0.17, 1, 0))
+    x = (1.5 * np.eye(3)[true] + rng.normal(0, 1, (1500, 3))).astype(np.float32)
+    is_candidate = np.eye(3, dtype=bool)[true]
+    is_candidate[true == 1, 0] = True
+    is_candidate[(true == 0) & (rng.random(1500) < 0.5), 2] = True
+    fold, found = np.arange(1500) % F, {}
+    for method in ("rc", "rc_unbalanced"):
+        networks = fit_candidates(
+            x, is_candidate, fold, n_folds=F, method=method, hidden=0, decay=0.01
+        )
+        weights = candidate_weights(predict_candidates(networks, x, fold), is_candidate)
+        found[method] = (weights.argmax(axis=1) == true)[true == 1].mean()
+    assert found["rc"] > found["rc_unbalanced"] + 0.2
+
+
 @pytest.mark.parametrize("hidden", [0, 16])
-@pytest.mark.parametrize("method", ["rc", "rc_own", "cc", "average"])
+@pytest.mark.parametrize("method", ["rc", "rc_unbalanced", "rc_own", "cc", "average"])
 def test_heads__find_the_true_class_of_items_that_they_have_not_seen(
     method: Method, hidden: int
 ) -> None:
     x, true, is_candidate, fold = quadrants(900)
-    networks = fit_candidates(
-        x,
-        is_candidate,
-        fold,
-        n_folds=F,
-        method=method,
-        hidden=hidden,
-        epochs=20,
-        rate=0.03,
-        decay=0.01,
-    )
+    settings = {"hidden": hidden, "epochs": 20, "rate": 0.03, "decay": 0.01}
+    networks = fit_candidates(x, is_candidate, fold, n_folds=F, method=method, **settings)
     probs = predict_candidates(networks, x, fold)
     # Without weights all candidates pull alike, and the wrong ones move the borders.
     least = 0.85 if method == "average" else 0.93

@@ -6,12 +6,14 @@ from scipy.special import softmax
 
 from labelops.opinions.pool import pool
 from labelops.partial.candidates import (
+    balance,
     candidate_beliefs,
     candidate_loss,
     candidate_weights,
     count_candidate_votes,
     fit_candidate_pool,
     fit_power,
+    is_unbelieved,
     p_none,
     reweighted_loss,
 )
@@ -84,6 +86,33 @@ def test_cc__descends_as_rc_does_with_a_models_present_weights() -> None:
         np.testing.assert_allclose(slopes[0], slopes[1], atol=1e-8)
 
 
+def test_balance__gives_classes_the_sizes_of_sets_and_keeps_odds_within_pairs_of_items() -> None:
+    """At strength 1 sums over items are those of candidates alike; cross ratios never change."""
+    rng = np.random.default_rng(0)
+    is_candidate = some_sets(400, 5, 1)
+    is_candidate[:2, :2] = True
+    weights = candidate_weights(rng.dirichlet(np.ones(5), 400), is_candidate)
+    whole = balance(weights, is_candidate, strength=1.0)
+    alike = sum(row / row.sum() for row in is_candidate)
+    np.testing.assert_allclose(whole.sum(axis=0), alike, rtol=1e-3)
+    for strength in (0.0, 0.5, 1.0):
+        moved = balance(weights, is_candidate, strength=strength)
+        np.testing.assert_allclose(moved.sum(axis=1), 1)
+        assert ((moved > 0) == is_candidate).all()
+        ratio = [w[0, 0] * w[1, 1] / (w[0, 1] * w[1, 0]) for w in (weights, moved)]
+        assert ratio[0] == pytest.approx(ratio[1])
+    half = balance(weights, is_candidate)
+    change = [np.log(w[0, 0] / w[0, 1]) for w in (weights, half, whole)]
+    assert change[1] == pytest.approx((change[0] + change[2]) / 2)
+
+
+def test_balance__at_exact_zeros_of_classes_in_no_set_and_of_no_item() -> None:
+    is_candidate = np.array([[1, 1, 0], [1, 1, 0]], bool)
+    sure = np.array([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    assert balance(sure, is_candidate).tolist() == sure.tolist()
+    assert balance(np.empty((0, 3)), np.empty((0, 3), bool)).shape == (0, 3)
+
+
 @pytest.mark.parametrize("wrong", [0.0, 0.05, 0.2])
 def test_pool__finds_how_many_sets_are_wrong_and_the_temperature(wrong: float) -> None:
     probs, true, is_candidate = planted(6000, 6, wrong=wrong, sharpness=3)
@@ -137,6 +166,14 @@ def test_pool__is_no_worse_than_any_point_of_a_grid() -> None:
                 likely = (1 - wrong) * m + wrong * (1 - m) * size / (4 - size)
                 assert found.loss <= -np.log(likely).mean() + 1e-6
     assert found.weights[1] < 0.2
+
+
+def test_unbelieved__is_where_sets_are_rather_wrong_than_on_average() -> None:
+    rng = np.random.default_rng(2)
+    mass, size = rng.random(300), rng.integers(1, 6, 300)
+    by_odds = p_none(mass, size, wrong=0.07, n_classes=6) > 0.07
+    assert is_unbelieved(mass, size, n_classes=6).tolist() == by_odds.tolist()
+    assert not is_unbelieved(np.array([1.0]), np.array([6]), n_classes=6).any()
 
 
 def test_sets_of_all_classes__say_nothing() -> None:

@@ -18,10 +18,10 @@ def said(p: float, cautious: float, state: int = -1, *, is_weak: bool = False) -
 
 
 def test_every_case() -> None:
-    assert said(0.99, 0.99) == ("ADD", "recover-0.99")
-    assert said(0.99, 0.95) == ("ADD", "recover-0.95")
-    assert said(0.99, 0.9) == ("ADD", "recover-0.9")
-    assert said(0.99, 0.89) == ("ADD", "recover-unsure")
+    assert said(0.99, 0.99) == ("RELABEL", "recover-0.99")
+    assert said(0.99, 0.95) == ("RELABEL", "recover-0.95")
+    assert said(0.99, 0.9) == ("RELABEL", "recover-0.9")
+    assert said(0.99, 0.89) == ("RELABEL", "recover-unsure")
     assert said(0.89, 0.89) == ("REVIEW", "positive-unsure")
     assert said(0.99, 0.99, is_weak=True) == ("REVIEW", "positive-weak")
     assert said(0.5, 0.0) == ("REVIEW", "positive-unsure")
