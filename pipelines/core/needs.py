@@ -22,6 +22,7 @@ HOLDS = {
     "labels": "lists of classes",
     "labels_negative": "lists of classes that are ruled out",
     "positive": "true, or null where nothing is known",
+    "candidates": "lists of classes, of which exactly one is true",
     "bag_id": "the bag of each item, text or whole number",
     "pred_probs": "lists with one probability per class",
     "topk_ids": "lists of the most probable classes",
@@ -37,6 +38,7 @@ ALSO_CALLED = {
     "text": ("sentence", "content", "document", "review"),
     "label": ("target", "class", "category", "y", "annotation", "class_id", "label_id"),
     "labels": ("tags", "categories", "classes", "targets", "label_list"),
+    "candidates": ("candidate_labels", "partial_labels", "candidate_set"),
     "bag_id": ("bag", "group", "group_id"),
     "pred_probs": ("probs", "probabilities", "predictions", "proba", "scores"),
 }

@@ -12,9 +12,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from labelops.decisions import DECISIONS, WHOLE, WORDS, Action, Outcome, Proposals, outcome
+from labelops.decisions import (
+    DECISIONS,
+    WHOLE,
+    WORDS,
+    Action,
+    Decision,
+    Outcome,
+    Proposals,
+    outcome,
+)
 from labelops.ragged import owners
-from pipelines.labels import lists
+from pipelines.labels import candidates, lists
 from pipelines.labels.columns import flat, lists_of
 from pipelines.labels.space import announced
 
@@ -81,6 +90,15 @@ def slots(log: pa.Table) -> np.ndarray:
     return np.asarray(log["label_id"].fill_null(WHOLE).to_numpy().astype(np.int64))
 
 
+def decided_words(clean: pa.Array, items: Outcome, *, may_be_open: bool) -> pa.Array:
+    """Return what became of items; without a label, one that must have one is unresolved."""
+    if may_be_open:
+        return pa.array(DECISIONS[items.decision])
+    lacks = pc.and_(pc.is_null(clean), pa.array(~items.is_aside))
+    unresolved = str(DECISIONS[Decision.UNRESOLVED])
+    return pc.if_else(lacks, unresolved, pa.array(DECISIONS[items.decision]))
+
+
 def derive(
     source: pa.Table,
     log: pa.Table,
@@ -93,8 +111,8 @@ def derive(
     Parameters
     ----------
     source
-        `item_id` and the column with given labels: `label`; or `labels`, perhaps with
-        `labels_negative`. Any number of items.
+        `item_id` and the column with given labels: `label`, or `candidates`; or `labels`, perhaps
+        with `labels_negative`. Any number of items.
     log
         Rows in the order they were written; those of other items are ignored.
     leave_out_rules, leave_out_items
@@ -133,12 +151,15 @@ def derive(
     assert space is not None, f"a column with labels was expected, got {source.column_names}"
     if space is not lists.SPACE and (slot == WHOLE).all():
         label, changes = source[space.name].combine_chunks(), at[done.is_change]
+        if pa.types.is_list(label.type):
+            label = candidates.sole(label)
         change = np.full(len(ids), -1)
         change[row[changes]] = changes
         mine = pa.array(change, mask=(change < 0) | items.is_aside)
         after = log["after"].combine_chunks().take(mine).cast(label.type)
-        is_kept = pa.array(items.is_aside | (change >= 0))
-        return pa.table({**columns, space.clean[0]: pc.if_else(is_kept, after, label)})
+        clean = pc.if_else(pa.array(items.is_aside | (change >= 0)), after, label)
+        columns["decision"] = decided_words(clean, items, may_be_open=space.may_be_open)
+        return pa.table({**columns, space.clean[0]: clean})
     names, of = lists.SPACE.source, {name: source[name] for name in source.column_names}
     if space is not lists.SPACE:
         labels = source[space.name].combine_chunks()

@@ -11,9 +11,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from labelops.decisions import COMMON, DECISIONS, WHOLE, outcome, reasons
+from labelops.decisions import COMMON, WHOLE, outcome, reasons
 from pipelines.core.stage import Context
-from pipelines.decisions.ledger import LOG_FOLDER, last_rows, left_out, replay, slots
+from pipelines.decisions.ledger import (
+    LOG_FOLDER,
+    decided_words,
+    last_rows,
+    left_out,
+    replay,
+    slots,
+)
 from pipelines.decisions.settings import Config
 from pipelines.labels.columns import SOFT
 from pipelines.labels.space import LabelSpace, clean_space, given_columns, given_sets, space_of
@@ -175,12 +182,16 @@ def with_left_out(frame: Frame, ctx: Context[Config]) -> pa.Table:
     prefix = pc.if_else(is_partly, "partly left out: ", "left out: ")
     reason = pa.array(texts, pa.string()).take(pa.array(of_item))
     rest = pc.binary_join_element_wise("; ", reason, "")
+    space = _space(ctx.columns)
+    clean = space.apply(given_sets(frame, ctx), done, items, ctx)
+    decision = decided_words(clean[space.clean[0]], items, may_be_open=space.may_be_open)
+    weight = np.where(pc.equal(decision, "unresolved").to_numpy(False), 0.0, items.weight)
     undone = {
-        **_space(ctx.columns).apply(given_sets(frame, ctx), done, items, ctx),
-        "decision": pa.array(DECISIONS[items.decision]),
+        **clean,
+        "decision": decision,
         "reason": pc.binary_join_element_wise(prefix, rule, pc.if_else(is_partly, rest, ""), ""),
         "confidence": pa.array(confidence, pa.float32(), from_pandas=True),
-        "weight": pa.array(items.weight.astype(np.float32)),
+        "weight": pa.array(weight.astype(np.float32)),
     }
     for name, values in undone.items():
         column = pc.if_else(pa.array(first >= 0), values, decided[name].combine_chunks())

@@ -1,7 +1,8 @@
 """What inference does in one way for one class an item, and in another for sets of classes.
 
 Of one class an item, probabilities sum to one. In a set every class is a question of its own, with
-two answers; what is said of their probabilities in the end is of single cells.
+two answers; what is said of their probabilities in the end is of single cells. Of candidates one is
+true, and probabilities sum to one over all classes.
 """
 
 from collections.abc import Collection, Mapping
@@ -13,14 +14,15 @@ import pyarrow as pa
 from labelops import calibration, simplex
 from labelops.calibration import Bins
 from labelops.multilabel import calibration as of_cells
-from labelops.multilabel.labels import LabelSets, choose_rows, states, take_rows
+from labelops.multilabel.labels import YES, LabelSets, choose_rows, states, take_rows
 from labelops.multilabel.opinion import model_log_odds
-from labelops.opinions.pool import fit_weights
+from labelops.opinions.pool import fit_weights, pool
 from labelops.opinions.sets import fit_cell_weights, pool_cells
+from labelops.partial.candidates import fit_candidate_pool
 from labelops.ragged import owners
 from labelops.temperature import apply_temperature, fit_temperature
 from pipelines.core.stage import Arrays, Context
-from pipelines.labels import positives
+from pipelines.labels import candidates, positives
 from pipelines.labels.lists import given_columns, is_multi_label, sets_in
 from pipelines.labels.space import given_sets
 from pipelines.storage.frame import Frame, numpy_of
@@ -241,6 +243,59 @@ class ClassSets:
         return metrics
 
 
+class CandidateSets(ClassSets):
+    """Classes of which exactly one is true."""
+
+    link: "Link" = "softmax"
+
+    def columns(self, columns: Collection[str]) -> list[str]:
+        """Return `candidate_ids`."""
+        return [candidates.GIVEN]
+
+    def read(self, frame: Frame, ctx: Context) -> Labels:
+        """Return the candidates of a shard."""
+        return candidates.candidate_sets(frame, ctx)
+
+    def in_table(self, table: pa.Table, ctx: Context) -> Labels:
+        """Return the candidates of a table."""
+        return candidates.sets_in(table, ctx.n_classes)
+
+    def check(self, probs: np.ndarray, given: LabelSets, tolerance: float) -> Checked:
+        """Return the rows that are no distributions."""
+        from labelops.fast.simplex import check_rows
+
+        none = np.zeros(len(probs), np.int64)
+        return check_rows(probs, none, tolerance=tolerance)[0], None
+
+    def what_is_wrong(self, probs: np.ndarray) -> str:
+        """Return why a row is no distribution."""
+        return simplex.what_is_wrong(probs)
+
+    def sample_type(self, n_classes: int) -> pa.DataType:
+        """Return the type of a row of classes."""
+        return pa.list_(pa.int8(), n_classes)
+
+    def sample(self, given: LabelSets) -> pa.Array:
+        """Return 1 for candidates, else 0."""
+        return list_array(self.as_array(given).astype(np.int8))
+
+    def as_array(self, given: LabelSets) -> np.ndarray:
+        """Return whether each class is a candidate; bool, shape (n, K)."""
+        return np.asarray(states(given) == YES)
+
+    def weigh(self, probs: np.ndarray, given: np.ndarray) -> Arrays:
+        """Return how much each opinion counts, by how probable it finds sets of a sample."""
+        return {"weights": fit_candidate_pool(probs, given == YES).weights}
+
+    def pool(self, said: np.ndarray, found: Arrays) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return what opinions (H, n, K) say together, float32, shape (n, K)."""
+        return pool(said, found["weights"]).astype(np.float32), None
+
+    def measure(self, given: np.ndarray, probs: np.ndarray, n_bins: int) -> Arrays:
+        """Measure nothing: which candidate is true, nobody said. Stage `partial` fits to sets."""
+        return {"n": np.array(len(given)), "n_cells": np.array(0)}
+
+
 def _measured(when: str, metrics: Mapping[str, float], bins: Bins) -> Arrays:
     return {
         **{f"{when}_{name}": np.array(value) for name, value in metrics.items()},
@@ -248,11 +303,14 @@ def _measured(when: str, metrics: Mapping[str, float], bins: Bins) -> Arrays:
     }
 
 
-ONE_CLASS, LABELLED, CLASS_SETS = OneClass(), Labelled(), ClassSets()
+ONE_CLASS, LABELLED = OneClass(), Labelled()
+CLASS_SETS, CANDIDATE_SETS = ClassSets(), CandidateSets()
 
 
 def given_of(columns: Collection[str]) -> OneClass | ClassSets:
     """Return the kind of given labels among some columns; one class an item if there are none."""
+    if candidates.GIVEN in columns:
+        return CANDIDATE_SETS
     if is_multi_label(columns):
         return CLASS_SETS
     return LABELLED if positives.GIVEN in columns else ONE_CLASS

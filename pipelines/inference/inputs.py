@@ -3,7 +3,7 @@
 from pipelines.core.needs import NoColumnError
 from pipelines.core.state import READY, TABLE
 from pipelines.errors import RecipeError
-from pipelines.labels.lists import is_multi_label
+from pipelines.inference.given import ONE_CLASS, given_of
 
 INPUTS = (READY, TABLE, "pred_probs", "topk_probs", "features", "image", "text")
 """In the order of preference: what a recipe names, else the more has been done already."""
@@ -34,7 +34,7 @@ def input_column(use: str, columns: frozenset[str]) -> str:
     if use != "auto":
         return use
     # One class an item is what lists of probable classes are of.
-    usable = columns - {"topk_probs"} if is_multi_label(columns) else columns
+    usable = columns if given_of(columns) is ONE_CLASS else columns - {"topk_probs"}
     column = next((name for name in INPUTS if name in usable), None)
     if column is None:
         raise NoColumnError(INPUTS)

@@ -32,7 +32,13 @@ from pipelines.core.state import READY, TABLE
 from pipelines.errors import RecipeError
 from pipelines.inference import heads
 from pipelines.inference.folds import fold_of_items
-from pipelines.inference.given import CLASS_SETS, ONE_CLASS, Labels, given_of
+from pipelines.inference.given import (
+    CANDIDATE_SETS,
+    CLASS_SETS,
+    ONE_CLASS,
+    Labels,
+    given_of,
+)
 from pipelines.inference.inputs import input_column
 from pipelines.inference.settings import Config, HeadKind
 from pipelines.inference.table import encoding_of
@@ -54,6 +60,9 @@ CHUNK_BYTES = 32 * 2**20
 
 OF_SETS = {"linear", "nearest", "trees"}
 """Heads for items with lists of labels."""
+
+OF_CANDIDATES: tuple[HeadKind, ...] = ("linear", "nearest", "network")
+"""Heads for items with candidate sets."""
 
 Kept = TypeVar("Kept")
 
@@ -99,6 +108,13 @@ def fields(ctx: Context[Config]) -> list[tuple[str, pa.DataType]]:
 def kinds_of(ctx: Context[Config]) -> tuple[HeadKind, ...]:
     """Return the kinds of heads that are fitted: as set, or what suits the data."""
     config, is_one = ctx.config, given_of(ctx.columns) is not CLASS_SETS
+    if given_of(ctx.columns) is CANDIDATE_SETS:
+        if not set(OF_CANDIDATES).issuperset(config.heads or ()):
+            raise RecipeError(
+                f"stage {ctx.stage!r}: heads among {sorted(OF_CANDIDATES)} were expected for items "
+                f"with candidates, got {list(config.heads or ())}. Leave heads out"
+            )
+        return config.heads or OF_CANDIDATES
     if config.heads is not None:
         if not is_one and not OF_SETS.issuperset(config.heads):
             raise RecipeError(
@@ -127,7 +143,7 @@ def fit_steps(ctx: Context[Config]) -> list[Step[Config]]:
     kinds = kinds_of(ctx)
     reads = ["item_hash", *given, "embedding"]
     steps: list[Step[Config]] = [
-        Fit(name=HEADS[kind].step, reads=reads, fit=HEADS[kind].fit) for kind in kinds
+        Fit(name=head.step, reads=reads, fit=head.fit) for head in _heads(ctx)
     ]
     if len(kinds) == 1:
         return steps
@@ -138,7 +154,12 @@ def fit_steps(ctx: Context[Config]) -> list[Step[Config]]:
 
 def open_heads(ctx: Context[Config]) -> list[heads.Said]:
     """Return what the fitted heads say."""
-    return [HEADS[kind].open(ctx) for kind in kinds_of(ctx)]
+    return [head.open(ctx) for head in _heads(ctx)]
+
+
+def _heads(ctx: Context[Config]) -> list[Head]:
+    known = CANDIDATE_HEADS if given_of(ctx.columns) is CANDIDATE_SETS else HEADS
+    return [known[kind] for kind in kinds_of(ctx)]
 
 
 def predict(frame: Frame, ctx: Context[Config], *, n_features: int) -> Iterator[Tables]:
@@ -402,4 +423,44 @@ HEADS: dict[HeadKind, Head] = {
     "network": Head("networks", _fit_networks, _open_networks),
     # As linear as the linear one: where both agree, no second opinion does.
     "prototypes": Head("prototypes", _fit_prototypes, _open_prototypes, votes=False),
+}
+
+
+def _fit_candidates(items: Items, ctx: Context[Config], out: str, *, hidden: int) -> Arrays:
+    from labelops.nn import shallow
+    from labelops.nn.candidate_heads import fit_candidates
+
+    config = ctx.config
+    n_features = items.schema.field("embedding").type.list_size
+    # What all networks say of all items is held, too.
+    n_numbers = max(n_features, config.folds * ctx.n_classes)
+    some = _first_items(items, shallow.n_items(n_numbers), ctx)
+    fitted = fit_candidates(
+        some.features,
+        some.given,
+        some.fold,
+        n_folds=config.folds,
+        method=config.candidates,
+        hidden=hidden,
+    )
+    _keep(fitted._asdict(), out)
+    return {"n": np.array(len(some.given))}
+
+
+def _open_candidates(ctx: Context[Config], *, step: str) -> heads.Said:
+    from labelops.nn.candidate_heads import predict_candidates
+    from labelops.nn.shallow import Networks
+
+    fitted = _kept(step, Networks, ctx)
+    return lambda features, fold, hashes: predict_candidates(fitted, features, fold)
+
+
+CANDIDATE_HEADS: dict[HeadKind, Head] = {
+    "linear": Head(
+        "heads", partial(_fit_candidates, hidden=0), partial(_open_candidates, step="heads")
+    ),
+    "nearest": HEADS["nearest"],
+    "network": Head(
+        "networks", partial(_fit_candidates, hidden=256), partial(_open_candidates, step="networks")
+    ),
 }

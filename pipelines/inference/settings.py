@@ -41,7 +41,15 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         "trees (gradient-boosted), network (one hidden layer, averaged over its training), "
         "prototypes (cosines to class means). Absent: linear, nearest and, but for tables, "
         "prototypes up to 1,024 classes, and trees where features × classes are at most 4096. "
-        "For lists of labels only linear, nearest and trees.",
+        "For lists of labels only linear, nearest and trees; for candidates linear, nearest and "
+        "network, all of them by default.",
+    )
+    candidates: Literal["rc", "cc"] = Field(
+        default="rc",
+        description="How heads learn from candidate sets. rc: candidates weigh as the head that "
+        "has not seen the item finds them probable, and classes about as sets alone speak for "
+        "them. cc: likelihood of the whole set, which goes "
+        "wrong where some classes are candidates beside others more often than by chance.",
     )
     embedder: str = Field(
         default="pixels",

@@ -63,7 +63,7 @@ def _check_types(ctx: Context) -> None:
         )
 
 
-class _Cells(NamedTuple):
+class ListedCells(NamedTuple):
     """Labels in the lists of one column: whose they are, which class, and what they were."""
 
     row: np.ndarray
@@ -71,19 +71,20 @@ class _Cells(NamedTuple):
     label: pa.Array
 
 
-def _cells(frame: Frame, name: str, known: np.ndarray) -> _Cells:
+def cells_in(frame: Frame, name: str, known: np.ndarray) -> ListedCells:
+    """Return what stands in the lists of a column, of known labels."""
     values, start = flat(frame[name])
     if pa.types.is_null(values.type):
         values = values.cast(pa.string() if known.dtype.kind == "U" else pa.int64())
     labels = plain(values, name)
-    return _Cells(owners(start), classes_of(labels, known).astype(np.int64), labels)
+    return ListedCells(owners(start), classes_of(labels, known).astype(np.int64), labels)
 
 
 def _read_lists(frame: Frame, ctx: Context) -> LabelSets:
     """Return the given classes of those rows of a shard that can be used; reject the others."""
     names, known = known_labels(ctx)
     n_classes = names.size
-    parts = [_cells(frame, name, known) for name in list_columns(ctx.columns)]
+    parts = [cells_in(frame, name, known) for name in list_columns(ctx.columns)]
     frame.reject(np.flatnonzero(frame["labels"].is_null()), "no labels: labels is null")
     for name, cells in zip(LISTS, parts, strict=False):
         null = cells.label.is_null().to_numpy(zero_copy_only=False)
@@ -97,7 +98,7 @@ def _read_lists(frame: Frame, ctx: Context) -> LabelSets:
             what = f"{parts[0].label[at].as_py()!r} is in labels and in labels_negative"
             frame.reject([parts[0].row[at]], f"contradiction: {what}")
     elif has_unknown(ctx):
-        parts.append(_Cells(*(np.empty(0, np.int64),) * 2, pa.array([], pa.int64())))
+        parts.append(ListedCells(*(np.empty(0, np.int64),) * 2, pa.array([], pa.int64())))
     kept = frame.kept()
     columns: list[np.ndarray] = []
     for cells in parts:
@@ -148,6 +149,7 @@ class Lists:
     clean: tuple[str, ...] = ("labels_clean", "labels_negative_clean")
     carried: tuple[str, ...] = ()
     is_whole: bool = False
+    may_be_open: bool = True
     meaning: str = MEANING
 
     def label_type(self, kind: pa.DataType) -> pa.DataType:

@@ -39,6 +39,7 @@ class Positives:
     clean: tuple[str, ...] = ("positive_clean",)
     carried: tuple[str, ...] = ("p_positive",)
     is_whole: bool = True
+    may_be_open: bool = True
     meaning: str = MEANING
 
     def label_type(self, kind: pa.DataType) -> pa.DataType:

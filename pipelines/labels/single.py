@@ -36,6 +36,7 @@ class Single:
     """
 
     is_whole: bool = True
+    may_be_open: bool = False
 
     def __init__(self, name: str, given: str, clean: str, carried: tuple[str, ...] = ()) -> None:
         self.name = name

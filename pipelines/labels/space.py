@@ -24,6 +24,7 @@ class LabelSpace(Protocol):
     given : columns that stage `source` leaves of them, as class ids.
     clean : columns of a product that hold what became of them.
     carried : further columns of a product, that stages write besides.
+    may_be_open : whether items that nothing is said of are trained on.
     is_whole : whether what is decided about is the whole label of an item, and not single classes.
     meaning : rows of a table in Markdown, column and meaning, of the clean columns and of what else
         depends on the kind of label.
@@ -35,6 +36,7 @@ class LabelSpace(Protocol):
     clean: tuple[str, ...]
     carried: tuple[str, ...]
     is_whole: bool
+    may_be_open: bool
     meaning: str
 
     def label_type(self, kind: pa.DataType) -> pa.DataType:
@@ -134,5 +136,10 @@ def given_sets(frame: Frame, ctx: Context) -> LabelSets:
 
 
 def clean_space(columns: Collection[str]) -> LabelSpace | None:
-    """Return the kind of label that was decided about; None where nothing was."""
-    return next((space for space in map(load_space, SPACES) if space.clean[0] in columns), None)
+    """Return the kind of label that was decided about; None where nothing was.
+
+    Of several that write the same column, that of the given labels.
+    """
+    own = space_of(columns)
+    spaces = [*([] if own is None else [own]), *map(load_space, SPACES)]
+    return next((space for space in spaces if space.clean[0] in columns), None)

@@ -99,7 +99,7 @@ class Changes(Part):
         rows = np.flatnonzero(pc.equal(decision, "relabel").to_numpy())
         sure = decided["confidence"].cast(pa.float64()).to_numpy()[rows]
         self.changed.add(frame, rows, np.zeros(rows.size, np.int64), sure)
-        if not self.has_lists:
+        if not self.has_lists and not self.run.has_lists:
             after = decided[self.clean].combine_chunks().take(pa.array(rows))
             self.pairs += count_pairs(frame.array(self.run.given)[rows], self.run.names.ids(after))
 
@@ -127,14 +127,23 @@ class Changes(Part):
             ),
         )
         n_changed, first = int(outcome["shipped"].sum()), ""
+        tables: m.Block = why
         if len(shown) < n:
             what = "items" if self.has_lists else "changes"
             first = f"The {len(shown)} {what} shown are the least certain ones: check them first. "
-        if not self.has_lists:
+        if not self.has_lists and self.run.has_lists:
+            section = m.Section(name="changes", title="Chosen labels", rank=110)
+            what = "label"
+            tile = m.Tile("Labels chosen", count(n), f"{percent(n / self.ctx.n_items)} of items")
+            intro = (
+                f"Of {plural(n, 'item')} one of several candidates was chosen; the dataset keeps "
+                f"the candidates beside it. {first}Every choice is one row of the decision log."
+            )
+        elif not self.has_lists:
             section = m.Section(name="changes", title="Changed labels", rank=110)
             what = "label"
             tile = m.Tile("Labels changed", count(n), f"{percent(n / self.ctx.n_items)} of items")
-            tables: m.Block = m.Pair((self._pairs(),), (why,))
+            tables = m.Pair((self._pairs(),), (why,))
             intro = (
                 f"{plural(n, 'label')} {verb(n, 'was', 'were')} changed; the dataset keeps the "
                 f"given label beside the new one. {first}Every change is one row of the decision "
@@ -146,7 +155,6 @@ class Changes(Part):
             what = "list of labels"
             added, removed = (int(outcome[name].sum()) for name in ("added", "removed"))
             tile = m.Tile("Labels added", count(added), f"{count(removed)} removed")
-            tables = why
             intro = (
                 f"{plural(added, 'label')} {verb(added, 'was', 'were')} added and "
                 f"{plural(removed, 'label')} removed, in {plural(n, 'item')}; the dataset keeps "

@@ -4,6 +4,7 @@ SPACES = {
     "label": "pipelines.labels.single:SPACE",
     "labels": "pipelines.labels.lists:SPACE",
     "positive": "pipelines.labels.positives:SPACE",
+    "candidates": "pipelines.labels.candidates:SPACE",
 }
 """Kinds of given labels, by the column of the source that announces each."""
 

@@ -215,6 +215,19 @@ def moods() -> pa.Table:
     return blobs(N).rename_columns({"label": "mood"})
 
 
+def candidates() -> pa.Table:
+    """Return items with candidate sets, of one class to all, and rows that cannot be used."""
+    rng, source = np.random.default_rng(6), blobs(N, noise=0.0)
+    kinds, true = np.unique(source["label"].to_pylist(), return_inverse=True)
+    is_candidate = rng.random((N, len(kinds))) < 0.3
+    is_candidate[np.arange(N), true] = True
+    is_candidate[50:56] = ~is_candidate[50:56]
+    is_candidate[60], is_candidate[1, :2] = True, True
+    lists = [kinds[row].tolist() for row in is_candidate]
+    lists[75], lists[76], lists[77] = None, [], ["class 0", "class 0", "class 1"]
+    return source.drop_columns(["label"]).append_column("candidates", pa.array(lists))
+
+
 REGISTERED = (
     (pipelines.registry.STAGES, {"poll": "tests.moods:POLL", "decide_moods": "tests.moods:DECIDE"}),
     (SPACES, {"mood": "tests.moods:SPACE"}),
@@ -284,6 +297,12 @@ DATA_SETS = {
         items=lambda: single_labelled()[0],
         settings=["infer.embedder=pixels"],
         tables=program_and_truth,
+    ),
+    "candidates": DataSet(
+        recipe="partial",
+        active=("source", "infer", "partial", "decide_candidates", "dataset"),
+        items=candidates,
+        settings=["decide_candidates.max_review=5"],
     ),
     "moods": DataSet(
         recipe='stages = ["source", "poll", "decide_moods", "dataset"]',

@@ -27,6 +27,10 @@ def one_class(table: pa.Table) -> pa.Table:
         at, lists = table.column_names.index("labels"), table["labels"]
         one = next(found for found in lists.to_pylist() if found)[:1]
         table = table.set_column(at, "labels", pa.array([one] * len(table), lists.type))
+    if "candidates" in table.column_names:
+        at, kind = table.column_names.index("candidates"), table.schema.field("candidates").type
+        same = pa.array([["class 1"]] * len(table), kind)
+        table = table.set_column(at, "candidates", same)
     return table.drop_columns([n for n in table.column_names if n == "labels_negative"])
 
 
@@ -35,6 +39,7 @@ CLASSES = {
     **{name: [f"class {k}" for k in range(4)] for name in ("columns", "texts", "pred_probs")},
     "moods": [f"class {k}" for k in range(4)],
     "lists": [f"class {k}" for k in range(5)],
+    "candidates": [f"class {k}" for k in range(4)],
 }
 """The classes are named where the items that are left do not have them all."""
 
@@ -45,6 +50,7 @@ REFUSED = {
        for f in (one_item, one_class)},
     ("positives", one_item): "items labelled positive were expected",
     ("positives", one_class): "unlabelled items were expected",
+    ("candidates", one_class): ONE_CLASS,
     ("bags", one_item): "n of the table must be the number of items in the data",
 }  # fmt: skip
 """What cannot be worked on, and what is said."""

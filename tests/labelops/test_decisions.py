@@ -225,7 +225,9 @@ def test_settle__a_label_that_is_believed_less_than_another_is_set_aside_as_unre
 
 
 def test_settle__what_nobody_said_anything_of_stays_or_is_set_aside_as_the_rule_says():
-    proposals = whole([RELABEL, REVIEW, REVIEW, REVIEW], [STAYS] * 3 + [UNSURE], before=[UNSAID] * 4)
+    proposals = whole(
+        [RELABEL, REVIEW, REVIEW, REVIEW], [STAYS] * 3 + [UNSURE], before=[UNSAID] * 4
+    )
     held = np.array([Held.GATE, Held.NO, Held.NO, Held.NO], np.uint8)
     pool = for_review(proposals, held, RULES)
     final, why = settled(proposals, held, pool, np.array([False, False, True, False]))
