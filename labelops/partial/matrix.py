@@ -10,9 +10,12 @@ that is given to a tenth of the items may be true of a tenth and never overlooke
 half and overlooked four times in five; both make exactly the same tables. What is found depends on
 where the search begins (g near 0), on the penalties and on the rank. Nor are the updates those of a
 likelihood: where a cell is given with the share a, they settle at g = 1 − a, whatever is true, at
-an s with (1 − g) s ≠ a, and at odds of being missing of a² + (1 − a)², the same for a and 1 − a. So
-the score orders cells as long as g is far from where it goes, and s alone often orders them better:
-`benchmarks/matrix.py` measures both, and what an item's other classes say, which is better still.
+an s with (1 − g) s ≠ a, and at odds of being missing of a² + (1 − a)², the same for a and 1 − a.
+With the paper's penalty of flips that end comes near on small tables, and the score is worse than
+s. Held ten times as strongly, g is about ½ everywhere: the score then orders cells as s does, and
+what differs from g = 0 is that a cell which is not given is half believed. That finds more in made
+tables of rank 2, and mostly less in real ones; what an item's other classes say
+(`labelops.multilabel.cooccurrence`) finds more than either (`benchmarks/matrix.py`).
 """
 
 from typing import NamedTuple
@@ -39,7 +42,7 @@ FLIP_START = 5.0
 
 
 class Training(NamedTuple):
-    """How factors are found; defaults are the paper's for its first data set.
+    """How factors are found; defaults are the paper's for its first data set, but for flips.
 
     Which has 1,435 rows and 1,522 columns; smaller tables want a lower rank.
 
@@ -52,7 +55,8 @@ class Training(NamedTuple):
     batch : positives a step. None: 3.3 for each row or column, whichever are fewer, at most 5000.
         Gradients are summed, so where a column is met in many cells at once a step is too long.
     rate, decay : length of a step, and what it is multiplied by after every epoch.
-    penalty, flip_penalty : of the factors of s and of g, for 5000 positives.
+    penalty, flip_penalty : of the factors of s and of g, for 5000 positives; the paper's
+        are 1 and 5.
     """
 
     rank: int = 50
@@ -63,7 +67,7 @@ class Training(NamedTuple):
     rate: float = 0.05
     decay: float = 0.99
     penalty: float = 1.0
-    flip_penalty: float = 5.0
+    flip_penalty: float = 50.0
 
 
 class Table(NamedTuple):
@@ -185,7 +189,7 @@ def fit_matrix(
     n_rows, n_columns
         M, N.
     training
-        Settings; None for the paper's.
+        Settings; None for the defaults.
     seed
         Of the start, the order of positives, and the cells drawn.
 
@@ -286,7 +290,7 @@ def missing_scores(factors: Factors, row: np.ndarray, column: np.ndarray) -> np.
     """Return how much each cell that is not given looks like a positive that was passed over.
 
     g s / (1 − s + g s); without flips s itself. In [0, 1], shape (C,); an order, no probability,
-    and often a worse one than `factors.preference.logits`, the order of s.
+    and where flips are learned from little data a worse one than `factors.preference.logits`.
     """
     logit = factors.preference.logits(row, column)
     if factors.flip is None:
