@@ -14,8 +14,8 @@ an s with (1 − g) s ≠ a, and at odds of being missing of a² + (1 − a)², 
 With the paper's penalty of flips that end comes near on small tables, and the score is worse than
 s. Held ten times as strongly, g is about ½ everywhere: the score then orders cells as s does, and
 what differs from g = 0 is that a cell which is not given is half believed. That finds more in made
-tables of rank 2, and mostly less in real ones; what an item's other classes say
-(`labelops.multilabel.cooccurrence`) finds more than either (`benchmarks/matrix.py`).
+tables of rank 2, and mostly less in real ones (`benchmarks/matrix.py`, also beside what an item's
+other classes say).
 """
 
 from typing import NamedTuple
