@@ -1,8 +1,8 @@
 """Linear models and networks of one hidden layer on fixed features, one a fold, by any loss.
 
-The one trainer of losses that are no sum over items, or not convex, or that change as training
-goes on; `labelops.nn.linear` minimises those that are convex. All folds are trained side by side,
-each on the items outside it.
+The one trainer of losses that are no sum over items, or not convex, or that change as training goes
+on; `labelops.nn.linear` minimises those that are convex. All folds are trained side by side, each
+on the items outside it.
 """
 
 # N items, D features, H hidden units, K outputs, F folds, E epochs, n items of a batch
@@ -71,6 +71,33 @@ class Objective(Protocol):
         """Take note of how far training is; epochs count from 0."""
 
 
+class Pairs(NamedTuple):
+    """Points between two items of a batch, features γ x + (1 − γ) x′.
+
+    Attributes
+    ----------
+    one, other : places of x and x′ in the batch, int64, shape (M,).
+    share : γ, float32, shape (M,).
+    """
+
+    one: Tensor
+    other: Tensor
+    share: Tensor
+
+
+class Between(Protocol):
+    """What is asked of points between items, beside the objective (mixup)."""
+
+    def pair(self, rows: Tensor) -> Pairs:
+        """Return which points to look at, of the batch of items `rows`."""
+
+    def loss(self, logits: Tensor, mixed: Tensor, pairs: Pairs, outside: Tensor) -> Tensor:
+        """Return the loss of a batch, summed over folds.
+
+        Logits of its items, shape (F, n, K), and of the points between, shape (F, M, K).
+        """
+
+
 def n_items(n_features: int) -> int:
     """Return how many items networks are fitted to at most.
 
@@ -107,6 +134,7 @@ def train_networks(
     decay: float = DECAY,
     strata: np.ndarray | None = None,
     parameters: Sequence[Tensor] = (),
+    between: Between | None = None,
 ) -> Networks:
     """Train one network a fold on the items outside it, all side by side.
 
@@ -132,6 +160,8 @@ def train_networks(
         Shape (N,): each batch has its share of the items of every stratum. None: as they come.
     parameters
         Of the objective, trained with the networks.
+    between
+        What is minimised beside it, if anything.
 
     Notes
     -----
@@ -193,7 +223,13 @@ def train_networks(
                 order = _evenly(order, torch.from_numpy(np.asarray(strata, np.int64)))
             for start in range(0, n, size):
                 rows = order[start : start + size]
-                loss = objective.loss(forward(x[rows]), rows, outside[:, rows])
+                logits = forward(x[rows])
+                loss = objective.loss(logits, rows, outside[:, rows])
+                if between is not None:
+                    pairs = between.pair(rows)
+                    one, other = (x[rows[places]] for places in pairs[:2])
+                    mixed = forward(torch.lerp(other, one, pairs.share[:, None]))
+                    loss = loss + between.loss(logits, mixed, pairs, outside[:, rows])
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
