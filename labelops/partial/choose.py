@@ -85,18 +85,18 @@ def proxy_accuracy(counts: ScoreCounts, *, prior: float, threshold: float = 0.5)
     """
     if not counts.n_labelled or not counts.n_unlabelled:
         return float("nan")
-    recall, flagged = shares_above(counts, threshold)
+    recall, flagged = shares_above(counts, threshold=threshold)
     return 1 - prior + 2 * prior * recall - flagged
 
 
-def shares_above(counts: ScoreCounts, threshold: float) -> tuple[float, float]:
+def shares_above(counts: ScoreCounts, *, threshold: float) -> tuple[float, float]:
     """Return the shares of labelled and of unlabelled items in and above the bin of a threshold.
 
     Examples
     --------
     >>> from labelops.partial.scores import count_scores
     >>> counts = count_scores(np.array([0.9, 0.5, 0.1]), np.array([True, False, False]))
-    >>> shares_above(counts, 0.5)
+    >>> shares_above(counts, threshold=0.5)
     (1.0, 0.5)
     """
     first = int(score_bins(np.array([threshold]))[0])

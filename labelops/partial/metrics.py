@@ -54,7 +54,7 @@ def precision(counts: ScoreCounts, *, prior: float, threshold: float) -> float:
     >>> precision(counts, prior=0.25, threshold=0.5)
     0.5
     """
-    recall, flagged = shares_above(counts, threshold)
+    recall, flagged = shares_above(counts, threshold=threshold)
     return min(prior * recall / flagged, 1.0) if flagged else float("nan")
 
 
@@ -70,7 +70,7 @@ def f1(counts: ScoreCounts, *, prior: float, threshold: float) -> float:
     >>> round(f1(counts, prior=0.25, threshold=0.5), 3)
     0.667
     """
-    recall, _ = shares_above(counts, threshold)
+    recall, _ = shares_above(counts, threshold=threshold)
     if not recall:
         return 0.0
     right = precision(counts, prior=prior, threshold=threshold)
@@ -161,7 +161,7 @@ def positive_metrics(
 
     return PositiveMetrics(
         measured(lambda some, share: precision(some, prior=share, threshold=threshold)),
-        measured(lambda some, _: shares_above(some, threshold)[0]),
+        measured(lambda some, _: shares_above(some, threshold=threshold)[0]),
         measured(lambda some, share: f1(some, prior=share, threshold=threshold)),
         measured(lambda some, share: auc(some, prior=share)),
     )

@@ -59,7 +59,7 @@ def test_corners():
     assert proxy_accuracy(tied, prior=0.2) == 0.8
     ends = count_scores(np.array([1.0, 1.0, 0.0]), np.array([True, False, False]))
     assert (proxy_auc(ends), proxy_accuracy(ends, prior=0.5)) == (0.75, 1.0)
-    assert shares_above(ends, 0.0) == (1.0, 1.0)
+    assert shares_above(ends, threshold=0.0) == (1.0, 1.0)
 
 
 def test_counts__of_more_pairs_than_64_bits_hold():

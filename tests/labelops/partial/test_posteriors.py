@@ -1,75 +1,131 @@
-"""Posteriors: pool adjacent violators written out, the prior as their mean, normal densities."""
+"""Posteriors from positive and unlabelled items: Bayes for normal classes, and planted truth."""
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.optimize import approx_fprime
+from scipy.special import expit, logit
 
-from labelops.partial.posteriors import posteriors
-from labelops.partial.scores import BINS, ScoreCounts, count_scores, score_bins
-
-
-def slow(counts: ScoreCounts, share: float) -> np.ndarray:
-    """Return what the docstring says, block by block, with the factor found by bisection."""
-    blocks = [[p, p + u, 1] for p, u in zip(*(c.tolist() for c in counts), strict=True) if p + u]
-    pooled: list[list[int]] = []
-    for block in blocks:
-        pooled.append(block)
-        while len(pooled) > 1 and pooled[-2][0] * pooled[-1][1] > pooled[-1][0] * pooled[-2][1]:
-            last = pooled.pop()
-            pooled[-1] = [a + b for a, b in zip(pooled[-1], last, strict=True)]
-    labelled = np.repeat([p / n for p, n, _ in pooled], [size for *_, size in pooled])
-    ratio = np.minimum(labelled, 1 - 1e-9) / (1 - np.minimum(labelled, 1 - 1e-9))
-    used = np.flatnonzero(counts.labelled + counts.unlabelled)
-    weight = counts.unlabelled[used] / counts.n_unlabelled
-    low, high = 0.0, 1e12
-    for _ in range(200):
-        middle = (low + high) / 2
-        mean = float(weight @ np.minimum(1, middle * ratio))
-        low, high = (middle, high) if mean < share else (low, middle)
-    return np.minimum(1, high * ratio)
+from labelops.partial.posteriors import (
+    Posterior,
+    believe_positive,
+    fit_positive_pool,
+    fit_posterior,
+    pool_positives,
+)
+from labelops.partial.prior import PriorEstimate
+from labelops.partial.scores import count_scores
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("share", [0.01, 0.2, 0.6])
-def test_posteriors__are_those_of_the_loop(seed: int, share: float) -> None:
+def planted(n=40_000, mean=1.0, share=0.4, frequency=0.3, seed=0):
+    """Return points of classes N(±mean, 1), which are positive, and which of them labelled."""
     rng = np.random.default_rng(seed)
-    scores = np.round(rng.beta(2, 3, 300), 2)
-    is_labelled = rng.random(300) < scores
-    counts = count_scores(scores, is_labelled)
-    found = posteriors(counts, share=share)
-    used = np.flatnonzero(counts.labelled + counts.unlabelled)
-    np.testing.assert_allclose(found[used], slow(counts, share), atol=1e-9)
-    assert (np.diff(found) >= 0).all()
-    mean = counts.unlabelled @ found / counts.n_unlabelled
-    assert mean == pytest.approx(share, abs=1e-12)
+    positive = rng.random(n) < share
+    x = rng.normal(np.where(positive, mean, -mean))
+    return x, positive, positive & (rng.random(n) < frequency)
 
 
-def test_posteriors__of_two_normal_densities_are_bayes_rule() -> None:
-    rng, share = np.random.default_rng(0), 0.3
-    is_positive = rng.random(200_000) < share
-    x = np.concatenate([rng.normal(1, 1, 100_000), rng.normal(np.where(is_positive, 1, -1), 1)])
-    scores, is_labelled = 1 / (1 + np.exp(-x)), np.arange(300_000) < 100_000
-    found = posteriors(count_scores(scores, is_labelled), share=share)
-    for at in (-1.0, 0.0, 1.0, 2.0):
-        p = share * norm.pdf(at, 1) / (share * norm.pdf(at, 1) + (1 - share) * norm.pdf(at, -1))
-        assert found[score_bins(np.array([1 / (1 + np.exp(-at))]))[0]] == pytest.approx(p, abs=0.03)
+def known(share: float, low: float | None = None) -> PriorEstimate:
+    return PriorEstimate(share, share if low is None else low, 1.0, True, "dedpul")
 
 
-@pytest.mark.parametrize("share", [0.0, 1.0])
-def test_nothing_and_everything__are_positive_where_the_prior_says_so(share: float) -> None:
-    counts = count_scores(np.array([0.2, 0.8, 0.9, 0.9]), np.array([False, False, True, False]))
-    unlabelled = np.flatnonzero(counts.unlabelled)
-    assert posteriors(counts, share=share)[unlabelled].tolist() == [0.0, 0.0, share]
+@pytest.mark.parametrize(("stretch", "move"), [(1.0, 0.0), (0.3, 2.0), (3.0, -1.0)])
+@pytest.mark.parametrize("mean", [0.7, 1.5])
+def test_posterior__is_that_of_bayes_whatever_line_the_score_is_on(mean, stretch, move):
+    x, positive, labelled = planted(mean=mean)
+    share = positive[~labelled].mean()
+    # Log-odds of normal classes: 2 m x, and those of the shares.
+    score = expit(stretch * (2 * mean * x) + move)
+    posterior = fit_posterior(count_scores(score, labelled), known(share))
+    found = believe_positive(posterior, score, np.where(labelled, 1, -1)).p[~labelled]
+    inside = np.abs(logit(score[~labelled])) < 15
+    want = expit(2 * mean * x[~labelled] + logit(share))
+    assert np.abs(found - want)[inside].max() < 0.07
+    assert found.mean() == pytest.approx(share, abs=1e-3)
 
 
-def test_one_kind_alone__says_nothing() -> None:
-    none = np.zeros(BINS, np.int64)
-    some = np.bincount([3, 9], minlength=BINS)
-    assert np.isnan(posteriors(ScoreCounts(some, none), share=0.5)).all()
-    assert np.isnan(posteriors(ScoreCounts(none, some), share=0.5)).all()
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.9])
+def test_mean__over_the_unlabelled_is_the_prior_whether_or_not_it_is_right(share):
+    x, _, labelled = planted(n=3000)
+    score, state = expit(2 * x), np.where(labelled, 1, -1)
+    posterior = fit_posterior(count_scores(score, labelled), known(share, share / 2))
+    belief = believe_positive(posterior, score, state)
+    assert belief.p[~labelled].mean() == pytest.approx(share, abs=0.002)
+    assert belief.low[~labelled].mean() == pytest.approx(share / 2, abs=0.002)
+    assert (belief.low <= belief.p).all()
+    order = np.argsort(score[~labelled])
+    assert (np.diff(belief.p[~labelled][order]) >= 0).all()
 
 
-def test_share_outside__is_refused() -> None:
-    counts = count_scores(np.array([0.2, 0.8]), np.array([False, True]))
-    with pytest.raises(ValueError, match=r"a share in \[0, 1\] was expected, got 1.5"):
-        posteriors(counts, share=1.5)
+def test_known_items__are_what_they_are():
+    belief = believe_positive(Posterior(1.0, 0.0, -2.0), np.full(3, 0.5), np.array([1, 0, -1]))
+    assert belief.p.tolist() == [1, 0, 0.5]
+    assert belief.low[:2].tolist() == [1, 0]
+
+
+def test_no_and_only_positives__among_the_unlabelled():
+    x, _, labelled = planted(n=300)
+    score, state = expit(2 * x), np.where(labelled, 1, -1)
+    for share in (0.0, 1.0):
+        posterior = fit_posterior(count_scores(score, labelled), known(share, 0.0))
+        belief = believe_positive(posterior, score, state)
+        assert (belief.p[~labelled] == share).all()
+        assert (belief.low[~labelled] == 0).all()
+
+
+def test_corners():
+    none = fit_posterior(count_scores(np.zeros(0), np.zeros(0, bool)), known(0.5))
+    assert np.isnan(none).all()
+    assert len(believe_positive(none, np.zeros(0), np.zeros(0, int)).p) == 0
+    only = fit_posterior(count_scores(np.full(3, 0.5), np.ones(3, bool)), known(0.5))
+    assert believe_positive(only, np.full(3, 0.5), np.ones(3, int)).p.tolist() == [1, 1, 1]
+    for value in (0.0, 0.5, 1.0):
+        tied = fit_posterior(count_scores(np.full(6, value), np.arange(6) < 2), known(0.4))
+        p = believe_positive(tied, np.full(6, value), np.array([1, 1, -1, -1, -1, -1])).p
+        np.testing.assert_allclose(p[2:], 0.4, atol=0.02)
+    with pytest.raises(ValueError, match="prior"):
+        fit_posterior(count_scores(np.full(6, 0.5), np.arange(6) < 2), known(np.nan))
+
+
+def two_views(n=20_000, seed=0):
+    rng = np.random.default_rng(seed)
+    positive = rng.random(n) < 0.4
+    views = rng.normal(np.where(positive, 1.0, -1.0), size=(2, n))
+    labelled = positive & (rng.random(n) < 0.4)
+    return views, positive, labelled
+
+
+def test_pool__of_independent_views_is_the_posterior_of_bayes():
+    views, positive, labelled = two_views()
+    share = positive[~labelled].mean()
+    # One view is told twice as surely as it may be, the other half as surely.
+    scores = expit(views * np.array([[4.0], [1.0]]))
+    found = fit_positive_pool(scores, labelled, prior=share)
+    np.testing.assert_allclose(found.weights, [0.5, 2.0], rtol=0.12)
+    assert found.bias == pytest.approx(logit(share), abs=0.15)
+    pooled = pool_positives(scores, found)
+    assert pooled[~labelled].mean() == pytest.approx(share, abs=0.02)
+    assert np.array_equal(pool_positives(scores[:, 5:6], found), pooled[5:6])
+
+
+def test_pool__is_where_the_likelihood_is_level():
+    views, positive, labelled = two_views(n=2000)
+    share = float(positive[~labelled].mean())
+    found = fit_positive_pool(expit(views), labelled, prior=share)
+    odds = labelled.sum() / (share * (~labelled).sum())
+
+    def loss(theta):
+        p = expit(theta[:2] @ views + theta[2])
+        labelling = odds * p / (1 + odds * p)
+        return -np.log(np.where(labelled, labelling, 1 - labelling)).mean()
+
+    slope = approx_fprime(np.append(found.weights, found.bias), loss)
+    assert np.abs(slope).max() < 1e-4
+
+
+def test_pool__without_one_kind_is_the_plain_mean():
+    for labelled in (np.zeros(3, bool), np.ones(3, bool), np.zeros(0, bool)):
+        found = fit_positive_pool(np.full((2, len(labelled)), 0.5), labelled, prior=0.4)
+        assert found.weights.tolist() == [0.5, 0.5]
+        assert found.bias == 0
+    nothing = fit_positive_pool(np.array([[0.9, 0.1, 0.0]]), np.arange(3) < 1, prior=0.0)
+    assert np.isfinite(pool_positives(np.array([[0.0, 1.0]]), nothing)).all()
