@@ -196,8 +196,8 @@ class PositivePool(NamedTuple):
 def fit_positive_pool(scores: np.ndarray, is_labelled: np.ndarray, *, prior: float) -> PositivePool:
     """Return the weights at which a pool of opinions is likeliest to have the items labelled.
 
-    As in `fit_posterior`, the odds of being labelled are κ σ(Σ_h w_h z_h + b), which level off where
-    there are positives only; those of a logistic pool (`labelops.opinions.pool`) do not.
+    As in `fit_posterior`, the odds of being labelled are κ σ(Σ_h w_h z_h + b), which level off
+    where there are positives only; those of a logistic pool (`labelops.opinions.pool`) do not.
 
     Parameters
     ----------
