@@ -11,14 +11,30 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, Field
+from scipy.special import expit
 
-from labelops.partial.posteriors import posteriors
+from labelops.partial.draw import DrawCheck, check_draw
+from labelops.partial.metrics import positive_metrics
+from labelops.partial.posteriors import Posterior, believe_positive, fit_posterior
 from labelops.partial.prior import PriorEstimate, estimate_prior
 from labelops.partial.scores import BINS, ScoreCounts, score_bins
 from labelops.top_belief import all_classes
-from pipelines.core.stage import Arrays, Beliefs, Blocks, Context, Map, Output, Reduce, Stage, Step
-from pipelines.labels.positives import GIVEN, POSITIVE, UNLABELLED
-from pipelines.storage.frame import Frame
+from pipelines.core.stage import (
+    Arrays,
+    Beliefs,
+    Blocks,
+    Context,
+    Fit,
+    Map,
+    Output,
+    Reduce,
+    Stage,
+    Step,
+)
+from pipelines.labels.positives import GIVEN, NEGATIVE, POSITIVE, UNLABELLED
+from pipelines.storage.canonical import Items
+from pipelines.storage.frame import Frame, numpy_of
+from pipelines.storage.vectors import vectors_of
 
 PRIOR_FILE = "prior.json"
 
@@ -47,7 +63,10 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     )
 
 
-SCORES = "scores"
+SCORES, DRAW = "scores", "draw"
+
+DRAW_CELLS = 1 << 24
+"""Whether labelled items are a random draw is looked at on so many items × features."""
 
 
 def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
@@ -58,7 +77,9 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
         ("p_positive_low", pa.float32()),
     ]
     needed = [GIVEN, "pred_probs"]
+    features = ["embedding"] if "embedding" in ctx.columns else []
     return [
+        Fit(name=DRAW, reads=["item_hash", *needed, *features], fit=look_at_draw),
         Reduce(name=SCORES, reads=needed, summarize=count, finish=estimate),
         Map(
             name="write",
@@ -71,6 +92,35 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
 
 def _scores(frame: Frame) -> np.ndarray:
     return np.asarray(frame.array("pred_probs")[:, POSITIVE].astype(np.float64))
+
+
+def look_at_draw(items: Items, ctx: Context[Config], out: str) -> Arrays:
+    """Return whether the labelled items may be a random draw of all positives, on a sample."""
+    has_features = "embedding" in items.schema.names
+    width = items.schema.field("embedding").type.list_size if has_features else 0
+    wanted, held = DRAW_CELLS // max(width, 1), 0
+    given, scores, features = [np.zeros(0, np.int8)], [np.zeros(0)], [np.zeros((0, width))]
+    for table in items.tables(8192):
+        rows = table.slice(0, wanted - held)
+        held += rows.num_rows
+        given.append(numpy_of(rows.column(GIVEN).combine_chunks(), GIVEN))
+        probs = vectors_of(rows.column("pred_probs").combine_chunks())[0]
+        scores.append(probs[:, POSITIVE].astype(np.float64))
+        if has_features:
+            features.append(vectors_of(rows.column("embedding").combine_chunks())[0])
+        if held >= wanted:
+            break
+    state = np.concatenate(given)
+    x = np.concatenate(features) if has_features else np.zeros((len(state), 0))
+    known = state != NEGATIVE
+    found = check_draw(x[known], np.concatenate(scores)[known], state[known] == POSITIVE)
+    return {name: np.array(value) for name, value in found._asdict().items()}
+
+
+def draw_of(result: Mapping[str, np.ndarray]) -> DrawCheck:
+    """Return what step `draw` found."""
+    names = DrawCheck._fields
+    return DrawCheck(*(result[name].item() for name in names))
 
 
 def count(frame: Frame, ctx: Context[Config]) -> Arrays:
@@ -90,7 +140,17 @@ def estimate(summary: Arrays, ctx: Context[Config]) -> Arrays:
     )
     if config.prior is not None:
         found = PriorEstimate(config.prior, config.prior, config.prior, True, "given")
-    value = 0.0 if np.isnan(found.value) else found.value
+    posterior = fit_posterior(counts, found)
+    # The score at which either answer is as probable.
+    threshold = float(expit(-posterior.shift / posterior.slope))
+    measured = positive_metrics(
+        counts,
+        found,
+        threshold=threshold,
+        n_resamples=config.resamples,
+        seed=ctx.seed("metrics"),
+    )
+    is_one_sample = config.setting == "one-sample"
     return {
         **summary,
         "value": np.array(found.value),
@@ -98,21 +158,19 @@ def estimate(summary: Arrays, ctx: Context[Config]) -> Arrays:
         "high": np.array(found.high),
         "is_irreducible": np.array(found.is_irreducible),
         "method": np.array(found.method),
-        "of_all": np.array(found.of_all(counts)),
-        "p": posteriors(counts, share=value),
-        "p_low": posteriors(counts, share=min(found.low, value)),
+        "of_all": np.array(found.of_all(counts) if is_one_sample else found.value),
+        "posterior": np.array(posterior),
+        **{name: np.array(metric) for name, metric in measured._asdict().items()},
     }
 
 
 def write(frame: Frame, ctx: Context[Config]) -> Mapping[str, pa.Table]:
     """Return the probability of each item to be positive; of those of which it is known, that."""
-    given, found, bins = frame.array(GIVEN), ctx.own(SCORES), score_bins(_scores(frame))
-    known = given != UNLABELLED
-    columns = {
-        name: np.where(known, given == POSITIVE, found[by][bins]).astype(np.float32)
-        for name, by in (("p_positive", "p"), ("p_positive_low", "p_low"))
-    }
-    return {ctx.stage: pa.table({"item_id": frame["item_id"], **columns})}
+    posterior = Posterior(*ctx.own(SCORES)["posterior"].tolist())
+    belief = believe_positive(posterior, _scores(frame), frame.array(GIVEN))
+    columns = {"p_positive": belief.p, "p_positive_low": belief.low}
+    said = {name: values.astype(np.float32) for name, values in columns.items()}
+    return {ctx.stage: pa.table({"item_id": frame["item_id"], **said})}
 
 
 def prior_file(ctx: Context[Config]) -> bytes:
@@ -128,6 +186,7 @@ def prior_file(ctx: Context[Config]) -> bytes:
         "method": str(found["method"]),
         "of": "unlabelled items",
         "of_all_items": round(float(found["of_all"]), 6),
+        "random_draw_plausible": draw_of(ctx.own(DRAW)).is_plausible,
     }
     return (json.dumps(said, indent=2) + "\n").encode()
 
@@ -136,7 +195,8 @@ def believe(frame: Frame, ctx: Context, k: int, certain: np.ndarray) -> Blocks:
     """Yield beliefs in the negative and the positive class."""
     p, low = (frame.array(name).astype(np.float64) for name in ("p_positive", "p_positive_low"))
     both = (np.stack([1 - values, values], axis=1) for values in (p, low))
-    yield slice(0, frame.n), all_classes(*both)
+    is_plausible = draw_of(ctx.result(ctx.beliefs_stage, DRAW)).is_plausible
+    yield slice(0, frame.n), all_classes(*both)._replace(is_trusted=is_plausible)
 
 
 STAGE = Stage(

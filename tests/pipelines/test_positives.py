@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import pipelines.run
-from labelops.partial.posteriors import posteriors
+from labelops.partial.posteriors import believe_positive, fit_posterior
 from labelops.partial.prior import estimate_prior
-from labelops.partial.scores import count_scores, score_bins
+from labelops.partial.scores import count_scores
 from pipelines.core.state import Run, load_run
 from pipelines.decisions.ledger import derive
 from pipelines.errors import DataError, RecipeError
@@ -68,9 +68,9 @@ def test_prior_and_probabilities__are_those_of_arrays() -> None:
     expected = estimate_prior(counts, seed=ctx.seed("bootstrap"))
     assert [float(found[n]) for n in ("value", "low", "high")] == list(expected[:3])
     p = of(rows(finished(), "pu"), "p_positive")
-    by_bin = posteriors(counts, share=expected.value)
-    at = score_bins(scores.astype(np.float64))
-    np.testing.assert_array_equal(p[unlabelled], by_bin[at][unlabelled].astype(np.float32))
+    coded = np.where(labelled, 1, np.where(unlabelled, -1, 0))
+    belief = believe_positive(fit_posterior(counts, expected), scores.astype(np.float64), coded)
+    np.testing.assert_array_equal(p, belief.p.astype(np.float32))
     assert (p[labelled] == 1).all()
     assert (p[~mine] == 0).all()
 
@@ -84,6 +84,7 @@ def test_planted_truth__is_recovered_and_the_interval_holds_the_share() -> None:
     assert prior["low"] <= share <= prior["high"]
     assert abs(prior["estimate"] - share) < 0.05
     assert prior["method"] == "dedpul"
+    assert prior["random_draw_plausible"]
     decided = rows(finished(), "decide_positives")
     changed = of(decided, "decision") == "relabel"
     assert unlabelled[changed].all()
@@ -144,7 +145,31 @@ def test_given_prior__is_taken(tmp_path: Path) -> None:
     )
     p = of(rows(found, "pu"), "p_positive")
     unlabelled = np.array([s is None for s in made()[0]["positive"].to_pylist()])
-    assert p[unlabelled].mean() == pytest.approx(0.25, abs=1e-6)
+    # Scores are counted in bins.
+    assert p[unlabelled].mean() == pytest.approx(0.25, abs=1e-3)
+
+
+def test_labels_of_the_surest__are_said_to_be_no_random_draw_and_nothing_is_recovered(
+    tmp_path: Path,
+) -> None:
+    rng, n = np.random.default_rng(0), 8000
+    true = rng.random(n) < 0.5
+    x = rng.normal(np.where(true, 2.0, -2.0), 1)
+    labelled = true & (rng.random(n) < 0.05 * np.exp(1.5 * (x - 2)))
+    score = (1 / (1 + np.exp(-x))).astype(np.float32)
+    table = {
+        "item_id": [f"i{i:04d}" for i in range(n)],
+        "positive": [True if one else None for one in labelled],
+        "pred_probs": vectors(np.stack([1 - score, score], axis=1)),
+    }
+    found = run(tmp_path, pa.table(table))
+    prior = json.loads((Path(found.uri) / "pu" / "prior.json").read_text())
+    assert prior["random_draw_plausible"] is False
+    decided = rows(found, "decide_positives")
+    assert "relabel" not in decided["decision"].to_pylist()
+    assert "labelled positives are no random draw" in " ".join(set(decided["reason"].to_pylist()))
+    page = (Path(found.uri) / "report.html").read_text()
+    assert "are no random draw of all positives" in page
 
 
 def refused(tmp_path: Path, labels: pa.Array, *settings: str) -> str:

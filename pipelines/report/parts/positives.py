@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from markupsafe import Markup
 
+from labelops.partial.draw import DrawCheck
 from labelops.partial.scores import ScoreCounts
 from pipelines.core.stage import Context
 from pipelines.labels.positives import GIVEN, UNLABELLED
@@ -13,9 +14,18 @@ from pipelines.report.look import Reader
 from pipelines.report.part import Part, floats
 from pipelines.report.select import Place, Shortlist
 from pipelines.report.text import count, decimal, percent, plural, verb
+from pipelines.stages.pu import DRAW, SCORES, draw_of
 from pipelines.storage.frame import Frame
 
 TENTHS = 10
+
+MEASURES = (
+    ("auc", "AUC", "how often a positive has a higher score than a negative"),
+    ("precision", "Precision", "share of positives among those with ½ and more"),
+    ("recall", "Recall", "share of the positives that have ½ and more"),
+    ("f1", "F1", "harmonic mean of both"),
+)
+"""Measures of stage `pu`: name in the result, name and meaning for people."""
 
 
 class Positives(Part):
@@ -26,7 +36,8 @@ class Positives(Part):
 
     def __init__(self, run: Reader, ctx: Context) -> None:
         super().__init__(run, ctx)
-        self.found = ctx.own("scores")
+        self.found = ctx.own(SCORES)
+        self.draw: DrawCheck = draw_of(ctx.own(DRAW))
         self.likely = Shortlist(1, run.limits.suspects_per_class * 8)
         self.tenths = np.zeros(TENTHS, np.int64)
         self.sums = np.zeros(TENTHS)
@@ -101,7 +112,7 @@ class Positives(Part):
                     "wrong",
                 ),
             ),
-            blocks=(" ".join([how, *self._doubts()]), table),
+            blocks=(" ".join([how, *self._doubts()]), table, *self._measures()),
             findings=tuple(self._findings()),
             card=f"{headline.striptags()} {how} {supposed}",
             artifacts=(("unlabelled", table),),
@@ -121,14 +132,49 @@ class Positives(Part):
             count(high * n),
         )
 
+    def _measures(self) -> Iterator[m.Block]:
+        """Return how well positives are told from negatives, though nobody knows a negative."""
+        known = [one for one in MEASURES if np.isfinite(self.found[one[0]]).all()]
+        if known:
+            values = [m.Estimate(*self.found[key].tolist()) for key, *_ in known]
+            yield m.Table(
+                caption="How well unlabelled items are told apart, from a probability of ½ on",
+                is_titled=True,
+                style="metrics",
+                columns=(
+                    m.column("Measure", ((name, meaning) for _, name, meaning in known), "noted"),
+                    m.column("Value", values, "decimal", "strong"),
+                    m.column("95\u202f% interval", values, "between decimal", "soft"),
+                ),
+            )
+
     def _doubts(self) -> Iterator[str]:
+        if not self.draw.is_plausible:
+            yield (
+                f"Where scores are highest, the odds of being labelled differ{self._by_what()} "
+                f"more than a random draw lets them (p\u202f=\u202f{self.draw.p_value:.1g}). "
+                "Nothing is recovered unless reviewed items say that it is right."
+            )
         if not self.found["is_irreducible"]:
             yield (
                 "Among the items that the model is surest of there are negatives, too, as far as "
                 "can be seen: then only the upper end of the interval holds."
             )
 
+    def _by_what(self) -> str:
+        if self.draw.by_feature > self.draw.by_score:
+            return f" by feature {self.draw.feature}"
+        return " by score"
+
     def _findings(self) -> Iterator[m.Finding]:
+        if not self.draw.is_plausible:
+            yield m.Finding(
+                "The labelled items are no random draw of all positives",
+                f"The odds of being labelled differ{self._by_what()} among the surest items. All "
+                "numbers of positives here are probably too low: label some at random.",
+                "prior",
+                rank=1,
+            )
         if not self.found["is_irreducible"]:
             yield m.Finding(
                 "The share of positives is known from above only",
