@@ -2,8 +2,7 @@
 
 σ(a z + b) with z the log-odds of the score: two numbers, from counts of scores. The mean over the
 unlabelled items is the prior whatever a is; a is where labelled and unlabelled items are likeliest
-to have the scores that they have. Measured against a monotone map, the transform of Elkan and Noto,
-and its powers, by `benchmarks/pu.py`.
+to have the scores that they have.
 """
 
 # N items, B bins, H opinions

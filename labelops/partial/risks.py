@@ -222,8 +222,8 @@ def nnpu(
 
     Notes
     -----
-    Published with the sigmoid loss, which is bounded; the logistic loss ranks better
-    (`benchmarks/pu.py`), and what it says is calibrated afterwards.
+    Published with the sigmoid loss, which is bounded. The logistic loss ranks better on two real
+    tables (DECISIONS.md), and what it says is calibrated afterwards.
 
     References
     ----------
