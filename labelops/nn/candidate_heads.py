@@ -1,10 +1,10 @@
 """Linear and small networks on items with candidate sets, one a fold.
 
 Where exactly one of an item's candidates is true, a network is trained towards all of them, each
-with a weight. RC weighs by what the network itself says, and what it happened to find first it
-finds again: it confirms itself. So here the weights of an item come from the network that has not
-been trained on it, the one of its own fold, and all others learn them. And weights are held,
-half-way, to the class sizes that sets alone speak for, so that no class takes over those beside it.
+with a weight: what the network itself says (RC). It confirms itself, but not in what is believed of
+an item: that is said by the network of the item's fold, which has seen neither the item nor its
+set. Weights from that network instead, for all others, let its set reach it by way of them, and it
+is then sure without being right.
 """
 
 # N items, D features, H hidden units, K classes, F folds, E epochs
@@ -20,7 +20,7 @@ from torch.nn import functional
 from labelops.nn.shallow import Networks, Objective, Say, say, train_networks
 from labelops.partial.candidates import balance, check_candidates, fit_candidate_pool
 
-Method = Literal["rc", "rc_unbalanced", "rc_own", "cc", "average"]
+Method = Literal["rc", "rc_balanced", "rc_out_of_fold", "cc", "average"]
 
 HIDDEN, EPOCHS, RATE = 256, 40, 1e-2
 
@@ -70,7 +70,8 @@ class Reweighted:
         the network of the item's fold for all networks ("out of fold"), or nobody's, so that all
         candidates keep the same weight ("none").
     is_balanced
-        Whether weights out of fold are balanced, see `labelops.partial.candidates.balance`.
+        Whether own weights are balanced over the items of each network, see
+        `labelops.partial.candidates.balance`.
     """
 
     def __init__(
@@ -102,8 +103,10 @@ class Reweighted:
             logits = logits[self.fold, torch.arange(len(self.fold))][None]
         self.weights = torch.softmax(logits.masked_fill(~self.is_candidate, -torch.inf), dim=2)
         if self.is_balanced:
-            balanced = balance(self.weights[0].numpy(), self.sets)
-            self.weights = torch.from_numpy(balanced.astype(np.float32))[None]
+            weights, fold = self.weights.numpy(), self.fold.numpy()
+            for f in range(len(weights)):
+                rows = np.flatnonzero(fold != f)
+                weights[f, rows] = balance(weights[f, rows], self.sets[rows])
 
 
 def fit_candidates(
@@ -132,9 +135,10 @@ def fit_candidates(
     n_folds
         F.
     method
-        rc: weights from the network that has not seen the item, balanced; rc_unbalanced: as they
-        are. rc_own: from each network itself, as published. cc: likelihood of the set, which asks
-        that every wrong class be a candidate as often as any other. average: all candidates alike.
+        rc: candidates weigh as each network finds them probable, as published. rc_balanced: and
+        classes about as sets alone speak for them. rc_out_of_fold: as the network that has not
+        seen the item finds them probable. cc: likelihood of the set, which asks that every wrong
+        class be a candidate as often as any other. average: all candidates alike.
     hidden
         H; 0 for a linear model.
     epochs
@@ -154,8 +158,9 @@ def fit_candidates(
 
     Notes
     -----
-    A network never sees weights that come from itself, but those of other items come from networks
-    that have learnt from its fold: what is confirmed in a circle of two is confirmed still.
+    With rc_out_of_fold what is said of an item depends on its set, through the weights that other
+    networks gave to the items that its network is trained on: likelihoods of sets, and how sure
+    predictions should be, cannot be measured then.
 
     References
     ----------
@@ -204,9 +209,9 @@ def fit_candidates(
         objective = CandidateLikelihood(is_candidate)
     else:
         sources: dict[str, Literal["own", "out of fold", "none"]]
-        sources = {"rc_own": "own", "average": "none"}
-        source = sources.get(method, "out of fold")
-        objective = Reweighted(is_candidate, fold, source, is_balanced=method == "rc")
+        sources = {"rc_out_of_fold": "out of fold", "average": "none"}
+        source = sources.get(method, "own")
+        objective = Reweighted(is_candidate, fold, source, is_balanced=method == "rc_balanced")
     networks = train_networks(
         features,
         fold,

@@ -45,7 +45,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     pq.write_table(pa.table({"bag_id": range(8), "n": [10] * 8, "counts": counts}), bags)
     single = single.append_column("bag_id", pa.array(np.arange(80) // 10))
     lists = tagged(80)[0].drop_columns(["features"])
-    for name, table, k in (("audit", single, 4), ("multilabel", lists, 5)):
+    pairs = pa.array([[kind, f"class {i % 4}"] for i, kind in enumerate(label)])
+    sets = single.drop_columns(["label", "bag_id"]).append_column("candidates", pairs)
+    for name, table, k in (("audit", single, 4), ("multilabel", lists, 5), ("partial", sets, 4)):
         data = write_shards(
             folder / name, table.append_column("pred_probs", probabilities(80, k)), [30, 50]
         )

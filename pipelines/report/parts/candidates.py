@@ -7,19 +7,24 @@ import numpy as np
 
 from labelops.belief import UNIT
 from labelops.partial.candidates import LEAST_LABELS
+from labelops.ragged import owners
 from pipelines.core.stage import Context
+from pipelines.labels.classes import some
 from pipelines.labels.columns import flat
 from pipelines.report import model as m
 from pipelines.report.look import Reader
 from pipelines.report.part import Part, flags, floats
 from pipelines.report.select import Place, Shortlist, by_count
-from pipelines.report.text import count, decimal, percent, plural, verb
+from pipelines.report.text import clean, count, decimal, percent, plural, verb
 from pipelines.storage.frame import Frame
 
 DOUBTFUL, DISBELIEVED = range(2)
 
 WRONG = 0.02
 """Share of sets without the true class from which on it is worth a word."""
+
+TAKEN, LEAST_SPOKEN = 0.2, 10
+"""A class of enough items by its sets is hardly ever believed below this part of them."""
 
 BEWARE = (
     "Heads learned by the likelihood of whole sets (infer.candidates = cc). Where some classes are "
@@ -55,6 +60,8 @@ class Candidates(Part):
         self.listed = Shortlist(2, run.limits.outliers)
         self.n = self.n_sole = self.n_candidates = 0
         self.n_believed = np.zeros(len(run.names), np.int64)
+        self.spoken_for = np.zeros(len(run.names), np.int64)
+        """Of each class, how many items it would have if all candidates were alike; likewise."""
         self.right = np.zeros(len(run.names), np.int64)
         """Of each class, items with several candidates of which it is the most believed, and the
         sum of what is believed, in units of 2⁻³²."""
@@ -72,6 +79,10 @@ class Candidates(Part):
         self.n_sole += int(np.count_nonzero(size == 1))
         several = np.flatnonzero(size > 1)
         np.add.at(self.n_believed, predicted[several], 1)
+        ids, start = flat(frame["candidate_ids"])
+        share = np.rint(UNIT / np.maximum(size, 2)).astype(np.int64) * (size > 1)
+        class_id = ids.to_numpy(zero_copy_only=False).astype(np.int64)
+        np.add.at(self.spoken_for, class_id, share[owners(start)])
         np.add.at(self.right, predicted[several], np.rint(p[several] * UNIT).astype(np.int64))
         is_none = none > 0.5
         is_none[flags(frame, "is_unbelieved")] = True
@@ -113,6 +124,17 @@ class Candidates(Part):
             blocks.append(f"{BEWARE}.")
             findings.append(
                 m.Finding("Labels rest on the likelihood of sets", f"{BEWARE}.", "candidates", 20)
+            )
+        if taken := self._taken_over():
+            names = some([clean(self.run.names.name(c), 40) for c in taken])
+            findings.append(
+                m.Finding(
+                    f"{plural(len(taken), 'class', 'classes')} hardly ever believed: {names}",
+                    "Of their sets another class is believed nearly always, which may have taken "
+                    "them over. Compare with infer.candidates = rc_balanced.",
+                    "candidates",
+                    rank=25,
+                )
             )
         if wrong > WRONG:
             findings.append(
@@ -158,6 +180,12 @@ class Candidates(Part):
         return (
             name is not None and getattr(self.run.run.entry(name).config, "candidates", "") == "cc"
         )
+
+    def _taken_over(self) -> list[int]:
+        """Return the classes that are believed far less often than sets speak for them."""
+        spoken_for = self.spoken_for / UNIT
+        is_less = self.n_believed < TAKEN * spoken_for
+        return np.flatnonzero(is_less & (spoken_for >= LEAST_SPOKEN)).tolist()
 
     def _classes(self) -> m.Table:
         of = self.run.result("source", "census")
