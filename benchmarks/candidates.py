@@ -24,8 +24,8 @@ many); and the share of wrong sets that is estimated, of which there is none. Th
 the items of *lost*, three splits, linear heads: distractors drawn evenly (each other class in 30 %
 of sets); *paired*, where the class that follows the true one is in 80 % of sets and others in 5 %;
 and *wrong*, where 10 % of sets lack the true class. What `candidates.json` has already is not
-measured again. With --product instead: all items as shards through recipe `partial`, and the
-product against the truth.
+measured again. With --product instead: all items as shards through recipe `partial` (--set changes
+settings), and the product against the truth.
 """
 
 import argparse
@@ -212,7 +212,7 @@ def mean_and_half(values: list[float]) -> str:
     return f"{percent.mean():.1f} ± {half:.1f}"
 
 
-def show_product(whole: Part, title: str, *, is_wrong: bool) -> None:
+def show_product(whole: Part, title: str, more: list[str], *, is_wrong: bool) -> None:
     """Print what recipe `partial` makes of items whose ids are their places."""
     rng, n = np.random.default_rng(0), len(whole.true)
     sets = whole.is_candidate.copy()
@@ -227,7 +227,7 @@ def show_product(whole: Part, title: str, *, is_wrong: bool) -> None:
         for shard, start in enumerate(range(0, n, 300)):
             pq.write_table(items.slice(start, 300), source / f"part-{shard:05d}.parquet")
         settings = [f"data.classes={[str(k) for k in range(sets.shape[1])]}"]
-        settings.append("data.absent_classes=allow")
+        settings += ["data.absent_classes=allow", *more]
         run(load_recipe("partial", settings), data=str(source), out=str(out))
         files = [*(out / "dataset").glob("*.parquet"), *(out / "set_aside").glob("*.parquet")]
         rows = pa.concat_tables(map(pq.read_table, files)).to_pandas()
@@ -262,13 +262,13 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=10)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--product", action="store_true")
+    parser.add_argument("--set", dest="settings", action="append", default=[])
     args = parser.parse_args()
     if args.product:
         for name in [name for name in args.sets if name in PUBLISHED]:
             for given in ("all sets", "10 % wrong"):
-                show_product(
-                    read(args.data, name), f"{name}, {given}", is_wrong=given != "all sets"
-                )
+                whole, is_wrong = read(args.data, name), given != "all sets"
+                show_product(whole, f"{name}, {given}", args.settings, is_wrong=is_wrong)
         return
     rows = json.loads(args.out.read_text()) if args.out and args.out.exists() else []
     for method, seed, name in itertools.product(args.methods, range(args.splits), args.sets):
