@@ -1,12 +1,14 @@
 """Stage `pu`: how many unlabelled items are positive, and which, where some positives are labelled.
 
-Reads the out-of-sample probability of being labelled that stage `infer` leaves. The class prior
-with its interval is in ``pu/prior.json``, too.
+Two opinions rank the items, out of sample: the probability of being labelled that stage `infer`
+leaves, and a network that learns from positive and unlabelled items on the same embedding. From
+their pool follow the class prior (with its interval in ``pu/prior.json``, too) and probabilities.
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +17,16 @@ from scipy.special import expit
 
 from labelops.partial.draw import DrawCheck, check_draw
 from labelops.partial.metrics import positive_metrics
-from labelops.partial.posteriors import Posterior, believe_positive, fit_posterior
-from labelops.partial.prior import PriorEstimate, estimate_prior
-from labelops.partial.scores import BINS, ScoreCounts, score_bins
+from labelops.partial.posteriors import (
+    PositivePool,
+    Posterior,
+    believe_positive,
+    fit_positive_pool,
+    fit_posterior,
+    pool_positives,
+)
+from labelops.partial.prior import METHODS, PriorEstimate, estimate_prior
+from labelops.partial.scores import BINS, ScoreCounts, count_scores, score_bins
 from labelops.top_belief import all_classes
 from pipelines.core.stage import (
     Arrays,
@@ -30,8 +39,11 @@ from pipelines.core.stage import (
     Reduce,
     Stage,
     Step,
+    Tables,
 )
+from pipelines.inference.heads import even_blocks
 from pipelines.labels.positives import GIVEN, NEGATIVE, POSITIVE, UNLABELLED
+from pipelines.storage.arrays import read_array
 from pipelines.storage.canonical import Items
 from pipelines.storage.frame import Frame, numpy_of
 from pipelines.storage.vectors import vectors_of
@@ -58,74 +70,179 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     method: Literal["dedpul", "best-bin", "scott", "elkan-noto", "ratio-of-means"] = Field(
         default="dedpul", description="How the share of positives is estimated."
     )
+    learn: Literal["vpu", "upu", "nnpu", "dist-pu", "cvir", "tedn", "none"] = Field(
+        default="vpu",
+        description="By which loss a network learns from positive and unlabelled items, out of "
+        "fold, beside the heads of stage infer, with which it is pooled. none: only those count, "
+        "as where ready probabilities are all there is.",
+    )
+    hidden: int = Field(
+        default=64, ge=0, le=4096, description="Hidden units of the network; 0: it is linear."
+    )
     resamples: int = Field(
         default=200, ge=50, le=10_000, description="Bootstrap resamples for its interval."
     )
 
 
-SCORES, DRAW = "scores", "draw"
+LEARN, SCORES = "learn", "scores"
 
-DRAW_CELLS = 1 << 24
-"""Whether labelled items are a random draw is looked at on so many items × features."""
+SCORE = "positive_score"
+"""Scratch column."""
+
+MOST_CELLS = 1 << 24
+"""Networks are fitted, and the draw is looked at, on so many items × features."""
+
+BLOCK_ROWS = 8192
+
+
+def learns(config: Config, columns: frozenset[str]) -> bool:
+    """Return whether networks learn from features; ready probabilities have none."""
+    return config.learn != "none" and "embedding" in columns
 
 
 def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
-    """Return the steps: count scores, estimate the prior, write probabilities."""
+    """Return the steps: learn, look at the draw, count scores, estimate, write probabilities."""
     fields = [
         ("item_id", ctx.types["item_id"]),
         ("p_positive", pa.float32()),
         ("p_positive_low", pa.float32()),
     ]
-    needed = [GIVEN, "pred_probs"]
-    features = ["embedding"] if "embedding" in ctx.columns else []
+    features = ["fold", "embedding"] if learns(config, ctx.columns) else []
+    scratch = Output(schema=pa.schema([(SCORE, pa.float64())]), ipc=True)
     return [
-        Fit(name=DRAW, reads=["item_hash", *needed, *features], fit=look_at_draw),
-        Reduce(name=SCORES, reads=needed, summarize=count, finish=estimate),
+        Fit(name=LEARN, reads=["item_hash", GIVEN, "pred_probs", *features], fit=learn),
+        Map(
+            name="score",
+            reads=["pred_probs", *features],
+            writes={f"{ctx.stage}/_score": scratch},
+            apply=score,
+        ),
+        Reduce(name=SCORES, reads=[GIVEN, SCORE], summarize=count, finish=estimate),
         Map(
             name="write",
-            reads=["item_id", *needed],
+            reads=["item_id", GIVEN, SCORE],
             writes={ctx.stage: Output(schema=pa.schema(fields))},
             apply=write,
         ),
     ]
 
 
-def _scores(frame: Frame) -> np.ndarray:
-    return np.asarray(frame.array("pred_probs")[:, POSITIVE].astype(np.float64))
+# -- scores ----------------------------------------------------------------------------------------
 
 
-def look_at_draw(items: Items, ctx: Context[Config], out: str) -> Arrays:
-    """Return whether the labelled items may be a random draw of all positives, on a sample."""
+class Sample(NamedTuple):
+    """The first items in canonical order: what is known, said, and seen of them.
+
+    Attributes
+    ----------
+    state : 1 (labelled positive), 0 (known negative) or −1 (unlabelled), int8, shape (n,).
+    said : probability of being labelled, float64, shape (n,).
+    fold : shape (n,); 0 without folds.
+    features : float32, shape (n, D); of no columns where there are none.
+    """
+
+    state: np.ndarray
+    said: np.ndarray
+    fold: np.ndarray
+    features: np.ndarray
+
+
+def _sample(items: Items) -> Sample:
     has_features = "embedding" in items.schema.names
     width = items.schema.field("embedding").type.list_size if has_features else 0
-    wanted, held = DRAW_CELLS // max(width, 1), 0
-    given, scores, features = [np.zeros(0, np.int8)], [np.zeros(0)], [np.zeros((0, width))]
+    wanted, n_held = MOST_CELLS // max(width, 1), 0
+    parts = [Sample(np.zeros(0, np.int8), np.zeros(0), np.zeros(0, np.int8), _none(0, width))]
     for table in items.tables(8192):
-        rows = table.slice(0, wanted - held)
-        held += rows.num_rows
-        given.append(numpy_of(rows.column(GIVEN).combine_chunks(), GIVEN))
-        probs = vectors_of(rows.column("pred_probs").combine_chunks())[0]
-        scores.append(probs[:, POSITIVE].astype(np.float64))
+        rows = table.slice(0, wanted - n_held).combine_chunks()
+        state = numpy_of(rows.column(GIVEN).combine_chunks(), GIVEN)
+        said = vectors_of(rows.column("pred_probs").combine_chunks())[0][:, POSITIVE]
+        fold, features = np.zeros(len(state), np.int8), _none(len(state), width)
         if has_features:
-            features.append(vectors_of(rows.column("embedding").combine_chunks())[0])
-        if held >= wanted:
+            fold = numpy_of(rows.column("fold").combine_chunks(), "fold")
+            features = vectors_of(rows.column("embedding").combine_chunks())[0]
+        parts.append(Sample(state, said.astype(np.float64), fold, features))
+        n_held += len(state)
+        if n_held >= wanted:
             break
-    state = np.concatenate(given)
-    x = np.concatenate(features) if has_features else np.zeros((len(state), 0))
-    known = state != NEGATIVE
-    found = check_draw(x[known], np.concatenate(scores)[known], state[known] == POSITIVE)
-    return {name: np.array(value) for name, value in found._asdict().items()}
+    return Sample(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def _none(n: int, width: int) -> np.ndarray:
+    return np.zeros((n, width), np.float32)
+
+
+def learn(items: Items, ctx: Context[Config], out: str) -> Arrays:
+    """Fit networks and how much they count; say whether labels may be a random draw of positives.
+
+    Returns
+    -------
+    What `DrawCheck` has; and, where networks learned, `weights` and `bias` of the pool of
+    stage `infer`'s opinion and theirs, `epoch` and `proxy` AUC.
+    """
+    config, some = ctx.config, _sample(items)
+    known, is_labelled = some.state != NEGATIVE, some.state == POSITIVE
+    scores, found = some.said, Arrays()
+    if learns(config, ctx.columns):
+        from labelops.nn.positive_heads import NEEDS_PRIOR, fit_positives, positive_scores
+
+        prior = config.prior
+        if prior is None:
+            counts = count_scores(some.said[known], is_labelled[known])
+            usable = counts.n_labelled and counts.n_unlabelled
+            prior = METHODS[config.method](counts) if usable else 0.5
+        assert config.learn != "none"
+        heads = fit_positives(
+            some.features,
+            some.state,
+            some.fold,
+            n_folds=ctx.of("infer").config.folds,
+            method=config.learn,
+            prior=prior if config.learn in NEEDS_PRIOR else None,
+            setting=config.setting,
+            hidden=config.hidden,
+            seed=ctx.seed("networks"),
+        )
+        for name, values in heads.networks._asdict().items():
+            np.save(os.path.join(out, f"{name}.npy"), values)
+        opinions = np.stack([some.said, positive_scores(heads, some.features, some.fold)])
+        pool = fit_positive_pool(opinions[:, known], is_labelled[known], prior=prior)
+        scores = pool_positives(opinions, pool)
+        found = {
+            "weights": pool.weights,
+            "bias": np.array(pool.bias),
+            "epoch": np.array(heads.epoch),
+            "proxy": np.array(heads.proxy),
+        }
+    draw = check_draw(some.features[known], scores[known], is_labelled[known])
+    return {**found, **{name: np.array(value) for name, value in draw._asdict().items()}}
+
+
+def score(frame: Frame, ctx: Context[Config]) -> Tables:
+    """Return a score of each item that ranks positives first, by models that have not seen it."""
+    scores = frame.array("pred_probs")[:, POSITIVE].astype(np.float64)
+    if learns(ctx.config, ctx.columns):
+        from labelops.nn.positive_heads import PositiveHeads, positive_scores
+        from labelops.nn.shallow import Networks
+
+        arrays = (read_array(ctx.artifact(LEARN, f"{n}.npy")) for n in Networks._fields)
+        heads, found = PositiveHeads(Networks(*arrays), 0, np.nan, np.nan), ctx.own(LEARN)
+        pool = PositivePool(found["weights"], float(found["bias"]))
+        fold, opinion = frame.array("fold"), np.empty(frame.n)
+        for here, embedding in even_blocks(frame, "embedding", BLOCK_ROWS):
+            opinion[here] = positive_scores(heads, vectors_of(embedding)[0], fold[here])
+        scores = pool_positives(np.stack([scores, opinion]), pool)
+    return {f"{ctx.stage}/_score": pa.table({SCORE: scores})}
 
 
 def draw_of(result: Mapping[str, np.ndarray]) -> DrawCheck:
-    """Return what step `draw` found."""
+    """Return what step `learn` found of the draw."""
     names = DrawCheck._fields
     return DrawCheck(*(result[name].item() for name in names))
 
 
 def count(frame: Frame, ctx: Context[Config]) -> Arrays:
     """Count labelled and unlabelled items by their score; known negatives are neither."""
-    given, bins = frame.array(GIVEN), score_bins(_scores(frame))
+    given, bins = frame.array(GIVEN), score_bins(frame.array(SCORE))
     return {
         "labelled": np.bincount(bins[given == POSITIVE], minlength=BINS),
         "unlabelled": np.bincount(bins[given == UNLABELLED], minlength=BINS),
@@ -167,7 +284,7 @@ def estimate(summary: Arrays, ctx: Context[Config]) -> Arrays:
 def write(frame: Frame, ctx: Context[Config]) -> Mapping[str, pa.Table]:
     """Return the probability of each item to be positive; of those of which it is known, that."""
     posterior = Posterior(*ctx.own(SCORES)["posterior"].tolist())
-    belief = believe_positive(posterior, _scores(frame), frame.array(GIVEN))
+    belief = believe_positive(posterior, frame.array(SCORE), frame.array(GIVEN))
     columns = {"p_positive": belief.p, "p_positive_low": belief.low}
     said = {name: values.astype(np.float32) for name, values in columns.items()}
     return {ctx.stage: pa.table({"item_id": frame["item_id"], **said})}
@@ -186,7 +303,7 @@ def prior_file(ctx: Context[Config]) -> bytes:
         "method": str(found["method"]),
         "of": "unlabelled items",
         "of_all_items": round(float(found["of_all"]), 6),
-        "random_draw_plausible": draw_of(ctx.own(DRAW)).is_plausible,
+        "random_draw_plausible": draw_of(ctx.own(LEARN)).is_plausible,
     }
     return (json.dumps(said, indent=2) + "\n").encode()
 
@@ -195,7 +312,7 @@ def believe(frame: Frame, ctx: Context, k: int, certain: np.ndarray) -> Blocks:
     """Yield beliefs in the negative and the positive class."""
     p, low = (frame.array(name).astype(np.float64) for name in ("p_positive", "p_positive_low"))
     both = (np.stack([1 - values, values], axis=1) for values in (p, low))
-    is_plausible = draw_of(ctx.result(ctx.beliefs_stage, DRAW)).is_plausible
+    is_plausible = draw_of(ctx.result(ctx.beliefs_stage, LEARN)).is_plausible
     yield slice(0, frame.n), all_classes(*both)._replace(is_trusted=is_plausible)
 
 
@@ -205,7 +322,10 @@ STAGE = Stage(
     doc="estimates how many unlabelled items are positive, and how probably each is",
     config=Config,
     steps=steps,
-    reads=lambda config, columns: ["item_id", GIVEN, "pred_probs"],
+    reads=lambda config, columns: [
+        *("item_id", "item_hash", GIVEN, "pred_probs"),
+        *(["fold", "embedding"] if learns(config, columns) else []),
+    ],
     writes=lambda config, columns: ["item_id", "p_positive", "p_positive_low"],
     files_at_end={PRIOR_FILE: prior_file},
     beliefs=Beliefs(

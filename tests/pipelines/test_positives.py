@@ -11,7 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 import pipelines.run
-from labelops.partial.posteriors import believe_positive, fit_posterior
+from labelops.nn.positive_heads import fit_positives, positive_scores
+from labelops.partial.posteriors import (
+    PositivePool,
+    believe_positive,
+    fit_posterior,
+    pool_positives,
+)
 from labelops.partial.prior import estimate_prior
 from labelops.partial.scores import count_scores
 from pipelines.core.state import Run, load_run
@@ -60,17 +66,33 @@ def of(table: pa.Table, column: str) -> np.ndarray:
 
 def test_prior_and_probabilities__are_those_of_arrays() -> None:
     ctx = finished().context("pu", finished().layout())
-    found, scores = ctx.own("scores"), of(rows(finished(), "infer"), "pred_probs")[:, 1]
+    found, learned = ctx.own("scores"), ctx.own("learn")
+    inferred = rows(finished(), "infer")
+    said, fold, x = (of(inferred, name) for name in ("pred_probs", "fold", "embedding"))
     state = made()[0]["positive"].to_pylist()
     labelled, unlabelled = (np.array([s is what for s in state]) for what in (True, None))
     mine = labelled | unlabelled
-    counts = count_scores(scores[mine].astype(np.float64), labelled[mine])
+    coded = np.where(labelled, 1, np.where(unlabelled, -1, 0))
+    # Networks are fitted to items in the order of their hashes.
+    order = np.argsort(of(rows(finished(), "source"), "item_hash"))
+    heads = fit_positives(
+        x[order].astype(np.float32),
+        coded[order],
+        fold[order],
+        n_folds=5,
+        method="vpu",
+        hidden=64,
+        seed=ctx.seed("networks"),
+    )
+    opinions = np.stack([said[:, 1], positive_scores(heads, x.astype(np.float32), fold)])
+    pool = PositivePool(learned["weights"], float(learned["bias"]))
+    scores = pool_positives(opinions, pool)
+    counts = count_scores(scores[mine], labelled[mine])
     expected = estimate_prior(counts, seed=ctx.seed("bootstrap"))
     assert [float(found[n]) for n in ("value", "low", "high")] == list(expected[:3])
     p = of(rows(finished(), "pu"), "p_positive")
-    coded = np.where(labelled, 1, np.where(unlabelled, -1, 0))
-    belief = believe_positive(fit_posterior(counts, expected), scores.astype(np.float64), coded)
-    np.testing.assert_array_equal(p, belief.p.astype(np.float32))
+    belief = believe_positive(fit_posterior(counts, expected), scores, coded)
+    np.testing.assert_allclose(p, belief.p.astype(np.float32), rtol=1e-6)
     assert (p[labelled] == 1).all()
     assert (p[~mine] == 0).all()
 

@@ -14,7 +14,7 @@ from pipelines.report.look import Reader
 from pipelines.report.part import Part, floats
 from pipelines.report.select import Place, Shortlist
 from pipelines.report.text import count, decimal, percent, plural, verb
-from pipelines.stages.pu import DRAW, SCORES, draw_of
+from pipelines.stages.pu import LEARN, SCORES, draw_of
 from pipelines.storage.frame import Frame
 
 TENTHS = 10
@@ -37,7 +37,7 @@ class Positives(Part):
     def __init__(self, run: Reader, ctx: Context) -> None:
         super().__init__(run, ctx)
         self.found = ctx.own(SCORES)
-        self.draw: DrawCheck = draw_of(ctx.own(DRAW))
+        self.draw: DrawCheck = draw_of(ctx.own(LEARN))
         self.likely = Shortlist(1, run.limits.suspects_per_class * 8)
         self.tenths = np.zeros(TENTHS, np.int64)
         self.sums = np.zeros(TENTHS)
