@@ -114,9 +114,9 @@ class Candidates(Part):
         )
         wrong = float(fit["wrong"])
         lacking = (
-            f"An estimated {percent(wrong)} of sets lack the true class; that is rough: heads that "
-            f"learn from wrong sets come to find them probable. Of {plural(n_none, 'item')} none "
-            "of the candidates is believed more than by chance."
+            f"An estimated {percent(wrong)} of sets lack the true class; that is rough, since "
+            "heads that learn from wrong sets come to find them probable. Of "
+            f"{plural(n_none, 'item')} none of the candidates is believed more than by chance."
         )
         blocks: list[m.Block] = [said, lacking]
         findings = []
