@@ -172,6 +172,16 @@ class CellObjective:
         if self.name == "em-apl" and first <= self.epoch < self.epochs:
             self._teach(torch.sigmoid(say()).numpy(), 1 / max(self.epochs - first, 1))
 
+    def present(self, logits: Tensor) -> Tensor:
+        """Return how probable it is that unknown cells are a yes; float32, like logits (F, n, K).
+
+        σ(z), and where the loss says p of all cells, (1 − c) p / (1 − c p) of those left unsaid.
+        """
+        p = torch.sigmoid(logits)
+        if self.name == "frequency":
+            p = (1 - self.share) * p / (1 - self.share * p)
+        return p
+
     def _learned(self, rows: Tensor) -> Tensor | None:
         """Return what of the parameters belongs to a batch, as the loss takes it."""
         return self.parameters[0][:, rows] * FASTER if self.parameters else None
