@@ -65,6 +65,7 @@ def asymmetric(
     z: Tensor,
     cells: Cells,
     focus_no: Tensor | float = of.ASYMMETRIC[1],
+    *,
     focus_yes: float = of.ASYMMETRIC[0],
 ) -> Cost:
     """See the definition; the powers, which focus, have no derivative."""
@@ -165,7 +166,7 @@ def role(
 
 
 def positive_unlabelled(
-    z: Tensor, cells: Cells, outside: Tensor, balance: float = of.BALANCE
+    z: Tensor, cells: Cells, outside: Tensor, *, balance: float = of.BALANCE
 ) -> Cost:
     """See the definition; over the items of a fold's network, `outside` of shape (F, n, 1)."""
     n = outside.sum(dim=1, keepdim=True).clamp_(min=1)
@@ -183,7 +184,7 @@ def positive_unlabelled(
     return Cost(value, q * (weight / mean * p - share) / tau)
 
 
-def mixed(z: Tensor, cells: Cells, order: Tensor, share: float) -> Tensor:
+def mixed(z: Tensor, cells: Cells, order: Tensor, *, share: float) -> Tensor:
     """See the definition; derived through targets and opinions, shape (F, ⌊n / 2⌋, K)."""
     half = z.shape[1] // 2
     target = torch.lerp(torch.sigmoid(z), torch.ones((), dtype=z.dtype), cells.yes)
@@ -193,7 +194,7 @@ def mixed(z: Tensor, cells: Cells, order: Tensor, share: float) -> Tensor:
     return (wanted - said).square()
 
 
-def tail_weights(n_yes: Tensor, power: float = of.TAIL_POWER) -> Tensor:
+def tail_weights(n_yes: Tensor, *, power: float = of.TAIL_POWER) -> Tensor:
     """See the definition; of each fold, shape (F, 1, K)."""
     n = n_yes.clamp(min=1)
     return (1 - torch.log(n / n.amax(dim=-1, keepdim=True))) ** power
@@ -204,19 +205,22 @@ def multi_focal(
     cells: Cells,
     n_yes: Tensor,
     recalled: Tensor | None = None,
+    *,
     power: float = of.TAIL_POWER,
 ) -> Cost:
     """See the definition; given and recalled positives of shape (F, 1, K)."""
-    weight = tail_weights(n_yes, power)
+    weight = tail_weights(n_yes, power=power)
     yes = cells.yes.expand_as(z) if recalled is None else cells.yes + recalled
     focus_yes, focus_no, _ = of.MULTI_FOCAL
-    cost = asymmetric(z, cells._replace(yes=yes), focus_no + weight, focus_yes)
+    cost = asymmetric(z, cells._replace(yes=yes), focus_no + weight, focus_yes=focus_yes)
     return weighed(cost, weight)
 
 
 def comic(z: Tensor, cells: Cells, outside: Tensor, n_yes: Tensor, recalled: Tensor) -> Cost:
     """See the definition; yes are counted over the items of a fold's network."""
-    cost = multi_focal(z - of.MARGIN * cells.yes, cells, n_yes, recalled, of.RECALL_TAIL_POWER)
+    cost = multi_focal(
+        z - of.MARGIN * cells.yes, cells, n_yes, recalled, power=of.RECALL_TAIL_POWER
+    )
     n = ((cells.yes + recalled) * outside).sum(dim=(1, 2), keepdim=True).clamp_(min=1)
     return weighed(cost, outside.sum(dim=1, keepdim=True) / n)
 

@@ -138,7 +138,9 @@ def fit_cells(
     probability to be given, whatever the loss.
 
     If what is given is a random part of what is present, a class is ranked best by whoever ranks
-    best what is given of it: so the choice needs no full labels. It is one for all folds.
+    best what is given of it: so the choice needs no full labels. It is one for all folds. For
+    linear models of many features and rare classes *frequency* takes far too little for said, and
+    the choice, made by networks that know fewer items, does not make up for it: name a loss there.
 
     Examples
     --------

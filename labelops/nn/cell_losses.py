@@ -33,6 +33,7 @@ FASTER = 10.0
 """Parameters of a loss are learned so many times as fast as weights."""
 
 LEAST_SHARE, MOST_SHARE = 0.02, 0.98
+"""Between which the share stays."""
 
 GIVEN, FREE = 5.293, 0.4055
 """Logits that free estimates begin with: of a given yes, 0.995; of unknown cells, up to ± 0.6."""
@@ -200,7 +201,7 @@ class CellObjective:
         order = torch.from_numpy(self.rng.permutation(half))
         share = float(self.rng.beta(MIXING, MIXING))
         weight = outside[:, :half][:, order] * outside[:, logits.shape[1] - half :]
-        return (costs.mixed(logits, cells, order, share) * weight).sum() / max(half, 1)
+        return (costs.mixed(logits, cells, order, share=share) * weight).sum() / max(half, 1)
 
 
 def recalled_largest(z: Tensor, allowed: Tensor, n: int) -> Tensor:

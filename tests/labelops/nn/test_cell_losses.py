@@ -120,7 +120,7 @@ def test_positive_unlabelled__differs_without_temperature_and_balance():
 
     def slope(z, balance):
         x, cells, _ = tensors(z, states)
-        return costs.positive_unlabelled(x, cells, outside, balance)
+        return costs.positive_unlabelled(x, cells, outside, balance=balance)
 
     assert (z.std(axis=0) > 1).all()
     value, plain = slope(z, 0.0)
@@ -149,7 +149,7 @@ def test_mixed__is_its_definition():
     z, states, _ = drawn(n=9)
     x, cells, _ = tensors(z, states)
     order = np.array([3, 1, 0, 2])
-    found = costs.mixed(x, cells, torch.from_numpy(order), 0.2)
+    found = costs.mixed(x, cells, torch.from_numpy(order), share=0.2)
     np.testing.assert_allclose(found[0], of.mixed(z, states, order=order, share=0.2), rtol=1e-9)
 
 
