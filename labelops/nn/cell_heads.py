@@ -93,7 +93,7 @@ def fit_cells(
     fold: np.ndarray,
     *,
     n_folds: int,
-    loss: str | None = None,
+    loss: str | None = "ll-r",
     recall: Strategy | None = None,
     hidden: int = HIDDEN,
     epochs: int = EPOCHS,
@@ -114,7 +114,9 @@ def fit_cells(
         F.
     loss
         One of `labelops.nn.cell_losses.LOSSES`. None: *an*, *frequency*, or the mean of both,
-        whichever ranks what is given best out of fold.
+        whichever ranks what is given best out of fold; best on sets of few classes, but of many
+        rare ones *frequency* may learn a share that is far too low
+        (`benchmarks/missing_positives.py`).
     recall
         By which rule recalled cells are logged; None: the loss's own, else a fixed threshold.
     hidden
@@ -146,7 +148,7 @@ def fit_cells(
     --------
     >>> x = np.random.default_rng(0).normal(size=(600, 4)).astype(np.float32)
     >>> states, fold = np.where(x[:, :2] > 0, 1, -1), np.arange(600) % 2
-    >>> heads = fit_cells(x, states, fold, n_folds=2, hidden=64, loss="ll-r")
+    >>> heads = fit_cells(x, states, fold, n_folds=2, hidden=64)
     >>> probs = predict_cells(heads, x, fold)
     >>> bool(((probs > 0.5) == (states == 1)).mean() > 0.9)
     True

@@ -149,7 +149,7 @@ def train_networks(
     n_outputs, n_folds
         K, F.
     seed
-        Of the first weights and of the order of the items.
+        Of the first weights, which are 0 in a linear model, and of the order of the items.
     hidden
         H; 0 for a linear model.
     epochs
@@ -195,6 +195,10 @@ def train_networks(
         return drawn.mul_((2 / max(rows, 1)) ** 0.5).requires_grad_(True)
 
     into, out = fresh(width, hidden), fresh(hidden or width, n_outputs)
+    if not hidden:
+        # What no item of a fold shows is never unlearned, and would be noise to others.
+        with torch.no_grad():
+            out.zero_()
     into_bias = torch.zeros(n_folds, 1, hidden, requires_grad=True)
     out_bias = torch.zeros(n_folds, 1, n_outputs, requires_grad=True)
     held = [into, into_bias, out, out_bias]

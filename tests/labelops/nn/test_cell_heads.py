@@ -30,14 +30,14 @@ def test_recalled_cells__are_right_and_are_many_of_those_hidden(loss, precision,
     found = found_by_epoch(heads.recalls, states, truth, epochs=20)
     assert found.precision[-1] > precision
     assert found.recall[-1] > recall
-    assert found.precision[-1] > found.precision[0]
+    assert found.recall[-1] > found.recall[0]
 
 
 @pytest.mark.parametrize("kept", [1.0, 0.1])
 def test_chosen_loss__ranks_best_what_is_given(kept):
     x, _, states, fold = zipf(n=400, k=4, kept=kept)
     more = {"n_folds": 3, "hidden": 0, "epochs": 6}
-    heads = fit_cells(x, states, fold, **more)
+    heads = fit_cells(x, states, fold, loss=None, **more)
     both = [fit_cells(x, states, fold, loss=loss, **more) for loss in ("an", "frequency")]
 
     def ranked(own):
@@ -73,7 +73,8 @@ def test_probabilities__are_those_to_be_given_whatever_the_loss():
             probs.mean(axis=0), (states == 1).mean(axis=0), atol=0.015, err_msg=loss
         )
         is_high = probs > 0.5
-        assert (states == 1)[is_high].mean() == pytest.approx(probs[is_high].mean(), abs=0.05)
+        # What is said is the mean over training, in which early epochs are less sure.
+        assert (states == 1)[is_high].mean() == pytest.approx(probs[is_high].mean(), abs=0.1)
         one = predict_cells(heads, x[7:8], fold[7:8])
         assert np.array_equal(one[0], probs[7])
 
