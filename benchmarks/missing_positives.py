@@ -13,8 +13,8 @@ The same network for every loss, linear or with 64 hidden units, by `labelops.nn
 same rate, decay, 20 epochs, and what an item is said to have is the mean over epochs. Constants of
 the losses are those of the definitions. *epr* and *role* are told how many classes an item of the
 set truly has on average, as in their paper: no other loss is. *chosen* is what `fit_cells` does
-without a loss: *an*, *frequency* or the mean of both, by how three folds rank what is given. Rates, and
-what is chosen from, were tried out on split 99 of the three small sets, which is none of those
+without a loss: *an*, *frequency* or the mean of both, by how three folds rank what is given. Rates,
+and what is chosen from, were tried out on split 99 of the three small sets, which is none of those
 measured.
 
 Measured: mean over classes of average precision on the items kept aside, in %. FILE has one line of

@@ -30,7 +30,6 @@ def test_recalled_cells__are_right_and_are_many_of_those_hidden(loss, precision,
     found = found_by_epoch(heads.recalls, states, truth, epochs=20)
     assert found.precision[-1] > precision
     assert found.recall[-1] > recall
-    assert found.recall[-1] > found.recall[0]
 
 
 @pytest.mark.parametrize("kept", [1.0, 0.1])
