@@ -47,7 +47,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     lists = tagged(80)[0].drop_columns(["features"])
     pairs = pa.array([[kind, f"class {i % 4}"] for i, kind in enumerate(label)])
     sets = single.drop_columns(["label", "bag_id"]).append_column("candidates", pairs)
-    for name, table, k in (("audit", single, 4), ("multilabel", lists, 5), ("partial", sets, 4)):
+    state = pa.array([True if i % 3 == 0 else None for i in range(80)])
+    some = single.drop_columns(["label", "bag_id"]).append_column("positive", state)
+    for name, table, k in (
+        *(("audit", single, 4), ("multilabel", lists, 5), ("partial", sets, 4)),
+        ("pu", some, 2),
+    ):
         data = write_shards(
             folder / name, table.append_column("pred_probs", probabilities(80, k)), [30, 50]
         )
