@@ -152,7 +152,7 @@ class Candidates(Part):
             (DOUBTFUL, "Most doubtful choices"),
         ):
             if self.listed.count[group]:
-                blocks.append(self._items(group, caption))
+                blocks += [m.Text(caption, "h3"), self._items(group, caption)]
         yield m.Section(
             name="candidates",
             title="Candidates",
