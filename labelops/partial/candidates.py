@@ -240,6 +240,10 @@ def p_none(mass: np.ndarray, size: np.ndarray, *, wrong: float, n_classes: int) 
     return np.asarray(np.where(total > 0, without / np.where(total > 0, total, 1.0), wrong))
 
 
+ROUNDING = 1e-9
+"""A sum of probabilities may be less by this share than it is."""
+
+
 def is_unbelieved(mass: np.ndarray, size: np.ndarray, *, n_classes: int) -> np.ndarray:
     """Return where candidates are believed less than as many classes drawn by chance: m < s / K.
 
@@ -260,7 +264,8 @@ def is_unbelieved(mass: np.ndarray, size: np.ndarray, *, n_classes: int) -> np.n
     >>> is_unbelieved(np.array([0.4, 0.6, 0.5]), np.array([2, 2, 2]), n_classes=4).tolist()
     [True, False, False]
     """
-    return np.asarray(np.asarray(mass, np.float64) * n_classes < size)
+    m, s = np.asarray(mass, np.float64), np.asarray(size)
+    return np.asarray((s < n_classes) & (m * n_classes < s * (1 - ROUNDING)))
 
 
 def _terms(

@@ -88,7 +88,7 @@ def propose(
 
     Returns
     -------
-    One proposal an unlabelled item, that it is positive; nothing is proposed about others.
+    One proposal an item: that it is positive, if it is unlabelled; others stay as they are.
 
     Examples
     --------
@@ -96,30 +96,30 @@ def propose(
     ...     np.array([0.97, 0.6, 0.1, 1.0]), np.array([0.93, 0.5, 0.0, 1.0]),
     ...     np.array([-1, -1, -1, 1]), is_weak=False, policy=RecoverPolicy(0.9, 0.5))
     >>> [Action(a).name for a in found.action], found.row.tolist()
-    (['RELABEL', 'REVIEW', 'KEEP'], [0, 1, 2])
+    (['RELABEL', 'REVIEW', 'KEEP', 'KEEP'], [0, 1, 2, 3])
     """
-    row = np.flatnonzero(state < 0)
-    p, cautious = p[row].astype(np.float64), cautious[row].astype(np.float64)
+    row, is_open = np.arange(len(state)), np.asarray(state) < 0
+    p, cautious = p.astype(np.float64), cautious.astype(np.float64)
     action = np.full(len(row), Action.KEEP, np.uint8)
     rule = np.full(len(row), NO_ISSUE, np.uint8)
-    unsure = p >= policy.review_confidence
+    unsure = is_open & (p >= policy.review_confidence)
     action[unsure], rule[unsure] = Action.REVIEW, WEAK if is_weak else UNSURE
     if not is_weak:
-        likely = p >= policy.recover_confidence
+        likely = is_open & (p >= policy.recover_confidence)
         action[likely], rule[likely] = Action.RELABEL, ON_REVIEWS
         for band, edge in enumerate(bands(policy.recover_confidence)):
-            sure = cautious >= edge
+            sure = is_open & (cautious >= edge)
             action[sure], rule[sure] = Action.RELABEL, ON_REVIEWS + 1 + band
     # What is promised unmeasured is what the lower end of the prior promises.
     promised = np.where(rule > ON_REVIEWS, cautious, p)
     return Proposals(
         row=row,
         slot=np.full(len(row), WHOLE),
-        before=np.full(len(row), UNSAID),
-        after=np.full(len(row), POSITIVE),
+        before=np.where(is_open, UNSAID, state).astype(np.int64),
+        after=np.where(is_open, POSITIVE, state).astype(np.int64),
         action=action,
         rule=rule,
-        p_after=promised,
-        p_before=1 - promised,
-        p_next=1 - promised,
+        p_after=np.where(is_open, promised, 1.0),
+        p_before=np.where(is_open, 1 - promised, 1.0),
+        p_next=np.where(is_open, 1 - promised, 0.0),
     )

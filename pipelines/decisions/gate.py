@@ -10,6 +10,8 @@ from labelops.decisions import (
     DECISIONS,
     NO_ISSUE,
     NOBODY,
+    UNSAID,
+    WHOLE,
     WORDS,
     Action,
     Decision,
@@ -87,6 +89,8 @@ def tally(model: Proposals, truth: np.ndarray, given: LabelSets, n_rules: int) -
     """
     free, changes = truth == NOBODY, model.is_change
     seen, before = ~free & changes, np.maximum(model.before, -1)
+    # Where nobody said anything, a wrong label is worse than none.
+    is_first = (model.slot == WHOLE) & (model.before == UNSAID)
 
     def count(where: np.ndarray) -> np.ndarray:
         return np.bincount(model.rule[where], minlength=n_rules)
@@ -104,7 +108,7 @@ def tally(model: Proposals, truth: np.ndarray, given: LabelSets, n_rules: int) -
         "variance_sum": add(variance(model.p_after, model.p_before)),
         "reviewed": count(seen),
         "fixed": count(seen & (model.after == truth) & (before != truth)),
-        "broken": count(seen & (model.after != truth) & (before == truth)),
+        "broken": count(seen & (model.after != truth) & ((before == truth) | is_first)),
         "sizes": n_yes(given),
         "leaving": np.bincount(model.before[free & model.leaves], minlength=given.n_classes),
     }

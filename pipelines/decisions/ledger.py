@@ -26,6 +26,7 @@ from labelops.ragged import owners
 from pipelines.labels import candidates, lists
 from pipelines.labels.columns import flat, lists_of
 from pipelines.labels.space import announced
+from pipelines.storage.forms import is_listed
 
 LOG_FOLDER = "decisions"
 
@@ -151,7 +152,7 @@ def derive(
     assert space is not None, f"a column with labels was expected, got {source.column_names}"
     if space is not lists.SPACE and (slot == WHOLE).all():
         label, changes = source[space.name].combine_chunks(), at[done.is_change]
-        if pa.types.is_list(label.type):
+        if is_listed(label.type):
             label = candidates.sole(label)
         change = np.full(len(ids), -1)
         change[row[changes]] = changes

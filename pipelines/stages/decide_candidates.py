@@ -80,7 +80,8 @@ def propose_shard(frame: Frame, ctx: Context[Config]) -> Proposed:
                 before=np.where(is_sole, mine, UNSAID),
                 action=action.astype(np.uint8),
                 rule=rule.astype(np.uint8),
-                p_before=np.where(is_sole, proposed.p_before, blind),
+                # A given label that is not believed is not trained on, either.
+                p_before=np.where(is_sole, np.where(is_none, 0.0, proposed.p_before), blind),
                 p_next=np.maximum(proposed.p_next, np.where(is_sole, found.others, 0.0)),
             )
         )

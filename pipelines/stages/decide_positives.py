@@ -63,9 +63,14 @@ def propose_shard(frame: Frame, ctx: Context[Config]) -> Proposed:
 
 
 def supported(ctx: Context[Config]) -> int:
-    """Return how many unlabelled items are positive at least, by the class prior."""
-    found = ctx.result(ctx.beliefs_stage, "scores")
-    return int(float(found["low"]) * int(found["unlabelled"].sum()))
+    """Return how many unlabelled items are positive at least, by the class prior.
+
+    At most, where reviewed items say that a rule is right.
+    """
+    found, judged = ctx.result(ctx.beliefs_stage, "scores"), ctx.own("gate")
+    is_measured = bool((judged["is_measured"] & judged["ships"] & judged["changes_labels"]).any())
+    end = "high" if is_measured else "low"
+    return int(float(found[end]) * int(found["unlabelled"].sum()))
 
 
 STAGE = deciding_stage(

@@ -41,6 +41,7 @@ from pipelines.core.stage import (
     Step,
     Tables,
 )
+from pipelines.errors import DataError
 from pipelines.inference.heads import even_blocks
 from pipelines.labels.positives import GIVEN, NEGATIVE, POSITIVE, UNLABELLED
 from pipelines.storage.arrays import read_array
@@ -89,8 +90,8 @@ LEARN, SCORES = "learn", "scores"
 SCORE = "positive_score"
 """Scratch column."""
 
-MOST_CELLS = 1 << 24
-"""Networks are fitted, and the draw is looked at, on so many items × features."""
+MOST_ITEMS, MOST_CELLS = 1 << 17, 1 << 24
+"""Networks are fitted, and the draw is looked at, on so many items, or items × features."""
 
 BLOCK_ROWS = 8192
 
@@ -150,7 +151,7 @@ class Sample(NamedTuple):
 def _sample(items: Items) -> Sample:
     has_features = "embedding" in items.schema.names
     width = items.schema.field("embedding").type.list_size if has_features else 0
-    wanted, n_held = MOST_CELLS // max(width, 1), 0
+    wanted, n_held = min(MOST_ITEMS, MOST_CELLS // max(width, 1)), 0
     parts = [Sample(np.zeros(0, np.int8), np.zeros(0), np.zeros(0, np.int8), _none(0, width))]
     for table in items.tables(8192):
         rows = table.slice(0, wanted - n_held).combine_chunks()
@@ -181,7 +182,7 @@ def learn(items: Items, ctx: Context[Config], out: str) -> Arrays:
     """
     config, some = ctx.config, _sample(items)
     known, is_labelled = some.state != NEGATIVE, some.state == POSITIVE
-    scores, found = some.said, Arrays()
+    found = Arrays()
     if learns(config, ctx.columns):
         from labelops.nn.positive_heads import NEEDS_PRIOR, fit_positives, positive_scores
 
@@ -206,14 +207,13 @@ def learn(items: Items, ctx: Context[Config], out: str) -> Arrays:
             np.save(os.path.join(out, f"{name}.npy"), values)
         opinions = np.stack([some.said, positive_scores(heads, some.features, some.fold)])
         pool = fit_positive_pool(opinions[:, known], is_labelled[known], prior=prior)
-        scores = pool_positives(opinions, pool)
         found = {
             "weights": pool.weights,
             "bias": np.array(pool.bias),
             "epoch": np.array(heads.epoch),
             "proxy": np.array(heads.proxy),
         }
-    draw = check_draw(some.features[known], scores[known], is_labelled[known])
+    draw = check_draw(some.features[known], some.said[known], is_labelled[known])
     return {**found, **{name: np.array(value) for name, value in draw._asdict().items()}}
 
 
@@ -252,6 +252,12 @@ def count(frame: Frame, ctx: Context[Config]) -> Arrays:
 def estimate(summary: Arrays, ctx: Context[Config]) -> Arrays:
     """Return the class prior, and probabilities by the bin of the score."""
     counts, config = ScoreCounts(summary["labelled"], summary["unlabelled"]), ctx.config
+    if not counts.n_labelled or not counts.n_unlabelled:
+        kind = "labelled positive" if not counts.n_labelled else "unlabelled"
+        raise DataError(
+            f"stage {ctx.stage!r}: labelled and unlabelled items were expected, no {kind} one is "
+            f"left of {ctx.n_items:,} items: they were quarantined. See quarantine/ for the reasons"
+        )
     found = estimate_prior(
         counts, method=config.method, n_resamples=config.resamples, seed=ctx.seed("bootstrap")
     )

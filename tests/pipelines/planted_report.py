@@ -77,6 +77,7 @@ class Planted:
     ) -> None:
         self.names, self.limits, self.n_items = Names(names, ()), limits, n_items
         self.results, self.text, self.several = results, text, several
+        self.has_lists, self.types = several, dict[str, Any]()
         self.rng = np.random.default_rng(7)
         self.pictures, self.side = pictures, side
         self.config, self.columns, self.types = None, (), {}

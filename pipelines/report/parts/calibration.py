@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipelines.core.stage import Arrays
+from pipelines.labels import positives
 from pipelines.report import model as m
 from pipelines.report.part import Part
 from pipelines.report.text import count, decimal, percent, plural, signed
@@ -46,6 +47,9 @@ class Calibration(Part):
 
     def sections(self) -> Iterator[m.Section]:
         """Return measures and a diagram."""
+        # Of positive and unlabelled items nobody gave a label that predictions should agree with.
+        if positives.GIVEN in self.run.types:
+            return
         fit = self.run.result("infer", "calibration")
         if fit is None or ("temperature" not in fit and not fit["n_cells"]):
             return

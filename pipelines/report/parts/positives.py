@@ -5,7 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 from markupsafe import Markup
 
+from labelops.belief import UNIT
 from labelops.partial.draw import DrawCheck
+from labelops.partial.prior import LEAST_LABELLED
 from labelops.partial.scores import ScoreCounts
 from pipelines.core.stage import Context
 from pipelines.labels.positives import GIVEN, UNLABELLED
@@ -40,7 +42,7 @@ class Positives(Part):
         self.draw: DrawCheck = draw_of(ctx.own(LEARN))
         self.likely = Shortlist(1, run.limits.suspects_per_class * 8)
         self.tenths = np.zeros(TENTHS, np.int64)
-        self.sums = np.zeros(TENTHS)
+        self.sums = np.zeros(TENTHS, np.int64)
 
     def scan(self, frame: Frame) -> None:
         """Count unlabelled items by their probability, and remember the most probable."""
@@ -49,7 +51,7 @@ class Positives(Part):
         self.likely.add(frame, rows, np.zeros(len(rows), np.int64), -p)
         tenth = np.minimum((p * TENTHS).astype(np.int64), TENTHS - 1)
         np.add.at(self.tenths, tenth, 1)
-        np.add.at(self.sums, tenth, p)
+        np.add.at(self.sums, tenth, np.rint(p * UNIT).astype(np.int64))
 
     def places(self) -> Iterator[Place]:
         """Return where the most probable positives are."""
@@ -69,13 +71,13 @@ class Positives(Part):
         value, low, high = (float(self.found[name]) for name in ("value", "low", "high"))
         is_given = str(self.found["method"]) == "given"
         headline = self._headline(n, value, low, high)
-        of_all = percent(float(self.found["of_all"]))
+        is_one_sample = getattr(self.ctx.config, "setting", "") == "one-sample"
+        of_all = f"; with the labelled ones {percent(float(self.found['of_all']))} of all items"
         how = (
             f"The share of positives among them was given as {percent(value)}."
             if is_given
             else f"Estimated ({self.found['method']}): {percent(value)} of them, 95\u202f% "
-            f"interval {percent(low)} to {percent(high)}; with the labelled ones {of_all} of all "
-            "items."
+            f"interval {percent(low)} to {percent(high)}{of_all if is_one_sample else ''}."
         )
         supposed = (
             "All of this supposes that the labelled positives are a random draw of all positives. "
@@ -91,7 +93,7 @@ class Positives(Part):
                     "text",
                 ),
                 m.column("Unlabelled items", self.tenths),
-                m.column("Expected positive", np.rint(self.sums).astype(np.int64)),
+                m.column("Expected positive", np.rint(self.sums / UNIT).astype(np.int64)),
             ),
         )
         return m.Section(
@@ -153,9 +155,15 @@ class Positives(Part):
             yield (
                 f"Where scores are highest, the odds of being labelled differ{self._by_what()} "
                 f"more than a random draw lets them (p\u202f=\u202f{self.draw.p_value:.1g}). "
-                "Nothing is recovered unless reviewed items say that it is right."
+                "Only items are recovered that reviewers say are positive. (Classes that overlap "
+                "where scores are highest can look so, too.)"
             )
-        if not self.found["is_irreducible"]:
+        if self._counts.n_labelled < LEAST_LABELLED:
+            yield (
+                f"{plural(self._counts.n_labelled, 'labelled item')} are too few to say more than "
+                "that: no end of the interval is known."
+            )
+        elif not self.found["is_irreducible"]:
             yield (
                 "Among the items that the model is surest of there are negatives, too, as far as "
                 "can be seen: then only the upper end of the interval holds."
@@ -169,13 +177,13 @@ class Positives(Part):
     def _findings(self) -> Iterator[m.Finding]:
         if not self.draw.is_plausible:
             yield m.Finding(
-                "The labelled items are no random draw of all positives",
+                "The labelled items may be no random draw of all positives",
                 f"The odds of being labelled differ{self._by_what()} among the surest items. All "
-                "numbers of positives here are probably too low: label some at random.",
+                "numbers of positives here may be too low: label some at random.",
                 "prior",
                 rank=1,
             )
-        if not self.found["is_irreducible"]:
+        if not self.found["is_irreducible"] and self._counts.n_labelled >= LEAST_LABELLED:
             yield m.Finding(
                 "The share of positives is known from above only",
                 "No score is so high that only positives have it. A better model, or some items "
@@ -195,7 +203,7 @@ class Positives(Part):
         return m.Section(
             name="likely",
             title="Unlabelled, and most probably positive",
-            short="Recovered",
+            short="Probably positive",
             rank=12,
             blocks=(
                 intro,

@@ -225,3 +225,11 @@ def test_empty_sets__are_refused() -> None:
         with pytest.raises(ValueError, match="at least one, 1 have none, the first is item 1"):
             call()
     assert candidate_weights(np.empty((0, 3)), np.empty((0, 3), bool)).shape == (0, 3)
+
+
+def test_set_of_all_classes__is_believed_whatever_its_probabilities_are_rounded_to():
+    probs = np.random.default_rng(0).dirichlet(np.ones(10), 500)
+    mass, all_of_them = probs.sum(axis=1), np.full(500, 10)
+    assert (mass < 1).any()
+    assert not is_unbelieved(mass, all_of_them, n_classes=10).any()
+    assert is_unbelieved(np.array([0.2]), np.array([3]), n_classes=10).all()

@@ -12,8 +12,6 @@ def said(p: float, cautious: float, state: int = -1, *, is_weak: bool = False) -
     found = propose(
         np.array([p]), np.array([cautious]), np.array([state]), is_weak=is_weak, policy=POLICY
     )
-    if not len(found.row):
-        return "", ""
     return Action(found.action[0]).name, rules(POLICY)[found.rule[0]].name
 
 
@@ -26,8 +24,8 @@ def test_every_case() -> None:
     assert said(0.99, 0.99, is_weak=True) == ("REVIEW", "positive-weak")
     assert said(0.5, 0.0) == ("REVIEW", "positive-unsure")
     assert said(0.49, 0.0) == ("KEEP", "no-issue")
-    assert said(1.0, 1.0, 1) == ("", "")
-    assert said(0.0, 0.0, 0) == ("", "")
+    assert said(1.0, 1.0, 1) == ("KEEP", "no-issue")
+    assert said(0.0, 0.0, 0) == ("KEEP", "no-issue")
 
 
 def test_proposals__promise_what_the_cautious_probability_does() -> None:
@@ -38,11 +36,11 @@ def test_proposals__promise_what_the_cautious_probability_does() -> None:
         is_weak=False,
         policy=POLICY,
     )
-    np.testing.assert_allclose(found.p_after, [0.93, 0.6])
-    np.testing.assert_allclose(found.p_before, [0.07, 0.4])
-    assert found.slot.tolist() == [WHOLE] * 2
-    assert found.before.tolist() == [UNSAID] * 2
-    assert found.after.tolist() == [1, 1]
+    np.testing.assert_allclose(found.p_after, [0.93, 0.6, 1.0])
+    np.testing.assert_allclose(found.p_before, [0.07, 0.4, 1.0])
+    assert found.slot.tolist() == [WHOLE] * 3
+    assert found.before.tolist() == [UNSAID, UNSAID, 1]
+    assert found.after.tolist() == [1, 1, 1]
 
 
 def test_no_item() -> None:
