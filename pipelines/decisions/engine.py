@@ -171,6 +171,12 @@ class Engine(Generic[C]):
             Reduce(name="gate", reads=[*given, scratch], summarize=self.tally, finish=self.judge),
             *self._changes(narrow).steps(),
             *self._looks(narrow).steps(),
+            Reduce(
+                name="promised",
+                reads=narrow,
+                summarize=self.count_promised,
+                when=lambda ctx: decider.allowance(ctx).least > 1,
+            ),
             Map(
                 name="settle",
                 reads=[
@@ -304,7 +310,27 @@ class Engine(Generic[C]):
         group = np.zeros(len(at), np.int64)
         return Elements(group, doubt_keys(doubt[at]), frame.array("item_hash")[at]), at, pool
 
+    def count_promised(self, frame: Frame, ctx: Context[C]) -> Arrays:
+        """Count the changes within all limits that only beliefs promise to be right."""
+        final, _ = self._limited(frame, ctx)
+        # Of items that wait nothing ships.
+        waits = lo.outcome(final, frame.n).is_aside[final.row]
+        return {"n": np.array(int((_is_promised(final, ctx) & ~waits).sum()))}
+
     def settled(self, frame: Frame, ctx: Context[C]) -> tuple[Proposals, np.ndarray]:
+        """Return what is done to a shard's slots, and why not more.
+
+        Within all limits; and nothing that beliefs alone promise, if that is too little to tell.
+        """
+        final, why = self._limited(frame, ctx)
+        least = self.decider.allowance(ctx).least
+        if least > 1 and int(ctx.own("promised")["n"]) < least:
+            back = _is_promised(final, ctx)
+            action = np.where(back, lo.Action.KEEP, final.action).astype(np.uint8)
+            final, why = final._replace(action=action), np.where(back, lo.Held.GATE, why)
+        return final, why.astype(np.uint8)
+
+    def _limited(self, frame: Frame, ctx: Context[C]) -> tuple[Proposals, np.ndarray]:
         """Return what is done to a shard's slots within all limits, and why not more."""
         proposals, held = self._within_shares(frame, ctx)
         elements, at, pool = self._waiting(frame, ctx, proposals, held)
@@ -394,6 +420,12 @@ class Engine(Generic[C]):
         }
         words = {name: np.array(text) for name, text in texts.items()}
         return {**table, **words, **self.decider.notes(ctx)}
+
+
+def _is_promised(final: Proposals, ctx: Context) -> np.ndarray:
+    """Return which changes neither a reviewer made nor reviewed items speak for; shape (M,)."""
+    is_measured = ctx.own("gate")["is_measured"][final.rule]
+    return np.asarray(final.is_change & (final.rule != lo.REVIEWED) & ~is_measured)
 
 
 def read_proposed(frame: Frame, ctx: Context) -> tuple[Proposals, np.ndarray]:

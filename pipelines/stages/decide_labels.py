@@ -68,7 +68,7 @@ def propose_shard(frame: Frame, ctx: Context[Config]) -> Proposed:
 STAGE = deciding_stage(
     Decider(
         name="decide_labels",
-        version=4,
+        version=5,
         doc="adds and removes labels of multi-label items, within limits, and logs why",
         config=Config,
         clean=SPACE,

@@ -84,18 +84,28 @@ def test_changes__are_mostly_right_and_as_sure_as_they_say() -> None:
     assert {row["action"] for row in rows} == {"add", "remove"}
 
 
-@pytest.mark.parametrize(("add_confidence", "n"), [(0.987, 15), (0.994, 0)])
+@pytest.mark.parametrize(("add_confidence", "n"), [(0.98, 20), (0.987, 0), (0.994, 0)])
 def test_fewer_changes_in_all_than_beliefs_can_vouch_for__are_not_made(
     add_confidence: float, n: int
 ) -> None:
-    """Fifteen of the surest cells are added; six are not, and it is said why."""
+    """Of twenty cells twelve ship; of fifteen nine would, the others wait; of six the gate holds all."""
     sure = f"decide_labels.add_confidence={add_confidence}", "decide_labels.remove_confidence=1.0"
     run = finished(*sure)
     assert len(changes(run)) == n
     told = [
         why for why in outcome(run)["verdict"].tolist() if "fewer than 10 changes in all" in why
     ]
-    assert bool(told) == (n == 0)
+    assert bool(told) == (add_confidence == 0.994)
+    assert outcome(run)["shipped"].sum() == (12 if n else 0)
+
+
+def test_fewer_changes_that_limits_leave__are_not_made_either() -> None:
+    run = finished("decide_labels.max_change_share=0.01")
+    quota = int(0.01 * int(outcome(run)["sizes"].sum()))
+    assert 0 < quota < 10
+    assert outcome(run)["ships"][outcome(run)["changes_labels"]].any()
+    assert changes(run) == []
+    assert outcome(run)["shipped"].sum() == 0
 
 
 @pytest.mark.parametrize("three_states", [False, True])
@@ -187,7 +197,7 @@ def test_outcome__adds_up_with_the_log() -> None:
     )
 
 
-@pytest.mark.parametrize("share", [0.0, 0.02])
+@pytest.mark.parametrize("share", [0.0, 0.03])
 def test_max_change_share__is_a_share_of_the_labels_and_the_surest_come_first(share: float) -> None:
     run = finished(f"decide_labels.max_change_share={share}")
     free = changes(finished("decide_labels.max_change_share=1.0"))
