@@ -88,7 +88,7 @@ def test_changes__are_mostly_right_and_as_sure_as_they_say() -> None:
 def test_fewer_changes_in_all_than_beliefs_can_vouch_for__are_not_made(
     add_confidence: float, n: int
 ) -> None:
-    """Of twenty cells twelve ship; of fifteen nine would, the others wait; of six the gate holds all."""
+    """Of twenty cells twelve ship; of fifteen nine would, since others wait; the gate holds six."""
     sure = f"decide_labels.add_confidence={add_confidence}", "decide_labels.remove_confidence=1.0"
     run = finished(*sure)
     assert len(changes(run)) == n
