@@ -11,7 +11,7 @@ same for all.
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtr
 
 SHARE = 0.2
 """Such parts of the labelled items, the first and the next by score, are looked at."""
@@ -137,5 +137,5 @@ def check_draw(features: np.ndarray, scores: np.ndarray, is_labelled: np.ndarray
         found = abs(_deviation(above, below))
         if found > by_feature:
             by_feature, feature = found, d
-    least = min(norm.sf(by_score), 2 * max(n_compared, 1) * norm.sf(by_feature))
+    least = min(ndtr(-by_score), 2 * max(n_compared, 1) * ndtr(-by_feature))
     return DrawCheck(float(min(1.0, 2 * least)), by_score, by_feature, feature)

@@ -179,6 +179,7 @@ def test_share__is_learned_in_two_epochs_and_is_near_that_which_was_planted():
     train_networks(
         x, np.full(20_000, -1), objective, n_outputs=2, n_folds=1, hidden=0, rate=0.05, epochs=3
     )
+    # Too high, by what two epochs of a model that began at 0 have not learned yet.
     assert shares[1] == shares[2] == pytest.approx(0.3, abs=0.07)
 
 
@@ -217,11 +218,10 @@ def defined(name, z, states, epoch, objective, fold):
     return (of.rejected if name == "ll-r" else of.corrected)(z, states, recalled=recalled)
 
 
-@pytest.mark.parametrize("name", sorted(LOSSES))
+# What "pu-mix" adds is looked at by itself, below.
+@pytest.mark.parametrize("name", sorted(set(LOSSES) - {"pu-mix"}))
 @pytest.mark.parametrize("epoch", [0, 9])
 def test_objective__of_every_fold_is_the_definition_on_the_items_outside_it(name, epoch):
-    if name == "pu-mix":
-        pytest.skip("mixes at random")
     _, states, _ = drawn()
     fold = np.arange(N) % 3 - 1
     objective = CellObjective(name, states, fold, n_folds=FOLDS, epochs=20)
@@ -239,6 +239,22 @@ def test_objective__of_every_fold_is_the_definition_on_the_items_outside_it(name
     assert torch.isfinite(logits.grad).all()
     assert (logits.grad[~outside] == 0).all()
     assert all(torch.isfinite(tensor.grad).all() for tensor in objective.parameters)
+
+
+def test_mixing__adds_the_definition_of_pairs_that_a_fold_is_trained_on():
+    _, states, _ = drawn()
+    fold = np.arange(N) % 3 - 1
+    plain, mixes = (
+        CellObjective(name, states, fold, n_folds=FOLDS, seed=5) for name in ("pu", "pu-mix")
+    )
+    z = np.random.default_rng(2).normal(0, 2, (FOLDS, N, K)).astype(np.float32)
+    batch = torch.from_numpy(z), torch.arange(N), mixes.outside
+    rng, half, wanted = np.random.default_rng(5), N // 2, 0.0
+    order, share = rng.permutation(half), rng.beta(0.3, 0.3)
+    for f in range(FOLDS):
+        both = (fold != f)[:half][order] & (fold != f)[N - half :]
+        wanted += of.mixed(z[f], states, order=order, share=share)[both].sum() / half
+    assert (mixes.loss(*batch) - plain.loss(*batch)).item() == pytest.approx(wanted, rel=1e-4)
 
 
 def test_permanent_flips__stay_and_become_more():
