@@ -32,7 +32,7 @@ from data import SMALL_PROBS, LabelSet, load_set, set_names, write_shards
 from sklearn.metrics import average_precision_score
 from students import STUDENTS, TrainingSet, accuracy, hard, inputs
 
-from labelops.soft import SoftLabels, smooth
+from labelops.soft.labels import SoftLabels, smooth
 from pipelines.core.results import load_result
 from pipelines.core.state import load_run
 from pipelines.recipe import load_recipe

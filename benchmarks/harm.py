@@ -2,14 +2,15 @@
 
     python benchmarks/harm.py --tables FOLDER [--small cifar10n_small_5k_with_images.npz] \\
         [--seeds 5] [--sets spambase letter] [--noise none symmetric-0.2] [--rows 20000] \\
-        [--embedding lite0_small.npy] [--out harm.json]
+        [--embedding lite0_small.npy] [--hausa hausa_news_distant_labels.csv.gz] [--out harm.json]
 
 FOLDER has `adult`, `covtype`, `letter`, `pendigits` and `spambase`. Noise is planted in true
 labels: *symmetric* (any other class), *pair* (the next class) or *features* (the class that a
 linear model of the truth finds second best, the more often the less sure that model is).
 Predictions are out of fold, of a linear model and of histogram trees; those that come with the
 CIFAR-10N cut; and those of the heads that stage `infer` fits itself, of pictures on shrunk pixels
-and on an embedding of the cut (see `embedder.py`). For each setting: shards → recipe `audit` →
+and on an embedding of the cut (see `embedder.py`). Headlines in Hausa, labelled by rules, are the
+vectors of `data.py`. For each setting: shards → recipe `audit` →
 product against truth. Labels of the product are compared with the given ones *on the same items*.
 What `harm.json` has already is not measured again.
 """
@@ -32,7 +33,14 @@ from sklearn.preprocessing import StandardScaler
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data import CIFAR_CLASSES, SMALL_PROBS, LabelSet, load_set, prepare_small
+from data import (
+    CIFAR_CLASSES,
+    SMALL_PROBS,
+    LabelSet,
+    load_set,
+    prepare_hausa,
+    prepare_small,
+)
 from efficacy import audit, numbers, table
 
 from pipelines.core.results import load_result
@@ -124,6 +132,14 @@ def pictures(
             yield from opined(who, CIFAR_CLASSES, x, given, true, seed, models)
 
 
+def headlines(file: Path, seed: int, models: Sequence[str]) -> Iterator[LabelSet]:
+    """Yield headlines labelled by rules."""
+    with tempfile.TemporaryDirectory() as folder:
+        prepare_hausa(Path(folder), csv=file)
+        items = load_set(Path(folder), "hausa")
+    yield from opined("hausa", items.classes, items.features, items.given, items.true, seed, models)
+
+
 def opined(
     name: str,
     classes: tuple[str, ...],
@@ -147,6 +163,9 @@ def settings(args: argparse.Namespace, seed: int) -> Iterator[LabelSet]:
     for name in args.sets:
         if name == "cifar10n":
             yield from pictures(args.small, seed, args.models, args.embedding)
+            continue
+        if name == "hausa":
+            yield from headlines(args.hausa, seed, args.models)
             continue
         x, true = read_table(args.tables, name, seed, args.rows)
         for noise in args.noise:
@@ -197,7 +216,8 @@ def main() -> None:
     parser.add_argument("--tables", type=Path, required=True)
     parser.add_argument("--small", type=Path)
     parser.add_argument("--embedding", type=Path)
-    parser.add_argument("--sets", nargs="+", default=[*TABLES, "cifar10n"])
+    parser.add_argument("--hausa", type=Path)
+    parser.add_argument("--sets", nargs="+", default=[*TABLES, "cifar10n", "hausa"])
     parser.add_argument("--noise", nargs="+", default=list(RATES), choices=list(RATES))
     parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
     parser.add_argument("--rows", type=int, default=20_000)
@@ -205,8 +225,8 @@ def main() -> None:
     parser.add_argument("--set", dest="overrides", action="append", default=[])
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    if args.small is None:
-        args.sets = [name for name in args.sets if name != "cifar10n"]
+    absent = {"cifar10n": args.small is None, "hausa": args.hausa is None}
+    args.sets = [name for name in args.sets if not absent.get(name)]
     all_figures = json.loads(args.out.read_text()) if args.out and args.out.exists() else []
     known = {(figures["set"], figures["seed"]) for figures in all_figures}
     for seed in range(args.seeds):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from labelops.soft import id_type
+from labelops.soft.labels import id_type
 
 # N pictures, K classes, k kept, h×w cells; a box is (x1, y1, x2, y2), x along columns
 

@@ -14,7 +14,7 @@ from labelops.belief import DOUBT
 from labelops.calibration import log_safe
 from labelops.decisions import Proposals
 from labelops.opinions.pool import votes_for
-from labelops.soft import SoftLabels, stored, top_classes
+from labelops.soft.labels import SoftLabels, stored, top_classes
 from labelops.sparse_noise import SparseNoise
 from labelops.top_rows import TopRows
 
@@ -185,7 +185,7 @@ def with_certainty(belief: TopBelief, class_id: np.ndarray) -> TopBelief:
 
 
 def soften(belief: TopBelief, given: np.ndarray, *, k: int) -> SoftLabels:
-    """Keep the k most probable classes and the given one; see `labelops.soft.sparsify`."""
+    """Keep the k most probable classes and the given one; see `labelops.soft.labels.sparsify`."""
     k = min(k, belief.n_classes, belief.ids.shape[1])
     asked = belief.belief
     if not belief.has_all:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from labelops.ragged import offsets, owners, spans
-from labelops.soft import id_type
+from labelops.soft.labels import id_type
 
 # N items, K classes, M ids
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from labelops.soft import SoftLabels, id_type
+from labelops.soft.labels import SoftLabels, id_type
 
 SOFT = ("topk_ids", "topk_probs", "tail_prob")
 """Columns of soft labels."""

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from labelops.label_maps import LabelMaps, check_maps
-from labelops.soft import id_type
+from labelops.soft.labels import id_type
 from pipelines.errors import DataError
 from pipelines.storage.vectors import list_array, vectors_of
 

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from labelops.label_peaks import binary_peaks, peaks
 from labelops.multilabel.cutoffs import sets_from
 from labelops.multilabel.labels import NO, YES, states, take_rows
-from labelops.soft import id_type
+from labelops.soft.labels import id_type
 from pipelines.core.stage import Arrays, Beliefs, Cells, Context, Tables
 from pipelines.labels.columns import RULED_OUT, ids_type, lists_of
 from pipelines.labels.log import log_rows

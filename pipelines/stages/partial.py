@@ -23,7 +23,7 @@ from labelops.partial.candidates import (
     is_unbelieved,
     mass_of,
 )
-from labelops.soft import sparsify
+from labelops.soft.labels import sparsify
 from labelops.top_belief import all_classes
 from pipelines.core.stage import (
     Arrays,

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from labelops.soft import sparsify
+from labelops.soft.labels import sparsify
 from pipelines.bags import learn, totals
 from pipelines.bags.census import (
     CENSUS,

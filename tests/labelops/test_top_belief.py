@@ -10,7 +10,7 @@ from scipy import sparse
 from labelops.belief import believe, noise_at
 from labelops.decide import Policy, propose
 from labelops.decisions import Action
-from labelops.soft import smooth, sparsify
+from labelops.soft.labels import smooth, sparsify
 from labelops.sparse_noise import SparseNoise, sparse_noise_at
 from labelops.top_belief import believe_top, candidates, in_classes, soften, with_certainty
 from tests.labelops.top import make_top

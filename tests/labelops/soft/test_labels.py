@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labelops.soft import id_type, smooth, sparsify
+from labelops.soft.labels import id_type, smooth, sparsify
 
 
 def dense_by_loop(p: np.ndarray, kept: list[int]) -> np.ndarray:
