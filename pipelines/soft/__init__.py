@@ -1,0 +1,1 @@
+"""Soft labels of views in Parquet: columns, what they are of, and fewer of them."""
