@@ -10,9 +10,9 @@ linear model of the truth finds second best, the more often the less sure that m
 Predictions are out of fold, of a linear model and of histogram trees; those that come with the
 CIFAR-10N cut; and those of the heads that stage `infer` fits itself, of pictures on shrunk pixels
 and on an embedding of the cut (see `embedder.py`). Headlines in Hausa, labelled by rules, are the
-vectors of `data.py`. For each setting: shards → recipe `audit` →
-product against truth. Labels of the product are compared with the given ones *on the same items*.
-What `harm.json` has already is not measured again.
+vectors of `data.py`. For each setting: shards → recipe `audit` → product against truth. Labels of
+the product are compared with the given ones *on the same items*. What `harm.json` has already is
+not measured again.
 """
 
 import argparse
