@@ -15,9 +15,11 @@ LEVEL = 0.95
 
 Z = float(ndtri(1 - (1 - LEVEL) / 2))
 
-ALLOWANCE = 0.1
-"""So much less (or more) than its mean belief may be right of a rule's changes. On sixteen settings
-of real and simulated noise the largest shortfall was 0.08 (`labelops.belief`)."""
+ALLOWANCE = 0.15
+"""So much less (or more) than its mean belief may be right of a rule's changes. With several opinions
+on five tables, pictures and headlines, 16 kinds of noise and five seeds, the shortfall was above it
+in three of 240 settings of the two tables that are hardest to learn, and in none of the others
+(`benchmarks/harm.py`)."""
 
 ALLOWANCE_ALONE = 0.2
 """The same of a single opinion, which no second one checks. With a linear model on tables with
@@ -126,7 +128,7 @@ def expected_gain(evidence: Evidence, *, allowance: float = ALLOWANCE) -> Interv
     --------
     >>> e = Evidence(100, 95.0, 3.0, 8.0, 0, 0, 0)
     >>> [round(x, 2) for x in expected_gain(e)]
-    [0.92, 0.76, 1.0]
+    [0.92, 0.71, 1.0]
     """
     n = evidence.proposed
     if n == 0:
@@ -147,7 +149,7 @@ def expected_count(
     Examples
     --------
     >>> [round(x, 1) for x in expected_count(95.0, 4.0, 100)]
-    [95.0, 81.1, 100.0]
+    [95.0, 76.1, 100.0]
     """
     half_width = Z * max(variance, 0.0) ** 0.5 + allowance * n
     return Interval(total, max(total - half_width, 0.0), min(total + half_width, float(n)))
