@@ -16,10 +16,9 @@ LEVEL = 0.95
 Z = float(ndtri(1 - (1 - LEVEL) / 2))
 
 ALLOWANCE = 0.15
-"""So much less (or more) than its mean belief may be right of a rule's changes. With several opinions
-on five tables, pictures and headlines, 16 kinds of noise and five seeds, the shortfall was above it
-in three of 240 settings of the two tables that are hardest to learn, and in none of the others
-(`benchmarks/harm.py`)."""
+"""So much less (or more) than its mean belief may be right of a rule's changes. Of 240 settings of
+three tables, 16 kinds of noise and five seeds, the shortfall was above it, and chance, in five, of
+the two tables that are hardest to learn; of others' in none (`benchmarks/harm.py`)."""
 
 ALLOWANCE_ALONE = 0.2
 """The same of a single opinion, which no second one checks. With a linear model on tables with
