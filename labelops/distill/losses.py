@@ -664,7 +664,7 @@ def discriminated(values: np.ndarray, layers: Layers, *, last_relu: bool = False
     >>> discriminated(np.array([[1.0, 2.0]]), [(np.eye(2), np.array([-2.0, 0.0]))]).tolist()
     [[-1.0, 2.0]]
     """
-    x = np.asarray(values, np.float64)
+    x: np.ndarray = np.asarray(values, np.float64)
     for place, (weight, bias) in enumerate(layers):
         x = x @ np.asarray(weight).T + bias
         if last_relu or place + 1 < len(layers):
