@@ -10,6 +10,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from labelops.distill import trust as of
+from labelops.nn.threads import one_thread
 from labelops.nn.trust import (
     Known,
     RatioNet,
@@ -191,6 +192,17 @@ def begun():
     return student
 
 
+def with_fixed(items, alpha):
+    student, trust = begun(), torch.full((N,), alpha)
+    steps = torch.optim.SGD(student.parameters(), lr=1.0)
+    with one_thread():
+        for _ in range(300):
+            steps.zero_grad()
+            inner_loss(student, dict(student.named_parameters()), items, trust).backward()
+            steps.step()
+    return student
+
+
 def share_right(student, x, true):
     with torch.no_grad():
         return (student(x).argmax(dim=1) == true).double().mean().item()
@@ -205,14 +217,7 @@ def test_learn_trust__tells_wrong_labels_from_wrong_teachers(seed):
     assert trust[teacher_wrong].mean() < 0.21
     learned = share_right(student, x[300:], true[300:])
     for alpha in (0.0, 1.0):
-        other = begun()
-        steps = torch.optim.SGD(other.parameters(), lr=1.0)
-        for _ in range(300):
-            steps.zero_grad()
-            fixed = torch.full((N,), alpha)
-            inner_loss(other, dict(other.named_parameters()), items, fixed).backward()
-            steps.step()
-        assert learned > share_right(other, x[300:], true[300:]) + 0.02
+        assert learned > share_right(with_fixed(items, alpha), x[300:], true[300:]) + 0.02
 
 
 def test_learn_trust__is_the_same_for_any_number_of_threads():
