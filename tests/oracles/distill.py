@@ -71,3 +71,24 @@ def slope_of(function, z, step=1e-6):
         low[at] -= step
         slope[at] = (function(high).sum() - function(low).sum()) / (2 * step)
     return slope
+
+
+def decoupled(z, a, b, lam, eta, t):
+    """Return decoupled mixup of one item."""
+    log_s = log_softmax(z)
+    cost = -lam * log_s[a] - (1 - lam) * log_s[b]
+    if a == b or lam in (0, 1):
+        return cost
+    for own, rival, part in ((a, b, lam), (b, a, 1 - lam)):
+        kept = [x for c, x in enumerate(z) if c != rival]
+        cost -= eta * part**t * (z[own] - math.log(math.fsum(math.exp(x) for x in kept)))
+    return cost
+
+
+def rank_agreement(z, mixed, certainty):
+    """Return M-NDCG of one item: of the certainties of its mixes and of the parts of labels."""
+    by_part = sorted(range(len(mixed)), key=lambda j: -certainty[j])
+    sure = [max(softmax(z)), *(max(softmax(mixed[j])) for j in by_part)]
+    ideal = [1.0, *(certainty[j] for j in by_part)]
+    dcg, idcg = (math.fsum(c / math.log2(r + 2) for r, c in enumerate(x)) for x in (sure, ideal))
+    return 1 - min(dcg / idcg, idcg / dcg)
