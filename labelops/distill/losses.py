@@ -641,7 +641,7 @@ def mix_kd(
 def _spread(z: np.ndarray) -> np.ndarray:
     if z.shape[1] < 2:
         return np.ones((len(z), 1))
-    return np.maximum(z.std(axis=1, ddof=1, keepdims=True), LEAST_SPREAD)
+    return np.asarray(np.maximum(z.std(axis=1, ddof=1, keepdims=True), LEAST_SPREAD))
 
 
 # -- MEAL V2's discriminator -----------------------------------------------------------------------
@@ -664,12 +664,12 @@ def discriminated(values: np.ndarray, layers: Layers, *, last_relu: bool = False
     >>> discriminated(np.array([[1.0, 2.0]]), [(np.eye(2), np.array([-2.0, 0.0]))]).tolist()
     [[-1.0, 2.0]]
     """
-    x: np.ndarray = np.asarray(values, np.float64)
+    x = np.asarray(values, np.float64)
     for place, (weight, bias) in enumerate(layers):
         x = x @ np.asarray(weight).T + bias
         if last_relu or place + 1 < len(layers):
             x = np.maximum(x, 0.0)
-    return x
+    return np.asarray(x)
 
 
 def discriminator_loss(of_student: np.ndarray, of_teacher: np.ndarray) -> np.ndarray:

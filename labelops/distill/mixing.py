@@ -164,11 +164,13 @@ def value_shares(values: np.ndarray, rows: np.ndarray, *, bandwidth: float) -> n
         raise ValueError(
             f"value_shares: finite values of shape (N,) or (N, Q) were expected, got {y.shape}"
         )
-    y = y.reshape(len(y), -1)
+    y = y if y.ndim == 2 else y[:, None]
     distance = np.zeros((len(rows), len(y)))
     for column in y.T:
         distance += (column[rows, None] - column[None, :]) ** 2
-    return np.asarray(softmax(-distance / (2 * bandwidth**2), axis=1)) if len(y) else distance
+    # An item is at no distance from itself: the sum is 1 at least.
+    near = np.exp(-distance / (2 * bandwidth**2))
+    return np.asarray(near / near.sum(axis=1, keepdims=True))
 
 
 def draw_by_value(
@@ -191,7 +193,7 @@ def draw_by_value(
     """
     until = np.cumsum(value_shares(values, rows, bandwidth=bandwidth), axis=1)
     at = (until <= rng.random((len(rows), 1)) * until[:, -1:]).sum(axis=1)
-    return np.minimum(at, max(until.shape[1] - 1, 0)).astype(np.int64)
+    return np.asarray(np.minimum(at, max(until.shape[1] - 1, 0)), np.int64)
 
 
 def mix_items(x: np.ndarray, mix: Mix) -> np.ndarray:

@@ -98,6 +98,7 @@ def test_draw_by_value__draws_with_these_shares():
     want = value_shares(y, np.array([0]), bandwidth=1.0)[0]
     np.testing.assert_allclose(share, want, atol=4 * np.sqrt(0.25 / 20_000))
     assert draw_by_value(y, np.zeros(0, int), rng_of(6), bandwidth=1.0).tolist() == []
+    assert draw_by_value(y[:0], np.zeros(0, int), rng_of(6), bandwidth=1.0).tolist() == []
     assert draw_by_value(y[:1], np.array([0, 0]), rng_of(6), bandwidth=1.0).tolist() == [0, 0]
 
 
