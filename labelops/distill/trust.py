@@ -81,7 +81,8 @@ class Hypergradient(NamedTuple):
 def _checked(probs: np.ndarray, shape: tuple[int, ...], who: str, what: str) -> np.ndarray:
     p = np.asarray(probs, np.float64)
     if p.ndim != 2 or p.shape != shape:
-        raise ValueError(f"{who}: {what} of shape {shape} was expected, got {p.shape}")
+        wanted = shape if len(shape) == 2 else "(N, K)"
+        raise ValueError(f"{who}: {what} of shape {wanted} was expected, got {p.shape}")
     bad = bad_rows(p)
     if len(bad):
         raise ValueError(f"{who}: row {bad[0]} of {what}: {what_is_wrong(p[bad[0]])}")

@@ -376,6 +376,42 @@ def test_discriminator__with_its_last_relu_is_never_below_half_of_log_two():
     np.testing.assert_allclose(discriminated(x, layers)[0], hidden @ layers[1][0].T, rtol=1e-12)
 
 
+# -- what may not matter ---------------------------------------------------------------------------
+
+LOSSES = {
+    "cross_entropy": lambda z, t, y: cross_entropy(z, soft(t), temperature=2.0),
+    "distillation": lambda z, t, y: distillation(z, t, temperature=2.0),
+    "nkd": lambda z, t, y: nkd(z, t, y, temperature=2.0),
+    "uskd": lambda z, t, y: uskd(z, t, y, weights=(1.0, 1.0, 1.0)).student,
+    "mix_kd": lambda z, t, y: mix_kd(z, t, np.eye(z.shape[1])[y]),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_all__follow_their_items_and_classes(name):
+    (z, t, y), loss, rng = drawn(14), LOSSES[name], np.random.default_rng(14)
+    want = loss(z, t, y)
+    rows, classes = rng.permutation(7), rng.permutation(5)
+    got = loss(z[rows], t[rows], y[rows])
+    np.testing.assert_allclose(got.value, want.value[rows], rtol=1e-12)
+    np.testing.assert_allclose(got.slope, want.slope[rows], atol=1e-13)
+    got = loss(z[:, classes], t[:, classes], np.argsort(classes)[y])
+    np.testing.assert_allclose(got.value, want.value, rtol=1e-12)
+    np.testing.assert_allclose(got.slope, want.slope[:, classes], atol=1e-13)
+    got = loss(*(np.repeat(x, 3, axis=0) for x in (z, t, y)))
+    np.testing.assert_allclose(got.value, np.repeat(want.value, 3), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "distillation", "nkd"])
+def test_all__a_class_that_nobody_thinks_of_changes_nothing(name):
+    (z, t, y), loss = drawn(15), LOSSES[name]
+    want = loss(z, t, y)
+    got = loss(*(np.column_stack([x, np.full(7, -2000.0)]) for x in (z, t)), y)
+    np.testing.assert_allclose(got.value, want.value, rtol=1e-12)
+    np.testing.assert_allclose(got.slope[:, :5], want.slope, atol=1e-13)
+    np.testing.assert_allclose(got.slope[:, 5], 0, atol=1e-13)
+
+
 # -- what is passed in -----------------------------------------------------------------------------
 
 

@@ -155,6 +155,7 @@ P = np.array([[0.5, 0.5]])
     ("call", "words"),
     [
         (lambda: sum_by_class(P * 2, np.array([0])), "they sum to 2.0000"),
+        (lambda: sum_by_class(P[0], np.array([0, 1])), r"shape \(N, K\) was expected, got \(2,\)"),
         (lambda: sum_by_class(P, np.array([2])), "class ids in 0 … 1 were expected, got 2 … 2"),
         (
             lambda: trust_features(P, P[:, :1], np.eye(2), np.array([0])),
