@@ -66,7 +66,7 @@ def guess(
     ([[1.0, 0.0], [1.0, 0.0]], [True, False])
     """
     z = check_logits(weak, "consistency")
-    check_positive(temperature, "temperature", "consistency")
+    check_positive("consistency", temperature=temperature)
     limit = np.asarray(threshold, np.float64)
     if limit.shape not in ((), (z.shape[1],)) or not ((limit >= 0) & (limit <= 1)).all():
         raise ValueError(

@@ -151,17 +151,21 @@ def check_target(
     return q
 
 
-def check_positive(value: float, name: str, who: str) -> float:
-    """Return a positive number.
+def check_positive(who: str, **settings: float) -> None:
+    """Refuse settings that are not positive numbers.
 
     Raises
     ------
     ValueError
-        If it is not.
+        If one is not.
+
+    Examples
+    --------
+    >>> check_positive("nkd", temperature=2.0)
     """
-    if not 0 < value < np.inf:
-        raise ValueError(f"{who}: a positive {name} was expected, got {value}")
-    return value
+    for name, value in settings.items():
+        if not 0 < value < np.inf:
+            raise ValueError(f"{who}: a positive {name} was expected, got {value}")
 
 
 def mean_cost(cost: np.ndarray, weights: np.ndarray | None = None) -> float:
@@ -231,18 +235,18 @@ def cross_entropy(
     ([0.9076], [[0.1652, -0.2553, 0.09]])
     """
     z = check_logits(logits, "cross_entropy")
-    tau = check_positive(temperature, "temperature", "cross_entropy")
+    check_positive("cross_entropy", temperature=temperature)
     q = check_target(target, z.shape, "cross_entropy")
-    log_s = log_softmax(z / tau, axis=1)
+    log_s = log_softmax(z / temperature, axis=1)
     s = np.exp(log_s)
     if isinstance(q, np.ndarray):
         value = -(q * log_s).sum(axis=1)
-        return Cost(value, (q.sum(axis=1, keepdims=True) * s - q) / tau)
+        return Cost(value, (q.sum(axis=1, keepdims=True) * s - q) / temperature)
     at = np.arange(len(z))[:, None], q.ids
     value = -(q.excess * log_s[at]).sum(axis=1) - q.even * log_s.sum(axis=1)
     slope = s - q.even[:, None]
     np.subtract.at(slope, at, q.excess)
-    return Cost(value, slope / tau)
+    return Cost(value, slope / temperature)
 
 
 def divergence(
@@ -301,9 +305,9 @@ def distillation(logits: np.ndarray, teacher: np.ndarray, *, temperature: float 
     [0.169823]
     """
     z = check_logits(logits, "distillation")
-    tau = check_positive(temperature, "temperature", "distillation")
+    check_positive("distillation", temperature=temperature)
     t = check_teacher(teacher, z.shape, "distillation")
-    return divergence(z, softmax(t / tau, axis=1), temperature=tau)
+    return divergence(z, softmax(t / temperature, axis=1), temperature=temperature)
 
 
 def average_softmax(teachers: np.ndarray) -> np.ndarray:
@@ -404,18 +408,18 @@ def nkd(
     z = check_logits(logits, "nkd")
     t = check_teacher(teacher, z.shape, "nkd")
     y = check_given(given, z.shape, "nkd")
-    scale = check_positive(temperature, "temperature", "nkd")
+    check_positive("nkd", temperature=temperature)
     is_given = np.arange(z.shape[1]) == y[:, None]
     log_s = log_softmax(z, axis=1)
     t_y = np.where(is_given, softmax(t, axis=1), 0.0)
-    t_others, _ = _among(t / scale, ~is_given)
-    s_others, log_others = _among(z / scale, ~is_given)
+    t_others, _ = _among(t / temperature, ~is_given)
+    s_others, log_others = _among(z / temperature, ~is_given)
     own = -(t_y * log_s).sum(axis=1)
     others = -(t_others * log_others).sum(axis=1)
     has_others = t_others.sum(axis=1, keepdims=True)
     slope = t_y.sum(axis=1, keepdims=True) * np.exp(log_s) - t_y
-    slope += weight * scale * (has_others * s_others - t_others)
-    return Cost(own + weight * scale**2 * others, slope)
+    slope += weight * temperature * (has_others * s_others - t_others)
+    return Cost(own + weight * temperature**2 * others, slope)
 
 
 class SelfCost(NamedTuple):

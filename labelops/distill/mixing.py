@@ -82,7 +82,7 @@ def draw_mix(
     >>> mix.partner.tolist(), int((mix.share < 1).sum())
     ([1, 0, 3, 2], 2)
     """
-    check_positive(alpha, "alpha", "draw_mix")
+    check_positive("draw_mix", alpha=alpha)
     if not 0 <= fraction <= 1:
         raise ValueError(f"draw_mix: a fraction in [0, 1] was expected, got {fraction}")
     if groups is not None and np.shape(groups) != (n,):
@@ -158,7 +158,7 @@ def value_shares(values: np.ndarray, rows: np.ndarray, *, bandwidth: float) -> n
     >>> value_shares(np.array([0.0, 1, 2, 5]), np.array([0]), bandwidth=1.0).round(4).tolist()
     [[0.5741, 0.3482, 0.0777, 0.0]]
     """
-    check_positive(bandwidth, "bandwidth", "value_shares")
+    check_positive("value_shares", bandwidth=bandwidth)
     y = np.asarray(values, np.float64)
     if y.ndim not in (1, 2) or not np.isfinite(y).all():
         raise ValueError(

@@ -222,7 +222,7 @@ def step(
         raise ValueError(
             f"step: trust in [0, 1] of shape ({len(items.x)},) was expected, got others"
         )
-    check_positive(rate, "rate", "step")
+    check_positive("step", rate=rate)
     taught, told = _slopes(weights, items, temperature)
     slope = alpha[:, None] * taught + (1 - alpha[:, None]) * told
     return np.asarray(weights - rate / max(len(alpha), 1) * (items.x.T @ slope))

@@ -236,8 +236,7 @@ class TrustLearner:
         temperature: float = 1.0,
         seed: int = 0,
     ) -> None:
-        check_positive(rate, "rate", "TrustLearner")
-        check_positive(temperature, "temperature", "TrustLearner")
+        check_positive("TrustLearner", rate=rate, net_rate=net_rate, temperature=temperature)
         self.student, self.means = student, means
         self.rate, self.temperature = rate, temperature
         self.net = RatioNet(seed=seed).to(means.device, means.dtype)
