@@ -257,6 +257,85 @@ def mix_targets(target: SparseTarget, mix: Mix) -> SparseTarget:
     return combine([target, take_items(target, mix.partner)], np.stack([share, 1 - share]))
 
 
+class Cut(NamedTuple):
+    """Of picture i a box is replaced by that of picture j.
+
+    Attributes
+    ----------
+    box : first row, first column, and the ones after the last; int64, shape (N, 4).
+    mix : partners, and what part of each picture stays: labels are mixed by these shares.
+    """
+
+    box: np.ndarray
+    mix: Mix
+
+
+def draw_boxes(mix: Mix, rng: np.random.Generator, *, height: int, width: int) -> Cut:
+    """Draw a box of each picture, at most 1 − λ of it, around any cell, cut off at the border.
+
+    Parameters
+    ----------
+    mix
+        From `draw_mix`.
+    rng
+        What draws.
+    height, width
+        H and W of all pictures, at least 1.
+
+    Returns
+    -------
+    Cut with λ = 1 − box / (H W), which is exact.
+
+    References
+    ----------
+    Yun et al.: CutMix: regularization strategy to train strong classifiers with localizable
+    features. ICCV 2019, equation 2; whole cells as torchvision takes them.
+
+    Examples
+    --------
+    >>> mix = Mix(np.array([1, 0]), np.array([0.75, 1.0]))
+    >>> cut = draw_boxes(mix, np.random.default_rng(1), height=8, width=8)
+    >>> cut.box.tolist(), cut.mix.share.tolist()
+    ([[1, 2, 5, 6], [6, 7, 6, 7]], [0.75, 1.0])
+    """
+    if min(height, width) < 1:
+        raise ValueError(f"draw_boxes: pictures with cells were expected, got {height} × {width}")
+    share = _shares(mix, len(mix.partner))
+    sides = np.array([height, width])
+    half = (0.5 * np.sqrt(1 - share)[:, None] * sides).astype(np.int64)
+    centre = rng.integers(0, sides, (len(share), 2))
+    first, after = np.maximum(centre - half, 0), np.minimum(centre + half, sides)
+    area = (after - first).prod(axis=1)
+    return Cut(np.hstack([first, after]), mix._replace(share=1 - area / (height * width)))
+
+
+def cut_items(pictures: np.ndarray, cut: Cut) -> np.ndarray:
+    """Return pictures with the box of their partner.
+
+    Parameters
+    ----------
+    pictures
+        Shape (N, …, H, W).
+    cut
+        From `draw_boxes`.
+
+    Examples
+    --------
+    >>> pictures = np.stack([np.zeros((2, 2)), np.ones((2, 2))])
+    >>> mix = Mix(np.array([1, 0]), np.array([0.75, 1.0]))
+    >>> cut_items(pictures, Cut(np.array([[0, 1, 1, 2], [0, 0, 0, 0]]), mix)).tolist()
+    [[[0.0, 1.0], [0.0, 0.0]], [[1.0, 1.0], [1.0, 1.0]]]
+    """
+    x = np.asarray(pictures)
+    _shares(cut.mix, len(x))
+    row, column = (np.arange(n) for n in x.shape[-2:])
+    top, left, bottom, right = (edge[:, None] for edge in cut.box.T)
+    in_rows, in_columns = (row >= top) & (row < bottom), (column >= left) & (column < right)
+    inside = in_rows[:, :, None] & in_columns[:, None, :]
+    inside = inside.reshape(len(x), *(1 for _ in x.shape[1:-2]), *x.shape[-2:])
+    return np.where(inside, x[cut.mix.partner], x)
+
+
 # -- losses of mixed items -------------------------------------------------------------------------
 
 

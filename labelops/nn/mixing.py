@@ -30,6 +30,28 @@ def mix_items(x: Tensor, partner: Tensor, share: Tensor) -> Tensor:
     return weight * x + (1 - weight) * x[partner]
 
 
+def cut_items(pictures: Tensor, box: Tensor, partner: Tensor) -> Tensor:
+    """See the definition; of shape (N, …, H, W), boxes (N, 4), partners (N,).
+
+    Labels are mixed by the shares that `labelops.distill.mixing.draw_boxes` returns.
+
+    Examples
+    --------
+    >>> pictures = torch.stack([torch.zeros(2, 2), torch.ones(2, 2)])
+    >>> box = torch.tensor([[0, 1, 1, 2], [0, 0, 0, 0]])
+    >>> cut_items(pictures, box, torch.tensor([1, 0])).tolist()
+    [[[0.0, 1.0], [0.0, 0.0]], [[1.0, 1.0], [1.0, 1.0]]]
+    """
+    check_shape(partner, pictures.shape[:1], "cut_items")
+    check_shape(box, torch.Size((len(pictures), 4)), "cut_items")
+    row, column = (torch.arange(n, device=box.device) for n in pictures.shape[-2:])
+    top, left, bottom, right = (edge[:, None] for edge in box.unbind(dim=1))
+    in_rows, in_columns = (row >= top) & (row < bottom), (column >= left) & (column < right)
+    inside = in_rows[:, :, None] & in_columns[:, None, :]
+    inside = inside.view(-1, *(1 for _ in pictures.shape[1:-2]), *pictures.shape[-2:])
+    return torch.where(inside, pictures[partner], pictures)
+
+
 def mix_targets(target: SparseTensors, partner: Tensor, share: Tensor) -> SparseTensors:
     """See the definition.
 

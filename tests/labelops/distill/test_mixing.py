@@ -6,7 +6,9 @@ import pytest
 from labelops.distill.losses import cross_entropy
 from labelops.distill.mixing import (
     Mix,
+    cut_items,
     decoupled,
+    draw_boxes,
     draw_by_value,
     draw_mix,
     mix_items,
@@ -135,6 +137,39 @@ def test_mix_targets__cost_what_mixed_costs_are():
         np.testing.assert_allclose(dense(mix_targets(target, alone)), dense(target), atol=1e-15)
 
 
+def test_cut_items__has_the_box_of_the_partner_and_its_exact_share():
+    rng = rng_of(13)
+    pictures = rng.normal(size=(300, 3, 7, 11))
+    mix = draw_mix(300, rng, fraction=0.8)
+    cut = draw_boxes(mix, rng, height=7, width=11)
+    got = cut_items(pictures, cut)
+    for i, (top, left, bottom, right) in enumerate(cut.box):
+        want = pictures[i].copy()
+        want[:, top:bottom, left:right] = pictures[mix.partner[i], :, top:bottom, left:right]
+        np.testing.assert_array_equal(got[i], want)
+        assert 1 - cut.mix.share[i] == pytest.approx((bottom - top) * (right - left) / 77)
+        # A picture that is its own partner, or is not mixed, stays.
+        of_other = (got[i] != pictures[i]).all(axis=0).mean()
+        assert of_other == pytest.approx((mix.partner[i] != i) * (1 - cut.mix.share[i]))
+    assert (cut.box[:, :2] >= 0).all()
+    assert (cut.box[:, 2:] <= [7, 11]).all()
+    assert (cut.mix.share[mix.share == 1] == 1).all()
+    # Not larger than asked for, and as large where the border is far.
+    assert (cut.mix.share >= mix.share - 1e-12).all()
+    inner = draw_boxes(Mix(np.arange(2000), np.full(2000, 0.99)), rng, height=100, width=60)
+    whole = (cut_sides(inner) == [10, 6]).all(axis=1)
+    assert whole.mean() > 0.7
+    np.testing.assert_allclose(inner.mix.share[whole], 0.99, rtol=1e-12)
+    assert draw_boxes(Mix(np.zeros(0, int), np.zeros(0)), rng, height=1, width=1).box.shape == (
+        0,
+        4,
+    )
+
+
+def cut_sides(cut):
+    return cut.box[:, 2:] - cut.box[:, :2]
+
+
 # -- losses ----------------------------------------------------------------------------------------
 
 
@@ -224,6 +259,7 @@ Z = np.zeros((1, 3))
         (lambda: mix_items(np.zeros((2, 3)), MIX), "a share of each of 2 items were expected"),
         (lambda: mix_items(Z, MIX._replace(share=np.array([1.5]))), r"shares in \[0, 1\]"),
         (lambda: mix_items(Z, MIX._replace(share=np.array([np.nan]))), r"shares in \[0, 1\]"),
+        (lambda: draw_boxes(MIX, rng_of(0), height=0, width=3), "got 0 × 3"),
         (lambda: value_shares(np.zeros(3), np.array([0]), bandwidth=0), "a positive bandwidth"),
         (lambda: value_shares(np.full(3, np.nan), np.array([0]), bandwidth=1), "finite values"),
         (lambda: decoupled(Z, np.array([3]), np.array([0]), np.ones(1)), "got 3 … 3"),

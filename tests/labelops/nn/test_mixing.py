@@ -99,6 +99,15 @@ def test_mix_items__is_the_definition():
         np.testing.assert_array_equal(got, of.mix_items(array, mix))
 
 
+def test_cut_items__is_the_definition():
+    rng = np.random.default_rng(6)
+    for shape in ((20, 3, 5, 4), (20, 5, 4), (0, 3, 5, 4)):
+        pictures = rng.normal(size=shape)
+        cut = of.draw_boxes(of.draw_mix(len(pictures), rng), rng, height=5, width=4)
+        got = nn_mixing.cut_items(*tensors(pictures, cut.box, cut.mix.partner))
+        np.testing.assert_array_equal(got, of.cut_items(pictures, cut))
+
+
 def test_twins__of_no_item():
     z, y = torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)
     assert nn_mixing.decoupled(z, y, y, z[:, 0]).shape == (0,)
@@ -118,6 +127,8 @@ def test_twins__of_no_item():
         lambda z, y: nn_mixing.rank_agreement(z, z[None], torch.ones(2)),
         lambda z, y: nn_mixing.consistency(z, z[:1]),
         lambda z, y: nn_mixing.mix_items(z, y, torch.zeros(2, 1)),
+        lambda z, y: nn_mixing.cut_items(z[:, :, None], torch.zeros(1, 4), y),
+        lambda z, y: nn_mixing.cut_items(z[:, :, None], torch.zeros(2, 4), y[:, None]),
     ],
 )
 def test_twins__refuse_what_would_be_broadcast(call):
