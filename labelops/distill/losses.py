@@ -16,7 +16,7 @@ import numpy as np
 from scipy.special import log_softmax, logsumexp, softmax, xlogy
 
 from labelops.distill.targets import SparseTarget, dense, entropy
-from labelops.simplex import bad_rows, what_is_wrong
+from labelops.simplex import SUM_TOLERANCE, bad_rows, what_is_wrong
 
 NKD_WEIGHT = 1.5
 """γ of NKD for ImageNet, at a temperature of 1; for CIFAR-100 γ = 3.5 at 3."""
@@ -127,8 +127,8 @@ def check_target(
     Raises
     ------
     ValueError
-        If the shape is another, or a row is no probabilities; if listed classes are no integers in
-        0 … K − 1.
+        If the shape is another, or a row is no probabilities or does not sum to one; if listed
+        classes are no integers in 0 … K − 1.
     """
     if isinstance(target, SparseTarget):
         if (len(target.ids), target.n_classes) != shape or target.ids.dtype.kind not in "iu":
@@ -141,6 +141,12 @@ def check_target(
                 f"{who}: listed classes in 0 … {shape[1] - 1} were expected, got "
                 f"{target.ids.min()} … {target.ids.max()}"
             )
+        total = target.excess.sum(axis=1) + shape[1] * target.even
+        # Written so that NaN is bad.
+        bad = ~(np.abs(total - 1) <= SUM_TOLERANCE)
+        if bad.any():
+            row = int(np.argmax(bad))
+            raise ValueError(f"{who}: row {row} of the target sums to {total[row]:.4f}, not to 1")
         return target
     q = np.asarray(target, np.float64)
     if q.shape != shape:

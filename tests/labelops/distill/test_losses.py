@@ -487,6 +487,11 @@ SPARSE = SparseTarget(np.array([[0]]), np.array([[1.0]]), np.zeros(1), 4)
             "listed classes in 0 … 3 were expected, got 4 … 4",
         ),
         (lambda: cross_entropy(Z, SPARSE._replace(n_classes=5)), r"got \(1, 5\)"),
+        (
+            lambda: cross_entropy(Z, SPARSE._replace(even=np.ones(1))),
+            "row 0 of the target sums to 5",
+        ),
+        (lambda: cross_entropy(Z, SPARSE._replace(excess=np.full((1, 1), np.nan))), "sums to nan"),
         (lambda: distillation(Z, T[:, :3]), r"a teacher of shape \(1, 4\) was expected"),
         (lambda: distillation(Z, np.full((1, 4), -np.inf)), "row 0 has others"),
         (lambda: distillation(Z, np.full((1, 4), np.nan)), "row 0 has others"),
