@@ -311,8 +311,8 @@ def learn_trust(
     Returns
     -------
     α in [0, 1], float64, shape (N,); the same for the same seed and order of items, whatever the
-    number of threads. Low trust in a teacher that is sure of another class than the given one, or
-    high trust, is a conflict that somebody should look at.
+    number of threads. Where a sure teacher and the given class differ, low trust says that the
+    teacher is wrong, and high trust that the label is; where they agree it says nothing.
 
     Raises
     ------
