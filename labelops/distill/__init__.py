@@ -1,1 +1,1 @@
-"""Training on what a teacher says: losses, soft labels as losses need them, trust, and mixing."""
+"""Teaching a student: losses, whom to trust, and what to ask."""
