@@ -1,9 +1,12 @@
 """Where to compute: chosen when it runs, never when it is written."""
 
 import contextlib
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
+import numpy as np
 import torch
+from torch import Tensor
 
 
 def pick_device(name: str) -> torch.device:
@@ -39,3 +42,37 @@ def autocast(device: torch.device) -> AbstractContextManager[object]:
     if device.type == "cuda":
         return torch.autocast("cuda", dtype=torch.bfloat16)
     return contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def deterministic(device: torch.device) -> Iterator[None]:
+    """Let torch take algorithms that give the same bits every time; restored afterwards.
+
+    On a GPU those of cuDNN; on a CPU all.
+    """
+    cudnn = torch.backends.cudnn
+    before = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
+    try:
+        cudnn.deterministic, cudnn.benchmark = True, False
+        if device.type == "cpu":
+            torch.use_deterministic_algorithms(True)
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        cudnn.deterministic, cudnn.benchmark = before[1:]
+
+
+def moved(values: np.ndarray, device: torch.device) -> Tensor:
+    """Return an array as a tensor on a device.
+
+    Examples
+    --------
+    >>> moved(np.arange(2), torch.device("cpu"))
+    tensor([0, 1])
+    """
+    # torch has no tensors that may only be read.
+    tensor = torch.from_numpy(np.require(values, requirements=["C", "W"]))
+    if device.type == "cuda":
+        # Pinned, the copy runs beside the step before.
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from labelops.nn.classifier import Classifier
-from labelops.nn.device import autocast
+from labelops.nn.device import autocast, deterministic, moved
 from labelops.nn.threads import one_thread
 from labelops.nn.transform import Normalised, augment
 
@@ -125,8 +125,8 @@ def train(
             order = rows[rng.permutation(len(rows))]
             for start in starts:
                 batch = np.sort(order[start : start + training.batch_rows])
-                images = _move(pictures[batch], device).contiguous(memory_format=memory)
-                wanted = _move(given[batch].astype(np.int64), device)
+                images = moved(pictures[batch], device).contiguous(memory_format=memory)
+                wanted = moved(given[batch].astype(np.int64), device)
                 images = augment(
                     images, flip=training.flip, crop=training.crop, generator=generator
                 )
@@ -145,14 +145,6 @@ def train(
             f"{training.learning_rate} it diverged. Lower it"
         )
     return model.to("cpu").to(memory_format=torch.contiguous_format).eval()
-
-
-def _move(rows: np.ndarray, device: torch.device) -> Tensor:
-    tensor = torch.from_numpy(rows)
-    if device.type == "cuda":
-        # Pinned, the copy runs beside the step before.
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
 
 
 def train_folds(
@@ -200,12 +192,7 @@ def train_folds(
         )
 
     models = [build(f) for f in range(n_folds)]
-    cudnn = torch.backends.cudnn
-    before = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
-    try:
-        cudnn.deterministic, cudnn.benchmark = True, False
-        if device.type == "cpu":
-            torch.use_deterministic_algorithms(True)
+    with deterministic(device):
         if device.type != "cpu" or any(draws_at_random(model) for model in models):
             # Dropout draws from the one global generator, so there is no doing it side by side.
             trained = []
@@ -217,9 +204,6 @@ def train_folds(
         threads = n_threads or len(os.sched_getaffinity(0))
         with ThreadPoolExecutor(min(threads, n_folds)) as pool:
             return list(pool.map(work, range(n_folds)))
-    finally:
-        torch.use_deterministic_algorithms(before[0])
-        cudnn.deterministic, cudnn.benchmark = before[1:]
 
 
 def draws_at_random(model: nn.Module) -> bool:

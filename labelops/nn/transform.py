@@ -1,13 +1,14 @@
 """From a decoded picture to what a model sees; random changes of it for training."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as v2
 
-# N items, H×W positions, S side of a square
+# N items, D features, H×W positions, S side of a square
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -54,6 +55,88 @@ class Normalised(nn.Module):
         return output
 
 
+class Standardised(nn.Module):
+    """A model that takes features as they are: subtracts a centre, divides by a scale, goes on.
+
+    Both have one value a feature; a scale of 0, a feature that never changes, counts as 1.
+    """
+
+    center: Tensor
+    scale: Tensor
+
+    def __init__(self, model: nn.Module, *, center: np.ndarray, scale: np.ndarray) -> None:
+        super().__init__()
+        self.model = model
+        # Part of the weights: there may be thousands, and what is stored has to say them.
+        self.register_buffer("center", torch.tensor(center, dtype=torch.float32))
+        used = torch.tensor(scale, dtype=torch.float32)
+        self.register_buffer("scale", torch.where(used > 0, used, 1.0))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the model's output for features, shape (N, D)."""
+        output: Tensor = self.model((features - self.center) / self.scale)
+        return output
+
+
+class Changes(NamedTuple):
+    """How pictures are changed at random.
+
+    Attributes
+    ----------
+    mirrored : left to right, bool, shape (N,).
+    corner : row and column in the padded picture where the new one begins, shape (2, N).
+    """
+
+    mirrored: Tensor
+    corner: Tensor
+
+    def of(self, rows: slice) -> "Changes":
+        """Return the changes of some pictures only."""
+        return Changes(self.mirrored[rows], self.corner[:, rows])
+
+
+def draw_changes(n: int, *, flip: bool, crop: int, generator: torch.Generator) -> Changes:
+    """Return random changes of n pictures; parameters as in `augment`.
+
+    Examples
+    --------
+    >>> draw_changes(2, flip=False, crop=0, generator=torch.Generator()).mirrored
+    tensor([False, False])
+    """
+    mirrored = torch.zeros(n, dtype=torch.bool)
+    if flip:
+        mirrored = torch.rand(n, generator=generator) < 0.5
+    corner = torch.zeros(2, n, dtype=torch.int64)
+    if crop:
+        corner = torch.randint(0, 2 * crop + 1, (2, n), generator=generator)
+    return Changes(mirrored, corner)
+
+
+def change(images: Tensor, changes: Changes, *, crop: int) -> Tensor:
+    """Return pictures changed; parameters as in `augment`.
+
+    Examples
+    --------
+    >>> images = torch.arange(4.0).reshape(1, 1, 2, 2)
+    >>> mirrored = Changes(torch.tensor([True]), torch.zeros(2, 1, dtype=torch.int64))
+    >>> change(images, mirrored, crop=0).tolist()
+    [[[[1.0, 0.0], [3.0, 2.0]]]]
+    """
+    n, side = len(images), images.shape[-1]
+    if changes.mirrored.any():
+        chosen = changes.mirrored.to(images.device).view(n, 1, 1, 1)
+        images = torch.where(chosen, v2.horizontal_flip(images), images)
+    if crop:
+        padded = v2.pad(images, [crop] * 4, padding_mode="reflect")
+        steps = torch.arange(side)
+        row = (changes.corner[0][:, None] + steps).to(images.device)
+        column = (changes.corner[1][:, None] + steps).to(images.device)
+        item = torch.arange(n, device=images.device)[:, None, None]
+        # Indexed positions come first when a slice stands between them.
+        images = padded[item, :, row[:, :, None], column[:, None, :]].permute(0, 3, 1, 2)
+    return images
+
+
 def augment(images: Tensor, *, flip: bool, crop: int, generator: torch.Generator) -> Tensor:
     """Return pictures mirrored at random and shifted by up to `crop` pixels at random.
 
@@ -75,18 +158,5 @@ def augment(images: Tensor, *, flip: bool, crop: int, generator: torch.Generator
     >>> bool((same == images).all())
     True
     """
-    n, side = len(images), images.shape[-1]
-    if flip:
-        mirrored = torch.rand(n, generator=generator) < 0.5
-        chosen = mirrored.to(images.device).view(n, 1, 1, 1)
-        images = torch.where(chosen, v2.horizontal_flip(images), images)
-    if crop:
-        padded = v2.pad(images, [crop] * 4, padding_mode="reflect")
-        corner = torch.randint(0, 2 * crop + 1, (2, n), generator=generator)
-        steps = torch.arange(side)
-        row = (corner[0][:, None] + steps).to(images.device)
-        column = (corner[1][:, None] + steps).to(images.device)
-        item = torch.arange(n, device=images.device)[:, None, None]
-        # Indexed positions come first when a slice stands between them.
-        images = padded[item, :, row[:, :, None], column[:, None, :]].permute(0, 3, 1, 2)
-    return images
+    drawn = draw_changes(len(images), flip=flip, crop=crop, generator=generator)
+    return change(images, drawn, crop=crop)
