@@ -121,13 +121,30 @@ that begin otherwise
         )
     try:
         tensors = safetensors.torch.load(body)
-        size = int.from_bytes(body[:8], "little")
-        about = json.loads(json.loads(body[8 : 8 + size])["__metadata__"][HEADER])
+        about = json.loads(safetensors_metadata(body)[HEADER])
         return Checkpoint(int(about["step"]), dict(about["recipe"]), tensors)
     except (SafetensorError, LookupError, TypeError, ValueError) as err:
         raise TornError(
             f"checkpoint: tensors and a recipe were expected, got {type(err).__name__}: {err}"
         ) from err
+
+
+def safetensors_metadata(data: bytes) -> dict[str, str]:
+    """Return what the header of safetensors says beside names and sizes.
+
+    Raises
+    ------
+    ValueError, LookupError
+        If there is no such header.
+
+    Examples
+    --------
+    >>> safetensors_metadata(safetensors.torch.save({"a": torch.zeros(1)}, metadata={"by": "x"}))
+    {'by': 'x'}
+    """
+    size = int.from_bytes(data[:8], "little")
+    found: dict[str, str] = json.loads(data[8 : 8 + size])["__metadata__"]
+    return found
 
 
 def newest_whole(stored: Iterable[bytes]) -> Checkpoint | None:

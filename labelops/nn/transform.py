@@ -42,7 +42,7 @@ class Normalised(nn.Module):
 
     def __init__(self, model: nn.Module, *, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.mean, self.std = model, tuple(mean), tuple(std)
         # (x / 255 − mean) / std as one multiplication and one subtraction, in place.
         factor = torch.tensor([1 / (255 * s) for s in std]).view(1, 3, 1, 1)
         offset = torch.tensor([m / s for m, s in zip(mean, std, strict=True)]).view(1, 3, 1, 1)
