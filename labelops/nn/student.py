@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from labelops.multilabel.labels import UNKNOWN, YES
+from labelops.multilabel.labels import NO, UNKNOWN, YES
 from labelops.nn.checkpoints import Checkpoint, Progress, restore
 from labelops.nn.device import autocast, deterministic, moved
 from labelops.nn.threads import one_thread
@@ -61,6 +61,9 @@ class StudentTraining:
     most_gradient: float | None = None
     flip: bool = False
     crop: int = 0
+
+
+BLOCK_ROWS = 65_536
 
 
 class Batch(NamedTuple):
@@ -246,7 +249,7 @@ def fit_student(
             "n_classes": n_classes,
             "n_items": len(rows),
             "labels": _digest(targets, weights),
-            **(about or {}),
+            **{f"about.{name}": fact for name, fact in (about or {}).items()},
         },
         n_steps=training.epochs * n_batches,
     )
@@ -368,8 +371,7 @@ def rows_to_learn(targets: np.ndarray, weights: np.ndarray, *, n_classes: int) -
     >>> rows_to_learn(np.array([0, 1, 1]), np.array([1.0, 0.0, 2.0]), n_classes=2)
     array([0, 2])
     """
-    is_id = targets.ndim == 1
-    if targets.shape != (len(weights), n_classes)[: targets.ndim] or weights.ndim != 1:
+    if weights.ndim != 1 or targets.shape not in ((len(weights),), (len(weights), n_classes)):
         raise ValueError(
             f"student: targets of shape (N,) or (N, {n_classes}) and as many weights were "
             f"expected, got {targets.shape} and {weights.shape}"
@@ -385,26 +387,11 @@ def rows_to_learn(targets: np.ndarray, weights: np.ndarray, *, n_classes: int) -
         raise ValueError(
             f"student: an item with a weight above 0 was expected, got none of {len(weights)}"
         )
-    kept = targets[rows]
-    if is_id:
-        is_bad = (kept < 0) | (kept >= n_classes) | (kept != kept.astype(np.int64))
-        wanted = f"class ids in 0 … {n_classes - 1}"
-    elif np.issubdtype(kept.dtype, np.floating):
-        is_bad = ~((kept >= 0).all(axis=1) & (np.abs(kept.sum(axis=1) - 1) <= SUM_WITHIN))
-        wanted = f"probabilities that sum to 1 within {SUM_WITHIN}"
-    else:
-        is_bad = ~np.isin(kept, (0, YES, UNKNOWN)).all(axis=1)
-        wanted = "states 1, 0 and −1"
-    if is_bad.any():
-        first = int(np.argmax(is_bad))
-        raise ValueError(
-            f"student: {wanted} were expected as targets; item {rows[first]} has "
-            f"{kept[first].tolist() if is_id else _shown(kept[first])}"
-        )
-    if is_id:
-        n_of_class = np.bincount(kept.astype(np.int64), minlength=n_classes)
-    else:
-        n_of_class = (kept > 0).sum(axis=0)
+    n_of_class = np.zeros(n_classes, np.int64)
+    # In parts: there may be more probabilities than fit into memory.
+    for start in range(0, len(rows), BLOCK_ROWS):
+        block = rows[start : start + BLOCK_ROWS]
+        n_of_class += _count_targets(targets[block], block, n_classes)
     if (n_of_class == 0).any():
         empty = np.flatnonzero(n_of_class == 0)
         raise ValueError(
@@ -413,6 +400,29 @@ def rows_to_learn(targets: np.ndarray, weights: np.ndarray, *, n_classes: int) -
             "classes, or keep items of them"
         )
     return rows
+
+
+def _count_targets(targets: np.ndarray, rows: np.ndarray, n_classes: int) -> np.ndarray:
+    """Return how many items have some of each class, once all targets are found to be some."""
+    is_id = targets.ndim == 1
+    if is_id:
+        is_bad = (targets < 0) | (targets >= n_classes) | (targets % 1 != 0)
+        wanted = f"class ids in 0 … {n_classes - 1}"
+    elif np.issubdtype(targets.dtype, np.floating):
+        is_bad = ~((targets >= 0).all(axis=1) & (np.abs(targets.sum(axis=1) - 1) <= SUM_WITHIN))
+        wanted = f"probabilities that sum to 1 within {SUM_WITHIN}"
+    else:
+        is_bad = ~np.isin(targets, (NO, YES, UNKNOWN)).all(axis=1)
+        wanted = "states 1, 0 and −1"
+    if is_bad.any():
+        first = int(np.argmax(is_bad))
+        raise ValueError(
+            f"student: {wanted} were expected as targets; item {rows[first]} has "
+            f"{targets[first] if is_id else _shown(targets[first])}"
+        )
+    if is_id:
+        return np.bincount(targets.astype(np.int64), minlength=n_classes)
+    return (targets > 0).sum(axis=0)
 
 
 def _shown(values: np.ndarray) -> str:

@@ -185,6 +185,47 @@ def test_fit__resumed_after_any_step_ends_with_the_same_bits(optimizer: dict[str
     assert whole["model.1.num_batches_tracked"] == 6
 
 
+def test_fit__a_torn_checkpoint_is_made_again_from_the_one_before() -> None:
+    x, q, weights = data()
+    stored: list[bytes] = []
+    whole = fit(
+        x, q, weights, after_step=lambda progress: stored.append(checkpoints.dump(progress))
+    )
+    start = checkpoints.newest_whole([stored[6][:-1], stored[5], stored[4]])
+    assert start is not None
+    made: list[bytes] = []
+    again = fit(
+        x,
+        q,
+        weights,
+        start=start,
+        after_step=lambda progress: made.append(checkpoints.dump(progress)),
+    )
+    assert made == stored[6:]
+    assert (theta(again) == theta(whole)).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"training": how(batch_rows=9)}, r"differs in batch_rows: 8 → 9\. Train from"),
+        ({"seed": 6}, r"differs in seed: 5 → 6\. "),
+        ({"about": {"loss": "kd"}}, r'differs in about\.loss: absent → "kd"\. '),
+        ({"weights": np.ones(N)}, r'differs in labels: "[0-9a-f]{64}" → "[0-9a-f]{64}"\. '),
+        ({"model": nn.Sequential(linear())}, r"of another: model\.0\.bias: absent → \[3\]; "),
+    ],
+)
+def test_fit__a_checkpoint_of_another_training_is_refused(
+    changes: dict[str, Any], message: str
+) -> None:
+    x, q, weights = data()
+    stored: list[bytes] = []
+    fit(x, q, weights, after_step=lambda progress: stored.append(checkpoints.dump(progress)))
+    given = {"x": x, "targets": q, "weights": weights, "start": checkpoints.load(stored[0])}
+    with pytest.raises(ValueError, match=message):
+        fit(**{**given, **changes})
+
+
 def test_fit__leaves_the_global_state_alone() -> None:
     x, q, weights = data()
     torch.manual_seed(7)
@@ -268,6 +309,8 @@ def test_fit__one_item_of_one_class_is_enough() -> None:
         ({"targets": np.zeros((N, 2))}, r"shape \(N,\) or \(N, 3\)"),
         ({"targets": np.zeros((N, K))}, r"item 0 has values from 0.0 to 0.0 \(sum 0.0000, of 3\)$"),
         ({"targets": np.full((N, K), 2, np.int8)}, r"states 1, 0 and −1 were expected"),
+        ({"targets": np.full(N, 0.5)}, r"class ids in 0 … 2 .* item 0 has 0.5$"),
+        ({"targets": np.zeros((N, K, 1))}, r"got \(23, 3, 1\) and \(23,\)$"),
         ({"targets": np.arange(N)}, r"class ids in 0 … 2 were expected as targets; item 3 has 3$"),
         ({"targets": np.arange(N) % 2}, r"got none of 1 of 3, the first being 2\. Leave them out"),
         ({"targets": np.zeros((N, K), np.int8)}, r"got none of 3 of 3, the first being 0"),
