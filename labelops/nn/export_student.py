@@ -21,7 +21,7 @@ from torch import nn
 
 from labelops.nn.checkpoints import differences, safetensors_metadata
 from labelops.nn.device import moved
-from labelops.nn.transform import Normalised, Standardised
+from labelops.nn.transform import preprocessing
 
 # N items, K classes
 
@@ -133,7 +133,7 @@ def export_student(
         answers=answers,
         dtype=str(items.dtype),
         shape=items.shape[1:],
-        preprocessing=_preprocessing(model),
+        preprocessing=preprocessing(model),
     )
     text = json.dumps(asdict(about), ensure_ascii=False)
     program = _program(model, example, text)
@@ -166,15 +166,6 @@ def _program(model: nn.Module, example: torch.Tensor, about: str) -> bytes:
             f"{type(err).__name__}: {str(err).splitlines()[0] if str(err) else ''}"
         ) from err
     return buffer.getvalue()
-
-
-def _preprocessing(model: nn.Module) -> dict[str, object]:
-    if isinstance(model, Normalised):
-        formula = "(item / 255 − mean) / std, by channel"
-        return {"formula": formula, "mean": list(model.mean), "std": list(model.std)}
-    if isinstance(model, Standardised):
-        return {"formula": "(item − center) / scale, which are among the weights"}
-    return {"formula": "none"}
 
 
 def about_of(data: bytes) -> About:

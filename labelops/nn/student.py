@@ -24,7 +24,7 @@ from labelops.nn.checkpoints import Checkpoint, Progress, restore
 from labelops.nn.device import autocast, deterministic, moved
 from labelops.nn.threads import one_thread
 from labelops.nn.train import rate_at
-from labelops.nn.transform import Changes, change, draw_changes
+from labelops.nn.transform import Changes, change, draw_changes, preprocessing
 
 SUM_WITHIN = 1e-3
 """Probabilities of an item have to sum to 1 so closely: a target that sums to s is learned as if
@@ -71,8 +71,8 @@ class Batch(NamedTuple):
 
     Attributes
     ----------
-    rows : which items, int64, shape (n,).
-    targets : theirs, shape (n,) or (n, K).
+    rows : which items, int64, shape (n,); on the CPU, where what else a loss knows of items is.
+    targets : theirs, on the device, shape (n,) or (n, K).
     """
 
     rows: Tensor
@@ -236,8 +236,14 @@ def fit_student(
     on_gpu = device.type == "cuda"
     memory = torch.channels_last if on_gpu else torch.preserve_format
     model.to(device).to(memory_format=memory)
-    first = rows[:1]
-    _check_outputs(model, moved(_checked(items(first), first), device), n_classes)
+    first = moved(_checked(items(rows[:1]), rows[:1]), device)
+    _check_outputs(model, first, n_classes)
+    changes = training.flip or training.crop > 0
+    if changes and first.ndim != 4:
+        raise ValueError(
+            f"student: pictures to flip and crop were expected, got items of {first.ndim - 1} "
+            "dimensions. Set flip = False and crop = 0"
+        )
     model.train()
     progress = Progress(
         model=model,
@@ -248,6 +254,7 @@ def fit_student(
             "seed": seed,
             "n_classes": n_classes,
             "n_items": len(rows),
+            "preprocessing": preprocessing(model),
             "labels": _digest(targets, weights),
             **{f"about.{name}": fact for name, fact in (about or {}).items()},
         },
@@ -266,29 +273,20 @@ def fit_student(
         for step, batch in zip(steps, batches(rows, steps, seed=seed, n=n_batches), strict=True):
             own = batch[mine]
             inputs = moved(_checked(items(own), own), device)
-            if training.flip or training.crop:
-                # Drawn for the whole batch, so that changes do not depend on who makes them.
-                drawn = _changes(len(batch), training, seed=_seed(seed, step, 0))
-                inputs = change(inputs, drawn.of(mine), crop=training.crop)
-            if on_gpu and inputs.ndim == 4:
-                inputs = inputs.contiguous(memory_format=memory)
-            told = Batch(moved(own, device), moved(_as_target(targets[own]), device))
+            if changes:
+                # Drawn for the whole batch, so that they do not depend on who makes them.
+                drawn = _changes(len(batch), training, seed=_seed(seed, step, 0)).of(mine)
+                inputs = change(inputs, drawn, crop=training.crop)
+            if inputs.ndim == 4:
+                inputs = inputs.to(memory_format=memory)
+            told = Batch(torch.from_numpy(own), moved(_as_target(targets[own]), device))
             torch.manual_seed(_seed(seed, step, 1 + share.process))
-            for group in progress.optimiser.param_groups:
-                group["lr"] = training.learning_rate * rate_at(step, progress.n_steps)
             with autocast(device):
                 logits: Tensor = net(inputs)
             each = _of_items(loss(logits.float(), told), len(own))
             # Gradients of processes are averaged, not summed.
             total = (moved(relative[own], device) * each).sum() * (share.n / len(batch))
-            progress.optimiser.zero_grad(set_to_none=True)
-            total.backward()  # type: ignore[no-untyped-call]
-            if training.most_gradient is not None:
-                nn.utils.clip_grad_norm_(model.parameters(), training.most_gradient)
-            progress.optimiser.step()
-            if progress.average is not None and training.ema_decay is not None:
-                _follow(progress.average, model, decay=ema_decay_at(step, training.ema_decay))
-            progress.step = step + 1
+            _descend(progress, total, training)
             if progress.step % n_batches == 0:
                 _check_finite(model, training.learning_rate)
             if after_step is not None:
@@ -445,6 +443,21 @@ def _optimiser(model: nn.Module, training: StudentTraining) -> torch.optim.Optim
     if training.optimizer == "sgd":
         make = partial(torch.optim.SGD, momentum=0.9, nesterov=True)
     return make(model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
+
+
+def _descend(progress: Progress, loss: Tensor, training: StudentTraining) -> None:
+    """Take a step, and let the average follow."""
+    for group in progress.optimiser.param_groups:
+        group["lr"] = training.learning_rate * rate_at(progress.step, progress.n_steps)
+    progress.optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    if training.most_gradient is not None:
+        nn.utils.clip_grad_norm_(progress.model.parameters(), training.most_gradient)
+    progress.optimiser.step()
+    if progress.average is not None and training.ema_decay is not None:
+        decay = ema_decay_at(progress.step, training.ema_decay)
+        _follow(progress.average, progress.model, decay=decay)
+    progress.step += 1
 
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:

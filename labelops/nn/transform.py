@@ -78,6 +78,22 @@ class Standardised(nn.Module):
         return output
 
 
+def preprocessing(model: nn.Module) -> dict[str, object]:
+    """Say what a model does to an item before all else, as JSON has it.
+
+    Examples
+    --------
+    >>> preprocessing(nn.Linear(1, 1))
+    {'formula': 'none'}
+    """
+    if isinstance(model, Normalised):
+        formula = "(item / 255 − mean) / std, by channel"
+        return {"formula": formula, "mean": list(model.mean), "std": list(model.std)}
+    if isinstance(model, Standardised):
+        return {"formula": "(item − center) / scale, which are among the weights"}
+    return {"formula": "none"}
+
+
 class Changes(NamedTuple):
     """How pictures are changed at random.
 

@@ -226,6 +226,29 @@ def test_fit__a_checkpoint_of_another_training_is_refused(
         fit(**{**given, **changes})
 
 
+def test_fit__a_checkpoint_of_pictures_normalised_otherwise_is_refused() -> None:
+    images, given = np.zeros((4, 3, 2, 2), np.uint8), np.arange(4) % 2
+    stored: list[bytes] = []
+
+    def run(mean: float, start: Checkpoint | None = None) -> None:
+        model = Normalised(
+            nn.Sequential(nn.Flatten(1), nn.Linear(12, 2)), mean=(mean,) * 3, std=(0.25,) * 3
+        )
+        fit(
+            images,
+            given,
+            np.ones(4),
+            model=model,
+            n_classes=2,
+            start=start,
+            after_step=lambda progress: stored.append(checkpoints.dump(progress)),
+        )
+
+    run(0.5)
+    with pytest.raises(ValueError, match=r"preprocessing: .*0\.5, 0\.5, 0\.5.* → .*0\.4, 0\.4"):
+        run(0.4, checkpoints.load(stored[0]))
+
+
 def test_fit__leaves_the_global_state_alone() -> None:
     x, q, weights = data()
     torch.manual_seed(7)
@@ -319,6 +342,7 @@ def test_fit__one_item_of_one_class_is_enough() -> None:
         ({"x": np.zeros((N, D), np.float32)[:, :, None] + 1j}, r"float32 or uint8, were expected"),
         ({"seed": -1}, r"seed ≥ 0 was expected, got seed -1"),
         ({"training": how(batch_rows=0)}, r"batch_rows ≥ 1 was expected"),
+        ({"training": how(flip=True)}, r"pictures to flip and crop were .* items of 1 dimensions"),
         ({"training": how(ema_decay=1.0)}, r"0 ≤ ema_decay < 1 or none was expected"),
         ({"training": how(learning_rate=1e30)}, r"with learning_rate 1e\+30 it diverged\. Lower"),
     ],

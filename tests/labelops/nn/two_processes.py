@@ -19,10 +19,10 @@ TRAINING = StudentTraining(
     epochs=2,
     batch_rows=8,
     optimizer="sgd",
-    learning_rate=0.05,
+    learning_rate=0.2,
     weight_decay=0.1,
     ema_decay=0.5,
-    most_gradient=0.5,
+    most_gradient=0.9,
     flip=True,
     crop=1,
 )
