@@ -420,7 +420,8 @@ def _count_targets(targets: np.ndarray, rows: np.ndarray, n_classes: int) -> np.
         )
     if is_id:
         return np.bincount(targets.astype(np.int64), minlength=n_classes)
-    return (targets > 0).sum(axis=0)
+    n_of_class: np.ndarray = (targets > 0).sum(axis=0)
+    return n_of_class
 
 
 def _shown(values: np.ndarray) -> str:
