@@ -193,7 +193,8 @@ def fit_student(
     ------
     ValueError
         If shapes or values do not fit, all weights are 0, a class has no item left, the model has
-        another number of classes, `start` is of another training, or weights are no longer finite.
+        another number of classes, `start` is of another training, or weights are no longer finite
+        or have no average.
 
     Notes
     -----
@@ -292,7 +293,7 @@ def fit_student(
             if after_step is not None:
                 after_step(progress)
     if progress.average is not None:
-        model.load_state_dict(progress.average)
+        model.load_state_dict(_checked_average(progress.average))
     return model.to("cpu").to(memory_format=torch.contiguous_format).eval()
 
 
@@ -477,6 +478,16 @@ def _follow(average: dict[str, Tensor], model: nn.Module, *, decay: float) -> No
 def _changes(n: int, training: StudentTraining, *, seed: int) -> Changes:
     generator = torch.Generator().manual_seed(seed)
     return draw_changes(n, flip=training.flip, crop=training.crop, generator=generator)
+
+
+def _checked_average(average: dict[str, Tensor]) -> dict[str, Tensor]:
+    bad = [name for name, value in average.items() if value.isnan().any()]
+    if bad:
+        raise ValueError(
+            f"student: an average of numbers was expected, that of {bad[0]} is none. Is it "
+            "infinite in the model? Train without ema_decay"
+        )
+    return average
 
 
 def _seed(*parts: int) -> int:

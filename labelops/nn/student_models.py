@@ -17,6 +17,9 @@ def table_student(
 ) -> Standardised:
     """Return a student of features: linear, or with one hidden layer of H rectified units.
 
+    A linear one begins with weights of 0, since a feature that hardly any item has keeps what it
+    began with.
+
     Parameters
     ----------
     features
@@ -27,7 +30,7 @@ def table_student(
     n_hidden
         H; 0 for none.
     seed
-        Decides the weights, which do not come from torch's global generator.
+        Decides the weights of two layers, which do not come from torch's global generator.
 
     Raises
     ------
@@ -37,7 +40,7 @@ def table_student(
     Examples
     --------
     >>> student = table_student(np.array([[0.0], [2.0]], np.float32), n_classes=3)
-    >>> student.center, student.scale, student(torch.zeros(5, 1)).shape
+    >>> student.center, student.factor, student(torch.zeros(5, 1)).shape
     (tensor([1.]), tensor([1.]), torch.Size([5, 3]))
     """
     center = features.mean(axis=0, dtype=np.float64) if len(features) else np.full(1, np.nan)
@@ -50,9 +53,13 @@ def table_student(
     n_features = features.shape[1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net: nn.Module = nn.Linear(n_hidden or n_features, n_classes)
+        last = nn.Linear(n_hidden or n_features, n_classes)
+        net: nn.Module = last
         if n_hidden:
-            net = nn.Sequential(nn.Linear(n_features, n_hidden), nn.ReLU(), net)
+            net = nn.Sequential(nn.Linear(n_features, n_hidden), nn.ReLU(), last)
+        else:
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
     return Standardised(net, center=center, scale=scale)
 
 

@@ -58,23 +58,25 @@ class Normalised(nn.Module):
 class Standardised(nn.Module):
     """A model that takes features as they are: subtracts a centre, divides by a scale, goes on.
 
-    Both have one value a feature; a scale of 0, a feature that never changes, counts as 1.
+    Both have one value a feature. One of scale 0, which never changed, is not looked at: nothing
+    was learned of it.
     """
 
     center: Tensor
-    scale: Tensor
+    factor: Tensor
 
     def __init__(self, model: nn.Module, *, center: np.ndarray, scale: np.ndarray) -> None:
         super().__init__()
         self.model = model
         # Part of the weights: there may be thousands, and what is stored has to say them.
         self.register_buffer("center", torch.tensor(center, dtype=torch.float32))
-        used = torch.tensor(scale, dtype=torch.float32)
-        self.register_buffer("scale", torch.where(used > 0, used, 1.0))
+        used = np.where(scale > 0, scale, 1.0)
+        factor = np.where(scale > 0, 1 / used, 0.0)
+        self.register_buffer("factor", torch.tensor(factor, dtype=torch.float32))
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the model's output for features, shape (N, D)."""
-        output: Tensor = self.model((features - self.center) / self.scale)
+        output: Tensor = self.model((features - self.center) * self.factor)
         return output
 
 
@@ -90,7 +92,7 @@ def preprocessing(model: nn.Module) -> dict[str, object]:
         formula = "(item / 255 − mean) / std, by channel"
         return {"formula": formula, "mean": list(model.mean), "std": list(model.std)}
     if isinstance(model, Standardised):
-        return {"formula": "(item − center) / scale, which are among the weights"}
+        return {"formula": "(item − center) × factor, which are among the weights"}
     return {"formula": "none"}
 
 

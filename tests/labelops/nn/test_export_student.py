@@ -43,7 +43,7 @@ def test_program__answers_any_number_of_items_as_the_weights_say(
     with torch.no_grad():
         found = program(torch.from_numpy(X[:n])).numpy()
     w = {name: value.astype(float) for name, value in safetensors.numpy.load(made.weights).items()}
-    scaled = (X[:n] - w["center"]) / w["scale"]
+    scaled = (X[:n] - w["center"]) * w["factor"]
     hidden = np.maximum(scaled @ w["model.0.weight"].T + w["model.0.bias"], 0)
     expected = hidden @ w["model.2.weight"].T + w["model.2.bias"]
     np.testing.assert_allclose(found, expected, atol=1e-6)
@@ -149,14 +149,23 @@ def test_table_student__weights_are_drawn_from_the_seed_alone() -> None:
     torch.manual_seed(7)
     expected = torch.rand(1)
     torch.manual_seed(7)
-    one, other = (table_student(X, n_classes=2, seed=s).model.weight for s in (0, 1))
+    one, other = (table_student(X, n_classes=2, n_hidden=3, seed=s).state_dict() for s in (0, 1))
     assert torch.equal(torch.rand(1), expected)
-    assert not torch.equal(one, other)  # type: ignore[arg-type]
-    # A feature that never changes is left where it is.
-    assert table_student(X, n_classes=2).scale[3] == 1
+    assert not torch.equal(one["model.0.weight"], other["model.0.weight"])
+    assert not table_student(X, n_classes=2).model.weight.any()  # type: ignore[operator, union-attr]
     for bad in (X[:0], np.full((2, 3), np.nan, np.float32)):
         with pytest.raises(ValueError, match=r"items with finite features were expected"):
             table_student(bad, n_classes=2)
+
+
+def test_table_student__does_not_look_at_a_feature_that_never_changed() -> None:
+    student = table_student(X, n_classes=2, n_hidden=3)
+    other = X.copy()
+    other[:, 3] += 100
+    answers = [student(torch.from_numpy(x)) for x in (X, other)]
+    assert torch.equal(*answers)
+    other[:, 0] += 100
+    assert not torch.equal(student(torch.from_numpy(other)), answers[0])
 
 
 def test_picture_student__begins_with_the_weights_of_all_but_the_head() -> None:

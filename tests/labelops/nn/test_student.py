@@ -185,6 +185,15 @@ def test_fit__resumed_after_any_step_ends_with_the_same_bits(optimizer: dict[str
     assert whole["model.1.num_batches_tracked"] == 6
 
 
+def test_fit__an_average_of_what_is_infinite_is_refused() -> None:
+    x, q, weights = data()
+    model = nn.Sequential(linear())
+    model.register_buffer("mask", torch.full((1,), -torch.inf))
+    fit(x, q, weights, model=model)
+    with pytest.raises(ValueError, match=r"that of mask is none\. .* Train without ema_decay$"):
+        fit(x, q, weights, model=model, training=how(ema_decay=0.5))
+
+
 def test_fit__a_torn_checkpoint_is_made_again_from_the_one_before() -> None:
     x, q, weights = data()
     stored: list[bytes] = []
