@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from labelops.nn import checkpoints
+from labelops.nn import checkpoints, distill_losses
 from labelops.nn.checkpoints import Checkpoint, Progress
+from labelops.nn.soft_views import load_views, take_views, view_target
 from labelops.nn.student import (
     Batch,
     StudentTraining,
@@ -20,6 +21,7 @@ from labelops.nn.student import (
     rows_to_learn,
 )
 from labelops.nn.transform import Normalised, Standardised
+from labelops.soft.views import Coding, decode, encode
 from tests.oracles import student as oracle
 
 CPU = torch.device("cpu")
@@ -315,6 +317,22 @@ def test_fit__tells_a_loss_of_the_items() -> None:
     ]
     with pytest.raises(ValueError, match=r"a loss of each of 8 items was expected, got shape \(\)"):
         fit(x, q, weights, loss=lambda logits, batch: logits.mean())
+
+
+def test_fit__stored_soft_labels_are_learned_as_what_they_decode_to() -> None:
+    x, q, weights = data()
+    given, coding = q.argmax(axis=1), Coding("prob", "f32", K)
+    stored = encode(np.log(q), given, coding=coding, k=1)
+    views = load_views(stored, coding=coding)
+
+    def loss(logits: Tensor, batch: Batch) -> Tensor:
+        target = view_target(take_views(views, batch.rows), coding=coding)
+        return distill_losses.cross_entropy(logits, target)
+
+    one = fit(x, given, weights, loss=loss)
+    other = fit(x, decode(stored, coding=coding), weights)
+    np.testing.assert_allclose(theta(one), theta(other), atol=1e-5)
+    assert np.abs(theta(one) - theta(fit(x, given, weights))).max() > 0.01
 
 
 def test_fit__one_item_of_one_class_is_enough() -> None:
