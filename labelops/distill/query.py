@@ -103,7 +103,7 @@ def solve_game(gain: np.ndarray, *, n_wrong: float = 1.0, penalty: float = 1.0) 
     gain
         g > 0, such as `margin_gain`; shape (N,), N ≥ 1. The form supposes that gains add up.
     n_wrong
-        m > 0. Where a teacher is wrong about a share ε of n items asked: n ε.
+        m > 0. Of a teacher who is wrong about a share ε of all items: N ε.
     penalty
         c ≥ 0. With 1 a wrong label does as much harm as a right one does good; with 0 none.
 
@@ -235,13 +235,14 @@ def ask_about(
     hashes: np.ndarray,
     *,
     n: int,
-    n_wrong: float = 1.0,
+    n_wrong: float,
     penalty: float = 1.0,
     turn: int = 0,
 ) -> Query:
     """Draw the items to ask a teacher about in this turn, by `solve_game`.
 
-    Where fewer may be drawn than are asked for, those of the greatest gain follow.
+    Where fewer may be drawn than are asked for, those of the greatest gain follow: with little that
+    may be wrong and much that is asked, that is what the margin alone would choose.
 
     Parameters
     ----------
@@ -251,7 +252,9 @@ def ask_about(
         Of their ids, uint64, shape (N,).
     n
         How many; all if there are no more.
-    n_wrong, penalty
+    n_wrong
+        m > 0: how many of all these the teacher is believed to be wrong about.
+    penalty
         See `solve_game`.
     turn
         See `draw_items`.
@@ -264,7 +267,7 @@ def ask_about(
     Examples
     --------
     >>> gain, hashes = np.array([1.0, 0.9, 0.8, 0.5, 0.3, 0.1]), np.arange(6, dtype=np.uint64)
-    >>> ask_about(gain, hashes, n=5).rows.tolist()
+    >>> ask_about(gain, hashes, n=5, n_wrong=1).rows.tolist()
     [0, 1, 3, 2, 4]
     """
     if n == 0 and not len(gain):

@@ -194,18 +194,18 @@ def test_draw__nothing_and_everything():
 
 def test_ask__fills_up_by_gain_and_asks_nobody_twice():
     g = np.concatenate([np.ones(5), np.full(5, 0.1), np.full(5, 0.05)])
-    asked = ask_about(g, hashes(15), n=12)
+    asked = ask_about(g, hashes(15), n=12, n_wrong=1)
     assert asked.game.n_support == 5
     assert set(asked.rows[:5]) == set(range(5))
     assert set(asked.rows[5:10]) == set(range(5, 10))
     assert len(set(asked.rows)) == 12
     order = np.random.default_rng(0).permutation(15)
-    again = ask_about(g[order], hashes(15)[order], n=12)
+    again = ask_about(g[order], hashes(15)[order], n=12, n_wrong=1)
     np.testing.assert_array_equal(order[again.rows], asked.rows)
-    assert sorted(ask_about(g, hashes(15), n=99).rows) == list(range(15))
-    assert ask_about(np.zeros(0), hashes(0), n=0).rows.tolist() == []
+    assert sorted(ask_about(g, hashes(15), n=99, n_wrong=1).rows) == list(range(15))
+    assert ask_about(np.zeros(0), hashes(0), n=0, n_wrong=1).rows.tolist() == []
     with pytest.raises(ValueError, match="at least one item"):
-        ask_about(np.zeros(0), hashes(0), n=1)
+        ask_about(np.zeros(0), hashes(0), n=1, n_wrong=1)
 
 
 def test_ask__a_teacher_wrong_on_the_least_sure_items_is_believed_less_often_than_by_margin():
@@ -215,7 +215,7 @@ def test_ask__a_teacher_wrong_on_the_least_sure_items_is_believed_less_often_tha
         g = margin_gain(rng.dirichlet(np.ones(4), 400))
         is_wrong = g >= np.quantile(g, 0.9)
         drawn = {
-            "one wrong": ask_about(g, hashes(400, seed), n=20).rows,
+            "one wrong": ask_about(g, hashes(400, seed), n=20, n_wrong=1).rows,
             "forty wrong": ask_about(g, hashes(400, seed), n=20, n_wrong=40).rows,
             "margin": np.argsort(-g)[:20],
             "uniform": rng.choice(400, 20, replace=False),
