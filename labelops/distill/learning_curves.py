@@ -96,8 +96,8 @@ def fit_curves(n: np.ndarray, error: np.ndarray, weight: np.ndarray) -> Curve:
 
     References
     ----------
-    Hestness et al.: Deep learning scaling is predictable, empirically. arXiv:1712.00409, 2017,
-    section 3 (the form of the curve).
+    Hestness et al.: Deep learning scaling is predictable, empirically. arXiv:1712.00409, 2017 (the
+    form of the curve).
 
     Examples
     --------

@@ -445,7 +445,7 @@ def fidelity_loss(
 
     References
     ----------
-    Tsai et al.: FRank: a ranking method with fidelity loss. SIGIR 2007, equation 5.
+    Tsai et al.: FRank: a ranking method with fidelity loss. SIGIR 2007.
     You et al.: Teaching large language models to regress accurate image quality scores using score
     distribution. CVPR 2025 (of the authors' code).
 

@@ -188,8 +188,8 @@ def judge_views(confidence: np.ndarray, item: np.ndarray, *, thresholds: Thresho
 
     References
     ----------
-    Shen: FerKD: surgical label adaptation for efficient distillation. ICCV 2023, section 3 (its
-    uninformative, hard and important regions; the rule that no item loses all views is ours).
+    Shen: FerKD: surgical label adaptation for efficient distillation. ICCV 2023 (its uninformative,
+    hard and important regions). That no item loses all its views is ours.
 
     Examples
     --------
