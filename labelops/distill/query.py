@@ -4,6 +4,10 @@ The items that a student is least sure of teach it most, and are those that a te
 most. Robust active distillation draws items so that the gain is as large as it can be whichever of
 them the teacher is wrong about: the least sure ones, but the surer the oftener, so that each is
 worth the same to an adversary.
+
+It insures, and does not teach better: in `benchmarks/query.py` students of teachers with ordinary
+errors were as good by the margin alone, or nearly by chance; where the teacher was wrong about the
+least sure items, students that asked by the margin were ruined, and these were not.
 """
 
 # N items, K classes, k in the support
