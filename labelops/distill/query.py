@@ -6,8 +6,9 @@ them the teacher is wrong about: the least sure ones, but the surer the oftener,
 worth the same to an adversary.
 
 It insures, and does not teach better: in `benchmarks/query.py` students of teachers with ordinary
-errors were as good by the margin alone, or nearly by chance; where the teacher was wrong about the
-least sure items, students that asked by the margin were ruined, and these were not.
+errors became as good by the margin alone. Where the teacher was wrong about the least sure items,
+those that asked by the margin became worse than by chance; those that asked so, against as many
+errors as there were, as good as by chance.
 """
 
 # N items, K classes, k in the support
