@@ -3,6 +3,9 @@
 One pass gives the cost of every cell and its derivative by the logit, so that a loss of many terms
 takes hardly longer than cross-entropy. Tensors have the shape (F, n, K); those of states alone,
 (n, K). Settings are the constants of the definitions.
+
+What holds of a cell is 1 or 0 in floating point, and cases are told apart by arithmetic: with truth
+values every such step would take four times as long.
 """
 
 # F folds, n items, K classes
@@ -33,6 +36,17 @@ class Cells(NamedTuple):
 
     yes: Tensor
     unknown: Tensor
+
+
+def cells_of(states: Tensor, dtype: torch.dtype) -> Cells:
+    """Return the cells of states 1 (yes), 0 (no) and −1 (unknown), shape (n, K)."""
+    signed = states.to(dtype)
+    return Cells(signed.clamp(min=0), signed.clamp_(max=0).neg_())
+
+
+def beyond(x: Tensor, least: Tensor | float) -> Tensor:
+    """Return 1 where x is more than `least`, otherwise 0; in the type of x."""
+    return torch.gt(x, least, out=torch.empty_like(x))
 
 
 def cross_entropy(z: Tensor, target: Tensor) -> Cost:
@@ -69,16 +83,21 @@ def asymmetric(
     focus_yes: float = of.ASYMMETRIC[0],
 ) -> Cost:
     """See the definition; the powers, which focus, have no derivative."""
-    margin = of.ASYMMETRIC[2]
     p = torch.sigmoid(z)
     q = 1 - p
-    shifted = (p - margin).clamp_(min=0)
-    weight = shifted**focus_no
-    no = Cost(-weight * torch.log1p(-shifted), weight * p * q / (1 - shifted))
-    if focus_yes == 0:
-        return _where(cells.yes, Cost(functional.softplus(-z), -q), no)
-    weight = q if focus_yes == 1 else q**focus_yes
-    return _where(cells.yes, Cost(weight * functional.softplus(-z), -weight * q), no)
+    shifted = (p - of.ASYMMETRIC[2]).clamp_(min=0)
+    rest = 1 - shifted
+    if isinstance(focus_no, Tensor):
+        # The power itself, with an exponent for each class, takes half again as long.
+        weight = torch.exp2(focus_no * torch.log2(shifted))
+    else:
+        weight = shifted.square().square_() if focus_no == 4 else shifted**focus_no
+    one = torch.ones((), dtype=z.dtype)
+    weight = torch.lerp(weight, one if focus_yes == 0 else q**focus_yes, cells.yes)
+    # One logarithm for both: of p, or of 1 − p_m.
+    of_state = torch.lerp(rest, p, cells.yes).clamp_(min=torch.finfo(z.dtype).tiny)
+    slope = torch.lerp(p.div_(rest), -one, cells.yes)
+    return Cost(of_state.log_().mul_(weight).neg_(), slope.mul_(q).mul_(weight))
 
 
 def _where(yes: Tensor, first: Cost, second: Cost) -> Cost:
@@ -129,7 +148,7 @@ def entropy_maximising(z: Tensor, cells: Cells, pseudo: Tensor | None = None) ->
     known = Cost(softplus - cells.yes * z, p - cells.yes)
     unknown = Cost((z * p - softplus) * of.ENTROPY, z * p * (1 - p) * of.ENTROPY)
     if pseudo is not None:
-        has = (~pseudo.isnan()).to(z.dtype)
+        has = torch.eq(pseudo, pseudo, out=torch.empty_like(pseudo))
         target = pseudo.nan_to_num()
         taught = Cost((softplus - target * z) * of.PSEUDO, (p - target) * of.PSEUDO)
         unknown = _where(has, taught, unknown)
@@ -184,14 +203,30 @@ def positive_unlabelled(
     return Cost(value, q * (weight / mean * p - share) / tau)
 
 
-def mixed(z: Tensor, cells: Cells, order: Tensor, *, share: float) -> Tensor:
-    """See the definition; derived through targets and opinions, shape (F, ⌊n / 2⌋, K)."""
+def mixed(z: Tensor, cells: Cells, outside: Tensor, order: Tensor, *, share: float) -> Cost:
+    """See the definition; derived through targets and opinions, by the logits of all n items.
+
+    Value of shape (F, ⌊n / 2⌋, K), of pairs that a fold's network is trained on both items of.
+    """
     half = z.shape[1] // 2
+    last = slice(z.shape[1] - half, None)
     target = torch.lerp(torch.sigmoid(z), torch.ones((), dtype=z.dtype), cells.yes)
-    a, b = order, slice(z.shape[1] - half, None)
-    wanted = torch.log(share * target[:, :half][:, a] + (1 - share) * target[:, b])
-    said = functional.logsigmoid(share * z[:, :half][:, a] + (1 - share) * z[:, b])
-    return (wanted - said).square()
+    # The derivative of p, and nothing where a yes is given: its target is 1, whatever is said.
+    moves = torch.addcmul(target, target, target, value=-1)
+
+    def mixture(x: Tensor) -> Tensor:
+        return torch.lerp(x[:, last], x.index_select(1, order), share)
+
+    logits = mixture(z)
+    targets = mixture(target).clamp_(min=torch.finfo(z.dtype).tiny)
+    both = outside.index_select(1, order) * outside[:, last]
+    off = (targets.log() + functional.softplus(-logits)) * both
+    twice = 2 * off
+    further, said = twice / targets, twice * torch.sigmoid(-logits)
+    slope = torch.zeros_like(z)
+    slope.index_copy_(1, order, (further * moves.index_select(1, order)).sub_(said).mul_(share))
+    slope[:, last] = (further * moves[:, last]).sub_(said).mul_(1 - share)
+    return Cost(off.square(), slope)
 
 
 def tail_weights(n_yes: Tensor, *, power: float = of.TAIL_POWER) -> Tensor:
@@ -200,29 +235,29 @@ def tail_weights(n_yes: Tensor, *, power: float = of.TAIL_POWER) -> Tensor:
     return (1 - torch.log(n / n.amax(dim=-1, keepdim=True))) ** power
 
 
-def multi_focal(
-    z: Tensor,
-    cells: Cells,
-    n_yes: Tensor,
-    recalled: Tensor | None = None,
-    *,
-    power: float = of.TAIL_POWER,
-) -> Cost:
-    """See the definition; given and recalled positives of shape (F, 1, K)."""
-    weight = tail_weights(n_yes, power=power)
-    yes = cells.yes.expand_as(z) if recalled is None else cells.yes + recalled
+def multi_focal(z: Tensor, cells: Cells, n_yes: Tensor) -> Cost:
+    """See the definition; given positives of shape (F, 1, K)."""
+    weight = tail_weights(n_yes)
     focus_yes, focus_no, _ = of.MULTI_FOCAL
-    cost = asymmetric(z, cells._replace(yes=yes), focus_no + weight, focus_yes=focus_yes)
-    return weighed(cost, weight)
+    return weighed(asymmetric(z, cells, focus_no + weight, focus_yes=focus_yes), weight)
+
+
+def lowered(z: Tensor, cells: Cells) -> Tensor:
+    """Return logits with the margin taken from those of a given yes."""
+    return torch.sub(z, cells.yes, alpha=of.MARGIN)
 
 
 def comic(z: Tensor, cells: Cells, outside: Tensor, n_yes: Tensor, recalled: Tensor) -> Cost:
-    """See the definition; yes are counted over the items of a fold's network."""
-    cost = multi_focal(
-        z - of.MARGIN * cells.yes, cells, n_yes, recalled, power=of.RECALL_TAIL_POWER
-    )
-    n = ((cells.yes + recalled) * outside).sum(dim=(1, 2), keepdim=True).clamp_(min=1)
-    return weighed(cost, outside.sum(dim=1, keepdim=True) / n)
+    """See the definition; of logits that are `lowered`, by which cells are recalled, too.
+
+    Yes are counted over the items of a fold's network.
+    """
+    yes = cells.yes + recalled
+    n = (yes * outside).sum(dim=(1, 2), keepdim=True).clamp_(min=1)
+    weight = tail_weights(n_yes, power=of.RECALL_TAIL_POWER)
+    focus_yes, focus_no, _ = of.MULTI_FOCAL
+    cost = asymmetric(z, cells._replace(yes=yes), focus_no + weight, focus_yes=focus_yes)
+    return weighed(cost, weight * (outside.sum(dim=1, keepdim=True) / n))
 
 
 def frequency(z: Tensor, cells: Cells, share: Tensor) -> tuple[Cost, Tensor]:

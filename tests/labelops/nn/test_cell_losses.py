@@ -76,21 +76,47 @@ def test_asymmetric__differs_without_its_focus_and_is_weighed_by_it():
     np.testing.assert_allclose(slope[0], plain * weight, atol=1e-7)
 
 
+def test_asymmetric__bears_large_logits_in_single_precision():
+    z, states = np.array([[200.0, -200.0, 200.0, -200.0]]), np.array([[1, 1, -1, 0]])
+    x, cells, _ = tensors(z, states)
+    cells = Cells(*(part.float() for part in cells))
+    for focus_no in (4.0, torch.full((1, 1, 4), 3.5)):
+        cost = costs.asymmetric(x.float(), cells, focus_no, focus_yes=0)
+        assert torch.isfinite(cost.value).all()
+        np.testing.assert_allclose(cost.slope[0, 0, :2], [0, -1])
+
+
+def focal_slope(z, full, w):
+    """Return the slopes of cross-entropy, weighed as the multi-focal loss weighs."""
+    plain = slope_of(lambda x: of.asymmetric(x, full, focus_yes=0, focus_no=0), z)
+    p = 1 / (1 + np.exp(-z))
+    return plain * np.where(full == 1, 1, np.maximum(p - 0.05, 0) ** (3 + w)) * w
+
+
 def test_multi_focal__has_classes_of_its_own():
+    z, states, _ = drawn()
+    n = np.array([30, 4, 0])
+    x, cells, _ = tensors(z, states)
+    value, slope = costs.multi_focal(x, cells, torch.from_numpy(n[None, None].astype(float)))
+    np.testing.assert_allclose(value[0], of.multi_focal(z, states, n_yes=n), rtol=1e-9)
+    np.testing.assert_allclose(slope[0], focal_slope(z, states, of.tail_weights(n)), atol=1e-7)
+
+
+def test_comic__has_recalled_cells_and_counts_those_of_a_fold():
     z, states, recalled = drawn()
     n = np.array([30, 4, 0])
     x, cells, mask = tensors(z, states, recalled)
+    outside = torch.ones(1, N, 1, dtype=torch.float64)
+    outside[0, ::3] = 0
+    at = outside[0, :, 0].numpy() > 0
     counts = torch.from_numpy(n[None, None].astype(float))
-    value, slope = costs.multi_focal(x, cells, counts, mask)
-    np.testing.assert_allclose(
-        value[0], of.multi_focal(z, states, n_yes=n, recalled=recalled), rtol=1e-9
-    )
+    value, slope = costs.comic(costs.lowered(x, cells), cells, outside, counts, mask)
+    wanted = of.comic(z[at], states[at], n_yes=n, recalled=recalled[at])
+    np.testing.assert_allclose(value[0][at], wanted, rtol=1e-9)
     full = np.where(recalled, 1, states)
-    plain = slope_of(lambda x: of.asymmetric(x, full, focus_yes=0, focus_no=0), z)
-    w = of.tail_weights(n)
-    p = 1 / (1 + np.exp(-z))
-    weight = np.where(full == 1, 1, np.maximum(p - 0.05, 0) ** (3 + w)) * w
-    np.testing.assert_allclose(slope[0], plain * weight, atol=1e-7)
+    plain = focal_slope(np.where(states == 1, z - 1, z), full, of.tail_weights(n, power=1 / 6))
+    factor = at.sum() / (full == 1)[at].sum()
+    np.testing.assert_allclose(slope[0][at], (plain * factor)[at], atol=1e-7)
 
 
 def test_expected_positives_and_role__differ_as_their_parts():
@@ -145,12 +171,21 @@ def test_positive_unlabelled__differs_without_temperature_and_balance():
     )
 
 
-def test_mixed__is_its_definition():
-    z, states, _ = drawn(n=9)
+@pytest.mark.parametrize("n", [2, 9])
+def test_mixed__is_its_definition_and_slopes_are_differences(n):
+    z, states, _ = drawn(n=n)
     x, cells, _ = tensors(z, states)
-    order = np.array([3, 1, 0, 2])
-    found = costs.mixed(x, cells, torch.from_numpy(order), share=0.2)
-    np.testing.assert_allclose(found[0], of.mixed(z, states, order=order, share=0.2), rtol=1e-9)
+    order = np.random.default_rng(0).permutation(n // 2)
+    outside = torch.ones(1, n, 1, dtype=torch.float64)
+    outside[0, 1] = 0
+    both = outside[0, order] * outside[0, n - n // 2 :]
+    value, slope = costs.mixed(x, cells, outside, torch.from_numpy(order), share=0.2)
+
+    def define(x):
+        return of.mixed(x, states, order=order, share=0.2) * both.numpy()
+
+    np.testing.assert_allclose(value[0], define(z), rtol=1e-9)
+    np.testing.assert_allclose(slope[0], slope_of(define, z), atol=1e-6)
 
 
 @pytest.mark.parametrize("share", [0.2, 0.9])
@@ -273,13 +308,18 @@ def test_permanent_flips__stay_and_become_more():
     assert not objective.flipped[0][torch.from_numpy(states != -1)].any()
 
 
-def test_largest__are_those_of_the_definition_and_never_more_than_are_unknown():
+@pytest.mark.parametrize("decimals", [0, 9])
+def test_largest__are_those_of_the_definition_and_never_more_than_are_unknown(decimals):
     z, states, _ = drawn()
-    allowed = torch.from_numpy((states == -1)[None])
-    for n in (0, 5, 1000):
-        mask = recalled_largest(torch.from_numpy(z[None]), allowed, n)[0].numpy() > 0
-        p = 1 / (1 + np.exp(-z))
-        assert np.array_equal(mask, recall_mask(p, states, strategy="largest", n_largest=n))
+    z = np.stack([z, -z]).round(decimals)
+    outside = np.ones((2, N, 1))
+    outside[1, ::2] = 0
+    allowed = (states == -1) * outside
+    for n in (0, 1, 5, 20, 1000):
+        found = recalled_largest(*map(torch.from_numpy, (z, allowed)), n).numpy()
+        for own, given, mask in zip(z, allowed, found, strict=True):
+            p, free = 1 / (1 + np.exp(-own)), np.where(given, -1, 0)
+            assert np.array_equal(mask, recall_mask(p, free, strategy="largest", n_largest=n))
 
 
 def test_pseudo_labels__come_after_half_of_the_epochs_and_end_at_nine_tenths():
