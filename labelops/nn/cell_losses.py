@@ -1,6 +1,6 @@
 """Objectives of `labelops.nn.shallow` for items whose classes are yes, no or unknown.
 
-What a cell costs is in `labelops.nn.cell_gradients`; here is what a loss remembers from batch to
+What a cell costs is in `labelops.fast.cell_costs`; here is what a loss remembers from batch to
 batch and from epoch to epoch: what was recalled, pseudo-labels, free estimates.
 """
 
@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from labelops.fast import cell_costs as costs
+from labelops.fast.cell_costs import Cells, Cost
+from labelops.fast.cell_recall import beyond, largest_losses, mean_yes
 from labelops.multilabel.labels import UNKNOWN, YES
-from labelops.nn import cell_gradients as costs
-from labelops.nn.cell_gradients import Cells, Cost
 from labelops.nn.shallow import EPOCHS, Say
-from labelops.partial.cell_losses import least_probable
+from labelops.partial import cell_losses as of
 from labelops.partial.recall import CLASS_THRESHOLD, KEPT, THRESHOLD, largest
 
 NO_SHARE = 0.9
@@ -41,9 +42,6 @@ GIVEN, FREE = 5.293, 0.4055
 MIXING = 0.3
 """Of the Beta distribution that items are mixed by."""
 
-FAR = 1e30
-"""Further down than any logit."""
-
 
 class _WithSlopes(torch.autograd.Function):
     """A sum whose derivatives are known already."""
@@ -65,20 +63,16 @@ class Batch:
 
     Attributes
     ----------
-    z : logits without history, shape (F, n, K).
-    cells : their states.
+    cells : logits, states and weights.
     rows : which items, shape (n,).
-    outside : 1 where a fold's network is trained on an item, otherwise 0; shape (F, n, 1).
-    learned : of what is learned beside the networks, the part for the batch; without history.
+    learned : of what is learned beside the networks, the part for the batch, shape (F, n, K).
     slope : derivative of the costs by it, cell by cell; set by the loss.
     """
 
-    z: Tensor
     cells: Cells
     rows: Tensor
-    outside: Tensor
-    learned: Tensor | None
-    slope: Tensor | None = None
+    learned: np.ndarray | None
+    slope: np.ndarray | None = None
 
 
 class CellObjective:
@@ -131,16 +125,16 @@ class CellObjective:
         yes = self.states == YES
         # What the items of a fold were given is hidden from its network in every way.
         self.outside = torch.from_numpy(np.asarray(fold)[None, :] != np.arange(n_folds)[:, None])
-        n_outside = self.outside.sum(dim=1).clamp(min=1).view(-1, 1, 1)
-        self.n_yes = (self.outside.to(torch.float32) @ yes.to(torch.float32))[:, None]
-        self.means = self.n_yes / (2 * n_outside)
-        of_given = self.n_yes.sum(dim=2, keepdim=True) / n_outside
-        self.expected = of_given if expected is None else torch.full_like(of_given, expected)
-        self.n_recalled = torch.zeros_like(self.n_yes)
+        n_outside = self.outside.sum(dim=1).clamp(min=1).numpy()
+        self.n_yes = (self.outside.to(torch.float32) @ yes.to(torch.float32)).numpy()
+        self.means = (self.n_yes / (2 * n_outside[:, None])).astype(np.float32)
+        of_given = self.n_yes.sum(axis=1) / n_outside
+        self.expected = of_given if expected is None else np.full_like(of_given, expected)
+        self.n_recalled = np.zeros_like(self.n_yes)
         self.flipped = torch.zeros(n_folds, n if name == "ll-cp" else 0, k, dtype=torch.int8)
         self.pseudo = torch.full((n_folds, n if name == "em-apl" else 0, k), torch.nan)
-        self.share = torch.full((n_folds, 1, 1), FIRST_SHARE)
-        self.said = torch.zeros(2, n_folds, 1, 1)
+        self.share = np.full(n_folds, FIRST_SHARE, np.float32)
+        self.said = np.zeros((2, n_folds), np.float32)
         self.parameters: list[Tensor] = []
         if name == "role":
             drawn = self.rng.uniform(-FREE, FREE, (n_folds, n, k)).astype(np.float32)
@@ -152,26 +146,24 @@ class CellObjective:
         """Return the loss of a batch; see `Objective`."""
         learned = self._learned(rows)
         with torch.no_grad():
-            cells = costs.cells_of(self.states.index_select(0, rows), logits.dtype)
-            weight = outside[:, :, None].to(logits.dtype)
-            alone = None if learned is None else learned.detach()
-            batch = Batch(logits.detach(), cells, rows, weight, alone)
+            weight = outside.to(torch.float32) / max(len(rows), 1)
+            cells = Cells(
+                np.ascontiguousarray(logits.detach().numpy()),
+                self.states.index_select(0, rows).numpy(),
+                weight.numpy(),
+            )
+            batch = Batch(cells, rows, None if learned is None else learned.detach().numpy())
             cost = LOSSES[self.name](self, batch)
-            weight = weight / max(len(rows), 1)
-            total, slope = (cost.value * weight).sum(), cost.slope * weight
-            if self.name == "pu-mix" and len(rows) > 1:
-                mixed, n = self._mixed(batch), len(rows) // 2
-                total, slope = total + mixed.value.sum() / n, slope.add_(mixed.slope, alpha=1 / n)
-        pairs = [logits, slope]
+        pairs = [logits, torch.from_numpy(cost.slope)]
         if learned is not None and batch.slope is not None:
-            pairs = [logits, learned, slope, batch.slope * weight]
-        loss: Tensor = _WithSlopes.apply(total, *pairs)
+            pairs = [logits, learned, pairs[1], torch.from_numpy(batch.slope)]
+        loss: Tensor = _WithSlopes.apply(torch.tensor(cost.total), *pairs)
         return loss
 
     def after_epoch(self, epoch: int, say: Say) -> None:
         """Take note that another epoch begins; see `Objective`."""
         self.epoch = epoch + 1
-        self.n_recalled.zero_()
+        self.n_recalled[:] = 0
         first = self.epochs // 2
         if self.name == "em-apl" and first <= self.epoch < self.epochs:
             self._teach(torch.sigmoid(say()).numpy(), 1 / max(self.epochs - first, 1))
@@ -183,7 +175,8 @@ class CellObjective:
         """
         p = torch.sigmoid(logits)
         if self.name == "frequency":
-            p = (1 - self.share) * p / (1 - self.share * p)
+            share = torch.from_numpy(self.share)[:, None, None]
+            p = (1 - share) * p / (1 - share * p)
         return p
 
     def _learned(self, rows: Tensor) -> Tensor | None:
@@ -196,123 +189,156 @@ class CellObjective:
         for own, pseudo, outside in zip(p, self.pseudo.numpy(), self.outside.numpy(), strict=True):
             unknown = is_unknown & outside[:, None]
             n = (NO_SHARE * part * unknown.sum(axis=0)).astype(np.int64)
-            taught = least_probable(own, unknown & np.isnan(pseudo), n)
+            taught = of.least_probable(own, unknown & np.isnan(pseudo), n)
             pseudo[taught] = own[taught]
 
-    def _mixed(self, batch: Batch) -> Cost:
-        order = torch.from_numpy(self.rng.permutation(len(batch.rows) // 2))
-        share = float(self.rng.beta(MIXING, MIXING))
-        return costs.mixed(batch.z, batch.cells, batch.outside, order, share=share)
 
-
-def recalled_largest(z: Tensor, allowed: Tensor, n: int) -> Tensor:
-    """Return which n allowed cells of each fold have the largest logits; shape (F, n, K).
-
-    All of them if there are fewer; of ties, the first. `allowed`, and what is returned, is 1 where
-    a cell is, otherwise 0, like z.
-    """
-    n = min(n, z[0].numel())
-    if not n:
-        return torch.zeros_like(z)
-    lowered = z + (allowed - 1) * FAR
-    # Selection by numpy has no branch for each cell; `topk` takes ten times as long.
-    kth = [np.partition(own, own.size - n)[own.size - n] for own in lowered.flatten(1).numpy()]
-    least = torch.from_numpy(np.stack(kth)).view(-1, 1, 1)
-    found = allowed * torch.ge(lowered, least, out=torch.empty_like(z))
-    n_more = found.sum(dim=(1, 2), dtype=torch.float64) - n
-    for f in torch.nonzero(n_more > 0).flatten().tolist():
-        equal = torch.nonzero((lowered[f] == least[f]).flatten()).flatten()
-        found[f].view(-1)[equal[len(equal) - int(n_more[f]) :]] = 0
-    return found
-
-
-def _largest(own: CellObjective, batch: Batch, *, is_permanent: bool = False) -> Tensor | None:
+def _largest(own: CellObjective, batch: Batch, *, is_permanent: bool = False) -> np.ndarray | None:
     """Return the largest losses among the unknown cells that a fold's network is trained on."""
     if not own.epoch:
         return None
-    allowed = batch.cells.unknown * batch.outside
-    n = largest(batch.cells.yes.numel(), own.epoch, is_permanent=is_permanent)
-    if is_permanent:
-        before = own.flipped.index_select(1, batch.rows).to(batch.z.dtype)
-        found = before + recalled_largest(batch.z, allowed * (1 - before), n)
-        own.flipped[:, batch.rows] = found.to(own.flipped.dtype)
-        return found
-    return recalled_largest(batch.z, allowed, n)
+    n = largest(batch.cells.states.size, own.epoch, is_permanent=is_permanent)
+    if not is_permanent:
+        return largest_losses(batch.cells, n)
+    before = own.flipped.index_select(1, batch.rows).numpy()
+    found: np.ndarray = before | largest_losses(batch.cells, n, before)
+    own.flipped[:, batch.rows] = torch.from_numpy(found)
+    return found
+
+
+def _rejected(own: CellObjective, batch: Batch) -> Cost:
+    return costs.cross_entropy(batch.cells, recalled=_largest(own, batch), taught=0.0, kept=0.0)
+
+
+def _corrected(own: CellObjective, batch: Batch, *, is_permanent: bool = False) -> Cost:
+    found = _largest(own, batch, is_permanent=is_permanent)
+    return costs.cross_entropy(batch.cells, recalled=found)
+
+
+def _logit(p: np.ndarray | float) -> np.ndarray:
+    return np.asarray(np.log(p / (1 - np.asarray(p))), np.float32)
 
 
 def _splc(own: CellObjective, batch: Batch) -> Cost:
-    recalled = None
-    if own.epoch:
-        least = float(np.log(THRESHOLD / (1 - THRESHOLD)))
-        recalled = batch.cells.unknown * costs.beyond(batch.z, least)
-    return costs.splc(batch.z, batch.cells, recalled)
+    if not own.epoch:
+        return costs.splc(batch.cells)
+    least = np.full_like(own.means, _logit(THRESHOLD))
+    return costs.splc(batch.cells, beyond(batch.cells, least)[0])
 
 
 def _comic(own: CellObjective, batch: Batch) -> Cost:
-    z = costs.lowered(batch.z, batch.cells)
-    p = torch.sigmoid(z)
-    n = batch.outside.sum(dim=1, keepdim=True)
-    mean = (p * batch.outside).sum(dim=1, keepdim=True) / n.clamp(min=1)
-    own.means = torch.where(n > 0, KEPT * own.means + (1 - KEPT) * mean, own.means)
-    recalled = torch.zeros_like(p)
+    cells, inside = batch.cells, batch.cells.weight > 0
+    mean = mean_yes(cells, taken=of.MARGIN)
+    n = inside.sum(axis=1, keepdims=True)
+    moved = KEPT * own.means + (1 - KEPT) * mean
+    own.means = np.where(n > 0, moved, own.means).astype(np.float32)
+    recalled, n_yes = None, (inside @ (cells.states == YES).sum(axis=1))[:, None]
     if own.epoch:
-        least = own.means.clamp(min=CLASS_THRESHOLD)
-        recalled = batch.cells.unknown * costs.beyond(p, least)
-        own.n_recalled += (recalled * batch.outside).sum(dim=1, keepdim=True)
-    return costs.comic(z, batch.cells, batch.outside, own.n_yes + own.n_recalled, recalled)
+        recalled, found = beyond(cells, _logit(np.maximum(own.means, CLASS_THRESHOLD)))
+        own.n_recalled += found
+        n_yes = n_yes + found.sum(axis=1, keepdims=True)
+    weight = _tail_weights(own.n_yes + own.n_recalled, power=of.RECALL_TAIL_POWER)
+    scale = (weight * (n / np.maximum(n_yes, 1))).astype(np.float32)
+    return _multi_focal(cells, weight, scale, taken=of.MARGIN, recalled=recalled)
+
+
+def _tail_weights(n_yes: np.ndarray, *, power: float = of.TAIL_POWER) -> np.ndarray:
+    """Return the weights of the classes of every fold, float32, shape (F, K)."""
+    return np.stack([of.tail_weights(n, power=power) for n in n_yes]).astype(np.float32)
+
+
+def _multi_focal(
+    cells: Cells,
+    weight: np.ndarray,
+    scale: np.ndarray,
+    *,
+    taken: float = 0.0,
+    recalled: np.ndarray | None = None,
+) -> Cost:
+    _, focus_no, margin = of.MULTI_FOCAL
+    return costs.asymmetric(
+        cells,
+        np.float32(focus_no) + weight,
+        scale=scale,
+        focuses_yes=False,
+        margin=margin,
+        taken=taken,
+        recalled=recalled,
+    )
+
+
+def _alone(own: CellObjective, batch: Batch) -> Cost:
+    weight = _tail_weights(own.n_yes)
+    return _multi_focal(batch.cells, weight, weight)
+
+
+def _asymmetric(own: CellObjective, batch: Batch) -> Cost:
+    return costs.asymmetric(batch.cells, np.full_like(own.means, of.ASYMMETRIC[1]))
 
 
 def _em_apl(own: CellObjective, batch: Batch) -> Cost:
-    pseudo = own.pseudo.index_select(1, batch.rows) if own.epoch >= own.epochs // 2 else None
-    return costs.entropy_maximising(batch.z, batch.cells, pseudo)
+    if own.epoch < own.epochs // 2:
+        return costs.entropy_maximising(batch.cells)
+    pseudo = own.pseudo.index_select(1, batch.rows).numpy()
+    return costs.entropy_maximising(batch.cells, pseudo)
+
+
+def _excess(own: CellObjective, cells: Cells) -> np.ndarray:
+    """Return how many more classes an item of a batch has than are expected; shape (F,)."""
+    found = mean_yes(cells).sum(axis=1) - own.expected
+    return np.asarray(found, np.float32)
 
 
 def _role(own: CellObjective, batch: Batch) -> Cost:
     assert batch.learned is not None
-    cost, of_estimates = costs.role(
-        batch.z, batch.cells, batch.outside, own.expected, batch.learned
-    )
-    batch.slope = of_estimates.slope
-    return cost._replace(value=cost.value + of_estimates.value)
+    both = [_excess(own, batch.cells._replace(z=z)) for z in (batch.cells.z, batch.learned)]
+    cost, batch.slope = costs.role(batch.cells, batch.learned, np.stack(both))
+    return cost
 
 
 def _frequency(own: CellObjective, batch: Batch) -> Cost:
-    cost, present = costs.frequency(batch.z, batch.cells, own.share)
+    cost, said, present = costs.frequency(batch.cells, own.share)
     if own.epoch < LEARNED_FOR:
-        sums = [
-            (part * batch.outside).sum((1, 2), keepdim=True) for part in (batch.cells.yes, present)
-        ]
-        own.said = REMEMBERED * own.said + torch.stack(sums)
-        share = own.said[0] / own.said[1].clamp(min=1e-6)
-        own.share = torch.where(own.said[0] > 0, share.clamp(LEAST_SHARE, MOST_SHARE), own.share)
+        own.said = REMEMBERED * own.said + np.stack([said.sum(axis=1), present.sum(axis=1)])
+        share = np.clip(own.said[0] / np.maximum(own.said[1], 1e-6), LEAST_SHARE, MOST_SHARE)
+        own.share = np.where(own.said[0] > 0, share, own.share).astype(np.float32)
     return cost
 
 
 def _pu(own: CellObjective, batch: Batch) -> Cost:
-    return costs.positive_unlabelled(batch.z, batch.cells, batch.outside)
+    return costs.positive_unlabelled(batch.cells)
+
+
+def _pu_mix(own: CellObjective, batch: Batch) -> Cost:
+    cost, half = _pu(own, batch), len(batch.rows) // 2
+    if not half:
+        return cost
+    order, share = own.rng.permutation(half), float(own.rng.beta(MIXING, MIXING))
+    mixed = costs.mixed(batch.cells, order, share=share)
+    return Cost(cost.total + mixed.total, cost.slope + mixed.slope)
 
 
 LOSSES: Mapping[str, Callable[[CellObjective, Batch], Cost]] = {
-    "an": lambda own, batch: costs.assume_negative(batch.z, batch.cells),
-    "wan": lambda own, batch: costs.weak_assume_negative(batch.z, batch.cells),
-    "ls": lambda own, batch: costs.smoothed(batch.z, batch.cells),
-    "asl": lambda own, batch: costs.asymmetric(batch.z, batch.cells),
-    "hill": lambda own, batch: costs.hill(batch.z, batch.cells),
+    "an": lambda own, batch: costs.cross_entropy(batch.cells),
+    "wan": lambda own, batch: costs.cross_entropy(
+        batch.cells, unknown=1 / max(batch.cells.z.shape[2] - 1, 1)
+    ),
+    "ls": lambda own, batch: costs.cross_entropy(
+        batch.cells, yes=1 - of.SMOOTHING, other=of.SMOOTHING
+    ),
+    "asl": _asymmetric,
+    "hill": lambda own, batch: costs.hill(batch.cells),
     "splc": _splc,
-    "epr": lambda own, batch: costs.expected_positives(
-        batch.z, batch.cells, batch.outside, own.expected
-    ),
+    "epr": lambda own, batch: costs.expected_positives(batch.cells, _excess(own, batch.cells)),
     "role": _role,
-    "em": lambda own, batch: costs.entropy_maximising(batch.z, batch.cells),
+    "em": lambda own, batch: costs.entropy_maximising(batch.cells),
     "em-apl": _em_apl,
-    "ll-r": lambda own, batch: costs.rejected(batch.z, batch.cells, _largest(own, batch)),
-    "ll-ct": lambda own, batch: costs.corrected(batch.z, batch.cells, _largest(own, batch)),
-    "ll-cp": lambda own, batch: costs.corrected(
-        batch.z, batch.cells, _largest(own, batch, is_permanent=True)
-    ),
+    "ll-r": _rejected,
+    "ll-ct": _corrected,
+    "ll-cp": lambda own, batch: _corrected(own, batch, is_permanent=True),
     "pu": _pu,
-    "pu-mix": _pu,
-    "multi-focal": lambda own, batch: costs.multi_focal(batch.z, batch.cells, own.n_yes),
+    "pu-mix": _pu_mix,
+    "multi-focal": _alone,
     "comic": _comic,
     "frequency": _frequency,
 }
