@@ -8,12 +8,13 @@ precision. Sums go class by class in the order of the items, on the calling thre
 # F folds, n items, K classes
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from labelops.fast.jit import compiled
-from labelops.fast.logistic import ONE, TINY, ZERO, exp, log, sides
+from labelops.fast.logistic import ONE, TINY, ZERO, exp, halves, log, sides
 from labelops.multilabel.labels import UNKNOWN, YES
 from labelops.partial import cell_losses as of
 
@@ -42,10 +43,19 @@ class Cost(NamedTuple):
 
 
 @compiled()
-def _cross_entropy(cells, recalled, target, factor, slope, sums):  # type: ignore[no-untyped-def]
+def _sum(values):  # type: ignore[no-untyped-def]
+    total = 0.0
+    for value in values:
+        total += value
+    return total
+
+
+@compiled()
+def _cross_entropy(cells, recalled, target, factor, slope):  # type: ignore[no-untyped-def]
     z, states, weight = cells
-    t_yes, t_other, t_recalled = target
-    a_unknown, a_recalled = factor
+    sums = np.zeros(z.shape[2], np.float32)
+    t_yes, t_other, t_recalled = np.float32(target[0]), np.float32(target[1]), np.float32(target[2])
+    a_unknown, a_recalled = np.float32(factor[0]), np.float32(factor[1])
     for f in range(len(z)):
         for i in range(len(states)):
             w = weight[f, i]
@@ -58,12 +68,15 @@ def _cross_entropy(cells, recalled, target, factor, slope, sums):  # type: ignor
                 a = w * (a_recalled if found else a)
                 sums[k] += a * (cost_no - t * x)
                 slope[f, i, k] = a * (p - t)
+    return _sum(sums)
 
 
 @compiled()
-def _asymmetric(cells, recalled, is_focused, of_class, margin, taken, slope, sums):  # type: ignore[no-untyped-def]
+def _asymmetric(cells, recalled, is_focused, of_class, margin, taken, slope):  # type: ignore[no-untyped-def]
     z, states, weight = cells
+    sums = np.zeros(z.shape[2], np.float32)
     focus, scale = of_class
+    margin, taken = np.float32(margin), np.float32(taken)
     for f in range(len(z)):
         for i in range(len(states)):
             w = weight[f, i]
@@ -71,21 +84,26 @@ def _asymmetric(cells, recalled, is_focused, of_class, margin, taken, slope, sum
                 state = states[i, k]
                 is_yes = (state == YES) | (recalled[f, i, k] != 0)
                 x = z[f, i, k] - (taken if state == YES else ZERO)
-                p, q, cost_yes, _cost_no = sides(x)
+                e, p, q = halves(x)
                 shifted = max(p - margin, ZERO)
                 rest = ONE - shifted
                 power = exp(focus[f, k] * log(max(shifted, TINY)))
                 power = power if shifted > ZERO else ZERO
                 power_yes = q if is_focused else ONE
                 a = w * scale[f, k] * (power_yes if is_yes else power)
-                cost_no = -log(rest)
-                sums[k] += a * (cost_yes if is_yes else cost_no)
+                inner = ONE + e
+                cost = log(inner if is_yes else rest)
+                cost_yes = max(-x, ZERO) + cost
+                sums[k] += a * (cost_yes if is_yes else -cost)
                 slope[f, i, k] = a * q * (-ONE if is_yes else p / rest)
+    return _sum(sums)
 
 
 @compiled()
-def _focal(cells, recalled, is_hill, height, margin, slope, sums):  # type: ignore[no-untyped-def]
+def _focal(cells, recalled, is_hill, height, margin, slope):  # type: ignore[no-untyped-def]
     z, states, weight = cells
+    height, margin = np.float32(height), np.float32(margin)
+    sums = np.zeros(z.shape[2], np.float32)
     for f in range(len(z)):
         for i in range(len(states)):
             w = weight[f, i]
@@ -104,11 +122,14 @@ def _focal(cells, recalled, is_hill, height, margin, slope, sums):  # type: igno
                 is_weak = is_hill & (not is_given)
                 sums[k] += w * (hill if is_weak else value)
                 slope[f, i, k] = w * (of_hill if is_weak else change)
+    return _sum(sums)
 
 
 @compiled()
-def _entropy(cells, pseudo, entropy, taught, slope, sums):  # type: ignore[no-untyped-def]
+def _entropy(cells, pseudo, entropy, taught, slope):  # type: ignore[no-untyped-def]
     z, states, weight = cells
+    entropy, taught = np.float32(entropy), np.float32(taught)
+    sums = np.zeros(z.shape[2], np.float32)
     for f in range(len(z)):
         for i in range(len(states)):
             w = weight[f, i]
@@ -123,11 +144,13 @@ def _entropy(cells, pseudo, entropy, taught, slope, sums):  # type: ignore[no-un
                 sums[k] += w * (value if state == UNKNOWN else known)
                 known = -q if state == YES else p
                 slope[f, i, k] = w * (change if state == UNKNOWN else known)
+    return _sum(sums)
 
 
 @compiled()
-def _frequency(cells, share, said, present, slope, sums):  # type: ignore[no-untyped-def]
+def _frequency(cells, share, said, present, slope):  # type: ignore[no-untyped-def]
     z, states, weight = cells
+    sums = np.zeros(z.shape[2], np.float32)
     for f in range(len(z)):
         c, less = share[f], -np.log(share[f])
         for i in range(len(states)):
@@ -145,11 +168,15 @@ def _frequency(cells, share, said, present, slope, sums):  # type: ignore[no-unt
                 given = ONE if state == YES else ZERO
                 said[f, k] += inside * given
                 present[f, k] += inside * (still if state == UNKNOWN else given)
+    return _sum(sums)
 
 
 @compiled()
-def _positive_unlabelled(cells, temperature, least, balance, slope, sums):  # type: ignore[no-untyped-def]
+def _positive_unlabelled(cells, temperature, least, balance, slope):  # type: ignore[no-untyped-def]
     z, states, weight = cells
+    temperature, least = np.float32(temperature), np.float32(least)
+    balance = np.float32(balance)
+    sums = np.zeros(z.shape[2], np.float32)
     n_classes = z.shape[2]
     for f in range(len(z)):
         mean, tau = np.zeros(n_classes, np.float32), np.zeros(n_classes, np.float32)
@@ -187,11 +214,15 @@ def _positive_unlabelled(cells, temperature, least, balance, slope, sums):  # ty
                 own = given[k] if states[i, k] == YES else ZERO
                 sums[k] += w * (common[k] + own * cost_yes)
                 slope[f, i, k] = w / tau[k] * q * (pull[k] * p - own)
+    return _sum(sums)
 
 
 @compiled()
-def _mixed(cells, order, share, slope, sums):  # type: ignore[no-untyped-def]
+def _mixed(cells, order, share, slope):  # type: ignore[no-untyped-def]
     z, states, weight = cells
+    share = np.float32(share)
+    slope[:] = ZERO
+    sums = np.zeros(z.shape[2], np.float32)
     half, rest = len(order), ONE - share
     for f in range(len(z)):
         for i in range(half):
@@ -212,11 +243,13 @@ def _mixed(cells, order, share, slope, sums):  # type: ignore[no-untyped-def]
                 slope[f, a, k] += twice * share * (moved - q)
                 moved = (ZERO if is_b else p_b * q_b) / target
                 slope[f, b, k] += twice * rest * (moved - q)
+    return _sum(sums)
 
 
 @compiled()
-def _expected(cells, pull, slope, sums):  # type: ignore[no-untyped-def]
+def _expected(cells, pull, slope):  # type: ignore[no-untyped-def]
     z, states, weight = cells
+    sums = np.zeros(z.shape[2], np.float32)
     for f in range(len(z)):
         for i in range(len(states)):
             w = weight[f, i]
@@ -228,10 +261,12 @@ def _expected(cells, pull, slope, sums):  # type: ignore[no-untyped-def]
                 is_known = state != UNKNOWN
                 sums[k] += w * (value if is_known else ZERO)
                 slope[f, i, k] = w * ((change if is_known else ZERO) + pull[f] * p * q)
+    return _sum(sums)
 
 
 @compiled()
-def _agree(z, other, weight, slope, of_other, sums):  # type: ignore[no-untyped-def]
+def _agree(z, other, weight, slope, of_other):  # type: ignore[no-untyped-def]
+    sums = np.zeros(z.shape[2], np.float32)
     for f in range(len(z)):
         for i in range(z.shape[1]):
             w = weight[f, i]
@@ -242,17 +277,32 @@ def _agree(z, other, weight, slope, of_other, sums):  # type: ignore[no-untyped-
                 sums[k] += w * (cost - p_other * x + cost_other - p * y)
                 slope[f, i, k] += w * (p - p_other)
                 of_other[f, i, k] += w * (p_other - p)
+    return _sum(sums)
 
 
-def _costs(kernel: Callable[..., None], cells: Cells, *settings: Any) -> Cost:
-    slope, sums = np.zeros_like(cells.z), np.zeros(cells.z.shape[2], np.float32)
-    floats = (np.float32(own) if isinstance(own, float) else own for own in settings)
-    kernel(tuple(cells), *floats, slope, sums)
-    return Cost(float(sums.sum(dtype=np.float64)), slope)
+@compiled()
+def _tail(n_yes, factor, power, weight, scale):  # type: ignore[no-untyped-def]
+    for f in range(len(n_yes)):
+        most = ONE
+        for k in range(n_yes.shape[1]):
+            most = max(most, n_yes[f, k])
+        for k in range(n_yes.shape[1]):
+            weight[f, k] = (1 - np.log(max(n_yes[f, k], ONE) / most)) ** power
+            scale[f, k] = weight[f, k] * factor[f]
+
+
+def _costs(kernel: Callable[..., float], cells: Cells, *settings: Any) -> Cost:
+    slope = np.empty_like(cells.z)
+    return Cost(kernel(tuple(cells), *settings, slope), slope)
+
+
+@lru_cache(maxsize=4)
+def _nothing(shape: tuple[int, ...]) -> np.ndarray:
+    return np.zeros(shape, np.int8)
 
 
 def _or_none(recalled: np.ndarray | None, cells: Cells) -> np.ndarray:
-    return np.zeros(cells.z.shape, np.int8) if recalled is None else recalled
+    return _nothing(cells.z.shape) if recalled is None else recalled
 
 
 def cross_entropy(
@@ -287,9 +337,8 @@ def cross_entropy(
     >>> round(cost.total, 3), cost.slope.tolist()
     (1.04, [[[-0.5, 0.25]]])
     """
-    targets = tuple(np.float32(own) for own in (yes, other, taught))
-    factors = np.float32(unknown), np.float32(kept)
-    return _costs(_cross_entropy, cells, _or_none(recalled, cells), targets, factors)
+    settings = _or_none(recalled, cells), (yes, other, taught), (unknown, kept)
+    return _costs(_cross_entropy, cells, *settings)
 
 
 def asymmetric(
@@ -329,6 +378,52 @@ def asymmetric(
     scale = np.ones_like(focus_no) if scale is None else scale
     settings = _or_none(recalled, cells), focuses_yes, (focus_no, scale), margin, taken
     return _costs(_asymmetric, cells, *settings)
+
+
+def multi_focal(
+    cells: Cells,
+    n_yes: np.ndarray,
+    *,
+    power: float = of.TAIL_POWER,
+    factor: np.ndarray | None = None,
+    taken: float = 0.0,
+    recalled: np.ndarray | None = None,
+) -> Cost:
+    """Return COMIC's multi-focal loss.
+
+    Parameters
+    ----------
+    cells
+        The batch.
+    n_yes
+        Positives of each class, float32, shape (F, K).
+    power
+        Of `tail_weights`.
+    factor
+        Of all that a fold's network costs, float32, shape (F,).
+    taken, recalled
+        As of `asymmetric`.
+
+    Examples
+    --------
+    >>> z, once = np.array([[[2, -1]]], np.float32), np.ones((1, 1), np.float32)
+    >>> cells = Cells(z, np.array([[1, -1]], np.int8), once)
+    >>> round(multi_focal(cells, np.array([[1240, 100]], np.float32)).total, 6)
+    0.127319
+    """
+    weight, scale = np.empty((2, *n_yes.shape), np.float32)
+    factor = np.ones(len(n_yes), np.float32) if factor is None else factor
+    _tail(n_yes, factor, power, weight, scale)
+    _, focus_no, margin = of.MULTI_FOCAL
+    return asymmetric(
+        cells,
+        weight + np.float32(focus_no),
+        scale=scale,
+        focuses_yes=False,
+        margin=margin,
+        taken=taken,
+        recalled=recalled,
+    )
 
 
 def hill(cells: Cells) -> Cost:
@@ -476,7 +571,6 @@ def role(cells: Cells, estimates: np.ndarray, excess: np.ndarray) -> tuple[Cost,
         expected_positives(halved._replace(z=z), own)
         for z, own in zip((cells.z, estimates), excess, strict=True)
     ]
-    sums = np.zeros(cells.z.shape[2], np.float32)
-    _agree(cells.z, estimates, halved.weight, both[0].slope, both[1].slope, sums)
-    total = both[0].total + both[1].total + float(sums.sum(dtype=np.float64))
-    return Cost(total, both[0].slope), both[1].slope
+    slopes = both[0].slope, both[1].slope
+    agreed = _agree(cells.z, estimates, halved.weight, *slopes)
+    return Cost(both[0].total + both[1].total + agreed, slopes[0]), slopes[1]

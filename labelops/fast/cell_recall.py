@@ -2,6 +2,8 @@
 
 # F folds, n items, K classes
 
+from typing import NamedTuple
+
 import numpy as np
 
 from labelops.fast.cell_costs import Cells
@@ -14,31 +16,38 @@ FAR = np.float32(-3e38)
 
 
 @compiled()
-def _mean_yes(cells, taken, mean):  # type: ignore[no-untyped-def]
+def _mean_yes(cells, taken, kept, means):  # type: ignore[no-untyped-def]
     z, states, weight = cells
+    taken, kept = np.float32(taken), np.float32(kept)
     for f in range(len(z)):
-        n = ZERO
+        n, sums = ZERO, np.zeros(z.shape[2], np.float32)
         for i in range(len(states)):
             inside = ONE if weight[f, i] > ZERO else ZERO
             n += inside
             for k in range(z.shape[2]):
                 x = z[f, i, k] - (taken if states[i, k] == YES else ZERO)
                 p, _q, _cost_yes, _cost_no = sides(x)
-                mean[f, k] += inside * p
-        for k in range(z.shape[2]):
-            mean[f, k] /= max(n, ONE)
+                sums[k] += inside * p
+        if n > ZERO:
+            for k in range(z.shape[2]):
+                means[f, k] = kept * means[f, k] + (ONE - kept) * sums[k] / n
 
 
 @compiled()
-def _beyond(cells, least, recalled, counts):  # type: ignore[no-untyped-def]
+def _beyond(cells, p, recalled, n_recalled, n_given, items):  # type: ignore[no-untyped-def]
     z, states, weight = cells
     for f in range(len(z)):
+        least = np.empty(z.shape[2], np.float32)
+        for k in range(z.shape[2]):
+            least[k] = np.log(p[f, k] / (ONE - p[f, k]))
         for i in range(len(states)):
             inside = ONE if weight[f, i] > ZERO else ZERO
+            items[f] += inside
             for k in range(z.shape[2]):
-                found = (states[i, k] == UNKNOWN) & (z[f, i, k] > least[f, k])
+                found = (states[i, k] == UNKNOWN) & (z[f, i, k] > least[k])
                 recalled[f, i, k] = found
-                counts[f, k] += inside if found else ZERO
+                n_recalled[f, k] += inside if found else ZERO
+                n_given[f, k] += inside if states[i, k] == YES else ZERO
 
 
 @compiled()
@@ -70,49 +79,61 @@ def _at_least(lowered, least, far, n, recalled):  # type: ignore[no-untyped-def]
             j -= 1
 
 
-def mean_yes(cells: Cells, *, taken: float = 0.0) -> np.ndarray:
-    """Return mean probabilities of the classes over the items that a network is trained on.
+def move_means(cells: Cells, means: np.ndarray, *, taken: float = 0.0, kept: float = 0.0) -> None:
+    """Move means towards mean probabilities of the items that a network is trained on, in place.
 
     Parameters
     ----------
     cells
         The batch.
+    means
+        Of each class, float32, shape (F, K); left as they are where there is no item.
     taken
         From the logits of a given yes.
-
-    Returns
-    -------
-    float32, shape (F, K); 0 where there is no item.
+    kept
+        Share of the means that is left as it is.
 
     Examples
     --------
     >>> z, once = np.zeros((1, 3, 1), np.float32), np.ones((1, 3), np.float32)
-    >>> mean_yes(Cells(z, np.full((3, 1), -1, np.int8), once)).tolist()
-    [[0.5]]
+    >>> means = np.ones((1, 1), np.float32)
+    >>> move_means(Cells(z, np.full((3, 1), -1, np.int8), once), means, kept=0.75)
+    >>> means.tolist()
+    [[0.875]]
     """
-    mean = np.zeros((len(cells.z), cells.z.shape[2]), np.float32)
-    _mean_yes(tuple(cells), np.float32(taken), mean)
-    return mean
+    _mean_yes(tuple(cells), taken, kept, means)
 
 
-def beyond(cells: Cells, least: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return unknown cells with a logit of more than `least`, float32, shape (F, K).
+class Beyond(NamedTuple):
+    """Recalled cells of a batch.
 
-    Returns
-    -------
-    1 where a cell is one of them, int8, shape (F, n, K); and how many there are of each class among
-    the items that a network is trained on, float32, shape (F, K).
+    Attributes
+    ----------
+    recalled : 1 where a cell is; int8, shape (F, n, K).
+    n_recalled, n_given, items : how many there are, and how many given yes, among the items that a
+        network is trained on, and how many those are; float32, shapes (F, K), (F, K) and (F,).
+    """
+
+    recalled: np.ndarray
+    n_recalled: np.ndarray
+    n_given: np.ndarray
+    items: np.ndarray
+
+
+def beyond(cells: Cells, p: np.ndarray) -> Beyond:
+    """Return unknown cells that are more probable than p, in (0, 1), float32, shape (F, K).
 
     Examples
     --------
     >>> z, once = np.array([[[1], [3]]], np.float32), np.ones((1, 2), np.float32)
-    >>> cells = Cells(z, np.full((2, 1), -1, np.int8), once)
-    >>> [found.tolist() for found in beyond(cells, np.array([[2]], np.float32))]
-    [[[[0], [1]]], [[1.0]]]
+    >>> found = beyond(Cells(z, np.full((2, 1), -1, np.int8), once), np.full((1, 1), 0.8, "f"))
+    >>> found.recalled.tolist(), found.n_recalled.tolist(), found.n_given.tolist()
+    ([[[0], [1]]], [[1.0]], [[0.0]])
     """
-    recalled, counts = np.empty(cells.z.shape, np.int8), np.zeros(least.shape, np.float32)
-    _beyond(tuple(cells), least, recalled, counts)
-    return recalled, counts
+    recalled, counts = np.empty(cells.z.shape, np.int8), np.zeros((2, *p.shape), np.float32)
+    items = np.zeros(len(p), np.float32)
+    _beyond(tuple(cells), p, recalled, *counts, items)
+    return Beyond(recalled, *counts, items)
 
 
 def largest_losses(cells: Cells, n: int, before: np.ndarray | None = None) -> np.ndarray:

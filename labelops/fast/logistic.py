@@ -58,12 +58,17 @@ def log(x):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def sides(z):  # type: ignore[no-untyped-def]
-    """Return p, 1 − p, −log p and −log (1 − p)."""
+def halves(z):  # type: ignore[no-untyped-def]
+    """Return e^−|z|, p and 1 − p."""
     e = exp(-abs(z))
     large = ONE / (ONE + e)
     small = e * large
+    return e, (large if z >= ZERO else small), (small if z >= ZERO else large)
+
+
+@compiled()
+def sides(z):  # type: ignore[no-untyped-def]
+    """Return p, 1 − p, −log p and −log (1 − p)."""
+    e, p, q = halves(z)
     rest = log(ONE + e)
-    p = large if z >= ZERO else small
-    q = small if z >= ZERO else large
     return p, q, max(-z, ZERO) + rest, max(z, ZERO) + rest

@@ -8,7 +8,6 @@ batch and from epoch to epoch: what was recalled, pseudo-labels, free estimates.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from labelops.fast import cell_costs as costs
 from labelops.fast.cell_costs import Cells, Cost
-from labelops.fast.cell_recall import beyond, largest_losses, mean_yes
+from labelops.fast.cell_recall import beyond, largest_losses, move_means
 from labelops.multilabel.labels import UNKNOWN, YES
 from labelops.nn.shallow import EPOCHS, Say
 from labelops.partial import cell_losses as of
@@ -41,20 +40,6 @@ GIVEN, FREE = 5.293, 0.4055
 
 MIXING = 0.3
 """Of the Beta distribution that items are mixed by."""
-
-
-class _WithSlopes(torch.autograd.Function):
-    """A sum whose derivatives are known already."""
-
-    @staticmethod
-    def forward(ctx: Any, total: Tensor, *pairs: Tensor) -> Tensor:
-        ctx.save_for_backward(*pairs[len(pairs) // 2 :])
-        return total.clone()
-
-    @staticmethod
-    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
-        slopes = ctx.saved_tensors
-        return None, *(outer * slope for slope in slopes), *(None for _ in slopes)
 
 
 @dataclass(slots=True)
@@ -145,20 +130,18 @@ class CellObjective:
     def loss(self, logits: Tensor, rows: Tensor, outside: Tensor) -> Tensor:
         """Return the loss of a batch; see `Objective`."""
         learned = self._learned(rows)
-        with torch.no_grad():
-            weight = outside.to(torch.float32) / max(len(rows), 1)
-            cells = Cells(
-                np.ascontiguousarray(logits.detach().numpy()),
-                self.states.index_select(0, rows).numpy(),
-                weight.numpy(),
-            )
-            batch = Batch(cells, rows, None if learned is None else learned.detach().numpy())
-            cost = LOSSES[self.name](self, batch)
-        pairs = [logits, torch.from_numpy(cost.slope)]
+        cells = Cells(
+            np.ascontiguousarray(logits.detach().numpy()),
+            self.states.index_select(0, rows).numpy(),
+            outside.numpy() * np.float32(1 / max(len(rows), 1)),
+        )
+        batch = Batch(cells, rows, None if learned is None else learned.detach().numpy())
+        cost = LOSSES[self.name](self, batch)
+        # What has the slopes as its derivatives, moved to the value.
+        loss = torch.dot(logits.flatten(), torch.from_numpy(cost.slope).flatten())
         if learned is not None and batch.slope is not None:
-            pairs = [logits, learned, pairs[1], torch.from_numpy(batch.slope)]
-        loss: Tensor = _WithSlopes.apply(torch.tensor(cost.total), *pairs)
-        return loss
+            loss = loss + torch.dot(learned.flatten(), torch.from_numpy(batch.slope).flatten())
+        return loss + (cost.total - loss.item())
 
     def after_epoch(self, epoch: int, say: Say) -> None:
         """Take note that another epoch begins; see `Objective`."""
@@ -215,61 +198,27 @@ def _corrected(own: CellObjective, batch: Batch, *, is_permanent: bool = False) 
     return costs.cross_entropy(batch.cells, recalled=found)
 
 
-def _logit(p: np.ndarray | float) -> np.ndarray:
-    return np.asarray(np.log(p / (1 - np.asarray(p))), np.float32)
-
-
 def _splc(own: CellObjective, batch: Batch) -> Cost:
     if not own.epoch:
         return costs.splc(batch.cells)
-    least = np.full_like(own.means, _logit(THRESHOLD))
-    return costs.splc(batch.cells, beyond(batch.cells, least)[0])
+    return costs.splc(batch.cells, beyond(batch.cells, np.full_like(own.means, THRESHOLD)).recalled)
 
 
 def _comic(own: CellObjective, batch: Batch) -> Cost:
-    cells, inside = batch.cells, batch.cells.weight > 0
-    mean = mean_yes(cells, taken=of.MARGIN)
-    n = inside.sum(axis=1, keepdims=True)
-    moved = KEPT * own.means + (1 - KEPT) * mean
-    own.means = np.where(n > 0, moved, own.means).astype(np.float32)
-    recalled, n_yes = None, (inside @ (cells.states == YES).sum(axis=1))[:, None]
-    if own.epoch:
-        recalled, found = beyond(cells, _logit(np.maximum(own.means, CLASS_THRESHOLD)))
-        own.n_recalled += found
-        n_yes = n_yes + found.sum(axis=1, keepdims=True)
-    weight = _tail_weights(own.n_yes + own.n_recalled, power=of.RECALL_TAIL_POWER)
-    scale = (weight * (n / np.maximum(n_yes, 1))).astype(np.float32)
-    return _multi_focal(cells, weight, scale, taken=of.MARGIN, recalled=recalled)
-
-
-def _tail_weights(n_yes: np.ndarray, *, power: float = of.TAIL_POWER) -> np.ndarray:
-    """Return the weights of the classes of every fold, float32, shape (F, K)."""
-    return np.stack([of.tail_weights(n, power=power) for n in n_yes]).astype(np.float32)
-
-
-def _multi_focal(
-    cells: Cells,
-    weight: np.ndarray,
-    scale: np.ndarray,
-    *,
-    taken: float = 0.0,
-    recalled: np.ndarray | None = None,
-) -> Cost:
-    _, focus_no, margin = of.MULTI_FOCAL
-    return costs.asymmetric(
-        cells,
-        np.float32(focus_no) + weight,
-        scale=scale,
-        focuses_yes=False,
-        margin=margin,
-        taken=taken,
-        recalled=recalled,
+    move_means(batch.cells, own.means, taken=of.MARGIN, kept=KEPT)
+    # Nothing is more probable than 1: so nothing is recalled in the first epoch.
+    least = np.maximum(own.means, CLASS_THRESHOLD if own.epoch else 1, dtype=np.float32)
+    found = beyond(batch.cells, least)
+    own.n_recalled += found.n_recalled
+    n_yes = found.n_recalled.sum(axis=1) + found.n_given.sum(axis=1)
+    return costs.multi_focal(
+        batch.cells,
+        own.n_yes + own.n_recalled,
+        power=of.RECALL_TAIL_POWER,
+        factor=found.items / np.maximum(n_yes, np.float32(1)),
+        taken=of.MARGIN,
+        recalled=found.recalled,
     )
-
-
-def _alone(own: CellObjective, batch: Batch) -> Cost:
-    weight = _tail_weights(own.n_yes)
-    return _multi_focal(batch.cells, weight, weight)
 
 
 def _asymmetric(own: CellObjective, batch: Batch) -> Cost:
@@ -285,8 +234,9 @@ def _em_apl(own: CellObjective, batch: Batch) -> Cost:
 
 def _excess(own: CellObjective, cells: Cells) -> np.ndarray:
     """Return how many more classes an item of a batch has than are expected; shape (F,)."""
-    found = mean_yes(cells).sum(axis=1) - own.expected
-    return np.asarray(found, np.float32)
+    means = np.zeros_like(own.means)
+    move_means(cells, means)
+    return np.asarray(means.sum(axis=1) - own.expected, np.float32)
 
 
 def _role(own: CellObjective, batch: Batch) -> Cost:
@@ -338,7 +288,7 @@ LOSSES: Mapping[str, Callable[[CellObjective, Batch], Cost]] = {
     "ll-cp": lambda own, batch: _corrected(own, batch, is_permanent=True),
     "pu": _pu,
     "pu-mix": _pu_mix,
-    "multi-focal": _alone,
+    "multi-focal": lambda own, batch: costs.multi_focal(batch.cells, own.n_yes),
     "comic": _comic,
     "frequency": _frequency,
 }

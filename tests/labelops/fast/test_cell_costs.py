@@ -133,6 +133,19 @@ def test_asymmetric__has_powers_of_each_class_without_derivative(focuses_yes):
     check(cost, define, z, outside, slopes=slopes)
 
 
+@pytest.mark.parametrize("power", [1 / 3, 1 / 6])
+def test_multi_focal__has_the_weights_of_its_folds(power):
+    z, states, recalled, outside = drawn()
+    n_yes = np.array([[30, 4, 0], [2, 9, 9]], np.float32)
+    cells, factor = cells_of(z, states, outside), np.array([1.5, 0.5], np.float32)
+    more = {"power": power, "factor": factor, "recalled": recalled.astype(np.int8)}
+    total = 0.0
+    for f, at in enumerate(outside):
+        own = {"n_yes": n_yes[f], "recalled": recalled[f][at], "power": power}
+        total += of.multi_focal(z[f][at], states[at], **own).sum() * factor[f] / N
+    assert costs.multi_focal(cells, n_yes, **more).total == pytest.approx(total, rel=2e-6)
+
+
 def test_expected_positives_and_role__are_the_definitions():
     z, states, _, outside = drawn()
     e = drawn(seed=1)[0]

@@ -5,7 +5,8 @@ import pytest
 from scipy.special import expit
 
 from labelops.fast.cell_costs import Cells
-from labelops.fast.cell_recall import beyond, largest_losses, mean_yes
+from labelops.fast.cell_recall import beyond, largest_losses, move_means
+from labelops.partial.recall import move_means as defined
 from labelops.partial.recall import recall_mask
 
 N, K, FOLDS = 24, 3, 2
@@ -36,17 +37,27 @@ def test_largest__are_those_of_the_rule_and_never_more_than_are_unknown(n, decim
 
 def test_beyond_and_means__are_those_of_the_class_rule():
     cells, outside = drawn()
-    means = mean_yes(cells, taken=1.0)
-    least = np.maximum(means, 0.6)
-    recalled, counts = beyond(cells, np.log(least / (1 - least)))
+    means = np.full((FOLDS, K), 0.4, np.float32)
+    move_means(cells, means, taken=1.0, kept=0.9)
+    least = np.maximum(means, np.float32(0.6))
+    found = beyond(cells, least)
     for f, at in enumerate(outside):
-        lowered = cells.z[f] - (cells.states == 1)
-        np.testing.assert_allclose(means[f], expit(lowered[at]).mean(axis=0), rtol=1e-6)
+        lowered = expit(cells.z[f] - (cells.states == 1)).astype(np.float64)
+        moved = defined(np.array([0.4] * K), lowered[at], kept=0.9)
+        np.testing.assert_allclose(means[f], moved, rtol=1e-6)
         p = expit(cells.z[f].astype(np.float64))
         more = {"strategy": "class", "threshold": 0.6, "class_mean": means[f]}
         wanted = recall_mask(p, cells.states, **more)
-        assert np.array_equal(recalled[f], wanted)
-        assert np.array_equal(counts[f], wanted[at].sum(axis=0))
-    none = cells._replace(weight=np.zeros((FOLDS, N), np.float32))
-    assert (mean_yes(none) == 0).all()
+        assert np.array_equal(found.recalled[f], wanted)
+        assert np.array_equal(found.n_recalled[f], wanted[at].sum(axis=0))
+        assert np.array_equal(found.n_given[f], (cells.states[at] == 1).sum(axis=0))
+        assert found.items[f] == at.sum()
+
+
+def test_nothing__is_recalled_where_all_is_sure_or_no_item_counts():
+    cells, _ = drawn()
+    assert not beyond(cells, np.ones((FOLDS, K), np.float32)).recalled.any()
+    none, means = cells._replace(weight=np.zeros((FOLDS, N), np.float32)), np.ones((FOLDS, K), "f")
+    move_means(none, means)
+    assert (means == 1).all()
     assert not largest_losses(none, 5).any()
