@@ -206,19 +206,21 @@ def _splc(own: CellObjective, batch: Batch) -> Cost:
 
 def _comic(own: CellObjective, batch: Batch) -> Cost:
     move_means(batch.cells, own.means, taken=of.MARGIN, kept=KEPT)
-    # Nothing is more probable than 1: so nothing is recalled in the first epoch.
-    least = np.maximum(own.means, CLASS_THRESHOLD if own.epoch else 1, dtype=np.float32)
-    found = beyond(batch.cells, least)
+    alone = costs.multi_focal(batch.cells, own.n_yes)
+    if not own.epoch:
+        return alone
+    found = beyond(batch.cells, np.maximum(own.means, np.float32(CLASS_THRESHOLD)))
     own.n_recalled += found.n_recalled
     n_yes = found.n_recalled.sum(axis=1) + found.n_given.sum(axis=1)
-    return costs.multi_focal(
+    more = costs.multi_focal(
         batch.cells,
         own.n_yes + own.n_recalled,
         power=of.RECALL_TAIL_POWER,
-        factor=found.items / np.maximum(n_yes, np.float32(1)),
+        factor=np.float32(of.CORRECTOR) * found.items / np.maximum(n_yes, np.float32(1)),
         taken=of.MARGIN,
         recalled=found.recalled,
     )
+    return Cost(alone.total + more.total, alone.slope + more.slope)
 
 
 def _asymmetric(own: CellObjective, batch: Batch) -> Cost:

@@ -64,8 +64,9 @@ def defined(name, z, states, epoch, objective, fold):
     if name == "comic":
         p = 1 / (1 + np.exp(-np.where(states == 1, z - 1, z)))
         means = 0.99 * (n_yes / len(z) / 2) + 0.01 * p.mean(axis=0)
-        recalled = recall_mask(p, states, strategy="class", class_mean=means) & (epoch > 0)
-        return of.comic(z, states, n_yes=n_yes + recalled.sum(axis=0), recalled=recalled)
+        recalled = recall_mask(p, states, strategy="class", class_mean=means) if epoch else None
+        n_recalled = None if recalled is None else recalled.sum(axis=0)
+        return of.comic(z, states, n_given=n_yes, n_recalled=n_recalled, recalled=recalled)
     # As large as the batch is, not as the part that the fold's network is trained on.
     n = largest(N * K, epoch, is_permanent=name == "ll-cp")
     recalled = recall_mask(p, states, strategy="largest", n_largest=n)

@@ -94,15 +94,34 @@ def test_multi_focal__of_classes_alike_is_asymmetric_and_without_focus_cross_ent
     assert np.array_equal(b, of.assume_negative(z, states))
 
 
-def test_comic__has_a_margin_and_counts_given_and_recalled():
+def test_reflected__has_a_margin_and_counts_given_and_recalled():
     z, states, recalled = drawn()
-    found = of.comic(z, states, n_yes=COUNTS, recalled=recalled)
+    found = of.reflected(z, states, n_yes=COUNTS, recalled=recalled)
     lowered = np.where(states == 1, z - 1, z)
     plain = of.multi_focal(lowered, states, n_yes=COUNTS, recalled=recalled, power=1 / 6)
     n = (states == 1).sum() + recalled.sum()
     np.testing.assert_allclose(found, plain * 40 / n)
     unknown = np.full((2, 2), -1)
-    assert np.isfinite(of.comic(np.zeros((2, 2)), unknown, n_yes=np.zeros(2))).all()
+    assert np.isfinite(of.reflected(np.zeros((2, 2)), unknown, n_yes=np.zeros(2))).all()
+
+
+def test_comic__is_that_of_a_loop():
+    z, states, recalled = drawn()
+    n_given, n_recalled = np.array([50, 7, 1, 0]), np.array([0, 60, 2, 3])
+    found = of.comic(z, states, n_given=n_given, n_recalled=n_recalled, recalled=recalled)
+    n_yes = sum(states[at] == 1 or recalled[at] for at in np.ndindex(z.shape))
+    both = n_given + n_recalled
+    for i, c in np.ndindex(z.shape):
+        given, state = states[i, c] == 1, 1 if recalled[i, c] else states[i, c]
+        wanted = multi_focal(z[i, c], states[i, c], max(n_given[c], 1), 50)
+        outer = (1 - np.log(max(both[c], 1) / 67)) ** (1 / 6)
+        p = expit(z[i, c] - given)
+        lowered = max(p - 0.05, 0)
+        cost = -np.log(p) if state == 1 else -(lowered ** (3 + outer)) * np.log(1 - lowered)
+        wanted += 0.2 * cost * outer * len(z) / n_yes
+        assert found[i, c] == pytest.approx(wanted)
+    alone = of.comic(z, states, n_given=n_given)
+    assert np.array_equal(alone, of.multi_focal(z, states, n_yes=n_given))
 
 
 def test_large_losses__once_all_that_is_unknown_is_recalled_teach_yes_or_nothing():
