@@ -130,10 +130,14 @@ def beyond(cells: Cells, p: np.ndarray) -> Beyond:
     >>> found.recalled.tolist(), found.n_recalled.tolist(), found.n_given.tolist()
     ([[[0], [1]]], [[1.0]], [[0.0]])
     """
-    recalled, counts = np.empty(cells.z.shape, np.int8), np.zeros((2, *p.shape), np.float32)
-    items = np.zeros(len(p), np.float32)
-    _beyond(tuple(cells), p, recalled, *counts, items)
-    return Beyond(recalled, *counts, items)
+    found = Beyond(
+        np.empty(cells.z.shape, np.int8),
+        np.zeros_like(p),
+        np.zeros_like(p),
+        np.zeros(len(p), np.float32),
+    )
+    _beyond(tuple(cells), p, *found)
+    return found
 
 
 def largest_losses(cells: Cells, n: int, before: np.ndarray | None = None) -> np.ndarray:
