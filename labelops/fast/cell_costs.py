@@ -72,18 +72,15 @@ def _cross_entropy(cells, recalled, target, factor, slope):  # type: ignore[no-u
 
 
 @compiled()
-def _asymmetric(cells, recalled, is_focused, of_class, margin, taken, slope):  # type: ignore[no-untyped-def]
+def _asymmetric(cells, is_focused, focus, scale, margin, slope):  # type: ignore[no-untyped-def]
     z, states, weight = cells
     sums = np.zeros(z.shape[2], np.float32)
-    focus, scale = of_class
-    margin, taken = np.float32(margin), np.float32(taken)
+    margin = np.float32(margin)
     for f in range(len(z)):
         for i in range(len(states)):
             w = weight[f, i]
             for k in range(z.shape[2]):
-                state = states[i, k]
-                is_yes = (state == YES) | (recalled[f, i, k] != 0)
-                x = z[f, i, k] - (taken if state == YES else ZERO)
+                is_yes, x = states[i, k] == YES, z[f, i, k]
                 e, p, q = halves(x)
                 shifted = max(p - margin, ZERO)
                 rest = ONE - shifted
@@ -96,6 +93,43 @@ def _asymmetric(cells, recalled, is_focused, of_class, margin, taken, slope):  #
                 cost_yes = max(-x, ZERO) + cost
                 sums[k] += a * (cost_yes if is_yes else -cost)
                 slope[f, i, k] = a * q * (-ONE if is_yes else p / rest)
+    return _sum(sums)
+
+
+@compiled()
+def _comic(cells, recalled, focus, scale, margin, taken, slope):  # type: ignore[no-untyped-def]
+    z, states, weight = cells
+    sums = np.zeros(z.shape[2], np.float32)
+    margin, raised = np.float32(margin), np.float32(np.exp(taken))
+    for f in range(len(z)):
+        for i in range(len(states)):
+            w = weight[f, i]
+            for k in range(z.shape[2]):
+                is_given, x = states[i, k] == YES, z[f, i, k]
+                is_yes = is_given | (recalled[f, i, k] != 0)
+                e, p, q = halves(x)
+                shifted = max(p - margin, ZERO)
+                rest = ONE - shifted
+                inside = log(max(shifted, TINY))
+                power, power_more = exp(focus[0, f, k] * inside), exp(focus[1, f, k] * inside)
+                power = power if shifted > ZERO else ZERO
+                power_more = power_more if shifted > ZERO else ZERO
+                below = max(-x, ZERO)
+                inner = ONE + e
+                # 1 / p of the lowered logit, times e^x if x < 0.
+                high = ONE + raised * e if x >= ZERO else e + raised
+                q_high = (raised * e if x >= ZERO else raised) / high
+                cost = log(inner if is_given else rest)
+                inner_more = inner if is_yes else rest
+                cost_more = log(high if is_given else inner_more)
+                a = w * scale[0, f, k] * (ONE if is_given else power)
+                a_more = w * scale[1, f, k] * (ONE if is_yes else power_more)
+                sums[k] += a * (below + cost if is_given else -cost)
+                sums[k] += a_more * (below + cost_more if is_yes else -cost_more)
+                change = q * p / rest
+                change_more = -q if is_yes else change
+                change_more = -q_high if is_given else change_more
+                slope[f, i, k] = a * (-q if is_given else change) + a_more * change_more
     return _sum(sums)
 
 
@@ -348,8 +382,6 @@ def asymmetric(
     scale: np.ndarray | None = None,
     focuses_yes: bool = True,
     margin: float = of.ASYMMETRIC[2],
-    taken: float = 0.0,
-    recalled: np.ndarray | None = None,
 ) -> Cost:
     """Return the asymmetric loss; powers, which focus, have no derivative.
 
@@ -363,10 +395,6 @@ def asymmetric(
         Whether the exponent of a yes is 1; otherwise 0.
     margin
         Of a no.
-    taken
-        From the logits of a given yes.
-    recalled
-        1 where an unknown cell is taken for a yes, int8, shape (F, n, K).
 
     Examples
     --------
@@ -376,19 +404,10 @@ def asymmetric(
     0.371
     """
     scale = np.ones_like(focus_no) if scale is None else scale
-    settings = _or_none(recalled, cells), focuses_yes, (focus_no, scale), margin, taken
-    return _costs(_asymmetric, cells, *settings)
+    return _costs(_asymmetric, cells, focuses_yes, focus_no, scale, margin)
 
 
-def multi_focal(
-    cells: Cells,
-    n_yes: np.ndarray,
-    *,
-    power: float = of.TAIL_POWER,
-    factor: np.ndarray | None = None,
-    taken: float = 0.0,
-    recalled: np.ndarray | None = None,
-) -> Cost:
+def multi_focal(cells: Cells, n_yes: np.ndarray) -> Cost:
     """Return COMIC's multi-focal loss.
 
     Parameters
@@ -396,34 +415,59 @@ def multi_focal(
     cells
         The batch.
     n_yes
-        Positives of each class, float32, shape (F, K).
-    power
-        Of `tail_weights`.
-    factor
-        Of all that a fold's network costs, float32, shape (F,).
-    taken, recalled
-        As of `asymmetric`.
+        Given positives of each class, float32, shape (F, K).
 
     Examples
     --------
     >>> z, once = np.array([[[2, -1]]], np.float32), np.ones((1, 1), np.float32)
     >>> cells = Cells(z, np.array([[1, -1]], np.int8), once)
-    >>> round(multi_focal(cells, np.array([[1240, 100]], np.float32)).total, 6)
-    0.127319
+    >>> round(multi_focal(cells, np.array([[1240, 100]], np.float32)).total, 4)
+    0.1273
     """
     weight, scale = np.empty((2, *n_yes.shape), np.float32)
-    factor = np.ones(len(n_yes), np.float32) if factor is None else factor
-    _tail(n_yes, factor, power, weight, scale)
+    _tail(n_yes, np.ones(len(n_yes), np.float32), of.TAIL_POWER, weight, scale)
     _, focus_no, margin = of.MULTI_FOCAL
-    return asymmetric(
-        cells,
-        weight + np.float32(focus_no),
-        scale=scale,
-        focuses_yes=False,
-        margin=margin,
-        taken=taken,
-        recalled=recalled,
-    )
+    weight += np.float32(focus_no)
+    return asymmetric(cells, weight, scale=scale, focuses_yes=False, margin=margin)
+
+
+def comic(
+    cells: Cells,
+    recalled: np.ndarray,
+    *,
+    n_given: np.ndarray,
+    n_yes: np.ndarray,
+    per_yes: np.ndarray,
+) -> Cost:
+    """Return COMIC's multi-focal loss and a fifth of that of its corrector.
+
+    Parameters
+    ----------
+    cells
+        The batch.
+    recalled
+        1 where an unknown cell is recalled, int8, shape (F, n, K).
+    n_given, n_yes
+        Positives of each class, without and with those recalled in the epoch; float32, (F, K).
+    per_yes
+        Items of the batch over its number of yes; float32, shape (F,).
+
+    Examples
+    --------
+    >>> z, once = np.array([[[1, 9]]], np.float32), np.ones((1, 1), np.float32)
+    >>> n, found = np.array([[2, 1]], np.float32), np.array([[[0, 1]]], np.int8)
+    >>> cells, both = Cells(z, np.array([[1, -1]], np.int8), once), n + found[0]
+    >>> per_yes = np.array([0.5], np.float32)
+    >>> round(comic(cells, found, n_given=n, n_yes=both, per_yes=per_yes).total, 3)
+    3.259
+    """
+    weight, scale = np.empty((2, 2, *n_yes.shape), np.float32)
+    _tail(n_given, np.ones_like(per_yes), of.TAIL_POWER, weight[0], scale[0])
+    share = np.float32(of.CORRECTOR) * per_yes
+    _tail(n_yes, share, of.RECALL_TAIL_POWER, weight[1], scale[1])
+    _, focus_no, margin = of.MULTI_FOCAL
+    weight += np.float32(focus_no)
+    return _costs(_comic, cells, recalled, weight, scale, margin, of.MARGIN)
 
 
 def hill(cells: Cells) -> Cost:

@@ -206,21 +206,18 @@ def _splc(own: CellObjective, batch: Batch) -> Cost:
 
 def _comic(own: CellObjective, batch: Batch) -> Cost:
     move_means(batch.cells, own.means, taken=of.MARGIN, kept=KEPT)
-    alone = costs.multi_focal(batch.cells, own.n_yes)
     if not own.epoch:
-        return alone
+        return costs.multi_focal(batch.cells, own.n_yes)
     found = beyond(batch.cells, np.maximum(own.means, np.float32(CLASS_THRESHOLD)))
     own.n_recalled += found.n_recalled
     n_yes = found.n_recalled.sum(axis=1) + found.n_given.sum(axis=1)
-    more = costs.multi_focal(
+    return costs.comic(
         batch.cells,
-        own.n_yes + own.n_recalled,
-        power=of.RECALL_TAIL_POWER,
-        factor=np.float32(of.CORRECTOR) * found.items / np.maximum(n_yes, np.float32(1)),
-        taken=of.MARGIN,
-        recalled=found.recalled,
+        found.recalled,
+        n_given=own.n_yes,
+        n_yes=own.n_yes + own.n_recalled,
+        per_yes=found.items / np.maximum(n_yes, np.float32(1)),
     )
-    return Cost(alone.total + more.total, alone.slope + more.slope)
 
 
 def _asymmetric(own: CellObjective, batch: Batch) -> Cost:

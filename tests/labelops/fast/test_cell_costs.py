@@ -97,53 +97,70 @@ def test_entropy__has_pseudo_labels():
     check(cost, define, z, outside)
 
 
+def focal_slope(x, states, focus_yes, focus_no):
+    """Return the slopes of cross-entropy with a margin, times the powers that focus."""
+    plain = slope_of(lambda y: of.asymmetric(y, states, focus_yes=0, focus_no=0), x)
+    p = expit(x)
+    return plain * np.where(states == 1, (1 - p) ** focus_yes, np.maximum(p - 0.05, 0) ** focus_no)
+
+
 @pytest.mark.parametrize("focuses_yes", [True, False])
 def test_asymmetric__has_powers_of_each_class_without_derivative(focuses_yes):
-    z, states, recalled, outside = drawn()
+    z, states, _, outside = drawn()
     focus = np.array([[4.0, 3.2, 5.5], [3.0, 4.7, 4.1]], np.float32)
     scale = np.array([[1.0, 2.0, 1.5], [0.3, 1.0, 0.7]], np.float32)
-    cost = costs.asymmetric(
-        cells_of(z, states, outside),
-        focus,
-        scale=scale,
-        focuses_yes=focuses_yes,
-        taken=1.0,
-        recalled=recalled.astype(np.int8),
-    )
-
-    def lowered(at, x):
-        return np.where(states[at] == 1, x - 1, x)
+    cells = cells_of(z, states, outside)
+    cost = costs.asymmetric(cells, focus, scale=scale, focuses_yes=focuses_yes)
 
     def define(f, at):
-        full = np.where(recalled[f], 1, states)[at]
         more = {"focus_yes": float(focuses_yes), "focus_no": focus[f]}
-        return lambda x: of.asymmetric(lowered(at, x), full, **more) * scale[f]
+        return lambda x: of.asymmetric(x, states[at], **more) * scale[f]
 
     def slopes(f, at):
-        full = np.where(recalled[f], 1, states)[at]
-
-        def of_logits(x):
-            plain = slope_of(lambda y: of.asymmetric(y, full, focus_yes=0, focus_no=0), x)
-            p = expit(x)
-            power = np.where(full == 1, (1 - p) ** focuses_yes, np.maximum(p - 0.05, 0) ** focus[f])
-            return plain * power * scale[f]
-
-        return lambda x: of_logits(lowered(at, x))
+        return lambda x: focal_slope(x, states[at], focuses_yes, focus[f]) * scale[f]
 
     check(cost, define, z, outside, slopes=slopes)
 
 
-@pytest.mark.parametrize("power", [1 / 3, 1 / 6])
-def test_multi_focal__has_the_weights_of_its_folds(power):
+def test_comic_and_its_multi_focal_loss__are_the_definitions():
     z, states, recalled, outside = drawn()
-    n_yes = np.array([[30, 4, 0], [2, 9, 9]], np.float32)
-    cells, factor = cells_of(z, states, outside), np.array([1.5, 0.5], np.float32)
-    more = {"power": power, "factor": factor, "recalled": recalled.astype(np.int8)}
-    total = 0.0
-    for f, at in enumerate(outside):
-        own = {"n_yes": n_yes[f], "recalled": recalled[f][at], "power": power}
-        total += of.multi_focal(z[f][at], states[at], **own).sum() * factor[f] / N
-    assert costs.multi_focal(cells, n_yes, **more).total == pytest.approx(total, rel=2e-6)
+    given = np.array([[30, 4, 0], [2, 9, 9]], np.float32)
+    found = np.array([[0, 50, 3], [9, 0, 1]], np.float32)
+    cells = cells_of(z, states, outside)
+
+    def alone(f, at):
+        return lambda x: of.multi_focal(x, states[at], n_yes=given[f])
+
+    def alone_slopes(f, at):
+        w = of.tail_weights(given[f])
+        return lambda x: focal_slope(x, states[at], 0, 3 + w) * w
+
+    check(costs.multi_focal(cells, given), alone, z, outside, slopes=alone_slopes)
+    full = np.where(recalled, 1, states)
+    per_yes = [at.sum() / (full[f][at] == 1).sum() for f, at in enumerate(outside)]
+    cost = costs.comic(
+        cells,
+        recalled.astype(np.int8),
+        n_given=given,
+        n_yes=given + found,
+        per_yes=np.array(per_yes, np.float32),
+    )
+
+    def define(f, at):
+        more = {"n_given": given[f], "n_recalled": found[f], "recalled": recalled[f][at]}
+        return lambda x: of.comic(x, states[at], **more)
+
+    def slopes(f, at):
+        w = of.tail_weights(given[f] + found[f], power=1 / 6)
+
+        def of_logits(x):
+            lowered = np.where(states[at] == 1, x - 1, x)
+            more = focal_slope(lowered, full[f][at], 0, 3 + w) * w * per_yes[f]
+            return alone_slopes(f, at)(x) + 0.2 * more
+
+        return of_logits
+
+    check(cost, define, z, outside, slopes=slopes)
 
 
 def test_expected_positives_and_role__are_the_definitions():
@@ -263,13 +280,20 @@ def test_costs__bear_large_logits():
     cells = Cells(z, states, np.ones((1, 1), np.float32))
     found = [
         costs.cross_entropy(cells),
-        costs.asymmetric(cells, np.full((1, 6), 3.5, np.float32), focuses_yes=False),
+        costs.multi_focal(cells, np.ones((1, 6), np.float32)),
         costs.hill(cells),
         costs.splc(cells),
         costs.entropy_maximising(cells),
         costs.frequency(cells, np.array([0.98], np.float32))[0],
         costs.positive_unlabelled(cells),
         costs.expected_positives(cells, np.ones(1, np.float32)),
+        costs.comic(
+            cells,
+            np.zeros(z.shape, np.int8),
+            n_given=np.ones((1, 6), np.float32),
+            n_yes=np.ones((1, 6), np.float32),
+            per_yes=np.ones(1, np.float32),
+        ),
     ]
     for cost in found:
         assert np.isfinite(cost.total)
