@@ -461,9 +461,16 @@ def outcome(final: Proposals, n_items: int) -> Outcome:
 
 
 def reason(
-    rule: Rule, held: Held, action: Action, *, added: int = 0, removed: int = 0, doubted: int = 0
+    rule: Rule,
+    held: Held,
+    action: Action,
+    *,
+    is_unsaid: bool = False,
+    added: int = 0,
+    removed: int = 0,
+    doubted: int = 0,
 ) -> str:
-    """Return in words why an item is treated as it is.
+    """Return in words why an item is treated as it is; `is_unsaid`: nobody gave it a class.
 
     Examples
     --------
@@ -481,7 +488,8 @@ def reason(
     if action == Action.REVIEW:
         parts.append("set aside for review")
     elif action == Action.UNRESOLVED:
-        parts.append("set aside as unresolved: another class is believed more")
+        why = "nobody said which class it has" if is_unsaid else "another class is believed more"
+        parts.append(f"set aside as unresolved: {why}")
     elif action == Action.SOFTEN:
         parts.append("label kept with a lower weight")
     elif action == Action.ABSTAIN:
@@ -500,6 +508,7 @@ def reasons(
             of_first(final.rule, items, fill=NO_ISSUE),
             of_first(held, items, fill=Held.NO),
             np.where(is_whole, of_first(final.action, items, fill=0), waits),
+            of_first(final.before == UNSAID, items, fill=False),
             items.n_added,
             items.n_removed,
             items.n_doubted,
@@ -509,8 +518,16 @@ def reasons(
     code = np.ravel_multi_index(tuple(codes), tuple(codes.max(axis=1, initial=0) + 1))
     _, at, of_item = np.unique(code, return_index=True, return_inverse=True)
     texts = [
-        reason(rules[r], Held(h), Action(a), added=add, removed=remove, doubted=doubt_)
-        for r, h, a, add, remove, doubt_ in codes[:, at].T.tolist()
+        reason(
+            rules[r],
+            Held(h),
+            Action(a),
+            is_unsaid=bool(unsaid),
+            added=add,
+            removed=remove,
+            doubted=doubt_,
+        )
+        for r, h, a, unsaid, add, remove, doubt_ in codes[:, at].T.tolist()
     ]
     return texts, of_item
 

@@ -22,7 +22,7 @@ from pipelines.labels.classes import (
     out_of_range,
     plain,
 )
-from pipelines.labels.columns import flat, lists_of
+from pipelines.labels.columns import SOFT, flat, lists_of
 from pipelines.labels.lists import cells_in
 from pipelines.storage.frame import Frame
 
@@ -74,7 +74,7 @@ class Candidates:
     source: tuple[str, ...] = (CANDIDATES,)
     given: tuple[str, ...] = (GIVEN,)
     clean: tuple[str, ...] = ("label_clean",)
-    carried: tuple[str, ...] = ()
+    carried: tuple[str, ...] = SOFT
     is_whole: bool = True
     may_be_open: bool = False
     meaning: str = MEANING

@@ -6,14 +6,17 @@ aside as unresolved. An item of one candidate keeps it. See `pipelines.decisions
 """
 
 import numpy as np
+import pyarrow as pa
 from pydantic import BaseModel, Field
 
 from labelops.decisions import COMMON, NO_ISSUE, UNSAID, Action, Proposals, Rule, bands, labels
-from pipelines.core.stage import Context
+from labelops.top_belief import soften, with_certainty
+from pipelines.core.stage import Arrays, Context
 from pipelines.decisions.engine import Decider, Proposed, deciding_stage
 from pipelines.decisions.limits import Gate, Limits, MaxReview
 from pipelines.decisions.reviews import reviewed_classes
 from pipelines.labels.candidates import SPACE, candidate_sets
+from pipelines.labels.columns import soft_columns, soft_fields
 from pipelines.storage.frame import Frame
 
 
@@ -32,6 +35,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         default=None,
         description="Local Parquet or CSV file with item_id and true_label of reviewed items.",
     )
+    top_k: int = Field(default=5, ge=1, description="Classes stored in a soft label.")
 
 
 FIXED_RULES = (
@@ -57,8 +61,9 @@ def propose_shard(frame: Frame, ctx: Context[Config]) -> Proposed:
     sets, reviewed = candidate_sets(frame, ctx), reviewed_classes(frame, ctx)
     size, edges = np.diff(sets.start), np.array(bands(ctx.config.choose_confidence))
     unbelieved = frame["is_unbelieved"].to_numpy(zero_copy_only=False)
-    first, proposals = np.where(size > 0, sets.ids[sets.start[:-1]], 0).astype(np.int64), []
-    for here, found in ctx.asked.blocks(frame, ctx, 1, reviewed):
+    first, k = np.where(size > 0, sets.ids[sets.start[:-1]], 0).astype(np.int64), ctx.config.top_k
+    proposals, soft = [], []
+    for here, found in ctx.asked.blocks(frame, ctx, k, reviewed):
         # In single precision, in which they are compared and written.
         belief = found.belief.astype(np.float32).astype(np.float64)
         is_sole, mine = size[here] == 1, first[here]
@@ -85,12 +90,23 @@ def propose_shard(frame: Frame, ctx: Context[Config]) -> Proposed:
                 p_next=np.maximum(proposed.p_next, np.where(is_sole, found.others, 0.0)),
             )
         )
-    return Proposed(Proposals(*(np.concatenate(part) for part in zip(*proposals, strict=True))))
+        certain = with_certainty(found, reviewed[here])
+        kept = np.where(is_sole, mine, certain.belief.argmax(axis=1))
+        soft.append(soft_columns(soften(certain, kept, k=k)))
+    whole = Proposals(*(np.concatenate(part) for part in zip(*proposals, strict=True)))
+    return Proposed(whole, [pa.concat_arrays(parts) for parts in zip(*soft, strict=True)])
+
+
+def notes(ctx: Context[Config]) -> Arrays:
+    """Return how soft labels were made."""
+    top_k = {"top_k": np.array(min(ctx.config.top_k, ctx.n_classes))}
+    return {**top_k, "temperature": np.array(ctx.asked.temperature(ctx))}
 
 
 STAGE = deciding_stage(
     Decider(
         name="decide_candidates",
+        version=2,
         doc="chooses the label among an item's candidates, or sets the item aside, and logs why",
         config=Config,
         clean=SPACE,
@@ -98,6 +114,8 @@ STAGE = deciding_stage(
         propose=propose_shard,
         rules=rules,
         limits=Limits.of,
+        carried=soft_fields,
+        notes=notes,
         asks="candidates",
     )
 )

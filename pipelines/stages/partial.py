@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 
 from labelops.hashing import is_sampled
 from labelops.multilabel.labels import YES, states, take_rows
-from labelops.opinions.pool import pool
+from labelops.opinions.pool import FLOOR, pool
 from labelops.partial.candidates import (
     candidate_beliefs,
     fit_candidate_pool,
@@ -183,7 +183,18 @@ def write(frame: Frame, ctx: Context[Config]) -> Iterator[Tables]:
         }
 
 
-BELIEFS = Beliefs(kind="candidates", reads=lambda columns: [GIVEN, WHOLE], blocks=blocks)
+def temperature(ctx: Context) -> float:
+    """Return by which predictions are divided within sets."""
+    found = ctx.result(ctx.beliefs_stage, FIT)
+    return 1 / max(float(found["weights"][0]) * float(found["power"]), FLOOR)
+
+
+BELIEFS = Beliefs(
+    kind="candidates",
+    reads=lambda columns: [GIVEN, WHOLE],
+    blocks=blocks,
+    temperature=temperature,
+)
 
 STAGE = Stage(
     name="partial",

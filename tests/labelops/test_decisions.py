@@ -22,6 +22,7 @@ from labelops.decisions import (
     for_review,
     hold,
     item_doubt,
+    labels,
     outcome,
     p_right,
     reason,
@@ -328,6 +329,24 @@ def test_reason__says_what_was_held_back_and_why():
     assert reason(RULES[UNSURE], Held.NO, REVIEW, removed=1) == (
         "1 label removed; set aside for review"
     )
+    unresolved = "in doubt; set aside as unresolved: "
+    assert reason(RULES[UNSURE], Held.NO, Action.UNRESOLVED) == (
+        f"{unresolved}another class is believed more"
+    )
+    assert reason(RULES[UNSURE], Held.NO, Action.UNRESOLVED, is_unsaid=True) == (
+        f"{unresolved}nobody said which class it has"
+    )
+
+
+def test_reasons__of_a_label_that_nobody_gave_compare_it_with_none():
+    given = labels(np.tile([0.3, 0.7], (2, 1)), np.array([0, 0]), *np.zeros((2, 2), np.uint8))
+    action = np.full(2, Action.UNRESOLVED, np.uint8)
+    final = given._replace(before=np.array([0, UNSAID]), action=action)
+    texts, of_item = reasons(final, np.zeros(2, np.uint8), outcome(final, 2), COMMON)
+    assert [texts[i].split(": ")[1] for i in of_item] == [
+        "another class is believed more",
+        "nobody said which class it has",
+    ]
 
 
 def test_reasons__are_those_of_every_item_worded_once():

@@ -1,5 +1,6 @@
 """Candidate sets from shards to product. Oracles: planted truth, and what is written in words."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,36 @@ def test_beliefs__are_those_of_the_definition_written_down_sparse(whole: Run) ->
         assert row["p_none"] == pytest.approx(none[0], abs=1e-6)
         np.testing.assert_allclose(row["topk_probs"], belief[0, row["topk_ids"]], atol=1e-3)
         assert sum(row["topk_probs"]) + row["tail_prob"] == pytest.approx(1, abs=3e-3)
+
+
+def test_soft_labels__are_beliefs_of_candidates_and_certain_where_reviewed(
+    whole: Run, tmp_path: Path
+) -> None:
+    items, true, _ = planted()
+    beliefs = {row["item_id"]: row for row in read(whole, "partial").to_pylist()}
+    product = read(whole, "dataset", "set_aside").to_pylist()
+    for row in product:
+        mine = beliefs[row["item_id"]]
+        named = dict(zip(row["topk_ids"], row["topk_probs"], strict=True))
+        for k, p in zip(mine["topk_ids"], mine["topk_probs"], strict=True):
+            assert named[k] == p
+        assert sum(named.values()) + row["tail_prob"] == pytest.approx(1, abs=3e-3)
+        assert row["tail_prob"] == pytest.approx(mine["p_none"], abs=2e-3)
+        if row["label_clean"] is not None:
+            assert CLASSES[row["topk_ids"][0]] == row["label_clean"]
+    schema = pq.read_schema(next((Path(whole.uri) / "dataset").glob("*.parquet")))
+    said = json.loads(schema.metadata[b"labelops.soft_labels"])
+    found = load_result(whole.store, "partial", "fit")
+    assert (said["num_classes"], said["k"]) == (K, 5)
+    assert said["temperature"] == pytest.approx(1 / (found["weights"][0] * found["power"]))
+    reviewed = tmp_path / "reviewed.csv"
+    rows = [f"{i},{CLASSES[true[i]]}" for i in range(60)]
+    reviewed.write_text("\n".join(["item_id,true_label", *rows]))
+    again = run(tmp_path, items, f"decide_candidates.reviewed={reviewed}")
+    for row in read(again, "dataset", "set_aside").to_pylist():
+        if row["item_id"] < 60:
+            assert row["topk_probs"][0] == 1
+            assert row["topk_ids"][0] == true[row["item_id"]]
 
 
 def test_single_candidates__are_kept_and_the_log_says_all_else(whole: Run) -> None:
