@@ -9,7 +9,8 @@ is then sure without being right.
 
 # N items, D features, H hidden units, K classes, F folds, E epochs
 
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -18,9 +19,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from labelops.nn.shallow import Networks, Objective, Say, say, train_networks
-from labelops.partial.candidates import balance, check_candidates, fit_candidate_pool
+from labelops.opinions.pool import pool
+from labelops.partial.candidate_pairs import MOST_CLASSES, pair_loss
+from labelops.partial.candidates import (
+    balance,
+    candidate_loss,
+    check_candidates,
+    fit_candidate_pool,
+)
 
 Method = Literal["rc", "rc_balanced", "rc_out_of_fold", "cc", "average"]
+
+CHOICES: tuple[Method, ...] = ("rc", "rc_balanced")
+"""Where the data choose."""
 
 HIDDEN, EPOCHS, RATE = 256, 40, 1e-2
 
@@ -29,6 +40,9 @@ DECAYS = (0.01, 1.0)
 
 SEARCH_ITEMS = 8192
 """They are tried on so many items at most."""
+
+LEAST_GAIN = 0.05
+"""Sets that are likelier by less, in nats an item, do not decide between two answers."""
 
 HEARD = 0.5
 """What is said after so many of the epochs, the last ones, counts."""
@@ -72,6 +86,9 @@ class Reweighted:
     is_balanced
         Whether own weights are balanced over the items of each network, see
         `labelops.partial.candidates.balance`.
+    start
+        Candidates that have weights in the first epoch, at least one an item, bool, shape (N, K).
+        None: all of them.
     """
 
     def __init__(
@@ -81,12 +98,14 @@ class Reweighted:
         source: Literal["own", "out of fold", "none"],
         *,
         is_balanced: bool = False,
+        start: np.ndarray | None = None,
     ) -> None:
         self.is_balanced, self.sets = is_balanced, np.asarray(is_candidate, bool)
         self.is_candidate = torch.from_numpy(np.asarray(is_candidate, bool))
         self.fold = torch.from_numpy(np.asarray(fold, np.int64))
         self.source = source
-        even = self.is_candidate.to(torch.float32)
+        first = self.is_candidate if start is None else torch.from_numpy(start & self.sets)
+        even = first.to(torch.float32)
         self.weights = (even / even.sum(dim=1, keepdim=True))[None]
 
     def loss(self, logits: Tensor, rows: Tensor, outside: Tensor) -> Tensor:
@@ -147,7 +166,7 @@ def fit_candidates(
         Learning rate at the beginning.
     decay
         Weight decay. None: that of `DECAYS` at which the first items' sets are likeliest, by
-        networks that have not seen them (`labelops.partial.candidates.fit_candidate_pool`).
+        networks that have not seen them (`likeliest`).
     seed
         Of the first weights and of the order of the items.
 
@@ -193,17 +212,17 @@ def fit_candidates(
             f"{fold[outside[0]]}"
         )
     if decay is None:
-        decay = _likeliest_decay(
+        decay = likeliest(
             features,
             is_candidate,
             fold,
+            methods=(method,),
             n_folds=n_folds,
-            method=method,
             hidden=hidden,
             epochs=epochs,
             rate=rate,
             seed=seed,
-        )
+        ).decay
     objective: Objective
     if method == "cc":
         objective = CandidateLikelihood(is_candidate)
@@ -227,18 +246,161 @@ def fit_candidates(
     return networks.after(slice(int(epochs * (1 - HEARD)), None))
 
 
-def _likeliest_decay(
-    features: np.ndarray, is_candidate: np.ndarray, fold: np.ndarray, **settings: Any
-) -> float:
-    """Return the weight decay at which sets are likeliest, by networks that have not seen them."""
+class Choice(NamedTuple):
+    """How to learn from candidate sets."""
+
+    method: Method
+    decay: float
+
+
+def likeliest(
+    features: np.ndarray,
+    is_candidate: np.ndarray,
+    fold: np.ndarray,
+    *,
+    methods: Sequence[Method] = CHOICES,
+    n_folds: int,
+    **settings: Any,
+) -> Choice:
+    """Return the method and weight decay by which the first items' sets are likeliest.
+
+    Of each method, the decay at which the sets most likely have the true class
+    (`labelops.partial.candidates.fit_candidate_pool`); of methods, that by which the whole sets are
+    likeliest, if every class has companions of its own (`labelops.partial.candidate_pairs`).
+
+    Parameters
+    ----------
+    features, is_candidate, fold, n_folds, settings
+        As for `fit_candidates`.
+    methods
+        Of several, the first where there are more than 2,048 classes.
+
+    Raises
+    ------
+    ValueError
+        If an item has no candidate.
+
+    Notes
+    -----
+    All likelihoods are by networks that have not seen the items, and no truth is needed.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> true, fold = rng.integers(0, 4, 400), np.arange(400) % 2
+    >>> x = (np.eye(4)[true] + rng.normal(0, 0.5, (400, 4))).astype(np.float32)
+    >>> is_candidate = np.eye(4, dtype=bool)[true]
+    >>> is_candidate[:, 0] |= rng.random(400) < 0.95  # beside nearly all others
+    >>> likeliest(x, is_candidate, fold, n_folds=2, hidden=0).method
+    'rc_balanced'
+    """
     rows = slice(SEARCH_ITEMS)
     x, sets, of = features[rows], is_candidate[rows], fold[rows]
+    found = []
+    for method in methods if is_candidate.shape[1] <= MOST_CLASSES else methods[:1]:
+        tried = []
+        for decay in DECAYS:
+            networks = fit_candidates(
+                x, sets, of, n_folds=n_folds, method=method, decay=decay, **settings
+            )
+            said = predict_candidates(networks, x, of)[None]
+            fitted = fit_candidate_pool(said, sets)
+            tried.append((fitted.loss, decay, pool(said, fitted.weights)))
+        found.append((method, *min(tried, key=lambda one: one[0])))
+    if len(found) > 1:
+        found.sort(key=lambda one: pair_loss(one[3], sets, of))
+    return Choice(found[0][0], found[0][2])
+
+
+class Rival(NamedTuple):
+    """What networks found that started from the other candidates.
+
+    Attributes
+    ----------
+    agreement : share of items of several candidates on which their choice is the same.
+    gain : by how much sets are likelier to those that started from all, mean of differences of
+        log-likelihood.
+    n : items of several candidates.
+    """
+
+    agreement: float
+    gain: float
+    n: int
+
+    @property
+    def is_as_good(self) -> bool:
+        """Whether sets say too little against the rival."""
+        return self.gain < LEAST_GAIN
+
+
+def check_rival(
+    features: np.ndarray,
+    is_candidate: np.ndarray,
+    fold: np.ndarray,
+    chosen: np.ndarray,
+    *,
+    n_folds: int,
+    seed: int = 0,
+) -> Rival:
+    """Learn again, from all candidates but the chosen ones at first; say how good that is.
+
+    Where a class never stands without some other one, sets do not tell which of the two is true:
+    what was learned confirms itself, and so does the other answer, if one starts from it. A rival
+    that finds sets nearly as probable, and chooses otherwise, is as good an answer; not more is
+    surely right than what both agree on.
+
+    Parameters
+    ----------
+    features, is_candidate, fold, n_folds, seed
+        As for `fit_candidates`; the first items count.
+    chosen
+        The candidate that is believed most, by networks that have not seen the item, shape (N,).
+
+    Raises
+    ------
+    ValueError
+        If an item has no candidate.
+
+    Notes
+    -----
+    Two linear models a fold, both with own weights (RC) and the decay that is likeliest.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> true, fold = rng.integers(0, 4, 400), np.arange(400) % 2
+    >>> x = (np.eye(4)[true] + rng.normal(0, 0.1, (400, 4))).astype(np.float32)
+    >>> pairs = np.eye(4, dtype=bool)[true] | np.eye(4, dtype=bool)[(true + 1) % 4]
+    >>> rival = check_rival(x, pairs, fold, true, n_folds=2)
+    >>> rival.is_as_good, rival.agreement < 0.5
+    (True, True)
+    """
+    rows = slice(SEARCH_ITEMS)
+    x, sets, of = features[rows], np.asarray(is_candidate[rows], bool), np.asarray(fold[rows])
+    decay = likeliest(x, sets, of, methods=("rc",), n_folds=n_folds, hidden=0, seed=seed).decay
+    other = sets.copy()
+    several = np.flatnonzero(sets.sum(axis=1) > 1)
+    other[several, np.asarray(chosen[rows])[several]] = False
     losses = []
-    for decay in DECAYS:
-        networks = fit_candidates(x, sets, of, decay=decay, **settings)
-        said = predict_candidates(networks, x, of)
-        losses.append(fit_candidate_pool(said[None], sets).loss)
-    return DECAYS[int(np.argmin(losses))]
+    for start in (sets, other):
+        networks = train_networks(
+            x,
+            of,
+            Reweighted(sets, of, "own", start=start),
+            n_outputs=sets.shape[1],
+            n_folds=n_folds,
+            seed=seed,
+            hidden=0,
+            epochs=EPOCHS,
+            rate=RATE,
+            decay=decay,
+        )
+        said = predict_candidates(networks.after(slice(int(EPOCHS * (1 - HEARD)), None)), x, of)
+        fitted = fit_candidate_pool(said[None], sets)
+        losses.append(candidate_loss(pool(said[None], fitted.weights), sets).mean())
+    same = np.where(sets, said, -1.0).argmax(axis=1) == chosen[rows]
+    agreement = float(same[several].mean()) if several.size else 1.0
+    return Rival(agreement, float(losses[1] - losses[0]), several.size)
 
 
 def predict_candidates(networks: Networks, features: np.ndarray, fold: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ BALANCE, SCALINGS = 0.5, 20
 
 LEAST_LABELS, MOST_LABELS, MOST_LENDERS = 20, 500, 2000
 
-LEAST_POWER = 0.05
+LEAST_POWER, HALVINGS = 0.05, 40
 
 TINY = 1e-300
 """A likelihood below counts as this."""
@@ -424,6 +424,57 @@ def fit_power(probs: np.ndarray, is_candidate: np.ndarray) -> float:
 
     found = minimize_scalar(loss, bounds=(LEAST_POWER, 1.0), method="bounded")
     return 1.0 if loss(1.0) <= found.fun else float(found.x)
+
+
+def limit_power(
+    probs: np.ndarray, is_candidate: np.ndarray, *, power: float, share: float
+) -> float:
+    """Return the highest power, not above another, that expects no more than a share to be right.
+
+    max t ≤ power: mean over items of several candidates of max_k p_k^t / Σ_{j ∈ C} p_j^t ≤ share.
+
+    Parameters
+    ----------
+    probs
+        In [0, 1], shape (N, K).
+    is_candidate
+        bool, shape (N, K).
+    power
+        From `fit_power`, positive.
+    share
+        In [0, 1].
+
+    Returns
+    -------
+    float, at least 0: there all candidates are alike, and even that may expect more.
+
+    Raises
+    ------
+    ValueError
+        If an item has no candidate.
+
+    Examples
+    --------
+    >>> probs, both = np.tile([0.9, 0.1], (5, 1)), np.ones((5, 2), bool)
+    >>> t = limit_power(probs, both, power=1.0, share=0.75)
+    >>> round(float(0.9**t / (0.9**t + 0.1**t)), 3)
+    0.75
+    """
+    check_candidates(is_candidate)
+    several = is_candidate.sum(axis=1) > 1
+    log_p, sets = log_opinions(probs[several]), is_candidate[several]
+
+    def expects_more(t: float) -> bool:
+        kept = softmax(np.where(sets, t * log_p, -np.inf), axis=1)
+        return float(kept.max(axis=1, initial=0.0).sum()) > share * len(kept)
+
+    if not expects_more(power):
+        return power
+    low, high = 0.0, power
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if expects_more(middle) else (middle, high)
+    return low
 
 
 def candidate_beliefs(

@@ -8,7 +8,6 @@ before any other is predicted.
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -296,17 +295,10 @@ class Some(NamedTuple):
 
 def _first_items(items: Items, n: int, ctx: Context[Config]) -> Some:
     """Return the first n items: a sample, by hash."""
-    kind, parts, n_held = given_of(ctx.columns), list[Some](), 0
-    for table in chain(items.tables(BLOCK_ROWS), [items.schema.empty_table()]):
-        rows = table.slice(0, n - n_held)
-        given, hashes = kind.in_table(rows, ctx), rows.column("item_hash").to_numpy()
-        features = vectors_of(rows.column("embedding").combine_chunks())[0].astype(np.float32)
-        fold = fold_of_items(given, hashes, ctx)
-        parts.append(Some(features, kind.as_array(given), fold, hashes))
-        n_held += len(hashes)
-        if n_held >= n:
-            break
-    return Some(*map(np.concatenate, zip(*parts, strict=True)))
+    kind, rows = given_of(ctx.columns), items.first(n)
+    given, hashes = kind.in_table(rows, ctx), rows.column("item_hash").to_numpy()
+    features = vectors_of(rows.column("embedding").chunk(0))[0].astype(np.float32)
+    return Some(features, kind.as_array(given), fold_of_items(given, hashes, ctx), hashes)
 
 
 def _n_states(ctx: Context[Config]) -> int:
@@ -428,23 +420,19 @@ HEADS: dict[HeadKind, Head] = {
 
 def _fit_candidates(items: Items, ctx: Context[Config], out: str, *, hidden: int) -> Arrays:
     from labelops.nn import shallow
-    from labelops.nn.candidate_heads import fit_candidates
+    from labelops.nn.candidate_heads import CHOICES, fit_candidates, likeliest
 
     config = ctx.config
     n_features = items.schema.field("embedding").type.list_size
     # What all networks say of all items is held, too.
     n_numbers = max(n_features, config.folds * ctx.n_classes)
     some = _first_items(items, shallow.n_items(n_numbers), ctx)
-    fitted = fit_candidates(
-        some.features,
-        some.given,
-        some.fold,
-        n_folds=config.folds,
-        method=config.candidates,
-        hidden=hidden,
-    )
+    methods = CHOICES if config.candidates == "likeliest" else (config.candidates,)
+    items_of = (some.features, some.given, some.fold)
+    how = likeliest(*items_of, methods=methods, n_folds=config.folds, hidden=hidden)
+    fitted = fit_candidates(*items_of, n_folds=config.folds, hidden=hidden, **how._asdict())
     _keep(fitted._asdict(), out)
-    return {"n": np.array(len(some.given))}
+    return {"n": np.array(len(some.given)), "method": np.array(how.method)}
 
 
 def _open_candidates(ctx: Context[Config], *, step: str) -> heads.Said:

@@ -44,9 +44,10 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         "For lists of labels only linear, nearest and trees; for candidates linear, nearest and "
         "network, all of them by default.",
     )
-    candidates: Literal["rc", "rc_balanced", "cc"] = Field(
-        default="rc",
-        description="How heads learn from candidate sets. rc: candidates weigh as they are found "
+    candidates: Literal["likeliest", "rc", "rc_balanced", "cc"] = Field(
+        default="likeliest",
+        description="How heads learn from candidate sets. likeliest: by rc or rc_balanced, "
+        "whichever makes whole sets likelier, out of fold. rc: candidates weigh as they are found "
         "probable. rc_balanced: and classes about as often as sets alone speak for them, where "
         "rare classes stand mostly beside the same frequent one. cc: likelihood of the whole set, "
         "which goes wrong where classes are candidates beside others more often than by chance.",

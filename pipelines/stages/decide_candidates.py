@@ -70,6 +70,8 @@ def propose_shard(frame: Frame, ctx: Context[Config]) -> Proposed:
         action = np.full(len(mine), Action.KEEP)
         rule = np.full(len(mine), NO_ISSUE)
         proposed = labels(belief, mine, action, rule)
+        sure = found.cautious[np.arange(len(mine)), proposed.after].astype(np.float32)
+        proposed = proposed._replace(p_after=np.minimum(proposed.p_after, sure))
         band = np.searchsorted(edges, proposed.p_after, side="right") - 1
         chosen, is_none = ~is_sole & (band >= 0), unbelieved[here] | (found.others > 0.5)
         rule = np.where(is_sole, rule, np.where(chosen, len(FIXED_RULES) + band, UNSURE))

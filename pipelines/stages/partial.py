@@ -2,9 +2,11 @@
 
 Heads of `infer` have learned from candidate sets alone, and predict every item without having seen
 it. Here it is found, on a sample, how sure they should be and how many sets lack the true class:
-so that sets are likeliest, and no surer than items of one candidate let them be. Then every item's
-candidates are believed as its predictions say, within its set, and what is left is that none of
-them is true (`tail_prob`).
+so that sets are likeliest, no surer than items of one candidate let them be, and no surer than a
+rival agrees that learned the same sets from the other end, where it explains them as well. Then
+every item's candidates are believed as its predictions say, within its set, and what is left is
+that none of them is true (`tail_prob`). Beliefs are cautious where another model of how wrong
+candidates come about finds them less probable.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,11 +18,13 @@ from pydantic import BaseModel, Field
 from labelops.hashing import is_sampled
 from labelops.multilabel.labels import YES, states, take_rows
 from labelops.opinions.pool import FLOOR, pool
+from labelops.partial.candidate_pairs import MOST_CLASSES, fit_rates, pair_weights
 from labelops.partial.candidates import (
     candidate_beliefs,
     fit_candidate_pool,
     fit_power,
     is_unbelieved,
+    limit_power,
     mass_of,
 )
 from labelops.soft.labels import sparsify
@@ -30,6 +34,7 @@ from pipelines.core.stage import (
     Beliefs,
     Blocks,
     Context,
+    Fit,
     Map,
     Output,
     Reduce,
@@ -39,12 +44,14 @@ from pipelines.core.stage import (
     join_summaries,
 )
 from pipelines.labels.beliefs import block_rows
-from pipelines.labels.candidates import GIVEN, candidate_sets
+from pipelines.labels.candidates import GIVEN, candidate_sets, sets_in
 from pipelines.labels.columns import SOFT, soft_columns, soft_fields
 from pipelines.labels.predictions import WHOLE, blocks_of, dtype_of
-from pipelines.storage.frame import Frame
+from pipelines.storage.canonical import Items
+from pipelines.storage.frame import Frame, numpy_of
+from pipelines.storage.vectors import vectors_of
 
-FIT = "fit"
+FIT, RIVAL = "fit", "rival"
 
 FOUND = ("predicted", "p_predicted", "p_none", "is_unbelieved")
 """The most believed candidate, with its probability; that none is true; and where none is believed
@@ -60,9 +67,17 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     top_k: int = Field(default=5, ge=1, description="Candidates stored in a soft label.")
 
 
+FEATURES = ("fold", "embedding")
+"""What a rival learns from; ready probabilities have neither, and none is looked for."""
+
+
 def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
     """Return the columns that it needs."""
-    return ["item_id", "item_hash", GIVEN, WHOLE]
+    return ["item_id", "item_hash", GIVEN, WHOLE, *_features(columns)]
+
+
+def _features(columns: frozenset[str]) -> Sequence[str]:
+    return FEATURES if columns.issuperset(FEATURES) else ()
 
 
 def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
@@ -77,7 +92,10 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
             ("is_unbelieved", pa.bool_()),
         ]
     )
+    features = _features(ctx.columns)
+    rival = Fit(name=RIVAL, reads=["item_hash", GIVEN, WHOLE, *features], fit=look_for_rival)
     return [
+        *([rival] if features else []),
         Reduce(
             name=FIT,
             reads=["item_hash", GIVEN, WHOLE],
@@ -92,6 +110,25 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
             apply=write,
         ),
     ]
+
+
+def look_for_rival(items: Items, ctx: Context[Config], out: str) -> Arrays:
+    """Say whether other heads explain sets as well and choose otherwise, on the first items."""
+    from labelops.nn.candidate_heads import SEARCH_ITEMS, check_rival
+
+    table = items.first(SEARCH_ITEMS)
+    said, features = (vectors_of(table.column(name).chunk(0))[0] for name in (WHOLE, "embedding"))
+    is_candidate = states(sets_in(table, ctx.n_classes)) == YES
+    found = check_rival(
+        features.astype(np.float32),
+        is_candidate,
+        numpy_of(table.column("fold").chunk(0), "fold"),
+        np.where(is_candidate, said, -1.0).argmax(axis=1),
+        n_folds=ctx.of("infer").config.folds,
+        seed=ctx.seed(RIVAL),
+    )
+    is_as_good = {"is_as_good": np.array(found.is_as_good)}
+    return {**is_as_good, **{name: np.array(value) for name, value in found._asdict().items()}}
 
 
 def sample(frame: Frame, ctx: Context) -> Arrays:
@@ -113,14 +150,21 @@ def sample(frame: Frame, ctx: Context) -> Arrays:
 
 
 def fit(summary: Arrays, ctx: Context) -> Arrays:
-    """Return the power at which sets are likeliest, how many are wrong, and a power for labels."""
+    """Return at which powers sets and labels are likeliest, how many sets are wrong, and pairs."""
     order = np.argsort(summary["item_hash"], kind="stable")
     probs, is_candidate = summary["probs"][order], summary["is_candidate"][order]
     found = fit_candidate_pool(probs[None], is_candidate)
-    power = fit_power(pool(probs[None], found.weights), is_candidate)
+    said = pool(probs[None], found.weights)
+    by_labels = power = fit_power(said, is_candidate)
+    if _features(ctx.columns) and (rival := ctx.own(RIVAL))["is_as_good"]:
+        share = float(rival["agreement"])
+        power = limit_power(said, is_candidate, power=power, share=share)
+    has_pairs = ctx.n_classes <= MOST_CLASSES
     return {
         "weights": found.weights,
         "power": np.array(power),
+        "is_limited": np.array(power < by_labels),
+        **({"rates": fit_rates(said, is_candidate)} if has_pairs else {}),
         "n_labels": np.array(np.count_nonzero(is_candidate.sum(axis=1) == 1)),
         "wrong": np.array(found.wrong),
         "loss": np.array(found.loss),
@@ -134,7 +178,11 @@ def blocks(frame: Frame, ctx: Context, k: int, certain: np.ndarray) -> Blocks:
     wrong, power = float(found["wrong"]), float(found["power"])
     for here, said, is_candidate in _said(frame, ctx, found["weights"]):
         belief, none = candidate_beliefs(said, is_candidate, wrong=wrong, power=power)
-        yield here, all_classes(belief)._replace(others=none)
+        cautious = belief
+        if "rates" in found:
+            weights = pair_weights(said, is_candidate, found["rates"])
+            cautious = np.minimum(belief, (1 - none)[:, None] * weights)
+        yield here, all_classes(belief, cautious)._replace(others=none)
 
 
 def _said(
@@ -198,7 +246,7 @@ BELIEFS = Beliefs(
 
 STAGE = Stage(
     name="partial",
-    version=1,
+    version=2,
     doc="finds which of an item's candidates is its label",
     config=Config,
     steps=steps,

@@ -151,25 +151,15 @@ class Sample(NamedTuple):
 def _sample(items: Items) -> Sample:
     has_features = "embedding" in items.schema.names
     width = items.schema.field("embedding").type.list_size if has_features else 0
-    wanted, n_held = min(MOST_ITEMS, MOST_CELLS // max(width, 1)), 0
-    parts = [Sample(np.zeros(0, np.int8), np.zeros(0), np.zeros(0, np.int8), _none(0, width))]
-    for table in items.tables(8192):
-        rows = table.slice(0, wanted - n_held).combine_chunks()
-        state = numpy_of(rows.column(GIVEN).combine_chunks(), GIVEN)
-        said = vectors_of(rows.column("pred_probs").combine_chunks())[0][:, POSITIVE]
-        fold, features = np.zeros(len(state), np.int8), _none(len(state), width)
-        if has_features:
-            fold = numpy_of(rows.column("fold").combine_chunks(), "fold")
-            features = vectors_of(rows.column("embedding").combine_chunks())[0]
-        parts.append(Sample(state, said.astype(np.float64), fold, features))
-        n_held += len(state)
-        if n_held >= wanted:
-            break
-    return Sample(*map(np.concatenate, zip(*parts, strict=True)))
-
-
-def _none(n: int, width: int) -> np.ndarray:
-    return np.zeros((n, width), np.float32)
+    rows = items.first(min(MOST_ITEMS, MOST_CELLS // max(width, 1)))
+    state = numpy_of(rows.column(GIVEN).chunk(0), GIVEN)
+    said = vectors_of(rows.column("pred_probs").chunk(0))[0][:, POSITIVE].astype(np.float64)
+    if not has_features:
+        return Sample(
+            state, said, np.zeros(len(state), np.int8), np.zeros((len(state), 0), np.float32)
+        )
+    fold = numpy_of(rows.column("fold").chunk(0), "fold")
+    return Sample(state, said, fold, vectors_of(rows.column("embedding").chunk(0))[0])
 
 
 def learn(items: Items, ctx: Context[Config], out: str) -> Arrays:

@@ -15,6 +15,8 @@ import pyarrow.ipc
 from pipelines.storage.frame import numpy_of
 from pipelines.storage.vectors import even_tables
 
+FIRST_ROWS = 8192
+
 BUCKET_BYTES = 256 * 2**20
 """Aim for a bucket in memory; the order of the items does not depend on it."""
 
@@ -55,6 +57,16 @@ class Items:
                     numpy_of(values, name) if is_plain and not values.null_count else values
                 )
             yield block
+
+    def first(self, n: int) -> pa.Table:
+        """Return the first n items, in one chunk: a sample, by hash."""
+        parts, n_held = [self.schema.empty_table()], 0
+        for table in self.tables(FIRST_ROWS):
+            parts.append(table.slice(0, n - n_held))
+            n_held += len(parts[-1])
+            if n_held >= n:
+                break
+        return pa.concat_tables(parts).combine_chunks()
 
     def column(self, name: str) -> np.ndarray:
         """Return one column of all items; for narrow ones."""
