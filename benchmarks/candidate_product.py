@@ -125,7 +125,7 @@ def measure(train: Part, new: Part, fold: np.ndarray, *, students: bool) -> dict
     power = limited = fit_power(probs, sets)
     rival = check_rival(train.x, sets, fold, best, n_folds=FOLDS)
     if rival.is_as_good:
-        limited = limit_power(probs, sets, power=power, share=rival.agreement)
+        limited = limit_power(probs, sets, power=power, share=rival.share)
     before, _ = candidate_beliefs(probs, sets, wrong=found.wrong, power=power)
     belief, none = candidate_beliefs(probs, sets, wrong=found.wrong, power=limited)
     pairs = (1 - none)[:, None] * pair_weights(probs, sets, fit_rates(probs, sets))

@@ -41,6 +41,19 @@ class Encoding(NamedTuple):
             len(self.median) + int(self.has_gaps.sum()) + len(self.category) + len(self.start) - 1
         )
 
+    @property
+    def column(self) -> np.ndarray:
+        """Which column each number is of, numbers first, then categories; int64, shape (D,)."""
+        n_numbers = len(self.median)
+        categories = n_numbers + np.arange(len(self.start) - 1)
+        return np.concatenate(
+            [
+                np.arange(n_numbers),
+                np.flatnonzero(self.has_gaps),
+                np.repeat(categories, np.diff(self.start) + 1),
+            ]
+        )
+
 
 def learn(numbers: np.ndarray, categories: np.ndarray) -> Encoding:
     """Learn an encoding from a sample, in which the order of items does not matter.
@@ -57,8 +70,8 @@ def learn(numbers: np.ndarray, categories: np.ndarray) -> Encoding:
     >>> encoding = learn(np.array([[1.0], [np.nan], [3.0]]), np.array([[7], [7], [9]], np.uint64))
     >>> encoding.median.tolist(), encoding.has_gaps.tolist(), encoding.category.tolist()
     ([2.0], [True], [7, 9])
-    >>> encoding.width
-    5
+    >>> encoding.width, encoding.column.tolist()
+    (5, [0, 0, 1, 1, 1])
     """
     is_there = np.isfinite(numbers)
     median = np.zeros(numbers.shape[1])

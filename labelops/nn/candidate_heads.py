@@ -24,6 +24,7 @@ from labelops.partial.candidate_pairs import MOST_CLASSES, pair_loss
 from labelops.partial.candidates import (
     balance,
     candidate_loss,
+    candidate_weights,
     check_candidates,
     fit_candidate_pool,
 )
@@ -318,12 +319,14 @@ class Rival(NamedTuple):
     Attributes
     ----------
     agreement : share of items of several candidates on which their choice is the same.
-    gain : by how much sets are likelier to those that started from all, mean of differences of
-        log-likelihood.
+    expected : share of these that networks which started from all expect to be right, as they say
+        themselves.
+    gain : by how much sets are likelier to these, mean of differences of log-likelihood.
     n : items of several candidates.
     """
 
     agreement: float
+    expected: float
     gain: float
     n: int
 
@@ -331,6 +334,14 @@ class Rival(NamedTuple):
     def is_as_good(self) -> bool:
         """Whether sets say too little against the rival."""
         return self.gain < LEAST_GAIN
+
+    @property
+    def share(self) -> float:
+        """What may be expected to be right where the rival is as good.
+
+        Sets that both explain do not tell how sure to be within them, either: no power above one.
+        """
+        return min(self.agreement, self.expected)
 
 
 def check_rival(
@@ -380,8 +391,10 @@ def check_rival(
     decay = likeliest(x, sets, of, methods=("rc",), n_folds=n_folds, hidden=0, seed=seed).decay
     other = sets.copy()
     several = np.flatnonzero(sets.sum(axis=1) > 1)
+    if several.size == 0:
+        return Rival(1.0, 1.0, 0.0, 0)
     other[several, np.asarray(chosen[rows])[several]] = False
-    losses = []
+    losses, expected = [], []
     for start in (sets, other):
         networks = train_networks(
             x,
@@ -397,10 +410,10 @@ def check_rival(
         )
         said = predict_candidates(networks.after(slice(int(EPOCHS * (1 - HEARD)), None)), x, of)
         fitted = fit_candidate_pool(said[None], sets)
+        expected.append(candidate_weights(said, sets)[several].max(axis=1).mean())
         losses.append(candidate_loss(pool(said[None], fitted.weights), sets).mean())
-    same = np.where(sets, said, -1.0).argmax(axis=1) == chosen[rows]
-    agreement = float(same[several].mean()) if several.size else 1.0
-    return Rival(agreement, float(losses[1] - losses[0]), several.size)
+    same = (np.where(sets, said, -1.0).argmax(axis=1) == chosen[rows])[several]
+    return Rival(float(same.mean()), float(expected[0]), losses[1] - losses[0], several.size)
 
 
 def predict_candidates(networks: Networks, features: np.ndarray, fold: np.ndarray) -> np.ndarray:

@@ -166,6 +166,12 @@ def encoding_of(ctx: Context) -> Encoding:
     return Encoding(**{name: found[name] for name in Encoding._fields})
 
 
+def name_of_feature(ctx: Context, feature: int) -> str:
+    """Return the name of the column that a feature is of."""
+    columns = columns_of(ctx)
+    return (*columns.numbers, *columns.categories)[int(encoding_of(ctx).column[feature])]
+
+
 def encode_columns(frame: Frame, ctx: Context) -> Iterator[Tables]:
     """Write the features of a shard's items."""
     encoding, columns = encoding_of(ctx), columns_of(ctx)

@@ -12,9 +12,10 @@ from labelops.decisions import Outcome, Proposals
 from labelops.multilabel.labels import LabelSets, from_flat
 from pipelines.core.stage import Arrays, Context
 from pipelines.errors import DataError
-from pipelines.labels.classes import out_of_range, plain, some
+from pipelines.labels.classes import some
 from pipelines.storage.forms import is_number
 from pipelines.storage.frame import Frame
+from pipelines.storage.wording import shown
 
 GIVEN = "given_positive"
 
@@ -67,12 +68,18 @@ class Positives:
 
     def read(self, frame: Frame, ctx: Context) -> Mapping[str, pa.Array]:
         """Return what is known of the rows that can be used; reject the others."""
-        labels = plain(frame[self.name], self.name)
-        given = labels.cast(pa.int64()).fill_null(UNLABELLED).to_numpy(zero_copy_only=False)
+        labels = frame[self.name]
+        said = (
+            labels.cast(pa.float64(), safe=False)
+            .fill_null(UNLABELLED)
+            .to_numpy(zero_copy_only=False)
+        )
         known = labels.is_valid().to_numpy(zero_copy_only=False)
-        names = np.array(["true", "false", "null"])
-        for row in np.flatnonzero(known & (given != POSITIVE) & (given != NEGATIVE)).tolist():
-            frame.reject([row], out_of_range(labels[row].as_py(), names))
+        is_off = known & (said != POSITIVE) & (said != NEGATIVE)
+        for row in np.flatnonzero(is_off).tolist():
+            value = shown(labels[row].as_py())
+            frame.reject([row], f"no answer: positive is {value}, neither true, false nor null")
+        given = np.where(is_off, UNLABELLED, said).astype(np.int64)
         return {GIVEN: pa.array(given[frame.kept()], pa.int8())}
 
     def count(self, frame: Frame, ctx: Context) -> Arrays:

@@ -14,6 +14,7 @@ from labelops.multilabel.labels import LabelSets, from_flat
 from labelops.ragged import owners
 from pipelines.core.matching import match_step
 from pipelines.core.stage import Context, Reduce
+from pipelines.labels import positives
 from pipelines.labels.classes import some
 from pipelines.labels.columns import GIVEN, flat
 from pipelines.storage.tables import Named, as_text, check_ids, read_named, require
@@ -193,6 +194,9 @@ def label_classes(labels: pa.Array, ctx: Context, named: Named, *, is_number: bo
     by_number = pc.index_in(labels, value_set=numbers)
     if is_number and len(numbers):
         by_name = by_number
+    if positives.GIVEN in ctx.columns:
+        words = pc.index_in(pc.utf8_lower(labels), value_set=pa.array(["false", "true"]))
+        by_number = pc.coalesce(by_number, words)
     off = labels.filter(pc.fill_null(pc.not_equal(by_name, by_number), False))
     if len(off):
         raise named.error(

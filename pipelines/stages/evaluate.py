@@ -1,9 +1,11 @@
 """Stage `evaluate`: how right labels and predictions are, on items whose classes people settled.
 
 What is compared with the reference: the labels as given, as cleaned, what the classifier predicts,
-and what label maps show. Everything has an interval, from items drawn with replacement; classes
-that the reference does not know of an item count neither for nor against. Nothing depends on this
-stage: the reference chooses nothing here.
+what is believed in the end where labels are incomplete, and what label maps show. Of candidates all
+count as given; of positive and unlabelled items the unlabelled ones count as not positive.
+Everything has an interval, from items drawn with replacement; classes that the reference does not
+know of an item count neither for nor against. Nothing depends on this stage: the reference chooses
+nothing here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,16 +22,17 @@ from labelops.multilabel.evaluate import (
     set_measures,
     wrong_cells,
 )
-from labelops.multilabel.labels import UNKNOWN, LabelSets, from_flat, from_states, states
-from labelops.multilabel.resampling import average, draws, measure
+from labelops.multilabel.labels import UNKNOWN, YES, LabelSets, from_flat, from_states, states
+from labelops.multilabel.resampling import Share, average, draws, measure
 from labelops.ragged import owners
 from pipelines.core.stage import Arrays, Context, Map, Output, Reduce, Stage, Step, join_summaries
+from pipelines.labels import candidates, positives
 from pipelines.labels.columns import GIVEN, flat
 from pipelines.labels.reference import match_reference, n_rows, reference_sets
-from pipelines.labels.space import given_columns, given_sets
+from pipelines.labels.space import given_columns, given_sets, space_of
 from pipelines.storage.frame import Frame
 
-SETS = ("given", "clean", "model", "maps")
+SETS = ("given", "clean", "model", "believed", "maps")
 """Sets of classes that can be compared; which of them there are depends on the earlier stages."""
 
 
@@ -58,17 +61,19 @@ def skip(config: Config, columns: frozenset[str]) -> str | None:
     """Return why there is nothing to do, or None."""
     if config.reference is None:
         return "no reference is named (evaluate.reference)"
-    if not {"given", GIVEN} & columns:
+    if space_of(columns) is None:
         return "items have no labels"
     return None
 
 
 def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
     """Return the columns that it needs."""
-    optional = ("labels_clean", "label_clean", "pred_probs", "present_ids")
+    optional = [*CLEAN, "pred_probs", "predicted", "p_positive", "present_ids"]
     found = [name for name in optional if name in columns]
     return ["item_id", "item_hash", *given_columns(columns), *found]
 
+
+CLEAN = ("labels_clean", "label_clean", "positive_clean")
 
 COLUMNS = {"wrong_as_given": "given", "wrong_as_cleaned": "clean"}
 
@@ -99,15 +104,24 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
 # -- sets of classes -------------------------------------------------------------------------------
 
 
-def _present(frame: Frame, ctx: Context, rows: np.ndarray) -> dict[str, np.ndarray]:
+def _present(frame: Frame, ctx: Context[Config], rows: np.ndarray) -> dict[str, np.ndarray]:
     """Return which classes some items have, as given, cleaned, and seen in maps; bool, (n, K)."""
-    given = _as_table(given_sets(frame, ctx), rows)
+    has_candidates = candidates.GIVEN in ctx.columns
+    sets = candidates.candidate_sets(frame, ctx) if has_candidates else given_sets(frame, ctx)
+    given = _as_table(sets, rows)
+    if positives.GIVEN in ctx.columns:
+        given[:, positives.NEGATIVE] |= ~given[:, positives.POSITIVE]
     present = {"given": given}
     clean = _clean(frame, ctx, rows)
     if clean is not None:
         table, is_settled = clean
         # What waits for a person is as given until then.
         present["clean"] = np.where(is_settled[:, None], table, given)
+    if has_candidates and "predicted" in frame:
+        present["believed"] = np.arange(ctx.n_classes) == frame.array("predicted")[rows, None]
+    elif "p_positive" in frame:
+        is_positive = frame.array("p_positive")[rows] >= ctx.config.cutoff
+        present["believed"] = np.stack([~is_positive, is_positive], axis=1)
     if "present_ids" in frame:
         ids, start = flat(frame["present_ids"])
         sets = from_flat(ids.to_numpy(), start, n_classes=ctx.n_classes)
@@ -126,8 +140,8 @@ def _as_table(sets: LabelSets, rows: np.ndarray) -> np.ndarray:
 
 
 def _clean(frame: Frame, ctx: Context, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    name = "labels_clean" if "labels_clean" in frame else "label_clean"
-    if name not in frame:
+    name = next((name for name in CLEAN if name in frame), None)
+    if name is None:
         return None
     column = frame[name]
     is_settled = column.is_valid().to_numpy(zero_copy_only=False)
@@ -140,7 +154,7 @@ def _clean(frame: Frame, ctx: Context, rows: np.ndarray) -> tuple[np.ndarray, np
     return _as_table(from_flat(ids, start, n_classes=ctx.n_classes), rows), is_settled[rows]
 
 
-def count_wrong(frame: Frame, ctx: Context) -> Mapping[str, pa.Table]:
+def count_wrong(frame: Frame, ctx: Context[Config]) -> Mapping[str, pa.Table]:
     """Write how many known classes of each item are wrong; null for what nobody settled."""
     rows, truth = reference_sets("reference", frame["item_id"], ctx)
     table, present = states(truth), _present(frame, ctx, rows)
@@ -178,11 +192,13 @@ def measure_all(summary: Arrays, ctx: Context[Config]) -> Arrays:
 
     Returns
     -------
-    For sets `given`, `clean`, `model`, `maps`: `<set>_subset_accuracy`, `<set>_micro_f1`,
-    `<set>_macro_f1`, each (value, low, high), `<set>_class_f1` (K,) and `<set>_micro_f1_gain` over
-    `given`. Of probabilities: `mean_average_precision`, `real_accuracy`, `multilabel_accuracy`,
-    `exact_set_accuracy`, `class_average_precision`. Where items have one label each:
-    `given_real_accuracy` and `clean_real_accuracy`. `n_items`, `n_known_cells`; `n_present` (K,).
+    For sets `given`, `clean`, `model`, `believed`, `maps`: `<set>_subset_accuracy`,
+    `<set>_micro_f1`, `<set>_macro_f1`, each (value, low, high), `<set>_class_f1` (K,) and
+    `<set>_micro_f1_gain` over `given`. Of probabilities: `mean_average_precision`,
+    `real_accuracy`, `multilabel_accuracy`, `exact_set_accuracy`, `class_average_precision`. Where
+    items have one label each: `given_real_accuracy`, `clean_real_accuracy` and
+    `believed_real_accuracy`, of those items that have just one class there; of candidates, `given_has_truth`. `n_items`, `n_known_cells`;
+    `n_present` (K,).
     """
     order = np.argsort(summary["item_hash"], kind="stable")
     items = {name: values[order] for name, values in summary.items()}
@@ -221,12 +237,19 @@ def _set(name: str, items: Arrays, truth: LabelSets, ctx: Context[Config]) -> Ar
     n_draws, table = ctx.config.n_draws, items[name]
     measured = set_measures(table, truth, rng=_rng(ctx), n_draws=n_draws)
     measures = {f"{name}_{key}": np.array(value) for key, value in measured._asdict().items()}
+    if name == "given" and candidates.GIVEN in ctx.columns:
+        has_it = (table & (items["truth"] == YES)).any(axis=1).astype(np.float64)
+        share = Share(has_it, np.ones(len(has_it)))
+        weights = draws(truth.n_items, rng=_rng(ctx), n_draws=n_draws)
+        measures["given_has_truth"] = np.array(measure(average(share, weights)))
     if name != "given":
         gain = micro_f1_gain(table, items["given"], truth, rng=_rng(ctx), n_draws=n_draws)
         measures[f"{name}_micro_f1_gain"] = np.array(gain)
     one_each = ["given"] if "labels_clean" in ctx.columns else ["given", "clean"]
-    if GIVEN not in ctx.columns and name in one_each:
-        weights = draws(truth.n_items, rng=_rng(ctx), n_draws=n_draws)
+    one_each.append("believed")
+    is_one = table.sum(axis=1) == 1
+    if GIVEN not in ctx.columns and name in one_each and is_one.any():
+        weights = draws(truth.n_items, rng=_rng(ctx), n_draws=n_draws) * is_one
         real = measure(average(real_share(table.argmax(axis=1), truth), weights))
         measures[f"{name}_real_accuracy"] = np.array(real)
     return measures
@@ -234,7 +257,7 @@ def _set(name: str, items: Arrays, truth: LabelSets, ctx: Context[Config]) -> Ar
 
 STAGE = Stage(
     name="evaluate",
-    version=1,
+    version=2,
     doc="measures the accuracy of labels and predictions against reference labels",
     config=Config,
     steps=steps,

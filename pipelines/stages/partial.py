@@ -127,8 +127,8 @@ def look_for_rival(items: Items, ctx: Context[Config], out: str) -> Arrays:
         n_folds=ctx.of("infer").config.folds,
         seed=ctx.seed(RIVAL),
     )
-    is_as_good = {"is_as_good": np.array(found.is_as_good)}
-    return {**is_as_good, **{name: np.array(value) for name, value in found._asdict().items()}}
+    more = {"is_as_good": np.array(found.is_as_good), "share": np.array(found.share)}
+    return {**more, **{name: np.array(value) for name, value in found._asdict().items()}}
 
 
 def sample(frame: Frame, ctx: Context) -> Arrays:
@@ -157,7 +157,7 @@ def fit(summary: Arrays, ctx: Context) -> Arrays:
     said = pool(probs[None], found.weights)
     by_labels = power = fit_power(said, is_candidate)
     if _features(ctx.columns) and (rival := ctx.own(RIVAL))["is_as_good"]:
-        share = float(rival["agreement"])
+        share = float(rival["share"])
         power = limit_power(said, is_candidate, power=power, share=share)
     has_pairs = ctx.n_classes <= MOST_CLASSES
     return {

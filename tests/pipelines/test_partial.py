@@ -162,6 +162,49 @@ def test_single_candidates__are_kept_and_the_log_says_all_else(whole: Run) -> No
             assert here["label_clean"] in [None, *row["candidates"]]
 
 
+def test_two_classes_that_always_stand_together__are_not_told_apart(tmp_path: Path) -> None:
+    _, true, _ = planted()
+    rng = np.random.default_rng(2)
+    features = (np.eye(K)[true] + rng.normal(0, 0.2, (N, K))).astype(np.float32)
+    pairs = [sorted([k, (k + 1) % K]) for k in true.tolist()]
+    columns = {"item_id": np.arange(N), "features": vectors(features), "candidates": pairs}
+    done = run(tmp_path, pa.table(columns), "infer.heads=['linear']")
+    rival = load_result(done.store, "partial", "rival")
+    assert rival["is_as_good"]
+    assert "relabel" not in read(done, "dataset", "set_aside")["decision"].to_pylist()
+    page = (Path(done.uri) / "report.html").read_text()
+    assert "Sets do not tell which candidates are true" in page
+    assert "They explain the sets about as well" in page
+    reasons = set(read(done, "set_aside")["reason"].to_pylist())
+    assert "no candidate is sure enough; set aside for review" in reasons
+
+
+def test_reference__says_how_right_beliefs_and_product_are(tmp_path: Path) -> None:
+    items, true, lacks = planted()
+    reference = tmp_path / "reference.csv"
+    known = np.arange(0, N, 2)
+    lines = [f"{i},{CLASSES[true[i]]}" for i in known]
+    reference.write_text("\n".join(["item_id,true_label", *lines]))
+    done = run(tmp_path, items, "infer.heads=['linear']", f"evaluate.reference={reference}")
+    found = load_result(done.store, "evaluate", "measures")
+    assert found["n_items"] == len(known)
+    believed = read(done, "partial").sort_by("item_id")["predicted"].to_numpy()
+    said = np.array(read(done, "infer").sort_by("item_id")["pred_probs"].to_pylist())
+    clean = read(done, "decide_candidates").sort_by("item_id")["label_clean"].to_pylist()
+    assert found["believed_real_accuracy"][0] == pytest.approx((believed == true)[known].mean())
+    assert found["real_accuracy"][0] == pytest.approx((said.argmax(axis=1) == true)[known].mean())
+    assert found["given_has_truth"][0] == pytest.approx(1 - lacks[known].mean())
+    size = np.array([len(row) for row in items["candidates"].to_pylist()])
+    # What is set aside is as given until then.
+    labels = [
+        clean[i] or (items["candidates"][int(i)].as_py()[0] if size[i] == 1 else None)
+        for i in known
+    ]
+    is_right = [label == CLASSES[true[i]] for i, label in zip(known, labels, strict=True) if label]
+    assert found["clean_real_accuracy"][0] == pytest.approx(np.mean(is_right))
+    assert "with the true class" in (Path(done.uri) / "report.html").read_text().lower()
+
+
 def test_undone_choice__leaves_no_label_and_no_item_is_trained_on_without(tmp_path: Path) -> None:
     items, _, _ = planted()
     left_out = run(tmp_path, items, "dataset.leave_out_rules=['chosen-0.9', 'chosen-0.99']")

@@ -201,12 +201,12 @@ def test_reviews_that_contradict_a_rule__hold_it_back(tmp_path: Path) -> None:
     likely = [i for i in range(N) if state[i] is None and p[i] >= 0.9]
     labelled = [i for i in range(N) if state[i]][:3]
     said = {i: k % 10 < 3 for k, i in enumerate(likely[:150])} | dict.fromkeys(labelled, False)
-    answers = {
-        "item_id": [f"i{i:04d}" for i in said],
-        "true_label": [str(answer).lower() for answer in said.values()],
-    }
-    pq.write_table(pa.table(answers), tmp_path / "reviewed.parquet")
-    found = run(tmp_path, table, f"decide_positives.reviewed={tmp_path / 'reviewed.parquet'}")
+    # As people and programs write it.
+    words = {True: ("True", "true", "1"), False: ("False", "false", "0")}
+    lines = [f"i{i:04d},{words[answer][i % 3]}" for i, answer in said.items()]
+    path = tmp_path / "reviewed.csv"
+    path.write_text("\n".join(["item_id,true_label", *lines]))
+    found = run(tmp_path, table, f"decide_positives.reviewed={path}")
     outcome = found.context("decide_positives", found.layout()).own("outcome")
     at = outcome["rules"].tolist().index("recover-unsure")
     assert outcome["broken"][at] > 2 * outcome["fixed"][at] > 0
@@ -253,9 +253,10 @@ def test_what_is_refused(tmp_path: Path) -> None:
 
 def test_other_numbers__are_quarantined(tmp_path: Path) -> None:
     state = np.where(made()[1], 1.0, np.nan)
-    state[5] = 3
+    state[5], state[6] = 3, 0.5
     table = made()[0].drop_columns(["positive"]).append_column("positive", pa.array(state))
     found = run(tmp_path, table)
-    (entry,) = pq.read_table(Path(found.uri) / "quarantine").to_pylist()
-    assert entry["item_id"] == "i0005"
-    assert "class out of range: label 3" in entry["reason"]
+    entries = pq.read_table(Path(found.uri) / "quarantine").to_pylist()
+    reasons = {entry["item_id"]: entry["reason"] for entry in entries}
+    assert reasons.keys() == {"i0005", "i0006"}
+    assert "positive is 0.5, neither true, false nor null" in reasons["i0006"]

@@ -118,8 +118,17 @@ class Candidates(Part):
             "heads that learn from wrong sets come to find them probable. Of "
             f"{plural(n_none, 'item')} none of the candidates is believed more than by chance."
         )
-        blocks: list[m.Block] = [said, lacking]
+        blocks: list[m.Block] = [said, *self._rival(), lacking]
         findings = []
+        if fit["is_limited"]:
+            findings.append(
+                m.Finding(
+                    "Sets do not tell which candidates are true",
+                    self._rival()[0],
+                    "candidates",
+                    rank=20,
+                )
+            )
         if self._is_likelihood():
             blocks.append(f"{BEWARE}.")
             findings.append(
@@ -131,7 +140,7 @@ class Candidates(Part):
                 m.Finding(
                     f"{plural(len(taken), 'class', 'classes')} hardly ever believed: {names}",
                     "Of their sets another class is believed nearly always, which may have taken "
-                    "them over. Compare with infer.candidates = rc_balanced.",
+                    f"them over.{self._compare()}",
                     "candidates",
                     rank=25,
                 )
@@ -175,11 +184,38 @@ class Candidates(Part):
             artifacts=(("candidates", self._classes()),),
         )
 
+    def _rival(self) -> list[str]:
+        """Say what came of learning from the other candidates first, if that was done."""
+        rival = self.run.result("partial", "rival")
+        if rival is None:
+            return []
+        agree = percent(float(rival["agreement"]))
+        said = (
+            "As a check, heads learned once more, first from all candidates but those that had "
+            f"been found most probable; for {agree} of items they came back to the same ones."
+        )
+        if not rival["is_as_good"]:
+            return [f"{said} They explain the sets less well, so the first answer stands."]
+        limited = (
+            f": what is true was not settled by them, so {percent(float(rival['share']))} at most "
+            "is expected to be right, and fewer labels are chosen"
+            if self.ctx.own("fit")["is_limited"]
+            else ", and no more is expected to be right than both agree on"
+        )
+        return [f"{said} They explain the sets about as well{limited}."]
+
     def _is_likelihood(self) -> bool:
         name = self.run.stages().get("infer")
         return (
             name is not None and getattr(self.run.run.entry(name).config, "candidates", "") == "cc"
         )
+
+    def _compare(self) -> str:
+        """Say what to try, where no head was balanced."""
+        steps = (self.run.result("infer", step) for step in ("heads", "networks"))
+        methods = [str(found["method"]) for found in steps if found and "method" in found]
+        is_balanced = "rc_balanced" in methods
+        return "" if is_balanced else " Compare with infer.candidates = rc_balanced."
 
     def _taken_over(self) -> list[int]:
         """Return the classes that are believed far less often than sets speak for them."""

@@ -12,6 +12,7 @@ OF = (
     ("given", "labels as given"),
     ("clean", "labels as cleaned"),
     ("model", "model’s sets"),
+    ("believed", "what is believed most"),
     ("maps", "label maps’ sets"),
 )
 OF_SETS = (
@@ -19,7 +20,8 @@ OF_SETS = (
     ("micro_f1_gain", "… more than as given", "difference of micro-F1, on the same draws"),
     ("macro_f1", "Macro-F1", "mean over classes"),
     ("subset_accuracy", "Whole sets right", "items of which every known class is right"),
-    ("real_accuracy", "ReaL accuracy", "items whose label is among the true ones"),
+    ("real_accuracy", "ReaL accuracy", "items of one label for which it is among the true ones"),
+    ("has_truth", "With the true class", "items of which a candidate is true"),
 )
 OF_SCORES = (
     ("mean_average_precision", "Mean average precision", "mean over classes"),

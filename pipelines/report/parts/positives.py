@@ -10,12 +10,15 @@ from labelops.partial.draw import DrawCheck
 from labelops.partial.prior import LEAST_LABELLED
 from labelops.partial.scores import ScoreCounts
 from pipelines.core.stage import Context
+from pipelines.core.state import TABLE
+from pipelines.inference.inputs import input_column
+from pipelines.inference.table import name_of_feature
 from pipelines.labels.positives import GIVEN, UNLABELLED
 from pipelines.report import model as m
 from pipelines.report.look import Reader
 from pipelines.report.part import Part, floats
 from pipelines.report.select import Place, Shortlist
-from pipelines.report.text import count, decimal, percent, plural, verb
+from pipelines.report.text import clean, count, decimal, percent, plural, verb
 from pipelines.stages.pu import LEARN, SCORES, draw_of
 from pipelines.storage.frame import Frame
 
@@ -171,6 +174,10 @@ class Positives(Part):
 
     def _by_what(self) -> str:
         if self.draw.by_feature > self.draw.by_score:
+            config = self.ctx.of("infer").config
+            if input_column(config.use, self.ctx.columns) == TABLE:
+                name = name_of_feature(self.ctx, self.draw.feature)
+                return f" by column {clean(name, 40)}"
             return f" by feature {self.draw.feature}"
         return " by score"
 

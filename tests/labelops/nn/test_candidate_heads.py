@@ -10,7 +10,9 @@ from labelops.nn.candidate_heads import (
     CandidateLikelihood,
     Method,
     Reweighted,
+    check_rival,
     fit_candidates,
+    likeliest,
     predict_candidates,
 )
 from labelops.partial.candidates import (
@@ -212,3 +214,59 @@ def test_bad_input__is_refused() -> None:
         fit_candidates(x, is_candidate, fold, n_folds=2)
     with pytest.raises(ValueError, match=r"method must be one of .*'rc'.*, got 'proden'"):
         fit_candidates(x, is_candidate, fold, n_folds=F, method="proden")  # type: ignore[arg-type]
+
+
+def test_first_weights__are_those_of_the_candidates_to_start_from() -> None:
+    _, _, is_candidate, fold = quadrants(N)
+    start = is_candidate & (np.arange(K) != is_candidate.argmax(axis=1)[:, None])
+    weights = Reweighted(is_candidate, fold, "own", start=start).weights.numpy()[0]
+    np.testing.assert_allclose(weights, start / start.sum(axis=1, keepdims=True))
+
+
+def clusters(n: int, rate: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return points around four centres, which one, and it beside the next one at some rate."""
+    rng = np.random.default_rng(seed)
+    true = rng.integers(0, 4, n)
+    x = (np.eye(4)[true] + rng.normal(0, 0.2, (n, 4))).astype(np.float32)
+    is_candidate = np.eye(4, dtype=bool)[true]
+    is_candidate[np.arange(n), (true + 1) % 4] = rng.random(n) < rate
+    return x, true, is_candidate
+
+
+def test_rival__is_as_good_where_two_classes_always_stand_together_and_only_there() -> None:
+    fold = np.arange(600) % F
+    for rate, is_as_good in ((1.0, True), (0.6, False)):
+        x, true, is_candidate = clusters(600, rate)
+        found = check_rival(x, is_candidate, fold, true, n_folds=F)
+        assert found.is_as_good == is_as_good, found
+        assert found.n == (is_candidate.sum(axis=1) > 1).sum()
+        if is_as_good:
+            assert found.agreement < 0.25
+    # Wrong candidates drawn evenly: it comes back.
+    x, true, is_candidate, fold = quadrants(600)
+    assert check_rival(x, is_candidate, fold, true, n_folds=F).agreement > 0.8
+    sole = np.eye(4, dtype=bool)[true]
+    assert check_rival(x, sole, fold, true, n_folds=F) == (1.0, 1.0, 0.0, 0)
+
+
+def test_likeliest__finds_the_class_that_stands_beside_all_others_and_decays_as_before() -> None:
+    rng, fold = np.random.default_rng(1), np.arange(400) % 2
+    true = rng.integers(0, 4, 400)
+    x = (np.eye(4)[true] + rng.normal(0, 0.5, (400, 4))).astype(np.float32)
+    beside, even = (np.eye(4, dtype=bool)[true] for _ in range(2))
+    beside[:, 0] = True
+    even |= rng.random((400, 4)) < 0.3
+    right = {}
+    for sets in (beside, even):
+        how = likeliest(x, sets, fold, n_folds=2, hidden=0)
+        for method in ("rc", "rc_balanced"):
+            settings = {"method": method, "decay": how.decay}
+            networks = fit_candidates(x, sets, fold, n_folds=2, hidden=0, **settings)
+            said = np.where(sets, predict_candidates(networks, x, fold), -1)
+            right[method] = (said.argmax(axis=1) == true).mean()
+        assert right[how.method] >= max(right.values()) - 0.01
+        assert how.decay in DECAYS
+        if sets is beside:
+            assert how.method == "rc_balanced"
+    one = likeliest(x, beside, fold, methods=("cc",), n_folds=2, hidden=0, epochs=2)
+    assert one.method == "cc"

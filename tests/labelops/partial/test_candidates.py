@@ -14,6 +14,7 @@ from labelops.partial.candidates import (
     fit_candidate_pool,
     fit_power,
     is_unbelieved,
+    limit_power,
     p_none,
     reweighted_loss,
 )
@@ -233,3 +234,29 @@ def test_set_of_all_classes__is_believed_whatever_its_probabilities_are_rounded_
     assert (mass < 1).any()
     assert not is_unbelieved(mass, all_of_them, n_classes=10).any()
     assert is_unbelieved(np.array([0.2]), np.array([3]), n_classes=10).all()
+
+
+def expected(probs: np.ndarray, is_candidate: np.ndarray, power: float) -> float:
+    """Return the mean of the largest belief over items of several candidates, item by item."""
+    tops = []
+    for p, members in zip(probs, is_candidate, strict=True):
+        raised = p[members] ** power
+        if len(raised) > 1:
+            tops.append(raised.max() / raised.sum())
+    return float(np.mean(tops))
+
+
+def test_limited_power__is_the_highest_that_expects_no_more() -> None:
+    probs, _, is_candidate = planted(300, 5, wrong=0.0, sharpness=2.0)
+    for share in (0.5, 0.6, 0.7):
+        found = limit_power(probs, is_candidate, power=1.0, share=share)
+        assert expected(probs, is_candidate, found) == pytest.approx(share)
+        grid = np.linspace(0.001, 1, 400)
+        below = [t for t in grid if expected(probs, is_candidate, t) <= share]
+        assert max(below) == pytest.approx(found, abs=0.003)
+    assert limit_power(probs, is_candidate, power=0.7, share=0.999) == 0.7
+    # Even where all candidates are alike, more is expected.
+    assert limit_power(probs, is_candidate, power=1.0, share=0.1) == 0.0
+    sole = np.eye(5, dtype=bool)[:3]
+    assert limit_power(probs[:3], sole, power=0.4, share=0.0) == 0.4
+    assert limit_power(probs[:0], sole[:0], power=0.4, share=0.0) == 0.4
