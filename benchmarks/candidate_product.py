@@ -124,15 +124,16 @@ def measure(train: Part, new: Part, fold: np.ndarray, *, students: bool) -> dict
     best = np.where(sets, probs, -1.0).argmax(axis=1)
     power = limited = fit_power(probs, sets)
     rival = check_rival(train.x, sets, fold, best, n_folds=FOLDS)
+    agrees = rival.choice == best
     if rival.is_as_good:
-        limited = limit_power(probs, sets, power=power, share=rival.share)
+        limited = limit_power(probs, sets, agrees, power=power)
     before, _ = candidate_beliefs(probs, sets, wrong=found.wrong, power=power)
     belief, none = candidate_beliefs(probs, sets, wrong=found.wrong, power=limited)
     pairs = (1 - none)[:, None] * pair_weights(probs, sets, fit_rates(probs, sets))
     sure = np.minimum(belief, pairs)[at, best]
     row: dict[str, object] = {
         "methods": methods,
-        "agreement": rival.agreement,
+        "agreement": float(agrees[several].mean()),
         "gain": rival.gain,
         "power": power,
         "limited": limited,

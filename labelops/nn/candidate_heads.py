@@ -24,7 +24,6 @@ from labelops.partial.candidate_pairs import MOST_CLASSES, pair_loss
 from labelops.partial.candidates import (
     balance,
     candidate_loss,
-    candidate_weights,
     check_candidates,
     fit_candidate_pool,
 )
@@ -318,30 +317,18 @@ class Rival(NamedTuple):
 
     Attributes
     ----------
-    agreement : share of items of several candidates on which their choice is the same.
-    expected : share of these that networks which started from all expect to be right, as they say
-        themselves.
-    gain : by how much sets are likelier to these, mean of differences of log-likelihood.
-    n : items of several candidates.
+    choice : the candidate that they find most probable, int64, shape (n,).
+    gain : by how much sets are likelier to networks that started from all candidates, mean of
+        differences of log-likelihood.
     """
 
-    agreement: float
-    expected: float
+    choice: np.ndarray
     gain: float
-    n: int
 
     @property
     def is_as_good(self) -> bool:
         """Whether sets say too little against the rival."""
         return self.gain < LEAST_GAIN
-
-    @property
-    def share(self) -> float:
-        """What may be expected to be right where the rival is as good.
-
-        Sets that both explain do not tell how sure to be within them, either: no power above one.
-        """
-        return min(self.agreement, self.expected)
 
 
 def check_rival(
@@ -383,7 +370,7 @@ def check_rival(
     >>> x = (np.eye(4)[true] + rng.normal(0, 0.1, (400, 4))).astype(np.float32)
     >>> pairs = np.eye(4, dtype=bool)[true] | np.eye(4, dtype=bool)[(true + 1) % 4]
     >>> rival = check_rival(x, pairs, fold, true, n_folds=2)
-    >>> rival.is_as_good, rival.agreement < 0.5
+    >>> rival.is_as_good, bool((rival.choice == true).mean() < 0.5)
     (True, True)
     """
     rows = slice(SEARCH_ITEMS)
@@ -391,10 +378,8 @@ def check_rival(
     decay = likeliest(x, sets, of, methods=("rc",), n_folds=n_folds, hidden=0, seed=seed).decay
     other = sets.copy()
     several = np.flatnonzero(sets.sum(axis=1) > 1)
-    if several.size == 0:
-        return Rival(1.0, 1.0, 0.0, 0)
     other[several, np.asarray(chosen[rows])[several]] = False
-    losses, expected = [], []
+    losses = []
     for start in (sets, other):
         networks = train_networks(
             x,
@@ -410,10 +395,9 @@ def check_rival(
         )
         said = predict_candidates(networks.after(slice(int(EPOCHS * (1 - HEARD)), None)), x, of)
         fitted = fit_candidate_pool(said[None], sets)
-        expected.append(candidate_weights(said, sets)[several].max(axis=1).mean())
         losses.append(candidate_loss(pool(said[None], fitted.weights), sets).mean())
-    same = (np.where(sets, said, -1.0).argmax(axis=1) == chosen[rows])[several]
-    return Rival(float(same.mean()), float(expected[0]), losses[1] - losses[0], several.size)
+    choice = np.where(sets, said, -1.0).argmax(axis=1)
+    return Rival(choice, float(losses[1] - losses[0]))
 
 
 def predict_candidates(networks: Networks, features: np.ndarray, fold: np.ndarray) -> np.ndarray:

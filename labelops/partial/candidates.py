@@ -23,7 +23,10 @@ BALANCE, SCALINGS = 0.5, 20
 
 LEAST_LABELS, MOST_LABELS, MOST_LENDERS = 20, 500, 2000
 
-LEAST_POWER, HALVINGS = 0.05, 40
+LEAST_POWER, LOWERINGS = 0.05, 60
+
+SURE, CHANCE = 0.9, 1.96
+"""As likely as this, a candidate is taken for sure; and standard errors that are chance."""
 
 TINY = 1e-300
 """A likelihood below counts as this."""
@@ -427,11 +430,17 @@ def fit_power(probs: np.ndarray, is_candidate: np.ndarray) -> float:
 
 
 def limit_power(
-    probs: np.ndarray, is_candidate: np.ndarray, *, power: float, share: float
+    probs: np.ndarray,
+    is_candidate: np.ndarray,
+    agrees: np.ndarray,
+    *,
+    power: float,
 ) -> float:
-    """Return the highest power, not above another, that expects no more than a share to be right.
+    """Return a power, not above another, at which no more is expected to be right than agrees.
 
-    max t ≤ power: mean over items of several candidates of max_k p_k^t / Σ_{j ∈ C} p_j^t ≤ share.
+    The first t of power · 0.9^j, j = 0 … 60, at which, over items of several candidates, the mean
+    of max_k p_k^t / Σ_{j ∈ C} p_j^t is at most their share that agrees, and among those with 0.9
+    and more beyond it by no more than chance (1.96 standard errors).
 
     Parameters
     ----------
@@ -439,14 +448,14 @@ def limit_power(
         In [0, 1], shape (N, K).
     is_candidate
         bool, shape (N, K).
+    agrees
+        Whether an answer that is as good is the same, bool, shape (N,).
     power
-        From `fit_power`, positive.
-    share
-        In [0, 1].
+        From `fit_power`.
 
     Returns
     -------
-    float, at least 0: there all candidates are alike, and even that may expect more.
+    float; 0, where all candidates are alike, if none of these is low enough.
 
     Raises
     ------
@@ -455,26 +464,24 @@ def limit_power(
 
     Examples
     --------
-    >>> probs, both = np.tile([0.9, 0.1], (5, 1)), np.ones((5, 2), bool)
-    >>> t = limit_power(probs, both, power=1.0, share=0.75)
-    >>> round(float(0.9**t / (0.9**t + 0.1**t)), 3)
-    0.75
+    >>> probs, both = np.tile([0.9, 0.1], (8, 1)), np.ones((8, 2), bool)
+    >>> t = limit_power(probs, both, np.arange(8) < 6, power=1.0)
+    >>> bool(0.7 < 0.9**t / (0.9**t + 0.1**t) <= 0.75)
+    True
     """
     check_candidates(is_candidate)
     several = is_candidate.sum(axis=1) > 1
     log_p, sets = log_opinions(probs[several]), is_candidate[several]
-
-    def expects_more(t: float) -> bool:
-        kept = softmax(np.where(sets, t * log_p, -np.inf), axis=1)
-        return float(kept.max(axis=1, initial=0.0).sum()) > share * len(kept)
-
-    if not expects_more(power):
-        return power
-    low, high = 0.0, power
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if expects_more(middle) else (middle, high)
-    return low
+    agreed = np.asarray(agrees, np.float64)[several]
+    for t in power * 0.9 ** np.arange(LOWERINGS + 1):
+        top = softmax(np.where(sets, t * log_p, -np.inf), axis=1).max(axis=1, initial=0.0)
+        is_sure = top >= SURE
+        sure = top[is_sure]
+        chance = CHANCE * np.sqrt((sure * (1 - sure)).sum())
+        is_kept = sure.sum() <= agreed[is_sure].sum() + chance
+        if is_kept and top.sum() <= agreed.sum():
+            return float(t)
+    return 0.0
 
 
 def candidate_beliefs(

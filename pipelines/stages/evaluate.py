@@ -197,7 +197,8 @@ def measure_all(summary: Arrays, ctx: Context[Config]) -> Arrays:
     `<set>_micro_f1_gain` over `given`. Of probabilities: `mean_average_precision`,
     `real_accuracy`, `multilabel_accuracy`, `exact_set_accuracy`, `class_average_precision`. Where
     items have one label each: `given_real_accuracy`, `clean_real_accuracy` and
-    `believed_real_accuracy`, of those items that have just one class there; of candidates, `given_has_truth`. `n_items`, `n_known_cells`;
+    `believed_real_accuracy`, of those items that have just one class there; of candidates,
+    `given_has_truth`. `n_items`, `n_known_cells`;
     `n_present` (K,).
     """
     order = np.argsort(summary["item_hash"], kind="stable")

@@ -93,9 +93,7 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
         ]
     )
     features = _features(ctx.columns)
-    rival = Fit(name=RIVAL, reads=["item_hash", GIVEN, WHOLE, *features], fit=look_for_rival)
     return [
-        *([rival] if features else []),
         Reduce(
             name=FIT,
             reads=["item_hash", GIVEN, WHOLE],
@@ -103,6 +101,7 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
             merge=join_summaries,
             finish=fit,
         ),
+        Fit(name=RIVAL, reads=["item_hash", GIVEN, WHOLE, *features], fit=look_for_rival),
         Map(
             name="believe",
             reads=["item_id", GIVEN, WHOLE],
@@ -113,22 +112,40 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
 
 
 def look_for_rival(items: Items, ctx: Context[Config], out: str) -> Arrays:
-    """Say whether other heads explain sets as well and choose otherwise, on the first items."""
+    """Return the power that is left where other heads explain sets as well and choose otherwise.
+
+    Returns
+    -------
+    `power`; and, where there are features to learn from, `is_as_good`, `gain`, and `agreement`, the
+    share of items of several candidates of which both choose the same, on the first items.
+    """
+    power = float(ctx.own(FIT)["power"])
+    if not _features(ctx.columns):
+        return {"power": np.array(power)}
     from labelops.nn.candidate_heads import SEARCH_ITEMS, check_rival
 
     table = items.first(SEARCH_ITEMS)
     said, features = (vectors_of(table.column(name).chunk(0))[0] for name in (WHOLE, "embedding"))
     is_candidate = states(sets_in(table, ctx.n_classes)) == YES
+    probs = pool(said[None].astype(np.float64), ctx.own(FIT)["weights"])
+    chosen = np.where(is_candidate, probs, -1.0).argmax(axis=1)
     found = check_rival(
         features.astype(np.float32),
         is_candidate,
         numpy_of(table.column("fold").chunk(0), "fold"),
-        np.where(is_candidate, said, -1.0).argmax(axis=1),
+        chosen,
         n_folds=ctx.of("infer").config.folds,
         seed=ctx.seed(RIVAL),
     )
-    more = {"is_as_good": np.array(found.is_as_good), "share": np.array(found.share)}
-    return {**more, **{name: np.array(value) for name, value in found._asdict().items()}}
+    agrees, several = found.choice == chosen, is_candidate.sum(axis=1) > 1
+    if found.is_as_good:
+        power = limit_power(probs, is_candidate, agrees, power=power)
+    return {
+        "power": np.array(power),
+        "is_as_good": np.array(found.is_as_good),
+        "gain": np.array(found.gain),
+        "agreement": np.array(agrees[several].mean() if several.any() else 1.0),
+    }
 
 
 def sample(frame: Frame, ctx: Context) -> Arrays:
@@ -155,15 +172,11 @@ def fit(summary: Arrays, ctx: Context) -> Arrays:
     probs, is_candidate = summary["probs"][order], summary["is_candidate"][order]
     found = fit_candidate_pool(probs[None], is_candidate)
     said = pool(probs[None], found.weights)
-    by_labels = power = fit_power(said, is_candidate)
-    if _features(ctx.columns) and (rival := ctx.own(RIVAL))["is_as_good"]:
-        share = float(rival["share"])
-        power = limit_power(said, is_candidate, power=power, share=share)
+    power = fit_power(said, is_candidate)
     has_pairs = ctx.n_classes <= MOST_CLASSES
     return {
         "weights": found.weights,
         "power": np.array(power),
-        "is_limited": np.array(power < by_labels),
         **({"rates": fit_rates(said, is_candidate)} if has_pairs else {}),
         "n_labels": np.array(np.count_nonzero(is_candidate.sum(axis=1) == 1)),
         "wrong": np.array(found.wrong),
@@ -175,7 +188,8 @@ def fit(summary: Arrays, ctx: Context) -> Arrays:
 def blocks(frame: Frame, ctx: Context, k: int, certain: np.ndarray) -> Blocks:
     """Yield what is believed of candidates; what is left, of no candidate."""
     found = ctx.result(ctx.beliefs_stage, FIT)
-    wrong, power = float(found["wrong"]), float(found["power"])
+    power = float(ctx.result(ctx.beliefs_stage, RIVAL)["power"])
+    wrong = float(found["wrong"])
     for here, said, is_candidate in _said(frame, ctx, found["weights"]):
         belief, none = candidate_beliefs(said, is_candidate, wrong=wrong, power=power)
         cautious = belief
@@ -209,7 +223,7 @@ def _whole_blocks(frame: Frame, ctx: Context) -> Iterator[tuple[int, np.ndarray]
 def write(frame: Frame, ctx: Context[Config]) -> Iterator[Tables]:
     """Write the beliefs of a shard."""
     ids, found = frame["item_id"], ctx.own(FIT)
-    wrong, power = float(found["wrong"]), float(found["power"])
+    wrong, power = float(found["wrong"]), float(ctx.own(RIVAL)["power"])
     for here, said, is_candidate in _said(frame, ctx, found["weights"]):
         belief, none = candidate_beliefs(said, is_candidate, wrong=wrong, power=power)
         mass, size = mass_of(said, is_candidate), is_candidate.sum(axis=1)
@@ -233,8 +247,8 @@ def write(frame: Frame, ctx: Context[Config]) -> Iterator[Tables]:
 
 def temperature(ctx: Context) -> float:
     """Return by which predictions are divided within sets."""
-    found = ctx.result(ctx.beliefs_stage, FIT)
-    return 1 / max(float(found["weights"][0]) * float(found["power"]), FLOOR)
+    found, rival = (ctx.result(ctx.beliefs_stage, step) for step in (FIT, RIVAL))
+    return 1 / max(float(found["weights"][0]) * float(rival["power"]), FLOOR)
 
 
 BELIEFS = Beliefs(

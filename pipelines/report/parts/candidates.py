@@ -120,7 +120,7 @@ class Candidates(Part):
         )
         blocks: list[m.Block] = [said, *self._rival(), lacking]
         findings = []
-        if fit["is_limited"]:
+        if self._is_limited():
             findings.append(
                 m.Finding(
                     "Sets do not tell which candidates are true",
@@ -186,8 +186,8 @@ class Candidates(Part):
 
     def _rival(self) -> list[str]:
         """Say what came of learning from the other candidates first, if that was done."""
-        rival = self.run.result("partial", "rival")
-        if rival is None:
+        rival = self.ctx.own("rival")
+        if "agreement" not in rival:
             return []
         agree = percent(float(rival["agreement"]))
         said = (
@@ -196,13 +196,15 @@ class Candidates(Part):
         )
         if not rival["is_as_good"]:
             return [f"{said} They explain the sets less well, so the first answer stands."]
-        limited = (
-            f": what is true was not settled by them, so {percent(float(rival['share']))} at most "
-            "is expected to be right, and fewer labels are chosen"
-            if self.ctx.own("fit")["is_limited"]
-            else ", and no more is expected to be right than both agree on"
-        )
-        return [f"{said} They explain the sets about as well{limited}."]
+        limited = ", and fewer labels are chosen" if self._is_limited() else ""
+        return [
+            f"{said} They explain the sets about as well: no more is expected to be right than "
+            f"both agree on{limited}."
+        ]
+
+    def _is_limited(self) -> bool:
+        """Return whether a rival took certainty back."""
+        return bool(self.ctx.own("rival")["power"] < self.ctx.own("fit")["power"])
 
     def _is_likelihood(self) -> bool:
         name = self.run.stages().get("infer")

@@ -238,15 +238,14 @@ def test_rival__is_as_good_where_two_classes_always_stand_together_and_only_ther
     for rate, is_as_good in ((1.0, True), (0.6, False)):
         x, true, is_candidate = clusters(600, rate)
         found = check_rival(x, is_candidate, fold, true, n_folds=F)
-        assert found.is_as_good == is_as_good, found
-        assert found.n == (is_candidate.sum(axis=1) > 1).sum()
+        assert found.is_as_good == is_as_good, found.gain
         if is_as_good:
-            assert found.agreement < 0.25
+            assert (found.choice == true).mean() < 0.25
     # Wrong candidates drawn evenly: it comes back.
     x, true, is_candidate, fold = quadrants(600)
-    assert check_rival(x, is_candidate, fold, true, n_folds=F).agreement > 0.8
+    assert (check_rival(x, is_candidate, fold, true, n_folds=F).choice == true).mean() > 0.8
     sole = np.eye(4, dtype=bool)[true]
-    assert check_rival(x, sole, fold, true, n_folds=F) == (1.0, 1.0, 0.0, 0)
+    assert check_rival(x, sole, fold, true, n_folds=F).choice.tolist() == true.tolist()
 
 
 def test_likeliest__finds_the_class_that_stands_beside_all_others_and_decays_as_before() -> None:

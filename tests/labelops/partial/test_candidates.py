@@ -236,27 +236,28 @@ def test_set_of_all_classes__is_believed_whatever_its_probabilities_are_rounded_
     assert is_unbelieved(np.array([0.2]), np.array([3]), n_classes=10).all()
 
 
-def expected(probs: np.ndarray, is_candidate: np.ndarray, power: float) -> float:
-    """Return the mean of the largest belief over items of several candidates, item by item."""
-    tops = []
-    for p, members in zip(probs, is_candidate, strict=True):
-        raised = p[members] ** power
-        if len(raised) > 1:
-            tops.append(raised.max() / raised.sum())
-    return float(np.mean(tops))
-
-
-def test_limited_power__is_the_highest_that_expects_no_more() -> None:
-    probs, _, is_candidate = planted(300, 5, wrong=0.0, sharpness=2.0)
-    for share in (0.5, 0.6, 0.7):
-        found = limit_power(probs, is_candidate, power=1.0, share=share)
-        assert expected(probs, is_candidate, found) == pytest.approx(share)
-        grid = np.linspace(0.001, 1, 400)
-        below = [t for t in grid if expected(probs, is_candidate, t) <= share]
-        assert max(below) == pytest.approx(found, abs=0.003)
-    assert limit_power(probs, is_candidate, power=0.7, share=0.999) == 0.7
+def test_limited_power__is_the_first_at_which_no_more_is_expected_than_agrees() -> None:
+    probs, _, is_candidate = planted(300, 5, wrong=0.0, sharpness=3.0)
+    rng = np.random.default_rng(0)
+    for share in (0.6, 0.8, 0.95):
+        agrees = rng.random(300) < share
+        found = limit_power(probs, is_candidate, agrees, power=0.9)
+        for j in range(61):
+            tops, same = [], []
+            for p, members, agreed in zip(probs, is_candidate, agrees, strict=True):
+                if members.sum() > 1:
+                    raised = p[members] ** (0.9 * 0.9**j)
+                    tops.append(raised.max() / raised.sum())
+                    same.append(agreed)
+            sure = [(t, s) for t, s in zip(tops, same, strict=True) if t >= 0.9]
+            chance = 1.96 * sum(t * (1 - t) for t, _ in sure) ** 0.5
+            if sum(tops) <= sum(same) and sum(t - s for t, s in sure) <= chance:
+                break
+        assert found == pytest.approx(0.9 * 0.9**j)
+    several = is_candidate.sum(axis=1) > 1
+    assert limit_power(probs, is_candidate, several, power=0.7) == 0.7
     # Even where all candidates are alike, more is expected.
-    assert limit_power(probs, is_candidate, power=1.0, share=0.1) == 0.0
-    sole = np.eye(5, dtype=bool)[:3]
-    assert limit_power(probs[:3], sole, power=0.4, share=0.0) == 0.4
-    assert limit_power(probs[:0], sole[:0], power=0.4, share=0.0) == 0.4
+    assert limit_power(probs, is_candidate, ~several, power=1.0) == 0.0
+    sole, none = np.eye(5, dtype=bool)[:3], np.zeros(3, bool)
+    assert limit_power(probs[:3], sole, none, power=0.4) == 0.4
+    assert limit_power(probs[:0], sole[:0], none[:0], power=0.4) == 0.4
