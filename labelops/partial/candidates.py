@@ -25,8 +25,8 @@ LEAST_LABELS, MOST_LABELS, MOST_LENDERS = 20, 500, 2000
 
 LEAST_POWER, LOWERINGS = 0.05, 60
 
-SURE, CHANCE = 0.9, 1.96
-"""As likely as this, a candidate is taken for sure; and standard errors that are chance."""
+SURE = 0.9
+"""As probable as this, a candidate is taken for sure."""
 
 TINY = 1e-300
 """A likelihood below counts as this."""
@@ -439,8 +439,8 @@ def limit_power(
     """Return a power, not above another, at which no more is expected to be right than agrees.
 
     The first t of power · 0.9^j, j = 0 … 60, at which, over items of several candidates, the mean
-    of max_k p_k^t / Σ_{j ∈ C} p_j^t is at most their share that agrees, and among those with 0.9
-    and more beyond it by no more than chance (1.96 standard errors).
+    of max_k p_k^t / Σ_{j ∈ C} p_j^t is at most their share that agrees, and so among those with 0.9
+    and more.
 
     Parameters
     ----------
@@ -476,10 +476,7 @@ def limit_power(
     for t in power * 0.9 ** np.arange(LOWERINGS + 1):
         top = softmax(np.where(sets, t * log_p, -np.inf), axis=1).max(axis=1, initial=0.0)
         is_sure = top >= SURE
-        sure = top[is_sure]
-        chance = CHANCE * np.sqrt((sure * (1 - sure)).sum())
-        is_kept = sure.sum() <= agreed[is_sure].sum() + chance
-        if is_kept and top.sum() <= agreed.sum():
+        if top.sum() <= agreed.sum() and top[is_sure].sum() <= agreed[is_sure].sum():
             return float(t)
     return 0.0
 

@@ -246,7 +246,7 @@ def test_limited_power__is_the_first_at_which_no_more_is_expected_than_agrees() 
             tops, same = [], []
             for p, members, agreed in zip(probs, is_candidate, agrees, strict=True):
                 if members.sum() > 1:
-                    raised = p[members] ** (0.9 * 0.9**j)
+                    raised = np.maximum(p[members], 1e-6) ** (0.9 * 0.9**j)
                     tops.append(raised.max() / raised.sum())
                     same.append(agreed)
             sure = [(t, s) for t, s in zip(tops, same, strict=True) if t >= 0.9]
