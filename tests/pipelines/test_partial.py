@@ -163,25 +163,6 @@ def test_single_candidates__are_kept_and_the_log_says_all_else(whole: Run) -> No
             assert here["label_clean"] in [None, *row["candidates"]]
 
 
-def test_two_classes_that_always_stand_together__are_not_told_apart(tmp_path: Path) -> None:
-    _, true, _ = planted()
-    rng = np.random.default_rng(2)
-    features = (np.eye(K)[true] + rng.normal(0, 0.4, (N, K))).astype(np.float32)
-    is_candidate = rng.random((N, K)) < 0.05
-    is_candidate |= np.eye(K, dtype=bool)[true] | np.eye(K, dtype=bool)[(true + 1) % K]
-    pairs = [np.flatnonzero(row).tolist() for row in is_candidate]
-    columns = {"item_id": np.arange(N), "features": vectors(features), "candidates": pairs}
-    done = run(tmp_path, pa.table(columns))
-    rival = load_result(done.store, "partial", "rival")
-    assert rival["is_as_good"]
-    assert "relabel" not in read(done, "dataset", "set_aside")["decision"].to_pylist()
-    page = (Path(done.uri) / "report.html").read_text()
-    assert "Sets do not tell which candidates are true" in page
-    assert "They explain the sets about as well" in page
-    reasons = set(read(done, "set_aside")["reason"].to_pylist())
-    assert "no candidate is sure enough; set aside for review" in reasons
-
-
 def test_reference__says_how_right_beliefs_and_product_are(tmp_path: Path) -> None:
     items, true, lacks = planted()
     reference = tmp_path / "reference.csv"
