@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from labelops.decisions import Outcome, Proposals
 from labelops.multilabel.labels import LabelSets, from_flat
@@ -69,6 +70,9 @@ class Positives:
     def read(self, frame: Frame, ctx: Context) -> Mapping[str, pa.Array]:
         """Return what is known of the rows that can be used; reject the others."""
         labels = frame[self.name]
+        if pa.types.is_floating(labels.type):
+            # As pandas has null.
+            labels = pc.if_else(pc.is_nan(labels), pa.scalar(None, labels.type), labels)
         said = (
             labels.cast(pa.float64(), safe=False)
             .fill_null(UNLABELLED)
