@@ -31,16 +31,19 @@ STAGES = {
 }
 
 PARTS = {
-    "infer": "pipelines.report.parts.calibration:Calibration",
-    "confident": "pipelines.report.parts.noise:Noise",
-    "multilabel": "pipelines.report.parts.lists:Lists",
-    "proportions": "pipelines.report.parts.totals:Totals",
-    "pu": "pipelines.report.parts.positives:Positives",
-    "partial": "pipelines.report.parts.candidates:Candidates",
-    "neighbours": "pipelines.report.parts.neighbours:Neighbours",
-    "localize": "pipelines.report.parts.maps:Maps",
-    "decide_maps": "pipelines.report.parts.maps:Added",
-    "evaluate": "pipelines.report.parts.evaluation:Evaluation",
+    "infer": (
+        "pipelines.report.parts.calibration:Calibration",
+        "pipelines.report.parts.recalls:Recalls",
+    ),
+    "confident": ("pipelines.report.parts.noise:Noise",),
+    "multilabel": ("pipelines.report.parts.lists:Lists",),
+    "proportions": ("pipelines.report.parts.totals:Totals",),
+    "pu": ("pipelines.report.parts.positives:Positives",),
+    "partial": ("pipelines.report.parts.candidates:Candidates",),
+    "neighbours": ("pipelines.report.parts.neighbours:Neighbours",),
+    "localize": ("pipelines.report.parts.maps:Maps",),
+    "decide_maps": ("pipelines.report.parts.maps:Added",),
+    "evaluate": ("pipelines.report.parts.evaluation:Evaluation",),
 }
 """What report, data card and artifacts say of single stages, by the stage."""
 
@@ -51,10 +54,9 @@ def load_space(name: str) -> "LabelSpace":
     return space
 
 
-def load_part(stage: str) -> "type[Part] | None":
-    """Import what the report says of a stage; None where it says nothing of its own."""
-    part: type[Part] | None = resolve_name(PARTS[stage]) if stage in PARTS else None
-    return part
+def load_parts(stage: str) -> "list[type[Part]]":
+    """Import what the report says of a stage; nothing where it says nothing of its own."""
+    return [resolve_name(name) for name in PARTS.get(stage, ())]
 
 
 def load_stage(name: str) -> "Stage":

@@ -295,6 +295,29 @@ def with_changes(
     return LabelSets(ids, start, no_ids, no_start, labels.n_classes)
 
 
+def with_unknown_absent(labels: LabelSets, is_counted: np.ndarray) -> LabelSets:
+    """Return given classes in which unknown cells of some classes are ruled out.
+
+    Parameters
+    ----------
+    labels
+        Given classes.
+    is_counted
+        Of which classes, bool, shape (K,).
+
+    Examples
+    --------
+    >>> given = label_sets([[0], []], [[], []], n_classes=2)
+    >>> states(with_unknown_absent(given, np.array([True, False]))).tolist()
+    [[1, -1], [0, -1]]
+    """
+    if is_counted.all():
+        return labels._replace(negative_ids=None, negative_start=None)
+    table = states(labels)
+    table[(table == UNKNOWN) & is_counted] = NO
+    return from_states(table)
+
+
 def n_yes(labels: LabelSets) -> np.ndarray:
     """Return how many items were said to have each class; int64, shape (K,)."""
     return np.bincount(labels.ids, minlength=labels.n_classes).astype(np.int64)

@@ -8,6 +8,7 @@ from labelops.top_rows import Probs, TopRows
 from pipelines.core.stage import Arrays, Context, Output, Reduce, join_summaries
 from pipelines.inference.given import Labels, given_of
 from pipelines.inference.settings import Config
+from pipelines.inference.unknown import learned_of
 from pipelines.storage.frame import Frame
 from pipelines.storage.vectors import arrays_of, list_array
 
@@ -40,7 +41,7 @@ def sample_table(
 
     In the sample are the items whose hash is below a bar.
     """
-    kind = given_of(ctx.columns)
+    kind = learned_of(ctx)
     wanted = min(ctx.config.calibration_items, max(1, kind.sample_cells // ctx.n_classes))
     is_chosen = is_sampled(item_hash, wanted=wanted, total=ctx.n_items)
     rows = np.flatnonzero(is_chosen if usable is None else is_chosen & usable)
@@ -78,4 +79,4 @@ def finish(summary: Arrays, ctx: Context[Config]) -> Arrays:
     """Fit what helps; measure before and after it."""
     order = np.argsort(summary["item_hash"], kind="stable")
     given, probs = summary["given"][order], summary["pred_probs"][order]
-    return given_of(ctx.columns).measure(given, probs, ctx.config.bins)
+    return learned_of(ctx).measure(given, probs, ctx.config.bins)

@@ -3,9 +3,12 @@
 Of one class an item, probabilities sum to one. In a set every class is a question of its own, with
 two answers; what is said of their probabilities in the end is of single cells. Of candidates one is
 true, and probabilities sum to one over all classes.
+
+A class that hardly any item rules out can only be told from items that were not given it: there
+heads learn who is given the class, and unknown cells count as absent.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -14,7 +17,14 @@ import pyarrow as pa
 from labelops import calibration, simplex
 from labelops.calibration import Bins
 from labelops.multilabel import calibration as of_cells
-from labelops.multilabel.labels import YES, LabelSets, choose_rows, states, take_rows
+from labelops.multilabel.labels import (
+    YES,
+    LabelSets,
+    choose_rows,
+    states,
+    take_rows,
+    with_unknown_absent,
+)
 from labelops.multilabel.opinion import model_log_odds
 from labelops.opinions.pool import fit_weights, pool
 from labelops.opinions.sets import fit_cell_weights, pool_cells
@@ -29,7 +39,7 @@ from pipelines.storage.frame import Frame, numpy_of
 from pipelines.storage.vectors import list_array
 
 if TYPE_CHECKING:
-    from labelops.nn.linear import Blocks, Heads, Link
+    from labelops.nn.linear import Block, Blocks, Heads, Link
 
 Labels: TypeAlias = Any
 """Given labels of some items: ids in an array, or `LabelSets`. Each class below knows its own."""
@@ -154,7 +164,16 @@ class Labelled(OneClass):
 
 
 class ClassSets:
-    """Classes said to be present, ruled out, or not looked for."""
+    """Classes said to be present, ruled out, or not looked for.
+
+    Parameters
+    ----------
+    is_counted
+        Classes of which unknown cells count as absent, bool, shape (K,); None: of none.
+    """
+
+    def __init__(self, is_counted: np.ndarray | None = None) -> None:
+        self.is_counted = is_counted
 
     link: "Link" = "sigmoid"
     has_p_given = False
@@ -191,7 +210,13 @@ class ClassSets:
         """Fit logistic regressions, one a class and fold."""
         from labelops.nn.binary_heads import fit_binary_heads
 
-        return fit_binary_heads(blocks, **settings)
+        def counted() -> "Iterator[Block[LabelSets]]":
+            return (block._replace(given=self._counted(block.given)) for block in blocks())
+
+        return fit_binary_heads(counted, **settings)
+
+    def _counted(self, given: LabelSets) -> LabelSets:
+        return given if self.is_counted is None else with_unknown_absent(given, self.is_counted)
 
     def check(self, probs: np.ndarray, given: LabelSets, tolerance: float) -> Checked:
         """Return the rows with a number outside [0, 1]; they need not sum to one."""
@@ -212,11 +237,11 @@ class ClassSets:
 
     def sample(self, given: LabelSets) -> pa.Array:
         """Return yes, no or unknown of every class."""
-        return list_array(states(given))
+        return list_array(self.as_array(given))
 
     def as_array(self, given: LabelSets) -> np.ndarray:
         """Return yes, no or unknown of every class; int8, shape (n, K)."""
-        return states(given)
+        return states(self._counted(given))
 
     def weigh(self, probs: np.ndarray, given: np.ndarray) -> Arrays:
         """Return how much each opinion counts, on the known cells of a sample."""
@@ -237,6 +262,8 @@ class ClassSets:
             "n": np.array(len(given)),
             "n_cells": np.array(len(p)),
         }
+        if self.is_counted is not None:
+            metrics["n_counted"] = np.array(np.count_nonzero(self.is_counted))
         for when, values in (("before", p), ("after", after)):
             bins = calibration.reliability(values, is_given, n_bins=n_bins)
             metrics |= _measured(when, of_cells.metrics(values, is_given, n_bins=n_bins), bins)

@@ -11,6 +11,7 @@ from pipelines.inference.calibrate import folder, sample_table
 from pipelines.inference.folds import fold_of_items
 from pipelines.inference.given import Labels, given_of
 from pipelines.inference.settings import Config
+from pipelines.inference.unknown import learned_of
 from pipelines.storage.canonical import Items
 from pipelines.storage.frame import Frame
 from pipelines.storage.vectors import even_tables, list_array, vectors_of
@@ -24,7 +25,7 @@ def fit(items: Items, ctx: Context[Config], out: str) -> Arrays:
     from labelops.nn.device import pick_device
     from labelops.nn.linear import Block, block_rows
 
-    config, kind = ctx.config, given_of(ctx.columns)
+    config, kind = ctx.config, learned_of(ctx)
     rows = block_rows(n_classes=ctx.n_classes, n_folds=config.folds, least=kind.least_rows)
 
     def blocks() -> Iterator[Block[Any]]:

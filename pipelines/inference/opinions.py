@@ -6,9 +6,9 @@ before any other is predicted.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -39,8 +39,12 @@ from pipelines.inference.given import (
     given_of,
 )
 from pipelines.inference.inputs import input_column
+from pipelines.inference.kept import first_items, keep, kept
+from pipelines.inference.missing import fit_missing, open_missing, recalls_step
 from pipelines.inference.settings import Config, HeadKind
 from pipelines.inference.table import encoding_of
+from pipelines.inference.unknown import counted_absent, learned_of
+from pipelines.labels.columns import RULED_OUT
 from pipelines.media.models import file_key, once
 from pipelines.storage.arrays import read_array
 from pipelines.storage.canonical import Items
@@ -58,12 +62,10 @@ BLOCK_ROWS = 8192
 CHUNK_BYTES = 32 * 2**20
 
 OF_SETS = {"linear", "nearest", "trees"}
-"""Heads for items with lists of labels."""
+"""Heads for items with lists of labels; where classes are unknown, also the network."""
 
 OF_CANDIDATES: tuple[HeadKind, ...] = ("linear", "nearest", "network")
 """Heads for items with candidate sets."""
-
-Kept = TypeVar("Kept")
 
 
 class Head(NamedTuple):
@@ -114,12 +116,9 @@ def kinds_of(ctx: Context[Config]) -> tuple[HeadKind, ...]:
                 f"with candidates, got {list(config.heads or ())}. Leave heads out"
             )
         return config.heads or OF_CANDIDATES
+    if not is_one:
+        _check_sets(ctx)
     if config.heads is not None:
-        if not is_one and not OF_SETS.issuperset(config.heads):
-            raise RecipeError(
-                f"stage {ctx.stage!r}: heads among {sorted(OF_SETS)} were expected for items with "
-                f"lists of labels, got {list(config.heads)}. Leave heads out"
-            )
         return config.heads
     column = input_column(config.use, ctx.columns)
     kinds: tuple[HeadKind, ...] = ("linear", "nearest")
@@ -133,7 +132,33 @@ def kinds_of(ctx: Context[Config]) -> tuple[HeadKind, ...]:
     # Columns of a table have no length that a cosine could compare.
     if is_one and column != TABLE and ctx.n_classes <= MOST_PROTOTYPES:
         kinds = (*kinds, "prototypes")
+    if not is_one and counted_absent(ctx).any():
+        kinds = (*kinds, "network")
     return kinds
+
+
+def _check_sets(ctx: Context[Config]) -> None:
+    """Refuse settings that do not fit lists of labels."""
+    config, known = ctx.config, OF_SETS | ({"network"} if RULED_OUT in ctx.columns else set())
+    if not known.issuperset(config.heads or ()):
+        remedy = "Leave heads out"
+        if "network" in (config.heads or ()):
+            remedy += ", or set data.absent_labels = 'unknown' if given classes are not all"
+        raise RecipeError(
+            f"stage {ctx.stage!r}: heads among {sorted(known)} were expected for items with lists "
+            f"of labels, got {list(config.heads or ())}. {remedy}"
+        )
+    if config.unknown is not None and RULED_OUT not in ctx.columns:
+        raise RecipeError(
+            f"stage {ctx.stage!r}: lists with unknown classes were expected for unknown = "
+            f"{config.unknown!r}, got some that rule out what they do not give. Set "
+            "data.absent_labels = 'unknown', or leave it out"
+        )
+    if config.labels_per_item is not None and config.labels_per_item > ctx.n_classes:
+        raise RecipeError(
+            f"stage {ctx.stage!r}: labels_per_item up to the {ctx.n_classes} classes was expected, "
+            f"got {config.labels_per_item:g}"
+        )
 
 
 def fit_steps(ctx: Context[Config]) -> list[Step[Config]]:
@@ -144,6 +169,8 @@ def fit_steps(ctx: Context[Config]) -> list[Step[Config]]:
     steps: list[Step[Config]] = [
         Fit(name=head.step, reads=reads, fit=head.fit) for head in _heads(ctx)
     ]
+    if given_of(ctx.columns) is CLASS_SETS and "network" in kinds:
+        steps.append(recalls_step(ctx))
     if len(kinds) == 1:
         return steps
     sample = Map(name="sample", reads=reads, writes=sample_output(ctx, kinds), apply=say_of_sample)
@@ -157,13 +184,14 @@ def open_heads(ctx: Context[Config]) -> list[heads.Said]:
 
 
 def _heads(ctx: Context[Config]) -> list[Head]:
-    known = CANDIDATE_HEADS if given_of(ctx.columns) is CANDIDATE_SETS else HEADS
-    return [known[kind] for kind in kinds_of(ctx)]
+    kind = given_of(ctx.columns)
+    own = SET_HEADS if kind is CLASS_SETS else CANDIDATE_HEADS if kind is CANDIDATE_SETS else HEADS
+    return [own[kind] for kind in kinds_of(ctx)]
 
 
 def predict(frame: Frame, ctx: Context[Config], *, n_features: int) -> Iterator[Tables]:
     """Give every item the probabilities of heads that have not seen it."""
-    kind, said = given_of(ctx.columns), open_heads(ctx)
+    kind, said = learned_of(ctx), open_heads(ctx)
     given, hashes = kind.read(frame, ctx), frame.array("item_hash")
     fold, ids = fold_of_items(given, hashes, ctx), frame["item_id"]
     # Many enough for a row group of their own.
@@ -182,7 +210,7 @@ def predict(frame: Frame, ctx: Context[Config], *, n_features: int) -> Iterator[
 
 def say_of_sample(frame: Frame, ctx: Context[Config]) -> dict[str, pa.Table]:
     """Return what every head says of the sampled items of a shard."""
-    kind, said = given_of(ctx.columns), open_heads(ctx)
+    kind, said = learned_of(ctx), open_heads(ctx)
     hashes, given = frame.array("item_hash"), kind.read(frame, ctx)
     wanted = sample_size(ctx, len(said))
     chosen = is_sampled(hashes, wanted=wanted, total=ctx.n_items)
@@ -219,12 +247,12 @@ def sample_output(ctx: Context, names: Sequence[str]) -> dict[str, Output]:
 
 
 def sample_tables(
-    ctx: Context, hashes: np.ndarray, given: Labels, said: Sequence[np.ndarray]
+    ctx: Context[Config], hashes: np.ndarray, given: Labels, said: Sequence[np.ndarray]
 ) -> dict[str, pa.Table]:
     """Return rows of that scratch; probabilities of each opinion, shape (n, K)."""
     table = {
         "item_hash": pa.array(hashes, pa.uint64()),
-        "given": given_of(ctx.columns).sample(given),
+        "given": learned_of(ctx).sample(given),
         **{f"p_{i}": list_array(probs.astype(np.float32)) for i, probs in enumerate(said)},
     }
     return {_folder(ctx): pa.table(table)}
@@ -284,47 +312,16 @@ def weigh(
 # -- the kinds -------------------------------------------------------------------------------------
 
 
-class Some(NamedTuple):
-    """Features (n, D), labels as an array, folds (n,) and hashes (n,) of some items."""
-
-    features: np.ndarray
-    given: np.ndarray
-    fold: np.ndarray
-    item_hash: np.ndarray
-
-
-def _first_items(items: Items, n: int, ctx: Context[Config]) -> Some:
-    """Return the first n items: a sample, by hash."""
-    kind, rows = given_of(ctx.columns), items.first(n)
-    given, hashes = kind.in_table(rows, ctx), rows.column("item_hash").to_numpy()
-    features = vectors_of(rows.column("embedding").chunk(0))[0].astype(np.float32)
-    return Some(features, kind.as_array(given), fold_of_items(given, hashes, ctx), hashes)
-
-
 def _n_states(ctx: Context[Config]) -> int:
     """Return how many numbers the labels of an item are."""
     return ctx.n_classes if given_of(ctx.columns) is CLASS_SETS else 1
 
 
-def _keep(arrays: Mapping[str, np.ndarray], out: str) -> None:
-    for name, values in arrays.items():
-        np.save(os.path.join(out, f"{name}.npy"), values)
-
-
-def _kept(step: str, kind: type[Kept], ctx: Context[Config]) -> Kept:
-    """Return named arrays, a tuple of some kind, that a step has kept; opened once a process."""
-    names: Any = kind
-    paths = [ctx.artifact(step, f"{name}.npy") for name in names._fields]
-    key = (step, *map(file_key, paths))
-    found: Kept = once(key, lambda: kind(*map(read_array, paths)))
-    return found
-
-
 def _keep_references(items: Items, ctx: Context[Config], out: str) -> Arrays:
     n_features = items.schema.field("embedding").type.list_size
-    some = _first_items(items, nearest.n_references(n_features, _n_states(ctx)), ctx)
+    some = first_items(items, nearest.n_references(n_features, _n_states(ctx)), ctx)
     references = refer(some.features, some.given, some.item_hash)
-    _keep(references._asdict(), out)
+    keep(references._asdict(), out)
     return {"n": np.array(len(references.given))}
 
 
@@ -344,7 +341,7 @@ def _fit_trees(items: Items, ctx: Context[Config], out: str) -> Arrays:
     from labelops.opinions import trees
 
     n_features = items.schema.field("embedding").type.list_size
-    some = _first_items(items, trees.n_items(n_features, _n_states(ctx)), ctx)
+    some = first_items(items, trees.n_items(n_features, _n_states(ctx)), ctx)
     fitted = trees.fit_trees(
         some.features,
         some.given,
@@ -369,7 +366,7 @@ def _fit_networks(items: Items, ctx: Context[Config], out: str) -> Arrays:
     from labelops.nn.network_heads import fit_networks
 
     n_features = items.schema.field("embedding").type.list_size
-    some = _first_items(items, shallow.n_items(n_features), ctx)
+    some = first_items(items, shallow.n_items(n_features), ctx)
     fitted = fit_networks(
         some.features,
         some.given,
@@ -377,7 +374,7 @@ def _fit_networks(items: Items, ctx: Context[Config], out: str) -> Arrays:
         n_classes=ctx.n_classes,
         n_folds=ctx.config.folds,
     )
-    _keep(fitted._asdict(), out)
+    keep(fitted._asdict(), out)
     return {"n": np.array(len(some.given))}
 
 
@@ -385,7 +382,7 @@ def _open_networks(ctx: Context[Config]) -> heads.Said:
     from labelops.nn.network_heads import predict_networks
     from labelops.nn.shallow import Networks
 
-    fitted = _kept("networks", Networks, ctx)
+    fitted = kept("networks", Networks, ctx)
     return lambda features, fold, hashes: predict_networks(fitted, features, fold)
 
 
@@ -393,18 +390,18 @@ def _fit_prototypes(items: Items, ctx: Context[Config], out: str) -> Arrays:
     from labelops.nn import prototypes
 
     n_features = items.schema.field("embedding").type.list_size
-    some = _first_items(items, prototypes.n_items(n_features), ctx)
+    some = first_items(items, prototypes.n_items(n_features), ctx)
     fitted = prototypes.fit_prototypes(
         some.features, some.given, some.fold, n_classes=ctx.n_classes, n_folds=ctx.config.folds
     )
-    _keep(fitted._asdict(), out)
+    keep(fitted._asdict(), out)
     return {"n": np.array(len(some.given))}
 
 
 def _open_prototypes(ctx: Context[Config]) -> heads.Said:
     from labelops.nn.prototypes import Prototypes, predict_prototypes
 
-    fitted = _kept("prototypes", Prototypes, ctx)
+    fitted = kept("prototypes", Prototypes, ctx)
     return lambda features, fold, hashes: predict_prototypes(fitted, features, fold)
 
 
@@ -418,6 +415,12 @@ HEADS: dict[HeadKind, Head] = {
 }
 
 
+SET_HEADS: dict[HeadKind, Head] = {
+    **{kind: HEADS[kind] for kind in ("linear", "nearest", "trees")},
+    "network": Head("networks", fit_missing, open_missing),
+}
+
+
 def _fit_candidates(items: Items, ctx: Context[Config], out: str, *, hidden: int) -> Arrays:
     from labelops.nn import shallow
     from labelops.nn.candidate_heads import CHOICES, fit_candidates, likeliest
@@ -426,12 +429,12 @@ def _fit_candidates(items: Items, ctx: Context[Config], out: str, *, hidden: int
     n_features = items.schema.field("embedding").type.list_size
     # What all networks say of all items is held, too.
     n_numbers = max(n_features, config.folds * ctx.n_classes)
-    some = _first_items(items, shallow.n_items(n_numbers), ctx)
+    some = first_items(items, shallow.n_items(n_numbers), ctx)
     methods = CHOICES if config.candidates == "likeliest" else (config.candidates,)
     items_of = (some.features, some.given, some.fold)
     how = likeliest(*items_of, methods=methods, n_folds=config.folds, hidden=hidden)
     fitted = fit_candidates(*items_of, n_folds=config.folds, hidden=hidden, **how._asdict())
-    _keep(fitted._asdict(), out)
+    keep(fitted._asdict(), out)
     return {"n": np.array(len(some.given)), "method": np.array(how.method)}
 
 
@@ -439,7 +442,7 @@ def _open_candidates(ctx: Context[Config], *, step: str) -> heads.Said:
     from labelops.nn.candidate_heads import predict_candidates
     from labelops.nn.shallow import Networks
 
-    fitted = _kept(step, Networks, ctx)
+    fitted = kept(step, Networks, ctx)
     return lambda features, fold, hashes: predict_candidates(fitted, features, fold)
 
 

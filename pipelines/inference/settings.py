@@ -8,6 +8,31 @@ from pipelines.media.images import Limits
 
 HeadKind = Literal["linear", "nearest", "trees", "network", "prototypes"]
 
+MissingLoss = Literal[
+    "an",
+    "wan",
+    "ls",
+    "asl",
+    "hill",
+    "splc",
+    "epr",
+    "role",
+    "em",
+    "em-apl",
+    "ll-r",
+    "ll-ct",
+    "ll-cp",
+    "pu",
+    "pu-mix",
+    "multi-focal",
+    "comic",
+    "frequency",
+]
+"""Names of `labelops.nn.cell_losses.LOSSES`, which are not imported to read settings."""
+
+TOLD = ("epr", "role")
+"""Losses that know how many classes an item has on average."""
+
 
 class Config(BaseModel, frozen=True, extra="forbid"):
     """Settings of stage `infer`."""
@@ -41,8 +66,32 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         "trees (gradient-boosted), network (one hidden layer, averaged over its training), "
         "prototypes (cosines to class means). Absent: linear, nearest and, but for tables, "
         "prototypes up to 1,024 classes, and trees where features × classes are at most 4096. "
-        "For lists of labels only linear, nearest and trees; for candidates linear, nearest and "
-        "network, all of them by default.",
+        "For lists of labels only linear, nearest and trees, and network where some classes are "
+        "unknown, by default where unknown ones count as negative; for candidates linear, nearest "
+        "and network, all of them by default.",
+    )
+    unknown: Literal["ignore", "negative"] | None = Field(
+        default=None,
+        description="What heads make of a class in lists that is neither given nor ruled out. "
+        "ignore: nothing. negative: it is absent, but for the network, whose loss (missing_loss) "
+        "expects present ones among them; probabilities are then those of being given. Absent: "
+        "negative for classes that fewer than a tenth of the items without them rule out.",
+    )
+    missing_loss: MissingLoss = Field(
+        default="ll-r",
+        description="By which loss the network learns from lists with unknown classes, some of "
+        "them present. ll-r: unknown ones are absent, but those with the largest losses do not "
+        "count, more of them with every epoch; an: all are absent; the others: see "
+        "labelops.partial.cell_losses.",
+    )
+    missing_hidden: int = Field(
+        default=256, ge=0, le=4096, description="Hidden units of that network; 0: it is linear."
+    )
+    labels_per_item: float | None = Field(
+        default=None,
+        gt=0.0,
+        description="Classes that an item truly has on average, for missing_loss epr and role. "
+        "Absent: as many as are given.",
     )
     candidates: Literal["likeliest", "rc", "rc_balanced", "cc"] = Field(
         default="likeliest",
@@ -135,6 +184,15 @@ class Config(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(
                 f"heads are not used with train = {self.train!r}; leave them out, or set train = "
                 "'heads'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_told(self) -> Self:
+        if self.labels_per_item is not None and self.missing_loss not in TOLD:
+            raise ValueError(
+                f"labels_per_item is used by missing_loss = {' and '.join(TOLD)} only, got "
+                f"{self.missing_loss!r}; leave it out"
             )
         return self
 

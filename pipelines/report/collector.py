@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from pipelines.core.reader import frames
 from pipelines.core.state import Run
-from pipelines.registry import load_part
+from pipelines.registry import load_parts
 from pipelines.report import model as m
 from pipelines.report.about import about
 from pipelines.report.changes import Changes
@@ -44,12 +44,11 @@ def said(reader: Reader) -> list[m.Section]:
 
 
 def _parts(reader: Reader) -> list[Part]:
-    """Return a part for each stage that has one, and the changes of the stage that decided."""
+    """Return the parts of each stage that has any, and the changes of the stage that decided."""
     parts: list[Part] = []
     for kind, name in reader.stages().items():
-        part, ctx = load_part(kind), reader.run.context(name, reader.layout)
-        if part is not None:
-            parts.append(part(reader, ctx))
+        ctx = reader.run.context(name, reader.layout)
+        parts += [part(reader, ctx) for part in load_parts(kind)]
         if name == reader.deciding:
             parts.append(Changes(reader, ctx))
     return parts

@@ -125,6 +125,10 @@ class Reader:
         value = values.get(score)
         return replace(item, score=value if isinstance(value, float) else None)
 
+    def scored(self, place: Place, score: float) -> Item:
+        """Make the item at a place, with a score that is known."""
+        return replace(self._seen[place][0], score=score)
+
     def _given(self, listed: object) -> str:
         if not isinstance(listed, list):
             return self.names.name(_int(listed))

@@ -31,6 +31,7 @@ from pipelines.inference.calibrate import calibration_step, sample_output
 from pipelines.inference.folds import folds_step
 from pipelines.inference.given import ONE_CLASS, given_of
 from pipelines.inference.inputs import input_column
+from pipelines.inference.missing import recalls_folder
 from pipelines.inference.settings import Config
 from pipelines.inference.table import encode_columns, encoding_of, raw
 from pipelines.labels.predictions import LISTED, listed_fields
@@ -248,7 +249,7 @@ def _predictions(ctx: Context[Config], n_features: int) -> dict[str, Output]:
 
 STAGE = Stage(
     name="infer",
-    version=3,
+    version=4,
     doc="predicts out-of-sample class probabilities and an embedding for every item",
     config=Config,
     steps=steps,
@@ -256,4 +257,5 @@ STAGE = Stage(
     writes=writes,
     files=files,
     gpu=True,
+    folders=(recalls_folder("{stage}"),),
 )

@@ -231,7 +231,7 @@ def candidates() -> pa.Table:
 REGISTERED = (
     (pipelines.registry.STAGES, {"poll": "tests.moods:POLL", "decide_moods": "tests.moods:DECIDE"}),
     (SPACES, {"mood": "tests.moods:SPACE"}),
-    (pipelines.registry.PARTS, {"decide_moods": "tests.moods:Moods"}),
+    (pipelines.registry.PARTS, {"decide_moods": ("tests.moods:Moods",)}),
 )
 """The lines of the registries for that kind of label."""
 

@@ -102,11 +102,18 @@ def _of_labels(fit: Arrays, outcome: Arrays) -> str:
 
 def _of_classes(fit: Arrays) -> str:
     slope, shift = float(fit["slope"]), float(fit["shift"])
+    left_out = "unknown ones are left out"
+    if "n_counted" in fit:
+        n = plural(int(fit["n_counted"]), "class", "classes")
+        left_out = (
+            f"unknown ones of {n} that hardly any item rules out count as not given, so that a "
+            "probability there is that of being given, and less than that of being present"
+        )
     return (
         "When the model gives a class 80\u202f%, that class should be given 80\u202f% of the "
         f"time. All classes of {plural(int(fit['n']), 'item')} are pooled here: "
         f"{count(int(fit['n_cells']))} out-of-sample probabilities of classes known to be given "
-        f"or not; unknown ones are left out. The best fit is log-odds times {decimal(slope)} and "
+        f"or not; {left_out}. The best fit is log-odds times {decimal(slope)} and "
         f"{signed(shift)}. Missing labels count as absent classes, so a model calibrated to the "
         "true classes may look overconfident here. Flags use the probabilities as predicted; "
         "decisions recalibrate them for each class."
