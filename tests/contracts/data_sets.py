@@ -152,6 +152,16 @@ def three_states() -> pa.Table:
     )
 
 
+def unsaid() -> pa.Table:
+    """Return lists of what is, of which half is left unsaid, and of a few classes that are not."""
+    source, true = tagged(N, n_classes=5, hidden=0.5, wrong=0.0)
+    rng = np.random.default_rng(8)
+    ruled_out = ~true & (rng.random((N, 5)) < [0.5, 0.3, 0.02, 0.0, 0.0])
+    lists = [[f"class {k}" for k in np.flatnonzero(row)] for row in ruled_out]
+    lists[75], lists[76] = source["labels"][75].as_py() or ["class 9"], ["class 9"]
+    return source.append_column("labels_negative", pa.array(lists, pa.list_(pa.string())))
+
+
 def positives() -> pa.Table:
     """Return items of which some positives are labelled, some negatives, and most not."""
     rng, label = np.random.default_rng(6), np.array(blobs(N)["label"].to_pylist())
@@ -273,6 +283,12 @@ DATA_SETS = {
         active=("source", "infer", "multilabel", "decide_labels", "dataset"),
         items=three_states,
         settings=["multilabel.filter_by=both", "multilabel.score=softmin"],
+    ),
+    "unsaid": DataSet(
+        recipe="multilabel",
+        active=("source", "infer", "multilabel", "decide_labels", "dataset"),
+        items=unsaid,
+        settings=["data.classes=['class 0', 'class 1', 'class 2', 'class 3', 'class 4']"],
     ),
     "bags": DataSet(
         recipe="proportions",
