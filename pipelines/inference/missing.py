@@ -106,13 +106,14 @@ def fit_missing(items: Items, ctx: Context[Config], out: str) -> Arrays:
 def _rare(ctx: Context) -> Arrays:
     """Return sentences on classes given to one item or none, as notices of a result."""
     n_given, said = ctx.result("source", "census")["n_given"], []
-    for n, what in (
-        (1, "given to one item: its own network has seen none, and that of others only this one"),
-        (0, "given to no item: nothing is learned of them, and no item is found to have them"),
+    for n, how_many, what in (
+        (1, "one", "whether other items have them is told from that one"),
+        (0, "no", "nothing is learned of them, and no item is found to have them"),
     ):
         rare = [ctx.classes[c] for c in np.flatnonzero(n_given == n)]
         if rare:
-            said.append(f"{len(rare):,} of {ctx.n_classes:,} classes ({several(rare)}) are {what}.")
+            classes = f"{len(rare):,} of {ctx.n_classes:,} classes have {how_many} given item"
+            said.append(f"{classes}: {several(rare)}; {what}.")
     return {"notices": np.array(said, np.str_)} if said else {}
 
 

@@ -4,8 +4,9 @@ Ready `pred_probs` are only checked, and so are `topk_ids`, `topk_probs` and `ta
 the most probable classes are listed; those of several models are combined. `features`, or
 embeddings of the `image`, go to heads of several kinds, whose opinions are combined likewise; where
 items have lists of labels every class is a question of its own. Or a torchvision model is trained
-once a fold. Whichever it is, how far the probabilities can be taken at their word is measured on a
-sample at the end.
+once a fold. Where lists leave classes unknown, a network with a loss for missing labels leaves a
+log of those that it takes for present (``infer_recalls/``). Whichever it is, how far probabilities
+can be taken at their word is measured on a sample at the end.
 """
 
 from collections.abc import Sequence

@@ -15,6 +15,7 @@ from labelops.multilabel.labels import (
     n_yes,
     states,
     take_rows,
+    with_unknown_absent,
 )
 
 tables = arrays(
@@ -36,6 +37,17 @@ def test_states__survive_the_sparse_form(table):
 def test_rows__of_the_sparse_form_are_those_of_the_table(table, first, n):
     part = take_rows(from_states(table), slice(first, first + n))
     assert np.array_equal(states(part), table[first : first + n])
+
+
+@examples(table=tables, seed=st.integers(0, 7))
+def test_unknown_cells__are_absent_where_they_count_as_absent(table, seed):
+    is_counted = np.random.default_rng(seed).random(table.shape[1]) < seed / 6
+    counted = with_unknown_absent(from_states(table), is_counted)
+    wanted = [
+        [0 if said == -1 and c else said for said, c in zip(row, is_counted, strict=True)]
+        for row in table
+    ]
+    assert states(counted).tolist() == wanted
 
 
 def test_sets__do_not_depend_on_order_and_repetition():
