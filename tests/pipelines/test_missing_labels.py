@@ -26,7 +26,7 @@ from labelops.partial.recall import found_by_epoch, log_recalls
 from pipelines.core.state import Run, load_run
 from pipelines.errors import DataError, LabelopsError, RecipeError
 from pipelines.inference.settings import MissingLoss
-from pipelines.recipe import parse_recipe
+from pipelines.recipe import load_recipe, parse_recipe
 from pipelines.report import collect
 from pipelines.report.render import render
 from tests.datasets import even, tagged, vectors, write_shards
@@ -329,6 +329,18 @@ def test_settings_that_do_not_fit_the_data__are_refused(
 def test_settings_that_mean_nothing__are_refused(settings: Sequence[str], why: str) -> None:
     with pytest.raises(LabelopsError, match=re.escape(why)):
         parse_recipe(STAGES, name="test", overrides=settings)
+
+
+def test_product__has_the_given_labels_and_the_page_says_what_is_not_known(tmp_path: Path) -> None:
+    table, _, _ = source()
+    data = write_shards(tmp_path / "src", table, even(N, 2))
+    recipe = load_recipe("multilabel", [UNKNOWN, NETWORK])
+    pipelines.run.run(recipe, data=str(data), out=str(tmp_path / "out"))
+    product = read(load_run(str(tmp_path / "out")), "dataset")
+    assert product["labels_clean"].to_pylist() == table["labels"].to_pylist()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "and how many are missing is not known: no class was ruled out." in card
+    assert " were recalled as possibly present (loss ll-r); none was added." in card
 
 
 # -- the page --------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ class Lists(Part):
         counted = self._total("missing", 0), self._total("wrong", 1)
         beliefs = self.ctx.own("beliefs")
         missing, wrong = (m.Estimate(*beliefs[f"n_{kind}"].tolist()) for kind in KINDS)
-        headline = _headline(missing, wrong, n_given)
+        headline = _headline(missing if n_no else None, wrong, n_given)
         table = self._table()
         intro = (
             "For each class: items that have it although it was ruled out (missing), and items "
@@ -115,7 +115,9 @@ class Lists(Part):
             "high; if it makes the annotators’ mistakes, too low.",
             tiles=(
                 m.Tile("Labels given", count(n_given), f"{decimal(n_given / n_items, 2)} per item"),
-                m.Tile("Missing", _told(missing), interval(missing, "count"), "wrong"),
+                m.Tile("Missing", _told(missing), interval(missing, "count"), "wrong")
+                if n_no
+                else m.Tile("Missing", "not known", "no class was ruled out", "wrong"),
                 m.Tile("Wrong", _told(wrong), interval(wrong, "count"), "wrong"),
                 m.Tile(
                     "Flagged items",
@@ -217,8 +219,11 @@ def _told(found: m.Estimate) -> str:
     return count(found.value) if found.low else "not known"
 
 
-def _headline(missing: m.Estimate, wrong: m.Estimate, n_given: int) -> Markup:
-    """Return how many labels are wrong and missing, or how many may be at most."""
+def _headline(missing: m.Estimate | None, wrong: m.Estimate, n_given: int) -> Markup:
+    """Return how many labels are wrong and missing, or how many may be at most.
+
+    `missing` is None where no class was ruled out: what is unknown is not counted.
+    """
 
     def part(found: m.Estimate, what: str, of: str = "") -> Markup:
         high = count(found.high or 0.0)
@@ -229,7 +234,9 @@ def _headline(missing: m.Estimate, wrong: m.Estimate, n_given: int) -> Markup:
         return said.format(count(found.value), of, are, what, count(found.low), high)
 
     first = part(wrong, "wrong", f" of {plural(n_given, 'given label')}")
-    return Markup("{}{}, and {}.").format(first[:1].upper(), first[1:], part(missing, "missing"))
+    last = "how many are missing is not known: no class was ruled out"
+    told = last if missing is None else part(missing, "missing")
+    return Markup("{}{}, and {}.").format(first[:1].upper(), first[1:], told)
 
 
 def suspects_each(n_classes: int, limits: Limits) -> int:
