@@ -150,14 +150,17 @@ def show(rows: pd.DataFrame) -> None:
     table = rows.pivot_table(index=KEY[:4], columns="way", values="mAP")
     table = table[[way for way in WAYS if way in table]]
     print(table.groupby(KEY[:3]).mean().round(1).to_string(), "\n")
-    others = [way for way in table if way != "default"]
-    against = table[others].rsub(table["default"], axis=0)
+    first = "default" if "default" in table else table.columns[0]
+    others = [way for way in table if way != first]
+    against = table[others].rsub(table[first], axis=0)
     for key, part in against.groupby(KEY[:3]):
-        print(*key, "default less", differences(part))
-    print("all: default less", differences(against), "\n")
+        print(*key, f"{first} less", differences(part))
+    print(f"all: {first} less", differences(against), "\n")
     spent = rows.groupby(["set", "way"])["seconds"].mean().unstack().round(1)
     print(spent[[way for way in WAYS if way in spent]].to_string(), "\n")
-    for key, part in rows[rows["way"] == "default"].dropna(subset="n").groupby(KEY[:3]):
+    if "n" not in rows:
+        return
+    for key, part in rows[rows["way"] == first].dropna(subset="n").groupby(KEY[:3]):
         cells = []
         for epoch in (1, 4, 9, 14, 19):
             shares = [np.array([values[epoch] for values in part[name]]) for name in FOUND]
