@@ -339,7 +339,7 @@ def test_product__has_the_given_labels_and_the_page_says_what_is_not_known(tmp_p
     product = read(load_run(str(tmp_path / "out")), "dataset")
     assert product["labels_clean"].to_pylist() == table["labels"].to_pylist()
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "and how many are missing is not known: no class was ruled out." in card
+    assert "and how many are missing, is not known: no class was ruled out." in card
     assert " were recalled as possibly present (loss ll-r); none was added." in card
 
 

@@ -1,6 +1,7 @@
 """Candidate sets from shards to product. Oracles: planted truth, and what is written in words."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -226,6 +227,7 @@ def test_report_and_card__say_what_is_expected_and_warn_of_cc(whole: Run, tmp_pa
     assert "likelihood of whole sets" not in page
     assert "of sets lack the true class." in card
     assert "keep (the only candidate), relabel (one of several was chosen)" in card
+    assert re.search(r'class="name given">[^<]+, [^<]+</bdi> <span class="arrow"', page)
     items = planted()[0].slice(0, 200)
     likely = run(tmp_path, items, "infer.candidates=cc", "infer.heads=['linear']")
     page, card = ((Path(likely.uri) / name).read_text() for name in ("report.html", "README.md"))
