@@ -251,7 +251,9 @@ class Candidates(Part):
         )
 
     def _items(self, group: int, caption: str) -> m.Items:
-        score = "p_predicted" if group == DOUBTFUL else "p_none"
+        # Where no set is thought to be wrong, it is 0 of all of them.
+        of_none = "p_none" if float(self.ctx.own("fit")["wrong"]) > 0 else ""
+        score = "p_predicted" if group == DOUBTFUL else of_none
         items = (self.run.item(place, score) for place in self.listed.of(group))
         if group == DISBELIEVED:
             items = (replace(item, believed="") for item in items)
