@@ -234,8 +234,8 @@ def _headline(missing: m.Estimate | None, wrong: m.Estimate, n_given: int) -> Ma
         return said.format(count(found.value), of, are, what, count(found.low), high)
 
     if missing is None and not wrong.low:
-        told = Markup("How many of {} are wrong, and how many are missing, is not known: {}.")
-        return told.format(plural(n_given, "given label"), "no class was ruled out")
+        unknown = Markup("How many of {} are wrong, and how many are missing, is not known: {}.")
+        return unknown.format(plural(n_given, "given label"), "no class was ruled out")
     first = part(wrong, "wrong", f" of {plural(n_given, 'given label')}")
     last = "how many are missing is not known: no class was ruled out"
     told = last if missing is None else part(missing, "missing")
