@@ -327,8 +327,7 @@ def fewer(
 ) -> tuple[ViewRows, SoftFacts]:
     """Return fewer classes of every view, and of every item only the first views.
 
-    Views are drawn alike, so that the first are as good as any. Prune views before classes: with
-    half the views a student learns nearly as well, with five classes of a thousand less so.
+    Views are drawn alike, so that the first are as good as any.
 
     Raises
     ------
