@@ -2,9 +2,9 @@
 
 The most probable classes are the cheapest label to store and a biased one: what trains on it never
 hears of the others. Drawn by their probability, a dozen of them are wrong for each item and right
-on average over items and views, and so is every gradient, which is linear in the label. That helps
-where an item has many views or there are many items: students of few items with one view each learn
-the draws by heart, and are better off with the most probable classes (`benchmarks/soft_labels.py`).
+on average over items and views, and so is every gradient, which is linear in the label. That is
+not yet a better student: of few items with one view each it learns the draws by heart, and the most
+probable classes teach it better (`benchmarks/soft_labels.py`); many views were not measured.
 """
 
 # V views, K classes, n draws a view, M stored classes
