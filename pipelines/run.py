@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pipelines.core.at_end import files_at_end, write_at_end
+from pipelines.core.at_end import write_at_end
 from pipelines.core.commit import (
     Record,
     check_record,
@@ -58,7 +58,7 @@ from pipelines.errors import (
 from pipelines.recipe import Recipe
 from pipelines.storage.address import check_secrets, join
 from pipelines.storage.apart import check_apart
-from pipelines.storage.folders import check_writes
+from pipelines.storage.folders import check_writes, folders_of
 from pipelines.storage.frame import BLOCKS_FILE, verify_foreign
 from pipelines.storage.seal import SealError, dump_sealed, load_sealed
 from pipelines.storage.source import READERS, open_source
@@ -355,6 +355,7 @@ def _clean(run: Run, name: str) -> None:
             run.store.remove(target)
     # A killed process leaves what it was writing: shards, results, or a file of the run itself.
     written = {file["folder"] for file in shard_files(manifest)}
+    written.update(folders_of(name, run.entry(name).stage))
     folders = sorted({"", "_manifests", "quarantine", f"{name}/_results", *written})
     for temp in run.store.temporaries(folders):
         run.store.remove(temp)
@@ -603,7 +604,7 @@ def finish(run: Run, *, listen: Listener = silent, show: Show | None = None) -> 
     from pipelines.report.card import CARD_FILE, write_card
 
     write_sheet(run)
-    write_at_end(run)
+    at_end = write_at_end(run)
     listen(Event(kind="stage", stage="report"))
     report = collect(run.uri, counts=counts)
     write_card(run, counts, report.sections)
@@ -611,7 +612,7 @@ def finish(run: Run, *, listen: Listener = silent, show: Show | None = None) -> 
     if show is not None:
         show(report, address)
     names = (RUN_FILE, RECIPE_FILE, BLOCKS_FILE, SUMMARY_FILE, SHEET_FILE, CARD_FILE)
-    there = [name for name in (*names, *files_at_end(run)) if run.store.exists(name)]
+    there = [name for name in (*names, *at_end) if run.store.exists(name)]
     _mark(run, {name: hash_file(run.store, name, "sha256") for name in there})
     listen(Event(kind="done", stage="report"))
     return address

@@ -9,7 +9,7 @@ import errno
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pipelines.core.at_end import files_at_end
+from pipelines.core.at_end import may_be_at_end
 from pipelines.core.commit import check_record, load_record, record_name
 from pipelines.core.intact import (
     Damage,
@@ -220,7 +220,6 @@ class _Check:
         elif not files and self.store.read_bytes(RECIPE_FILE) != text:
             self._note(RECIPE_FILE, "it is not the recipe of the run", delete=RECIPE_FILE)
         self.known.update({RECIPE_FILE, CARD_FILE, SHEET_FILE, FILES_FILE})
-        self.known.update(files_at_end(self.run))
 
     def _listed(self) -> dict[str, str] | None:
         """Return the hashes that the end of the run left; None if it has not ended."""
@@ -318,7 +317,8 @@ class _Check:
             except LinkError as err:
                 self._link(err)
                 continue
-            if is_finished or not self._may_lie_about(*parts):
+            may_be = self._may_lie_about(*parts) or may_be_at_end(self.run, name)
+            if is_finished or not may_be:
                 self._note(name, "nothing that the run committed names it", delete=name)
 
     def _may_lie_about(self, stage: str, folder: str = "", *rest: str) -> bool:

@@ -284,7 +284,8 @@ class Stage(Generic[C]):
     reads : columns needed, given the settings and the columns there are; for the plan.
     writes : columns of its sidecar, likewise.
     skip : why the stage has nothing to do on this data, or None.
-    files_at_end : small files beside its tables, by name, that are written when a run is finished.
+    files_at_end : files beside its tables that are written when a run is finished, by name; a name
+        such as ``student/README.md`` puts one into a folder of `folders`.
     files : local files whose content is part of its settings (weights, reviewed rows).
     gpu : whether its map steps want a GPU worker.
     folders : folders of the run that it alone may write, besides the one of its own name;
@@ -303,7 +304,7 @@ class Stage(Generic[C]):
     writes: Callable[[C, frozenset[str]], Sequence[str]]
     skip: Callable[[C, frozenset[str]], str | None] = lambda config, columns: None
     files: Callable[[C], Sequence[str]] = lambda config: ()
-    files_at_end: Mapping[str, Callable[[Context[C]], bytes]] = field(default_factory=dict)
+    files_at_end: Callable[[Context[C]], Mapping[str, bytes]] | None = None
     gpu: bool = False
     folders: tuple[str, ...] = ()
     decides: bool = False

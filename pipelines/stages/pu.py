@@ -286,8 +286,8 @@ def write(frame: Frame, ctx: Context[Config]) -> Mapping[str, pa.Table]:
     return {ctx.stage: pa.table({"item_id": frame["item_id"], **said})}
 
 
-def prior_file(ctx: Context[Config]) -> bytes:
-    """Return the class prior as JSON."""
+def prior_file(ctx: Context[Config]) -> dict[str, bytes]:
+    """Return the class prior as JSON, by the name of its file."""
     found = ctx.own(SCORES)
     ends = {
         name: None if np.isnan(found[key]) else round(float(found[key]), 6)
@@ -301,7 +301,7 @@ def prior_file(ctx: Context[Config]) -> bytes:
         "of_all_items": round(float(found["of_all"]), 6),
         "random_draw_plausible": draw_of(ctx.own(LEARN)).is_plausible,
     }
-    return (json.dumps(said, indent=2) + "\n").encode()
+    return {PRIOR_FILE: (json.dumps(said, indent=2) + "\n").encode()}
 
 
 def believe(frame: Frame, ctx: Context, k: int, certain: np.ndarray) -> Blocks:
@@ -323,7 +323,7 @@ STAGE = Stage(
         *(["fold", "embedding"] if learns(config, columns) else []),
     ],
     writes=lambda config, columns: ["item_id", "p_positive", "p_positive_low"],
-    files_at_end={PRIOR_FILE: prior_file},
+    files_at_end=prior_file,
     beliefs=Beliefs(
         kind="positive",
         reads=lambda columns: ["p_positive", "p_positive_low"],
