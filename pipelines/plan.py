@@ -100,7 +100,7 @@ def _stages(run: Run) -> Iterator[StagePlan]:
             doc=entry.stage.doc,
             action=action,
             why=why,
-            reads=tuple(entry.stage.reads(entry.config, columns)),
+            reads=() if entry.skipped else tuple(entry.stage.reads(entry.config, columns)),
             writes=writes,
         )
         columns |= set(writes)

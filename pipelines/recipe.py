@@ -21,7 +21,7 @@ from pipelines.registry import STAGES, load_stage
 from pipelines.storage.address import check_secrets, normalize
 from pipelines.storage.contract import known_columns
 from pipelines.storage.files import RECIPE_BYTES, open_named
-from pipelines.storage.folders import check_listed
+from pipelines.storage.folders import check_listed, check_rounds
 from pipelines.storage.wording import did_you_mean, is_unicode, shown, why
 
 FOLDER = Path(__file__).with_name("recipes")
@@ -29,6 +29,9 @@ FOLDER = Path(__file__).with_name("recipes")
 
 ROUND = "@([2-9]|[1-9][0-9]{1,3})"
 STAGE_NAME = re.compile(rf"[a-z][a-z0-9_]*({ROUND})?")
+
+OPTIONAL = "?"
+"""Ends the name of a stage that is left out where the data does not call for it."""
 
 UNUSED = re.compile(r"unused(_[a-z0-9_]+)?")
 """Stands for a column of the data contract where one of the files is to be hidden."""
@@ -114,12 +117,14 @@ class Recipe:
     stages : names of the stages in their order; a second one of a kind is ``name@2``.
     data : settings of the source.
     configs : settings of each stage.
+    optional : stages that are left out where the data does not call for them; listed as ``name?``.
     """
 
     name: str
     stages: tuple[str, ...]
     data: Data
     configs: Mapping[str, BaseModel]
+    optional: frozenset[str] = frozenset()
 
     def settings(self, stage: str) -> BaseModel:
         """Return the settings of a stage."""
@@ -141,7 +146,8 @@ class Recipe:
             name: config.model_dump(mode="json", exclude_none=True)
             for name, config in [("data", self.data), *self.configs.items()]
         }
-        return tomli_w.dumps({"name": self.name, "stages": list(self.stages), **tables})
+        listed = [name + OPTIONAL * (name in self.optional) for name in self.stages]
+        return tomli_w.dumps({"name": self.name, "stages": listed, **tables})
 
 
 def recipe_names() -> list[str]:
@@ -204,7 +210,7 @@ def parse_recipe(
     if overrides:
         where = f"{where} with --set"
     _check_values(tables, where)
-    stages = _stages(tables.get("stages"), where)
+    stages, optional = _stages(tables.get("stages"), where)
     known = [*OWN_KEYS, *stages]
     for key in tables:
         if key not in known:
@@ -223,7 +229,7 @@ def parse_recipe(
         )
         for stage in stages
     }
-    return Recipe(title, stages, data, configs)
+    return Recipe(title, stages, data, configs, optional)
 
 
 def _check_values(tables: dict[str, Any], where: str) -> None:
@@ -273,12 +279,15 @@ def _located(config: BaseModel, stage: str) -> BaseModel:
     )
 
 
-def _stages(value: object, where: str) -> tuple[str, ...]:
+def _stages(value: object, where: str) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Return the names of the stages, and those of them that are optional."""
     if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
         raise RecipeError(
             "recipe: 'stages' must be a list of names of stages in their order, got "
             f"{shown(value)}; in {where}. Known: {list(STAGES)}"
         )
+    optional = frozenset(name[:-1] for name in value if name.endswith(OPTIONAL))
+    value = [name.removesuffix(OPTIONAL) for name in value]
     for name in value:
         load_stage(name)
         if not STAGE_NAME.fullmatch(name):
@@ -290,8 +299,9 @@ def _stages(value: object, where: str) -> tuple[str, ...]:
                 f"recipe: stage {shown(name)} is listed {value.count(name)} times; in {where}. "
                 f"List the second as '{name.split('@')[0]}@2', with a table of its own"
             )
-    check_listed(value, load_stage, where)
-    return tuple(value)
+    check_rounds(value, where)
+    check_listed([name for name in value if name not in optional], load_stage, where)
+    return tuple(value), optional
 
 
 def _set(tables: dict[str, Any], override: str) -> None:
@@ -381,8 +391,9 @@ def recipe_schema() -> dict[str, Any]:
             "type": "array",
             "minItems": 1,
             "uniqueItems": True,
-            "items": {"type": "string", "pattern": f"^({'|'.join(STAGES)})({ROUND})?$"},
-            "description": "Stages in their order.",
+            "items": {"type": "string", "pattern": f"^({'|'.join(STAGES)})({ROUND})?[?]?$"},
+            "description": "Stages in their order; 'name?' is left out where the data does not "
+            "call for it.",
         },
     }
     # Definitions move to the top, under names of their own: stages may use the same names.

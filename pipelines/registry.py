@@ -28,6 +28,7 @@ STAGES = {
     "decide_candidates": "pipelines.stages.decide_candidates:STAGE",
     "evaluate": "pipelines.stages.evaluate:STAGE",
     "dataset": "pipelines.stages.dataset:STAGE",
+    "distill": "pipelines.stages.distill:STAGE",
 }
 
 PARTS = {
@@ -44,6 +45,7 @@ PARTS = {
     "localize": ("pipelines.report.parts.maps:Maps",),
     "decide_maps": ("pipelines.report.parts.maps:Added",),
     "evaluate": ("pipelines.report.parts.evaluation:Evaluation",),
+    "distill": ("pipelines.report.parts.students:Students",),
 }
 """What report, data card and artifacts say of single stages, by the stage."""
 

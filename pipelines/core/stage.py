@@ -56,6 +56,7 @@ class Context(Generic[C_co]):
     beliefs : what the stage that it asks believes, if it asks for any.
     beliefs_stage, deciding_stage : names of the last stage before that offers such beliefs, and of
         the one that decided; "" where there is none.
+    earlier : names of the stages before it that had something to do.
     """
 
     stage: str
@@ -73,6 +74,7 @@ class Context(Generic[C_co]):
     beliefs: "Beliefs | None"
     beliefs_stage: str
     deciding_stage: str
+    earlier: tuple[str, ...]
     lookup: Callable[[str, str], Arrays] = field(repr=False)
     artifacts: Callable[[str, str], str] = field(repr=False)
     contexts: Callable[[str], "Context[Any]"] = field(repr=False)

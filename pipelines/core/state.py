@@ -22,6 +22,7 @@ from pipelines.recipe import Recipe, files_of, parse_recipe
 from pipelines.registry import load_space, load_stage
 from pipelines.storage.contract import SPACES
 from pipelines.storage.files import MODEL_BYTES, open_named
+from pipelines.storage.folders import check_listed
 from pipelines.storage.recent import Recent
 from pipelines.storage.seal import SealError, dump_sealed, load_sealed
 from pipelines.storage.source import Source, SourceShard
@@ -203,6 +204,11 @@ class Run:
             beliefs=load_stage(entry.beliefs_stage).beliefs if entry.beliefs_stage else None,
             beliefs_stage=entry.beliefs_stage,
             deciding_stage=entry.deciding_stage,
+            earlier=tuple(
+                other.name
+                for other in self.entries[: self.entries.index(entry)]
+                if other.skipped is None
+            ),
             lookup=results,
             artifacts=ArtifactCache(self.store, name),
             contexts=lambda other: self.context(other, self.layout(before=other)),
@@ -263,6 +269,8 @@ def resolve(recipe: Recipe, source: Source) -> list[Entry]:
     ------
     DataError
         If a stage reads a column, or beliefs, that neither the source nor an earlier stage has.
+    RecipeError
+        If optional stages that the data calls for would write over each other.
     """
     entries: list[Entry] = []
     columns = readable(recipe, source)
@@ -271,8 +279,10 @@ def resolve(recipe: Recipe, source: Source) -> list[Entry]:
     deciding = ""
     for name in recipe.stages:
         stage, config = load_stage(name), recipe.settings(name)
-        skipped = stage.skip(config, columns)
         asked = offered.get(stage.asks or "", "")
+        skipped = stage.skip(config, columns)
+        if skipped is None and name in recipe.optional:
+            skipped = _not_called_for(stage, config, columns, asked)
         if skipped is None:
             try:
                 absent = [c for c in stage.reads(config, columns) if c not in columns]
@@ -295,7 +305,24 @@ def resolve(recipe: Recipe, source: Source) -> list[Entry]:
             offered[beliefs.kind] = name
         if skipped is None and stage.decides:
             deciding = name
+    check_listed([e.name for e in entries if e.skipped is None], load_stage, "the recipe")
     return entries
+
+
+def _not_called_for(
+    stage: Stage, config: BaseModel, columns: frozenset[str], asked: str
+) -> str | None:
+    """Return what an optional stage lacks, which then is left out; or None."""
+    try:
+        absent = [name for name in stage.reads(config, columns) if name not in columns]
+    except needs.NoColumnError:
+        return "it is optional, and there is nothing that it could work on"
+    if absent:
+        ours = needs.given_from().get(absent[0], absent[0])
+        return f"it is optional, and there is no column {ours!r}"
+    if stage.asks and not asked:
+        return "it is optional, and no stage before it says what it would ask for"
+    return None
 
 
 def _hash(value: object) -> str:

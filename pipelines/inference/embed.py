@@ -4,6 +4,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -58,8 +59,11 @@ def embed_images(frame: Frame, ctx: Context[Config]) -> Iterator[Tables]:
         yield _table(ctx, "embedding", np.concatenate(held))
 
 
-def decode_images(frame: Frame, ctx: Context[Config]) -> Iterator[Tables]:
-    """Write the pictures in the size that is trained on; reject those that do not decode."""
+def decode_images(frame: Frame, ctx: Context[Any]) -> Iterator[Tables]:
+    """Write the pictures in the size that is trained on; reject those that do not decode.
+
+    Settings have `side` and `limits`.
+    """
     made = squares(frame, ctx, n_threads=1)
     for batch in batches(made, max(1, ROWS_A_TABLE * 1024 // ctx.config.side**2)):
         yield _table(ctx, "pixels", batch.reshape(len(batch), -1))
@@ -81,7 +85,7 @@ def batches(made: Iterable[np.ndarray], rows: int) -> Iterator[np.ndarray]:
         yield np.stack(held)
 
 
-def squares(frame: Frame, ctx: Context[Config], *, n_threads: int) -> Iterator[np.ndarray]:
+def squares(frame: Frame, ctx: Context[Any], *, n_threads: int) -> Iterator[np.ndarray]:
     """Yield a shard's pictures, decoded, cut and scaled; reject the others with a reason."""
     side, limits = ctx.config.side, ctx.config.limits
     made = pictures(frame, lambda data: prepare(data, side, limits), n_threads=n_threads)

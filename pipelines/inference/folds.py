@@ -1,15 +1,16 @@
-"""The step that deals items to folds, and its use in later ones."""
+"""The step that deals items to folds, and its use in later ones; settings have `folds`."""
+
+from typing import Any
 
 import numpy as np
 
 from labelops import folds
 from pipelines.core.stage import Arrays, Context, Reduce
 from pipelines.inference.given import Labels, given_of
-from pipelines.inference.settings import Config
 from pipelines.storage.frame import Frame
 
 
-def folds_step(ctx: Context) -> "Reduce[Config]":
+def folds_step(ctx: Context) -> Reduce[Any]:
     """Return the step."""
     reads = ["item_hash", *given_of(ctx.columns).columns(ctx.columns)]
     return Reduce(name="folds", reads=reads, summarize=_count, finish=_deal)
@@ -21,7 +22,7 @@ def _count(frame: Frame, ctx: Context) -> Arrays:
     return {"counts": folds.summarize(of_item, frame.array("item_hash"), n_classes=n_strata)}
 
 
-def _deal(summary: Arrays, ctx: Context[Config]) -> Arrays:
+def _deal(summary: Arrays, ctx: Context[Any]) -> Arrays:
     return {"fold_of": folds.finish(summary["counts"], n_folds=ctx.config.folds)}
 
 

@@ -30,6 +30,11 @@ def counted_absent(ctx: Context[Config]) -> np.ndarray:
         return np.zeros(ctx.n_classes, bool)
     if ctx.config.unknown == "negative":
         return np.ones(ctx.n_classes, bool)
+    return hardly_ruled_out(ctx)
+
+
+def hardly_ruled_out(ctx: Context) -> np.ndarray:
+    """Return the classes that too few items rule out to be learned from; bool, shape (K,)."""
     census = ctx.result("source", "census")
     n_without = census["n_items"] - census["n_given"]
     return np.asarray(census["n_ruled_out"] < LEAST_RULED_OUT * n_without)

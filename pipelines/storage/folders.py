@@ -29,10 +29,8 @@ def check_listed(names: Sequence[str], load: Load, where: str) -> None:
     Raises
     ------
     RecipeError
-        If two stages decide, two write one folder, one writes a folder of the run, or a later round
-        has no round before it.
+        If two stages decide, two write one folder, or one writes a folder of the run.
     """
-    _check_rounds(names, where)
     stages = {name: load(name) for name in names}
     deciding = [name for name, stage in stages.items() if stage.decides]
     if len(deciding) > 1:
@@ -60,8 +58,14 @@ def check_listed(names: Sequence[str], load: Load, where: str) -> None:
             owners[folder] = name
 
 
-def _check_rounds(names: Sequence[str], where: str) -> None:
-    """Stop at a round whose round before is not listed before it."""
+def check_rounds(names: Sequence[str], where: str) -> None:
+    """Stop at a round whose round before is not listed before it.
+
+    Raises
+    ------
+    RecipeError
+        Names both.
+    """
     for position, name in enumerate(names):
         base, _, number = name.partition("@")
         if not number:

@@ -247,11 +247,13 @@ REGISTERED = (
 
 DATA_SETS = {
     "features": DataSet(
-        recipe="audit",
+        recipe="full",
         active=(
             *("source", "infer", "confident", "proportions", "neighbours", "decide", "dataset"),
+            "distill",
         ),
         items=features,
+        settings=["distill.epochs=2", "distill.labels=soft"],
         tables=counts_of_bags,
     ),
     "pred_probs": DataSet(
@@ -272,10 +274,18 @@ DATA_SETS = {
         items=texts,
     ),
     "lists": DataSet(
-        recipe="multilabel",
-        active=("source", "infer", "multilabel", "decide_labels", "evaluate", "dataset"),
+        recipe="full",
+        active=(
+            *("source", "infer", "multilabel", "neighbours", "decide_labels", "evaluate"),
+            *("dataset", "distill"),
+        ),
         items=lambda: tagged(N, n_classes=5)[0],
-        settings=["decide_labels.min_class_size=2", "infer.heads=['linear', 'nearest']"],
+        settings=[
+            "decide_labels.min_class_size=2",
+            "infer.heads=['linear', 'nearest']",
+            "distill.epochs=2",
+            "distill.held_out_items=40",
+        ],
         tables=truth_of_lists,
     ),
     "three states": DataSet(

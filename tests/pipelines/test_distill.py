@@ -1,0 +1,379 @@
+"""Students from shards: what they are taught is the product, and what is said of them is so."""
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import pipelines.run
+from labelops.distill.evidence import paired_auc_gain
+from labelops.multilabel.labels import NO, UNKNOWN, YES, from_flat, label_sets
+from labelops.soft.labels import SoftLabels, smooth
+from pipelines.core.state import Run, load_run
+from pipelines.errors import DataError, RecipeError
+from pipelines.plan import plan
+from pipelines.recipe import load_recipe, parse_recipe
+from pipelines.stages.distill import agreement
+from pipelines.students.settings import Config
+from pipelines.students.targets import ManyTargets, OneTargets, any_of, certain
+from tests.datasets import blobs, even, tagged, vectors, write_shards
+
+N = 600
+QUICK = (
+    "distill.epochs=4",
+    "distill.batch_rows=64",
+    "distill.hidden=16",
+    "distill.learning_rate=0.02",
+)
+
+
+def run(folder: Path, table: pa.Table, *settings: str, shards: int = 3) -> Run:
+    source = write_shards(folder / "src", table, even(table.num_rows, shards))
+    recipe = load_recipe("full", [*QUICK, *settings])
+    pipelines.run.run(recipe, data=str(source), out=str(folder / "out"))
+    return load_run(str(folder / "out"))
+
+
+def rows(run: Run, folder: str) -> pa.Table:
+    files = sorted((Path(run.uri) / folder).glob("part-*.parquet"))
+    return pa.concat_tables([pq.read_table(file) for file in files])
+
+
+def found(run: Run, step: str = "evidence") -> dict[str, np.ndarray]:
+    return run.context("distill", run.layout()).own(step)
+
+
+def plain(run: Run) -> dict[str, object]:
+    return {name: value.item() for name, value in found(run).items()}
+
+
+@cache
+def noisy() -> tuple[pa.Table, np.ndarray]:
+    """Return overlapping clouds of which a third has another label, and the true classes."""
+    rng = np.random.default_rng(0)
+    true = rng.integers(0, 4, N)
+    x = rng.normal(np.eye(4)[true] * 2.2, 1).astype(np.float32)
+    label = np.where(rng.random(N) < 0.33, rng.integers(0, 4, N), true)
+    table = pa.table(
+        {
+            "item_id": [f"i{i:04d}" for i in range(N)],
+            "features": vectors(x),
+            "label": [f"class {c}" for c in label],
+        }
+    )
+    return table, true
+
+
+@cache
+def finished() -> Run:
+    folder = Path(mkdtemp(prefix="labelops-test-"))
+    table, true = noisy()
+    truth = pa.table({"item_id": table["item_id"], "true_label": [f"class {c}" for c in true]})
+    pq.write_table(truth.slice(0, 400), folder / "truth.parquet")
+    reference = f"evaluate.reference={folder / 'truth.parquet'}"
+    return run(folder, table, reference)
+
+
+# -- what is said of twins -------------------------------------------------------------------------
+
+
+def test_evidence__is_that_of_the_answers_that_are_written() -> None:
+    """All folds are held out of so few items: each answer is of a twin without the item."""
+    made, (table, true) = finished(), noisy()
+    said = rows(made, "distill")
+    assert said["student_probs"].null_count == 0
+    probs = np.stack(said["student_probs"].to_numpy())
+    np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-6)
+    best = probs.argmax(axis=1)
+    given = np.array([int(name[-1]) for name in table["label"].to_pylist()])
+    evidence = plain(made)
+    arm = "before" if evidence["falls_back"] else "after"
+    assert evidence[f"as_given_{arm}"] == pytest.approx((best == given).mean())
+    assert evidence["as_given_n"] == N
+    # By the reference, of those that it knows.
+    assert evidence["as_true_n"] == 400
+    assert evidence[f"as_true_{arm}"] == pytest.approx((best == true)[:400].mean())
+
+
+def test_twins__do_not_see_their_fold() -> None:
+    """Labels of a fold changed, the twin of that fold says the same; others say something else."""
+    made, (table, _) = finished(), noisy()
+    ctx = made.context("distill", made.layout())
+    fold_of = ctx.own("folds")["fold_of"]
+    assert fold_of.size
+    weights = {}
+    for name, shift in (("as it is", 0), ("changed", 1)):
+        folder = Path(mkdtemp(prefix="labelops-test-"))
+        hashed = rows(finished(), "source")["item_hash"].to_numpy()
+        # One item in ten of each class swaps its label with another in the same stratum and fold.
+        labels = np.array(table["label"].to_pylist(), object)
+        if shift:
+            labels[np.argsort(hashed)[:30]] = "class 0"
+        source = table.set_column(2, "label", pa.array(labels.tolist()))
+        weights[name] = run(folder, source, "distill.student=linear")
+    both = [np.stack(rows(one, "distill")["student_probs"].to_numpy()) for one in weights.values()]
+    assert not np.array_equal(*both)
+
+
+def test_sidecar__and_student_are_the_same_for_any_shards(tmp_path: Path) -> None:
+    table = noisy()[0]
+    settings = ("distill.labels=soft",)
+    few, many = (run(tmp_path / str(n), table, *settings, shards=n) for n in (1, 7))
+    assert rows(few, "distill").equals(rows(many, "distill").combine_chunks())
+    for made in (few, many):
+        assert found(made, "student")["known"].tolist() == [True] * 4
+    artifacts = [one.manifest("distill")["artifacts"] for one in (few, many)]
+    assert (
+        artifacts[0]["student"]["student.safetensors"]
+        == (artifacts[1]["student"]["student.safetensors"])
+    )
+
+
+def test_labels_as_given__are_taught_where_the_product_teaches_no_better(tmp_path: Path) -> None:
+    """Nothing is wrong, so nothing can be gained; asked to, the product is taught all the same."""
+    table = blobs(400, noise=0.0)
+    made = run(tmp_path / "a", table)
+    assert plain(made)["falls_back"] is True
+    page = (Path(made.uri) / "report.html").read_text()
+    assert "The student learned from the labels as given" in page
+    kept = run(tmp_path / "b", table, "distill.fall_back=false")
+    assert plain(kept)["falls_back"] is False
+    page = (Path(kept.uri) / "report.html").read_text()
+    assert re.search(r"learned from all \d+ items of the product", page)
+
+
+# -- kinds of labels -------------------------------------------------------------------------------
+
+
+def test_lists__teach_sets(tmp_path: Path) -> None:
+    table, _ = tagged(300, n_classes=5)
+    made = run(tmp_path, table, "distill.fall_back=false", "distill.epochs=10")
+    probs = np.stack(rows(made, "distill")["student_probs"].to_numpy())
+    assert ((probs >= 0) & (probs <= 1)).all()
+    assert probs.sum(axis=1).std() > 0.01
+    given = np.zeros(probs.shape, int)
+    for i, names in enumerate(table["labels"].to_pylist()):
+        given[i, [int(name[-1]) for name in names]] = 1
+    evidence = plain(made)
+    assert evidence["as_given_after"] == pytest.approx(agreement(probs >= 0.5, given).mean())
+
+
+def test_positives__are_compared_by_the_area_among_unlabelled(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    is_positive = rng.random(N) < 0.4
+    x = rng.normal(is_positive[:, None] * 2.5, 1, (N, 3)).astype(np.float32)
+    labelled = is_positive & (rng.random(N) < 0.5)
+    positive = pa.array([True if one else None for one in labelled])
+    table = pa.table({"item_id": np.arange(N), "features": vectors(x), "positive": positive})
+    made = run(tmp_path, table, "distill.fall_back=false", "pu.resamples=50")
+    p = np.stack(rows(made, "distill")["student_probs"].to_numpy())[:, 1].astype(np.float64)
+    evidence = plain(made)
+    # Oracle for the area alone: the twin beside it is not written.
+    area = paired_auc_gain(p, p, labelled)
+    assert evidence["as_given_after"] == pytest.approx(area.after, abs=1e-12)
+    assert p[is_positive & ~labelled].mean() > 0.5 > p[~is_positive].mean()
+
+
+def test_candidates__are_taught_evenly_or_as_chosen(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    true = rng.integers(0, 3, N)
+    x = rng.normal(np.eye(3)[true] * 3, 1).astype(np.float32)
+    other = (true + rng.integers(1, 3, N)) % 3
+    lists = [
+        sorted({a, b}) if i % 4 else [a] for i, (a, b) in enumerate(zip(true, other, strict=True))
+    ]
+    table = pa.table(
+        {"item_id": np.arange(N), "features": vectors(x), "candidates": pa.array(lists)}
+    )
+    made = run(tmp_path, table, "distill.fall_back=false", "distill.epochs=8")
+    best = np.stack(rows(made, "distill")["student_probs"].to_numpy()).argmax(axis=1)
+    hits = np.mean([b in one for b, one in zip(best, lists, strict=True)])
+    assert plain(made)["as_given_after"] == pytest.approx(hits)
+    assert (best == true).mean() > 0.85
+
+
+def test_bags__teach_what_is_believed_without_anything_to_compare_with(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    true, bag = rng.integers(0, 2, N), np.arange(N) // 10
+    x = rng.normal(true[:, None] * 3.0, 1, (N, 2)).astype(np.float32)
+    table = pa.table({"item_id": np.arange(N), "features": vectors(x), "bag_id": bag})
+    counts = pa.table(
+        {
+            "bag_id": np.arange(N // 10),
+            "n": np.full(N // 10, 10),
+            "positives": np.bincount(bag, true).astype(np.int64),
+        }
+    )
+    pq.write_table(counts, tmp_path / "bags.parquet")
+    made = run(tmp_path, table, f"proportions.bags={tmp_path / 'bags.parquet'}")
+    assert plain(made)["as_given_n"] == 0
+    assert not plain(made)["falls_back"]
+    assert "no labels as given to compare it with" in (Path(made.uri) / "report.html").read_text()
+
+
+# -- targets ---------------------------------------------------------------------------------------
+
+
+def test_targets_among_some_classes__keep_their_sums() -> None:
+    """Oracle: dense labels, with what is lost and the rest spread over classes not listed."""
+    soft = SoftLabels(
+        np.array([2, 0, 3, 1, 2, 0, 0], np.uint16),
+        np.array([0.5, 0.25, 0.5, 0.25, 0.125, 0.125, 1.0], np.float16),
+        np.array([0, 2, 6, 7], np.int32),
+        np.array([0.25, 0.0, 0.0], np.float16),
+        4,
+    )
+    targets = OneTargets(
+        soft.ids.astype(np.int64), soft.probs.astype(float), soft.offsets, soft.tail, np.ones(3)
+    )
+    whole = targets.among(np.ones(4, bool))
+    dense = whole.even[:, None].repeat(4, axis=1)
+    np.add.at(dense, (np.arange(3)[:, None], whole.ids), whole.excess)
+    np.testing.assert_allclose(dense, smooth(soft), atol=1e-12)
+    some = targets.among(np.array([True, True, False, True]))
+    dense = some.even[:, None].repeat(3, axis=1)
+    np.add.at(dense, (np.arange(3)[:, None], some.ids), some.excess)
+    # Item 0: class 2 is lost, its half and the tail go to classes 1 and 3.
+    np.testing.assert_allclose(dense[0], [0.25, 0.375, 0.375])
+    # Item 1: all that are left are listed, so that nothing is left to spread.
+    np.testing.assert_allclose(dense[1], np.array([0.125, 0.25, 0.5]) / 0.875)
+    np.testing.assert_allclose(dense.sum(axis=1), 1)
+
+
+def test_targets__survive_their_columns() -> None:
+    sets = label_sets([[0, 2], [], [1]], [[1], [0], []], n_classes=3)
+    made = ManyTargets(sets, np.array([1.0, 0.5, 0.0]))
+    again = ManyTargets.of(pa.table(made.columns("given")), "given", 3)
+    assert again.sets.ids.tolist() == [0, 2, 1]
+    assert again.sets.negative_ids is not None
+    assert again.weight.tolist() == [1, 0.5, 0]
+    closed = ManyTargets(label_sets([[0], []], n_classes=2), np.ones(2))
+    assert ManyTargets.of(pa.table(closed.columns("x")), "x", 2).sets.negative_ids is None
+    one = OneTargets.of(pa.table(certain(np.array([1, -1]), np.ones(2)).columns("x")), "x")
+    assert (one.first().tolist(), one.weight.tolist()) == ([1, -1], [1, 0])
+    each = any_of(from_flat(np.array([2, 0, 1]), np.array([0, 2, 2, 3]), n_classes=3))
+    assert (each.first().tolist(), each.weight.tolist()) == ([0, -1, 1], [1, 0, 1])
+
+
+def test_unknown_classes__count_as_absent_where_hardly_anyone_rules_them_out() -> None:
+    present = [[0]] * 3 + [[]] * 17
+    absent = [[]] * 3 + [[0]] + [[1]] * 10 + [[]] * 6
+    targets = ManyTargets(label_sets(present, absent, n_classes=2), np.ones(20))
+    table = targets.table(np.array([True, False]))
+    assert (table[:, 0] == YES).sum() == 3
+    assert (table[:, 0] == NO).sum() == 17
+    assert (table[:, 1] == UNKNOWN).sum() == 10
+
+
+# -- the kept student ------------------------------------------------------------------------------
+
+
+def test_kept_student__is_a_program_that_answers_alike() -> None:
+    made, (table, _) = finished(), noisy()
+    ctx = made.context("distill", made.layout())
+    program = torch.export.load(ctx.artifact("student", "student.pt2")).module()
+    x = torch.from_numpy(np.stack(table["features"].to_numpy()))
+    with torch.no_grad():
+        p = torch.softmax(program(x), dim=1)
+    given = np.array([int(name[-1]) for name in table["label"].to_pylist()])
+    assert (p.argmax(dim=1).numpy() == given).mean() > 0.5
+    assert found(made, "student")["n_taught"] > 0
+
+
+def test_class__that_the_product_has_no_item_of_is_not_known(tmp_path: Path) -> None:
+    table = blobs(300, noise=0.0)
+    names = [*table["label"].to_pylist()]
+    classes = [*sorted(set(names)), "nobody"]
+    made = run(
+        tmp_path,
+        table,
+        f"data.classes={json.dumps(classes)}",
+        "data.absent_classes=allow",
+        "distill.fall_back=false",
+    )
+    known = found(made, "student")["known"]
+    assert known.tolist() == [True] * (len(classes) - 1) + [False]
+    assert (
+        "1 class the student does not know: &#39;nobody&#39;"
+        in (Path(made.uri) / "report.html").read_text()
+    )
+    probs = np.stack(rows(made, "distill")["student_probs"].to_numpy())
+    assert (probs[:, -1] == 0).all()
+
+
+# -- recipes ---------------------------------------------------------------------------------------
+
+
+KINDS = {
+    "label": [i % 2 for i in range(40)],
+    "labels": [[i % 2] for i in range(40)],
+    "positive": [True if i % 3 == 0 else None for i in range(40)],
+    "candidates": [[i % 3, (i + 1) % 3] for i in range(40)],
+}
+CHAINS = {
+    "label": ["infer", "confident", "neighbours", "decide"],
+    "labels": ["infer", "multilabel", "neighbours", "decide_labels"],
+    "positive": ["infer", "pu", "neighbours", "decide_positives"],
+    "candidates": ["infer", "partial", "neighbours", "decide_candidates"],
+}
+
+
+def source_of(folder: Path, **columns: object) -> str:
+    x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    table = pa.table({"item_id": np.arange(40), "features": vectors(x), **columns})
+    return str(write_shards(folder / "src", table, [20, 20]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_chain__is_as_the_columns_present_call_for(tmp_path: Path, kind: str) -> None:
+    data = source_of(tmp_path, **{kind: pa.array(KINDS[kind])})
+    planned = plan(load_recipe("full"), data=data, out=str(tmp_path / "out"))
+    at_work = [stage.name for stage in planned.stages if stage.action == "run"]
+    assert at_work == ["source", *CHAINS[kind], "dataset", "distill"]
+    why = {stage.name: stage.why for stage in planned.stages if stage.action == "skip"}
+    other = "pu" if kind != "positive" else "confident"
+    column = "positive" if kind != "positive" else "label"
+    assert why[other] == f"it is optional, and there is no column {column!r}"
+
+
+def test_bags__without_their_table_are_refused(tmp_path: Path) -> None:
+    data = source_of(tmp_path, bag_id=np.arange(40) // 5)
+    with pytest.raises(DataError, match="a table with the totals of bags was expected"):
+        plan(load_recipe("full"), data=data, out=str(tmp_path / "out"))
+
+
+def test_optional_stages__that_would_write_over_each_other_are_refused(tmp_path: Path) -> None:
+    data = source_of(tmp_path, label=KINDS["label"])
+    text = 'stages = ["source", "infer", "confident", "decide", "dataset?", "dataset@2?"]'
+    recipe = parse_recipe(text, name="x")
+    assert recipe.optional == {"dataset", "dataset@2"}
+    assert parse_recipe(recipe.to_toml(), name="x") == recipe
+    with pytest.raises(RecipeError, match="one stage was expected to write the folder set_aside/"):
+        plan(recipe, data=data, out=str(tmp_path / "out"))
+
+
+def test_student__without_anything_to_learn_from_is_left_out(tmp_path: Path) -> None:
+    table = noisy()[0].drop_columns(["features"])
+    probs = np.full((N, 4), 0.25, np.float32)
+    table = table.append_column("pred_probs", vectors(probs))
+    data = write_shards(tmp_path / "src", table, [N])
+    planned = plan(load_recipe("full"), data=str(data), out=str(tmp_path / "out"))
+    [last] = [stage for stage in planned.stages if stage.name == "distill"]
+    assert last.action == "skip"
+    assert "neither an embedding nor a features column" in last.why
+    recipe = load_recipe("full", ["distill.student=resnet18"])
+    with pytest.raises(DataError, match="'image'"):
+        plan(recipe, data=str(data), out=str(tmp_path / "out"))
+
+
+def test_settings__hold_out_as_many_folds_as_are_needed() -> None:
+    config = Config()
+    held_out = {n: config.n_held_out(n) for n in (0, 100, 10_000, 25_000, 26_000, 10**7)}
+    assert held_out == {0: 5, 100: 5, 10_000: 5, 25_000: 2, 26_000: 2, 10**7: 1}
