@@ -130,7 +130,27 @@ def report(folder: Folder) -> None:
 
 
 @app.command()
-def verify(folder: Folder) -> None:
+def verify(
+    folder: Folder,
+    recompute: Annotated[
+        int | None,
+        typer.Option(
+            "--recompute",
+            min=1,
+            metavar="N",
+            help="Also make N stored soft labels again, drawn at random, and compare.",
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float,
+        typer.Option(
+            "--tolerance",
+            min=0.0,
+            help="Up to which difference of a probability these count as the same; 0: to the last "
+            "bit. Networks on a GPU differ by some thousandths.",
+        ),
+    ] = 0.0,
+) -> None:
     """Check that all files of a run are intact and no item is missing.
 
     Says what is damaged and how to make it again; the exit status is 1 then.
@@ -140,7 +160,14 @@ def verify(folder: Folder) -> None:
 
     verified = verify_run(folder)
     print(verified.text())
-    if verified.damage:
+    is_good = not verified.damage
+    if recompute is not None:
+        from pipelines.soft.recompute import recompute as again
+
+        found = again(folder, recompute, tolerance=tolerance)
+        print(found.text())
+        is_good &= found.is_same
+    if not is_good:
         raise typer.Exit(1)
 
 

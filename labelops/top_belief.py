@@ -184,6 +184,41 @@ def with_certainty(belief: TopBelief, class_id: np.ndarray) -> TopBelief:
     )
 
 
+def take_beliefs(belief: TopBelief, rows: slice) -> TopBelief:
+    """Return what is believed of some items.
+
+    Examples
+    --------
+    >>> take_beliefs(all_classes(np.array([[0.7, 0.3], [0.2, 0.8]])), slice(1, 2)).belief.tolist()
+    [[0.2, 0.8]]
+    """
+    names = ("ids", "belief", "cautious", "others")
+    return belief._replace(**{name: getattr(belief, name)[rows] for name in names})
+
+
+def log_beliefs(belief: TopBelief) -> np.ndarray:
+    """Return logarithms of all classes' probabilities, float64, shape (N, K).
+
+    Classes that are no candidates have what is left evenly. 0 counts as the least float32, as of
+    `labelops.calibration.log_safe`.
+
+    Examples
+    --------
+    >>> one = TopBelief(np.array([[1, 4]]), np.array([[0.7, 0.0]]), np.array([[0.7, 0.0]]),
+    ...                 np.array([0.3]), 4)
+    >>> np.exp(log_beliefs(one)).round(3).tolist()
+    [[0.1, 0.7, 0.1, 0.1]]
+    """
+    if belief.has_all:
+        return log_safe(belief.belief)
+    n_others = belief.n_classes - (belief.ids < belief.n_classes).sum(axis=1)
+    even = belief.others / np.maximum(n_others, 1)
+    # What is no class goes into one more column.
+    whole = np.repeat(even[:, None], belief.n_classes + 1, axis=1)
+    np.put_along_axis(whole, belief.ids, belief.belief, axis=1)
+    return log_safe(whole[:, : belief.n_classes])
+
+
 def soften(belief: TopBelief, given: np.ndarray, *, k: int) -> SoftLabels:
     """Keep the k most probable classes and the given one; see `labelops.soft.labels.sparsify`."""
     k = min(k, belief.n_classes, belief.ids.shape[1])

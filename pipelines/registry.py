@@ -29,6 +29,7 @@ STAGES = {
     "evaluate": "pipelines.stages.evaluate:STAGE",
     "dataset": "pipelines.stages.dataset:STAGE",
     "distill": "pipelines.stages.distill:STAGE",
+    "teach": "pipelines.stages.teach:STAGE",
 }
 
 PARTS = {
@@ -46,6 +47,7 @@ PARTS = {
     "decide_maps": ("pipelines.report.parts.maps:Added",),
     "evaluate": ("pipelines.report.parts.evaluation:Evaluation",),
     "distill": ("pipelines.report.parts.students:Students",),
+    "teach": ("pipelines.report.parts.soft_labels:SoftLabels",),
 }
 """What report, data card and artifacts say of single stages, by the stage."""
 

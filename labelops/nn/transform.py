@@ -31,6 +31,41 @@ def square(image: np.ndarray, side: int) -> np.ndarray:
     return resized.numpy()
 
 
+def cut(image: np.ndarray, boxes: np.ndarray, is_flipped: np.ndarray, side: int) -> np.ndarray:
+    """Return regions of a picture as squares: cropped, then resized, then mirrored.
+
+    Parameters
+    ----------
+    image
+        uint8, shape (3, H, W).
+    boxes
+        (top, left, height, width) in pixels, within the picture, shape (V, 4).
+    is_flipped
+        Which are mirrored left to right, bool, shape (V,).
+    side
+        S.
+
+    Returns
+    -------
+    uint8, shape (V, 3, S, S).
+
+    Examples
+    --------
+    >>> image = np.arange(4, dtype=np.uint8)[None, None].repeat(3, 0).repeat(2, 1)
+    >>> cut(image, np.array([[0, 1, 2, 2]]), np.array([True]), 2)[0, 0].tolist()
+    [[2, 1], [2, 1]]
+    """
+    tensor = torch.from_numpy(np.ascontiguousarray(image))
+    squares = torch.empty((len(boxes), len(image), side, side), dtype=torch.uint8)
+    for view, (top, left, height, width) in enumerate(boxes.tolist()):
+        squares[view] = v2.resized_crop(
+            tensor, top, left, height, width, [side, side], antialias=True
+        )
+    turned = torch.from_numpy(np.asarray(is_flipped, bool))
+    squares[turned] = v2.horizontal_flip(squares[turned])
+    return squares.numpy()
+
+
 class Normalised(nn.Module):
     """A model that takes uint8 pictures: scales to [0, 1], normalises, goes on.
 

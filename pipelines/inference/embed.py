@@ -93,23 +93,34 @@ def squares(frame: Frame, ctx: Context[Any], *, n_threads: int) -> Iterator[np.n
 
 
 def pictures(
-    frame: Frame, make: Callable[[bytes], np.ndarray | str], *, n_threads: int
+    frame: Frame,
+    make: Callable[[bytes], np.ndarray | str],
+    *,
+    n_threads: int,
+    wanted: np.ndarray | None = None,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the row of each of a shard's pictures, and what was made of it; reject the others."""
+    """Yield the row of each of a shard's pictures, and what was made of it; reject the others.
+
+    Of all rows, or of those that are wanted, bool, shape (n,).
+    """
 
     def work(data: bytes | str) -> np.ndarray | str:
         return data if isinstance(data, str) else make(data)
 
-    tables = (table for _, table in frame.batches(["image"], DECODE_ROWS))
-    groups = (encoded(table.column("image").combine_chunks()) for table in tables)
-    row = 0
-    for chunk in _ahead(work, groups, n_threads):
-        for picture in chunk:
+    chosen = np.ones(frame.n, bool) if wanted is None else wanted
+
+    def groups() -> Iterator[list[bytes | str]]:
+        for start, table in frame.batches(["image"], DECODE_ROWS):
+            mine = pa.array(chosen[start : start + len(table)])
+            yield encoded(table.column("image").filter(mine).combine_chunks())
+
+    rows = iter(np.flatnonzero(chosen).tolist())
+    for chunk in _ahead(work, groups(), n_threads):
+        for picture, row in zip(chunk, rows, strict=False):
             if isinstance(picture, str):
                 frame.reject([row], picture)
             else:
                 yield row, picture
-            row += 1
 
 
 def _ahead(

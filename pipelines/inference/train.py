@@ -98,7 +98,7 @@ def _builder(ctx: Context[Config]) -> Any:
     return build
 
 
-def _open(ctx: Context[Config]) -> "list[Forward]":
+def open_networks(ctx: Context[Config]) -> "list[Forward]":
     """Return the trained models of all folds on their device, opened once a process."""
     paths = [ctx.artifact("train", weights_file(f)) for f in range(ctx.config.folds)]
     key = ("trained", ctx.config.device, *map(file_key, paths))
@@ -135,7 +135,7 @@ def predict(frame: Frame, ctx: Context[Config]) -> Iterator[Tables]:
     The embedding is that of fold 0's model for all items: of several models the features mean
     different things, and could not be compared.
     """
-    models = _open(ctx)
+    models = open_networks(ctx)
     side = ctx.config.side
     given, hashes = frame.array("given"), frame.array("item_hash")
     fold, ids = fold_of_items(given, hashes, ctx), frame["item_id"]

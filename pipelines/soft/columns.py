@@ -32,6 +32,9 @@ from labelops.soft.views import (
 from pipelines.errors import DataError
 from pipelines.storage.vectors import list_array, vectors_of
 
+FOLDER = "soft_labels"
+"""Folder of a run that holds them."""
+
 METADATA = b"labelops.soft_views"
 FORMAT_VERSION = 1
 MOST_VIEWS = 65_535
@@ -86,6 +89,8 @@ class SoftFacts:
     kind, number, temperature : see `labelops.soft.views.Coding`.
     k : classes stored of each view, besides the given one.
     teachers : of several, probabilities were averaged.
+    epsilon : where views were judged (column `calib`, of `labelops.distill.regions.Verdict`), what
+        a hard calibrated one's label leaves to other classes; else None.
     """
 
     classes: tuple[str, ...]
@@ -94,6 +99,7 @@ class SoftFacts:
     temperature: float
     k: int
     teachers: tuple[Teacher, ...]
+    epsilon: float | None = None
 
     @property
     def coding(self) -> Coding:
@@ -184,6 +190,7 @@ class ViewRows(NamedTuple):
     box : (top, left, height, width) in pixels, shape (V, 4); of no picture zeros.
     size : (height, width) of the picture, shape (V, 2); zeros where there is none.
     is_flipped : bool, shape (V,).
+    verdict : what becomes of it, uint8, shape (V,); None where views were not judged.
     """
 
     item_id: pa.Array
@@ -192,6 +199,20 @@ class ViewRows(NamedTuple):
     box: np.ndarray
     size: np.ndarray
     is_flipped: np.ndarray
+    verdict: np.ndarray | None = None
+
+
+def take_rows(rows: ViewRows, chosen: np.ndarray) -> ViewRows:
+    """Return some of the views."""
+    return ViewRows(
+        rows.item_id.take(pa.array(chosen)),
+        rows.view_id[chosen],
+        take_views(rows.labels, chosen),
+        rows.box[chosen],
+        rows.size[chosen],
+        rows.is_flipped[chosen],
+        None if rows.verdict is None else rows.verdict[chosen],
+    )
 
 
 def whole_views(item_id: pa.Array, labels: SoftViews) -> ViewRows:
@@ -220,8 +241,11 @@ def soft_schema(facts: SoftFacts, id_kind: pa.DataType) -> pa.Schema:
         ("given_value", number),
         ("tail", rest),
     ]
-    means = [("tail_mean", rest)] if coding.kind == "logit" else []
-    return pa.schema([*columns, *means], metadata={METADATA: facts.to_json()})
+    if coding.kind == "logit":
+        columns.append(("tail_mean", rest))
+    if facts.epsilon is not None:
+        columns.append(("calib", pa.uint8()))
+    return pa.schema(columns, metadata={METADATA: facts.to_json()})
 
 
 def to_table(rows: ViewRows, facts: SoftFacts) -> pa.Table:
@@ -246,6 +270,11 @@ def to_table(rows: ViewRows, facts: SoftFacts) -> pa.Table:
             f"soft labels: ids, values and k of {wanted} were expected, got {types}. Encode them "
             "with the coding of the facts"
         )
+    if (rows.verdict is None) != (facts.epsilon is None):
+        raise DataError(
+            "soft labels: verdicts where the facts have an epsilon were expected, got one without "
+            "the other. Judge views with labelops.distill.regions.judge_views"
+        )
     mask = pa.array(~is_picture)
     # Of a given class among the k it is there already.
     is_given = labels.ids == labels.given[:, None]
@@ -261,6 +290,7 @@ def to_table(rows: ViewRows, facts: SoftFacts) -> pa.Table:
         "given_value": pa.array(labels.given_value, mask=is_given.any(axis=1)),
         "tail": labels.tail,
         "tail_mean": labels.tail_mean,
+        "calib": rows.verdict,
     }
     return pa.table({name: columns[name] for name in schema.names}, schema=schema)
 
@@ -307,7 +337,8 @@ def from_table(table: pa.Table, expected: Mapping[str, Any]) -> tuple[ViewRows, 
     )
     box, size = (_or_zeros(columns[name]) for name in ("box_tlhw", "size_hw"))
     flipped = columns["is_flipped"].to_numpy(zero_copy_only=False).astype(bool)
-    rows = ViewRows(columns["item_id"], number["view_id"], labels, box, size, flipped)
+    verdict = None if facts.epsilon is None else columns["calib"].to_numpy(zero_copy_only=False)
+    rows = ViewRows(columns["item_id"], number["view_id"], labels, box, size, flipped, verdict)
     return rows, facts
 
 
@@ -337,15 +368,7 @@ def fewer(
     if views is not None:
         if views < 1:
             raise ValueError(f"fewer: at least one view was expected, got {views}")
-        chosen = np.flatnonzero(rows.view_id < views)
-        rows = ViewRows(
-            rows.item_id.take(pa.array(chosen)),
-            rows.view_id[chosen],
-            take_views(rows.labels, chosen),
-            rows.box[chosen],
-            rows.size[chosen],
-            rows.is_flipped[chosen],
-        )
+        rows = take_rows(rows, np.flatnonzero(rows.view_id < views))
     if k is not None:
         labels = keep_classes(rows.labels, coding=facts.coding, k=k)
         rows, facts = rows._replace(labels=labels), replace(facts, k=min(k, facts.k))

@@ -382,7 +382,7 @@ def _truth(frame: Frame, ctx: Context[Config], rows: np.ndarray) -> np.ndarray:
     if "evaluate" in ctx.earlier:
         known, truth = reference_sets("reference", frame["item_id"], ctx.of("evaluate"))
         table[known] = states(truth)
-    return table[rows]
+    return np.asarray(table[rows])
 
 
 def _against(probs: np.ndarray, truth: np.ndarray, ctx: Context[Config]) -> np.ndarray:

@@ -58,10 +58,9 @@ class Recent:
             known = self._files.pop(digest, None)
             if known is not None:
                 self.n_bytes -= known.get_total_buffer_size()
-                own = set(table.schema.names)
-                more = [name for name in known.schema.names if name not in own]
-                columns = [*table.columns, *(known.column(name) for name in more)]
-                table = pa.table(columns, names=[*table.schema.names, *more])
+                for field in known.schema:
+                    if field.name not in table.schema.names:
+                        table = table.append_column(field, known.column(field.name))
             self._files[digest] = table
             self.n_bytes += table.get_total_buffer_size()
             while self.n_bytes > self.limit_bytes:

@@ -263,8 +263,8 @@ DATA_SETS = {
         tables=counts_of_bags,
     ),
     "columns": DataSet(
-        recipe='stages = ["source", "infer"]',
-        active=("source", "infer"),
+        recipe='stages = ["source", "infer", "confident", "teach"]',
+        active=("source", "infer", "confident", "teach"),
         items=columns,
         settings=["data.features=['*', '-paid']"],
     ),
@@ -323,6 +323,16 @@ DATA_SETS = {
         items=lambda: single_labelled()[0],
         settings=["infer.embedder=pixels"],
         tables=program_and_truth,
+    ),
+    "views": DataSet(
+        recipe='stages = ["source", "infer", "confident", "teach"]',
+        active=("source", "infer", "confident", "teach"),
+        items=lambda: single_labelled()[0],
+        settings=[
+            *("infer.train=scratch", "infer.embedder=shufflenet_v2_x0_5", "infer.image_size=32"),
+            *("infer.folds=2", "infer.epochs=1", f"data.classes={list(COLOURS)}"),
+            *("teach.teacher=networks", "teach.views=3", "teach.k=2", "teach.calibrate=true"),
+        ],
     ),
     "candidates": DataSet(
         recipe="partial",

@@ -46,7 +46,7 @@ CLASSES = {
 ONE_CLASS = "items of at least two classes were expected, got one class only"
 REFUSED = {
     **{(name, f): ONE_CLASS
-       for name in ("features", "columns", "texts", "pred_probs", "pictures", "moods")
+       for name in ("features", "columns", "texts", "pred_probs", "pictures", "views", "moods")
        for f in (one_item, one_class)},
     ("positives", one_item): "items labelled positive were expected",
     ("positives", one_class): "unlabelled items were expected",

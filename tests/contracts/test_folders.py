@@ -63,6 +63,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
         settings = [f"proportions.bags={bags}"] if name == "audit" else []
         pipelines.run.run(load_recipe(name, settings), data=str(data), out=out)
         found.append(load_run(out))
+    data = write_shards(
+        folder / "soft", single.append_column("pred_probs", probabilities(80, 4)), [30, 50]
+    )
+    soft = parse_recipe(listed("source", "infer", "confident", "teach"), name="soft")
+    pipelines.run.run(soft, data=str(data), out=str(folder / "soft out"))
+    found.append(load_run(str(folder / "soft out")))
     program = save_program(folder / "colours.pt2", colour_net())
     maps = localize(
         folder / "maps",

@@ -7,13 +7,17 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import typer
 
+import pipelines.run
 from flows import cli
+from pipelines.recipe import parse_recipe
 from pipelines.registry import STAGES
+from tests.datasets import blobs, vectors, write_shards
 from tests.flows.conftest import ROOT, Command, environ
 
 HEAVY = ("torch", "dask", "distributed", "prefect", "pandas", "pyarrow", "numpy", "rich", "numba")
@@ -23,7 +27,7 @@ OPTIONS = {
     "plan": {"recipe", "--data", "--out", "--set"},
     "resume": {"folder", "--workers", "--cluster", "--prefect"},
     "report": {"folder"},
-    "verify": {"folder"},
+    "verify": {"folder", "--recompute", "--tolerance"},
     "export": {"model", "--out", "--weights", "--side"},
     "stages": set(),
     "schema": {"stage"},
@@ -147,6 +151,24 @@ def test_report__is_written_again_from_the_folder(
     assert again.returncode == 0, again.stderr
     assert again.stdout.strip() == str(report)
     assert report.is_file()
+
+
+def test_verify__makes_soft_labels_again_and_fails_where_they_are_others(
+    inside: Command, tmp_path: Path
+) -> None:
+    table = blobs(40).drop_columns(["features"])
+    probs = np.random.default_rng(0).dirichlet(np.ones(4), 40).astype(np.float32)
+    data = write_shards(tmp_path / "data", table.append_column("pred_probs", vectors(probs)), [40])
+    recipe = parse_recipe('stages = ["source", "infer", "confident", "teach"]', name="test")
+    pipelines.run.run(recipe, data=str(data), out=str(tmp_path / "run"))
+    done = inside("verify", tmp_path / "run", "--recompute", "10")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "10 soft labels made again: 0 stored otherwise" in done.stdout
+    path = tmp_path / "run" / "soft_labels" / "part-00000.parquet"
+    pq.write_table(pq.read_table(path).take(list(range(40))[::-1]), path)
+    done = inside("verify", tmp_path / "run", "--recompute", "10")
+    assert done.returncode == 1
+    assert "soft_labels: not as the teacher says" in done.stdout
 
 
 @pytest.mark.parametrize(

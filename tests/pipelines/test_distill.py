@@ -336,7 +336,8 @@ def test_chain__is_as_the_columns_present_call_for(tmp_path: Path, kind: str) ->
     data = source_of(tmp_path, **{kind: pa.array(KINDS[kind])})
     planned = plan(load_recipe("full"), data=data, out=str(tmp_path / "out"))
     at_work = [stage.name for stage in planned.stages if stage.action == "run"]
-    assert at_work == ["source", *CHAINS[kind], "dataset", "distill"]
+    taught = ["teach"] if kind == "label" else []
+    assert at_work == ["source", *CHAINS[kind], "dataset", *taught, "distill"]
     why = {stage.name: stage.why for stage in planned.stages if stage.action == "skip"}
     other = "pu" if kind != "positive" else "confident"
     column = "positive" if kind != "positive" else "label"

@@ -49,6 +49,16 @@ def test_recent__putting_a_column_again_takes_no_more_room():
     assert recent.n_bytes == 800
 
 
+def test_recent__keeps_what_a_schema_says_when_a_file_of_the_same_bytes_comes_again():
+    recent, said = Recent(), {b"of": b"views"}
+    for names in (("a",), ("a",), ("b",)):
+        recent.put("file", table(3, *names).replace_schema_metadata(said))
+        found = recent.get("file")
+        assert found is not None
+        assert found.schema.metadata == said
+    assert found.column_names == ["b", "a"]
+
+
 def test_recent__what_is_too_big_is_not_held():
     recent = Recent(limit_bytes=800)
     recent.put("file", table(100, "a"))
