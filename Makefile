@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := demo
 .DELETE_ON_ERROR:
-.PHONY: setup demo test check bench bitflips lock clean
+.PHONY: setup demo test check fuzz bench bench-gpu bitflips lock clean
 
 PYTHON ?= $(or $(shell command -v python3.11),python3)
 VENV := .venv
@@ -67,6 +67,10 @@ fuzz: setup
 # Those that need nothing but this checkout; efficacy.py needs data sets, see benchmarks/data.py.
 bench: setup
 	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py; done
+
+# Nine minutes at most on a GPU; without one it says so. Fails where a GPU answers otherwise than the CPU.
+bench-gpu: setup
+	@$(BIN)/python benchmarks/gpu.py
 
 # 400 flipped bits in finished and unfinished runs; some ten minutes.
 bitflips: setup

@@ -104,6 +104,27 @@ def plan(recipe: Recipe, data: Data, out: Out, settings: Settings = None) -> Non
     print(make(load_recipe(recipe, settings or ()), data=data, out=out).text())
 
 
+@app.command("plan budget")
+def plan_budget(
+    pilot: Annotated[
+        str,
+        typer.Argument(help="Path of a TOML file with the runs of a pilot, prices and the budget."),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """Say how many cheap labels and how many of an expert's to buy, from a pilot."""
+    _check_addresses({"pilot": pilot})
+    from pipelines.budget import plan_pilot
+
+    planned = plan_pilot(pilot)
+    if as_json:
+        import json
+
+        print(json.dumps(planned.to_dict(), indent=2))
+    else:
+        print(planned.text())
+
+
 @app.command()
 def resume(
     folder: Folder,
@@ -281,6 +302,13 @@ def _refuse_secrets(arguments: list[str]) -> None:
         before = argument
 
 
+def _joined(arguments: list[str]) -> list[str]:
+    """Join the words of a command of two: `plan budget`, beside `plan` with a recipe."""
+    both = " ".join(arguments[:2])
+    is_one = any(command.name == both for command in app.registered_commands)
+    return [both, *arguments[2:]] if is_one else arguments
+
+
 @contextlib.contextmanager
 def _stoppable() -> Iterator[None]:
     """Say how a run that was stopped goes on."""
@@ -303,7 +331,7 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     _refuse_secrets(sys.argv[1:])
     try:
-        app(prog_name="labelops")
+        app(_joined(sys.argv[1:]), prog_name="labelops")
     except BrokenPipeError:
         drop_output()
     except Exception as err:

@@ -221,10 +221,10 @@ def parse_recipe(
     title = tables.get("name", name)
     if not isinstance(title, str) or not title.strip() or not is_unicode(title):
         raise RecipeError(f"recipe: 'name' must be text, got {shown(title)}; in {where}")
-    data = _check(Data, tables.get("data", {}), "data", where)
+    data = check_table(Data, tables.get("data", {}), "data", where)
     configs = {
         stage: _located(
-            _check(load_stage(stage).config, _table(tables, stage), f"stage {stage!r}", where),
+            check_table(load_stage(stage).config, _table(tables, stage), f"stage {stage!r}", where),
             stage,
         )
         for stage in stages
@@ -333,8 +333,14 @@ def parse_value(text: str) -> Any:
     return parsed["value"] if list(parsed) == ["value"] else text
 
 
-def _check(model: type[BaseModel], table: object, who: str, where: str) -> Any:
-    """Check a table of settings against its model."""
+def check_table(model: type[BaseModel], table: object, who: str, where: str) -> Any:
+    """Check a table of settings against its model; `who` has them, and `where`, is for messages.
+
+    Raises
+    ------
+    RecipeError
+        If a key is not known, is missing, or has a value that cannot be; it names all of them.
+    """
     if not isinstance(table, dict):
         raise RecipeError(
             f"{who}: a table of settings was expected, got {shown(table)}; in {where}"

@@ -1,7 +1,8 @@
 """Stored soft labels as tensors: decoded on the device that trains, tempered anew in every epoch.
 
 The twin of `labelops.soft.views.decode` and `labelops.distill.targets`. What is stored of all views
-is put on the device once, some 8 k bytes a view; a batch picks its rows.
+is put on the device once, some 8 k bytes a view; a batch picks its rows, before or after they are
+decoded.
 """
 
 # V views, N items of a batch, K classes, k kept, m listed classes
@@ -94,7 +95,7 @@ def take_views(views: ViewTensors, rows: Tensor) -> ViewTensors:
     >>> take_views(one, torch.tensor([0, 0])).ids.tolist()
     [[1, 0], [1, 0]]
     """
-    return ViewTensors(*(column[rows] for column in views))
+    return ViewTensors(*(column.index_select(0, rows) for column in views))
 
 
 def view_target(
@@ -105,7 +106,7 @@ def view_target(
     Parameters
     ----------
     views
-        Of a batch.
+        Of a batch, or all.
     coding, temperature, rest
         As of `labelops.soft.views.decode`: another temperature than the stored one, as often as
         wished, of logits only.
@@ -114,6 +115,12 @@ def view_target(
     ------
     ValueError
         If another temperature is asked of probabilities.
+
+    Notes
+    -----
+    Of a batch this is some thirty small operations, which a small student would wait for. Where all
+    views fit into memory once more (12 k + 16 bytes each), make the targets of all of them whenever
+    the temperature changes, and let batches take theirs (`take_targets`).
 
     Examples
     --------
@@ -130,21 +137,25 @@ def view_target(
     tau = check_temperature(coding, temperature)
     ids, raw = views.ids.to(torch.int64), views.values
     k = ids.shape[1] - 1
-    is_new = torch.ones_like(raw)
-    is_new[:, k] = (ids[:, :k] != ids[:, k:]).all(dim=1).to(raw.dtype)
-    n_others = coding.n_classes - is_new.sum(dim=1)
+    is_new = (ids[:, :k] != ids[:, k:]).all(dim=1)
     if coding.kind == "logit":
-        level = views.tail_mean + (views.tail - views.tail_mean) * (coding.temperature / tau)
+        level = torch.lerp(views.tail_mean, views.tail, coding.temperature / tau)
+        # So none is above the highest that is stored, and that one has a mass of 1.
         other = torch.minimum(level, raw[:, :k].amin(dim=1).clamp(max=0))
-        highest = torch.maximum(raw.amax(dim=1), other)
+        highest = raw.amax(dim=1)
         mass = ((raw - highest[:, None]) / tau).exp()
         even = ((other - highest) / tau).exp()
     else:
-        mass, even = raw, views.tail / n_others.clamp(min=1)
+        n_others = (coding.n_classes - k - is_new.to(raw.dtype)).clamp(min=1)
+        mass, even = raw, views.tail / n_others
     if rest == "none":
         even = torch.zeros_like(even)
-    excess = (mass - even[:, None]) * is_new
+    excess = mass - even[:, None]
+    excess[:, k] *= is_new
     total = excess.sum(dim=1) + coding.n_classes * even
+    if coding.kind == "logit":
+        return SparseTensors(ids, excess / total[:, None], even / total, coding.n_classes)
+    # All that was stored may have been rounded to nothing.
     is_some = total > 0
     total = torch.where(is_some, total, 1.0)
     return SparseTensors(
@@ -190,6 +201,19 @@ def to_tensors(
         torch.from_numpy(np.asarray(x, np.float64)).to(device, dtype)
         for x in (target.excess, target.even)
     )
+    return SparseTensors(ids, excess, even, target.n_classes)
+
+
+def take_targets(target: SparseTensors, rows: Tensor) -> SparseTensors:
+    """Return the soft labels of some items.
+
+    Examples
+    --------
+    >>> two = SparseTensors(torch.tensor([[2], [0]]), torch.ones(2, 1), torch.zeros(2), 3)
+    >>> take_targets(two, torch.tensor([1])).ids.tolist()
+    [[0]]
+    """
+    ids, excess, even = (column.index_select(0, rows) for column in target[:3])
     return SparseTensors(ids, excess, even, target.n_classes)
 
 

@@ -250,7 +250,7 @@ DATA_SETS = {
         recipe="full",
         active=(
             *("source", "infer", "confident", "proportions", "neighbours", "decide", "dataset"),
-            "distill",
+            *("teach", "distill"),
         ),
         items=features,
         settings=["distill.epochs=2", "distill.labels=soft"],

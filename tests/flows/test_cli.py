@@ -25,6 +25,7 @@ HEAVY = ("torch", "dask", "distributed", "prefect", "pandas", "pyarrow", "numpy"
 OPTIONS = {
     "run": {"recipe", "--data", "--out", "--set", "--workers", "--cluster", "--prefect"},
     "plan": {"recipe", "--data", "--out", "--set"},
+    "plan budget": {"pilot", "--json"},
     "resume": {"folder", "--workers", "--cluster", "--prefect"},
     "report": {"folder"},
     "verify": {"folder", "--recompute", "--tolerance"},
@@ -42,6 +43,30 @@ def test_commands__take_what_the_list_says_and_nothing_else() -> None:
         for name, command in group.commands.items()  # type: ignore[attr-defined]
     }
     assert found == OPTIONS
+
+
+def test_plan__of_a_budget_stands_beside_that_of_a_recipe(
+    inside: Command, shards: Path, nap_recipe: Path, tmp_path: Path
+) -> None:
+    pilot = str(ROOT / "sample_data" / "pilot.toml")
+    said, found = inside("plan", "budget", pilot), inside("plan", "budget", pilot, "--json")
+    assert "cheap labels and" in said.stdout.splitlines()[1]
+    assert json.loads(found.stdout)["budget"] == 100
+    help_of = [
+        inside("plan", *words, "--help").stdout.splitlines()[0] for words in ((), ["budget"])
+    ]
+    assert help_of == [
+        "Usage: labelops plan [OPTIONS] {recipe}",
+        "Usage: labelops plan budget [OPTIONS] {pilot}",
+    ]
+    # A recipe in a file of that name still has a plan.
+    text = nap_recipe.read_text()
+    (tmp_path / "budget.toml").write_text(text)
+    planned = inside("plan", tmp_path / "budget.toml", "--data", shards, "--out", tmp_path / "run")
+    assert planned.stdout.startswith("recipe budget on ")
+    refused = inside("plan", "budget", tmp_path / "budget.toml")
+    assert refused.returncode == 1
+    assert "pilot has no setting 'stages'" in refused.stderr
 
 
 def test_help__imports_nothing_heavy() -> None:
