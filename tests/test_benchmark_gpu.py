@@ -72,7 +72,7 @@ def test_same__is_relative_to_the_largest_value(gpu: ModuleType) -> None:
     bench = gpu.Bench(gpu.CPU, is_dry=True)
     a = np.array([100.0, 0.0])
     for off, tolerance in ((0.9, 0.01), (1.1, 0.01), (0.0, 0.0)):
-        bench.same("x", a, a + [0.0, off], tolerance)
+        bench.same("x", a, a + np.array([0.0, off]), tolerance)
     bench.same("x", np.zeros(0), np.zeros(0), 0.0)
     assert [line.verdict for line in bench.lines] == ["ok", "FAILED", "ok", "ok"]
 

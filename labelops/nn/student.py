@@ -102,6 +102,21 @@ Loss = Callable[[Tensor, Batch], Tensor]
 """From logits, float32, shape (n, K), to the loss of each item, shape (n,)."""
 
 
+class Second(NamedTuple):
+    """Another view of every item, and a loss that hears of both.
+
+    Attributes
+    ----------
+    items : gives the second view of some rows, as `Items` gives the first, and is not changed any
+        more. The second argument is a seed, another at every step and the same in every process:
+        what is drawn for an item should depend on it and on the row alone.
+    loss : from logits of the first and of the second view, each (n, K), to the loss of each item.
+    """
+
+    items: Callable[[np.ndarray, int], np.ndarray]
+    loss: Callable[[Tensor, Tensor, Batch], Tensor]
+
+
 def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
     """Return the cross-entropy of class ids, int64, or of probabilities, shape (n, K).
 
@@ -139,6 +154,7 @@ def fit_student(
     seed: int,
     device: torch.device,
     loss: Loss = cross_entropy,
+    second: Second | None = None,
     about: Mapping[str, object] | None = None,
     start: Checkpoint | None = None,
     after_step: Callable[[Progress], None] | None = None,
@@ -173,6 +189,9 @@ def fit_student(
         Where.
     loss
         Of an item.
+    second
+        Another view of the items; then its loss counts instead of `loss`. Both views go through the
+        model as one batch.
     about
         What else decides the training (which loss, which architecture, a hash of the items), as
         JSON has it: a checkpoint is resumed where all of it is the same.
@@ -278,13 +297,20 @@ def fit_student(
                 # Drawn for the whole batch, so that they do not depend on who makes them.
                 drawn = _changes(len(batch), training, seed=_seed(seed, step, 0)).of(mine)
                 inputs = change(inputs, drawn, crop=training.crop)
+            if second is not None:
+                other = moved(_checked(second.items(own, _seed(seed, step, 0, 1)), own), device)
+                inputs = _both(inputs, other)
             if inputs.ndim == 4:
                 inputs = inputs.to(memory_format=memory)
             told = Batch(torch.from_numpy(own), moved(_as_target(targets[own]), device))
             _seed_device(device, _seed(seed, step, 1 + share.process))
             with autocast(device):
                 logits: Tensor = net(inputs)
-            each = _of_items(loss(logits.float(), told), len(own))
+            if second is None:
+                cost = loss(logits.float(), told)
+            else:
+                cost = second.loss(logits[: len(own)].float(), logits[len(own) :].float(), told)
+            each = _of_items(cost, len(own))
             # Gradients of processes are averaged, not summed.
             total = (moved(relative[own], device) * each).sum() * (share.n / len(batch))
             _descend(progress, total, training)
@@ -527,6 +553,15 @@ def _checked(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
             f"student: features must be finite; item {rows[bad][0]} has one that is not"
         )
     return values
+
+
+def _both(inputs: Tensor, other: Tensor) -> Tensor:
+    if (other.shape, other.dtype) != (inputs.shape, inputs.dtype):
+        raise ValueError(
+            f"student: a second view like the first, {inputs.dtype} of shape "
+            f"{tuple(inputs.shape)}, was expected, got {other.dtype} of {tuple(other.shape)}"
+        )
+    return torch.cat([inputs, other])
 
 
 def _as_target(targets: np.ndarray) -> np.ndarray:

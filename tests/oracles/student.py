@@ -5,7 +5,7 @@ AdamW as in Loshchilov, Hutter (ICLR 2019), algorithm 2; the average of weights 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -16,6 +16,11 @@ def rate(step: int, n_steps: int) -> float:
     if step < warm:
         return (step + 1) / warm
     return (1 + math.cos(math.pi * (step + 1 - warm) / (n_steps + 1 - warm))) / 2
+
+
+def softmax(z: np.ndarray) -> np.ndarray:
+    e = np.exp(z - z.max())
+    return e / e.sum()
 
 
 def gradient(
@@ -30,8 +35,7 @@ def gradient(
             known = q[i] != -1
             d = np.where(known, 1 / (1 + np.exp(-z)) - q[i], 0.0) / len(z)
         else:
-            e = np.exp(z - z.max())
-            d = e / e.sum() * q[i].sum() - q[i]
+            d = softmax(z) * q[i].sum() - q[i]
         total += w[i] * np.outer(one, d)
     return total / len(x)
 
@@ -49,13 +53,19 @@ def train(
     weight_decay: float,
     most: float | None = None,
     decay: float | None = None,
+    more: Callable[[np.ndarray, int], np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the last weights and their average; `order` has the items of every step."""
+    """Return the last weights and their average; `order` has the items of every step.
+
+    `more` is what the gradient has besides, by weights and step.
+    """
     theta, w = theta.astype(float), w / w[w > 0].mean()
     average, m, v = theta.copy(), np.zeros_like(theta), np.zeros_like(theta)
     for t, rows in enumerate(order):
         lr = learning_rate * rate(t, len(order))
         g = gradient(theta, x[rows].astype(float), q[rows].astype(float), w[rows], lists=lists)
+        if more is not None:
+            g = g + more(theta, t)
         if most is not None:
             g = g * min(1.0, most / np.sqrt((g**2).sum()))
         if adamw:

@@ -34,16 +34,18 @@ def test_torchrun__two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     # Both processes hold the same student, and so do those that resumed: bit for bit.
-    assert sorted(files) == ["again-0", "again-1", "whole-0", "whole-1"]
-    assert len(set(files.values())) == 1
-    found = safetensors.torch.load(files["whole-0"])
-    alone, stored = two_processes.train(ALONE)
-    expected = alone.state_dict()
-    assert len(stored) == 6
+    same = "again-0", "again-1", "whole-0", "whole-1"
+    assert sorted(files) == [*same[:2], "views-0", "views-1", *same[2:]]
+    assert len({files[name] for name in same}) == 1
+    assert files["views-0"] == files["views-1"]
     before = two_processes.student().state_dict()
-    for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, atol=1e-6, rtol=0)
-        assert (value - before[name]).abs().max() > 0.01
+    for name, views in (("whole-0", False), ("views-0", True)):
+        found = safetensors.torch.load(files[name])
+        alone, stored = two_processes.train(ALONE, views=views)
+        assert len(stored) == 6
+        for part, value in alone.state_dict().items():
+            torch.testing.assert_close(found[part], value, atol=1e-6, rtol=0)
+            assert (value - before[part]).abs().max() > 0.01
 
 
 def test_share__batches_smaller_than_processes_are_refused() -> None:

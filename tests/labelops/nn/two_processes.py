@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from labelops.nn import checkpoints
 from labelops.nn.checkpoints import Checkpoint
-from labelops.nn.student import Share, StudentTraining, fit_student
+from labelops.nn.mixing import consistency
+from labelops.nn.student import Batch, Second, Share, StudentTraining, cross_entropy, fit_student
 from labelops.nn.transform import Normalised
 
 N, K, SIDE, AFTER = 21, 3, 6, 4
@@ -37,12 +38,23 @@ def student() -> nn.Module:
     return Normalised(net, mean=(0.5,) * 3, std=(0.25,) * 3)
 
 
-def train(share: Share, start: Checkpoint | None = None) -> tuple[nn.Module, list[bytes]]:
+def agreeing(logits: Tensor, other: Tensor, batch: Batch) -> Tensor:
+    return cross_entropy(logits, batch) + consistency(logits, other, threshold=0.4)
+
+
+def train(
+    share: Share, start: Checkpoint | None = None, *, views: bool = False
+) -> tuple[nn.Module, list[bytes]]:
     """Return the student, and its state after every step."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (N, 3, SIDE, SIDE)).astype(np.uint8)
     probs, weights = rng.dirichlet(np.ones(K), N), rng.uniform(0, 2, N)
     stored: list[bytes] = []
+
+    def other(rows: np.ndarray, seed: int) -> np.ndarray:
+        shifts = [np.random.default_rng([seed, row]).integers(0, 99) for row in rows]
+        return images[rows] // 2 + np.asarray(shifts, np.uint8)[:, None, None, None]
+
     model = fit_student(
         student(),
         lambda rows: images[rows],
@@ -55,6 +67,7 @@ def train(share: Share, start: Checkpoint | None = None) -> tuple[nn.Module, lis
         start=start,
         after_step=lambda progress: stored.append(checkpoints.dump(progress)),
         share=share,
+        second=Second(other, agreeing) if views else None,
     )
     return model, stored
 
@@ -64,7 +77,7 @@ def main(folder: Path) -> None:
     share = Share(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
     whole, stored = train(share)
     again, _ = train(share, checkpoints.load(stored[AFTER - 1]))
-    states = {"whole": whole, "again": again}
+    states = {"whole": whole, "again": again, "views": train(share, views=True)[0]}
     for name, model in states.items():
         data = safetensors.torch.save(dict(model.state_dict()))
         (folder / f"{name}-{share.process}").write_bytes(data)
