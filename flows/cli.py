@@ -114,7 +114,7 @@ def plan_budget(
 ) -> None:
     """Say how many cheap labels and how many of an expert's to buy, from a pilot."""
     _check_addresses({"pilot": pilot})
-    from pipelines.budget import plan_pilot
+    from pipelines.students.budget import plan_pilot
 
     planned = plan_pilot(pilot)
     if as_json:

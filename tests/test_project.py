@@ -119,7 +119,7 @@ ROOMS = {
     **{"errors": 0, "storage": 1, "registry": 2, "recipe": 3, "core": 4},
     **{"media": 5, "labels": 5, "bags": 6, "inference": 6, "maps": 7, "students": 7},
     **{"selection": 7, "decisions": 8, "soft": 9, "stages": 10, "report": 11},
-    **{"run": 12, "plan": 13, "budget": 13, "verify": 13},
+    **{"run": 12, "plan": 13, "verify": 13},
 }
 """Inside `pipelines/` imports go from higher rooms to lower ones, and within a room."""
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.budget import BudgetPlan, plan_pilot, read_pilot
 from pipelines.errors import DataError, LabelopsError, RecipeError
+from pipelines.students.budget import BudgetPlan, plan_pilot, read_pilot
 
 SIZES = (20, 40, 80, 160, 320)
 ROOT = Path(__file__).resolve().parents[2]
