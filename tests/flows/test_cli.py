@@ -236,7 +236,7 @@ def test_failure__ends_with_a_message_and_code_1(
         (
             ["audits", "--data", "x"],
             "labelops: error: recipe: a name or the path of a .toml file was expected, got "
-            "'audits'; did you mean 'audit'? Known: ['audit', 'multilabel', 'partial', "
+            "'audits'; did you mean 'audit'? Known: ['audit', 'full', 'multilabel', 'partial', "
             "'proportions', 'pu', 'relabel']",
         ),
     ],

@@ -91,7 +91,7 @@ def test_error_of_a_library__is_printed_without_its_passwords(
 ) -> None:
     for kind in (RunError, OSError, RuntimeError):
 
-        def fail(kind: type[Exception] = kind, **_: object) -> None:
+        def fail(_: list[str], *, kind: type[Exception] = kind, **__: object) -> None:
             raise kind(f"cannot open {ADDRESSES[0]} and {ADDRESSES[2]}")
 
         monkeypatch.setattr(cli, "app", fail)
