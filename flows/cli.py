@@ -90,6 +90,10 @@ def run(
         )
 
 
+PLAN_BUDGET = "plan budget"
+"""Name of a command, joined before arguments are read: beside `plan`, which takes a recipe."""
+
+
 @app.command()
 def plan(recipe: Recipe, data: Data, out: Out, settings: Settings = None) -> None:
     """Show what a run would read, write and skip.
@@ -104,7 +108,7 @@ def plan(recipe: Recipe, data: Data, out: Out, settings: Settings = None) -> Non
     print(make(load_recipe(recipe, settings or ()), data=data, out=out).text())
 
 
-@app.command("plan budget")
+@app.command(PLAN_BUDGET)
 def plan_budget(
     pilot: Annotated[
         str,
@@ -303,10 +307,9 @@ def _refuse_secrets(arguments: list[str]) -> None:
 
 
 def _joined(arguments: list[str]) -> list[str]:
-    """Join the words of a command of two: `plan budget`, beside `plan` with a recipe."""
+    """Join the words of the command that has two, which `plan` would take for a recipe."""
     both = " ".join(arguments[:2])
-    is_one = any(command.name == both for command in app.registered_commands)
-    return [both, *arguments[2:]] if is_one else arguments
+    return [both, *arguments[2:]] if both == PLAN_BUDGET else arguments
 
 
 @contextlib.contextmanager

@@ -12,7 +12,6 @@ from pipelines.inference.folds import fold_of_items
 from pipelines.inference.heads import even_blocks, predictions
 from pipelines.inference.settings import Config
 from pipelines.media.models import file_key, load_weights, once
-from pipelines.storage.arrays import new_array
 from pipelines.storage.canonical import Items
 from pipelines.storage.frame import Frame
 from pipelines.storage.vectors import list_array, vectors_of
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from labelops.nn.classifier import Classifier
     from labelops.nn.forward import Forward
 
-BLOCK_ROWS = 1024
 CHUNK_BYTES = 64 * 2**20
 
 
@@ -34,7 +32,8 @@ def fit(items: Items, ctx: Context[Config], out: str) -> Arrays:
 
     config = ctx.config
     # Beside the folder of artefacts: gone with it when the step ends, whichever way.
-    pictures = _pictures(items, config.side, os.path.join(os.path.dirname(out), "pixels"))
+    pixels = items.vectors("pixels", os.path.join(os.path.dirname(out), "pixels"))
+    pictures = pixels.reshape(-1, 3, config.side, config.side)
     given = items.column("given")
     fold = fold_of_items(given, items.column("item_hash"), ctx)
     models = train_folds(
@@ -65,20 +64,6 @@ def fit(items: Items, ctx: Context[Config], out: str) -> Arrays:
 def weights_file(fold: int) -> str:
     """Return the name of the artefact with the weights of a fold's model."""
     return f"fold-{fold}.safetensors"
-
-
-def _pictures(items: Items, side: int, path: str) -> np.ndarray:
-    """Return all pictures as one array on disk, in which a step finds its batch anywhere."""
-    shape = (items.n, 3, side, side)
-    if items.n == 0:
-        return np.empty(shape, np.uint8)
-    pictures = new_array(path, np.uint8, shape)
-    start = 0
-    for block in items.blocks(BLOCK_ROWS):
-        rows = np.asarray(block["pixels"])
-        pictures[start : start + len(rows)] = rows.reshape(-1, 3, side, side)
-        start += len(rows)
-    return pictures
 
 
 def _builder(ctx: Context[Config]) -> Any:

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from labelops.decisions import DECISIONS, SET_ASIDE
 from labelops.hashing import is_sampled
 from labelops.multilabel.labels import UNKNOWN, YES, from_flat, states
 from labelops.ragged import owners
@@ -33,7 +34,6 @@ from pipelines.core.stage import (
 from pipelines.decisions import product
 from pipelines.decisions.ledger import LOG_FOLDER
 from pipelines.decisions.settings import Config as DatasetConfig
-from pipelines.errors import RecipeError
 from pipelines.inference import embed
 from pipelines.inference.folds import fold_of_items, folds_step
 from pipelines.inference.given import given_of
@@ -46,8 +46,8 @@ from pipelines.media.images import check_type
 from pipelines.storage.frame import Frame
 from pipelines.storage.vectors import list_array, vectors_of
 from pipelines.students import train
-from pipelines.students.evidence import judge
-from pipelines.students.settings import VECTOR_STUDENTS, Config
+from pipelines.students.evidence import TAUGHT, can_compare, judge
+from pipelines.students.settings import Config
 from pipelines.students.targets import (
     GIVEN,
     PRODUCT,
@@ -56,6 +56,7 @@ from pipelines.students.targets import (
     any_of,
     certain,
     field_types,
+    of_two,
 )
 
 SAMPLE_ITEMS = 50_000
@@ -71,7 +72,7 @@ def skip(config: Config, columns: frozenset[str]) -> str | None:
     """Return why there is nothing to do, or None."""
     if clean_space(columns) is None and not columns.issuperset(SOFT):
         return "nothing was decided about labels before it, and nothing is believed of them"
-    if config.student in ("auto", *VECTOR_STUDENTS) and not {"embedding", "features"} & columns:
+    if not config.is_of_pictures and not {"embedding", "features"} & columns:
         return (
             "there is neither an embedding nor a features column to learn from; name a torchvision "
             "classifier as distill.student to learn from pictures"
@@ -81,7 +82,7 @@ def skip(config: Config, columns: frozenset[str]) -> str | None:
 
 def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
     """Return the columns that it needs."""
-    column = train.input_of(columns) if config.student in ("auto", *VECTOR_STUDENTS) else "image"
+    column = "image" if config.is_of_pictures else train.input_of(columns)
     return ["item_id", "item_hash", *_narrow(columns), column]
 
 
@@ -105,16 +106,20 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
     twins: list[Step[Config]] = []
     if GIVEN in arms:
         dealt = [folds_step(ctx)]
+        # A step each, so that a run that was stopped trains none of them twice.
         twins = [
             Fit(
                 name=train.twins_step(fold),
                 reads=learns,
                 fit=train.fit_twins(fold),
+                when=can_compare,
             )
             for fold in range(config.n_held_out(ctx.n_items))
         ]
     files = [LOG_FOLDER] if _leaves_out(ctx) else []
     needed = ["item_id", "item_hash", *_narrow(ctx.columns), *files]
+    counted = [name for name, _ in fields if name.endswith(("fold", "_ids", "_weight"))]
+    of_given = [name for name, _ in fields if name == "fold" or name.startswith(GIVEN)]
     return [
         *decoded,
         *dealt,
@@ -124,10 +129,11 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
             writes={f"{ctx.stage}/_targets": Output(schema=pa.schema(fields), ipc=True)},
             apply=write_targets,
         ),
+        Reduce(name=TAUGHT, reads=counted, summarize=count_taught),
         *twins,
         Reduce(
             name="evidence",
-            reads=["item_id", "item_hash", *(name for name, _ in fields), column],
+            reads=["item_id", "item_hash", *of_given, column],
             summarize=collect,
             merge=join_summaries,
             finish=judge,
@@ -144,13 +150,9 @@ def steps(config: Config, ctx: Context[Config]) -> Sequence[Step[Config]]:
 
 def _input_steps(config: Config, ctx: Context[Config]) -> tuple[str, list[Step[Config]]]:
     """Return the column that students take, and the step that makes it."""
-    if not train.architecture(ctx):
+    config = train.settings_of(ctx)
+    if not config.is_of_pictures:
         return train.input_of(ctx.columns), []
-    if "image" not in ctx.columns:
-        raise RecipeError(
-            f"stage {ctx.stage!r}: a column 'image' was expected for a student of pictures, "
-            f"{config.student!r}, there is none. Set student = 'network', or leave it out"
-        )
     check_type(ctx.types["image"])
     pixels = pa.list_(pa.uint8(), 3 * config.side**2)
     schema = pa.schema([("pixels", pixels)])
@@ -158,9 +160,14 @@ def _input_steps(config: Config, ctx: Context[Config]) -> tuple[str, list[Step[C
         name="decode",
         reads=["image"],
         writes={f"{ctx.stage}/_pixels": Output(schema=schema, ipc=True)},
-        apply=embed.decode_images,
+        apply=decode_images,
     )
     return "pixels", [decode]
+
+
+def decode_images(frame: Frame, ctx: Context[Config]) -> Iterator[Tables]:
+    """Write the pictures as students take them; reject those that do not decode."""
+    return embed.decode_images(frame, replace(ctx, config=train.settings_of(ctx)))
 
 
 def _schema(ctx: Context[Config]) -> pa.Schema:
@@ -214,37 +221,20 @@ def _product(frame: Frame, ctx: Context[Config]) -> OneTargets | ManyTargets:
     if space is None:
         return _believed(frame, np.ones(frame.n))
     decided = product.with_left_out(frame, _product_context(ctx))
+    is_aside = pc.is_in(decided["decision"], value_set=pa.array(DECISIONS[[*SET_ASIDE]]))
     weight = decided["weight"].to_numpy().astype(np.float64)
-    clean = decided[space.clean[0]].combine_chunks()
+    weight[is_aside.to_numpy()] = 0.0
     if train.is_many(ctx):
         return _many(decided, weight, ctx)
-    is_here = clean.is_valid().to_numpy(zero_copy_only=False)
+    label = _ids(decided[space.clean[0]].combine_chunks(), ctx)
+    is_soft = ctx.config.labels == "soft"
     if positives.GIVEN in ctx.columns:
-        p = frame.array("p_positive").astype(np.float64)
-        p = np.where(is_here, _ids(clean, ctx), p)
-        is_taught = np.asarray(pc.is_in(decided["decision"], _in_product(space.may_be_open)))
-        weight = np.where(is_taught, np.maximum(weight, 0.0), 0.0)
-        if ctx.config.labels == "hard":
-            return certain((p >= 0.5).astype(np.int64), weight)
-        return _of_two(p, weight)
-    weight = np.where(is_here, weight, 0.0)
-    if ctx.config.labels == "soft" and set(SOFT) <= ctx.columns:
+        # Of items that nothing was decided about there is the belief alone.
+        p = np.where(label >= 0, label, frame.array("p_positive").astype(np.float64))
+        return of_two(p, weight) if is_soft else certain((p >= 0.5).astype(np.int64), weight)
+    if is_soft and ctx.columns.issuperset(SOFT):
         return _believed(frame, weight)
-    return certain(np.where(is_here, _ids(clean, ctx), -1), weight)
-
-
-def _in_product(may_be_open: bool) -> pa.Array:
-    return pa.array(["keep", "relabel", "abstain"])
-
-
-def _of_two(p: np.ndarray, weight: np.ndarray) -> OneTargets:
-    both = np.stack([p, 1 - p], axis=1)
-    ids = np.tile([1, 0], (len(p), 1))
-    order = np.argsort(-both, axis=1, kind="stable")
-    start = np.arange(len(p) + 1) * 2
-    flat_ids = np.take_along_axis(ids, order, axis=1).ravel()
-    probs = np.take_along_axis(both, order, axis=1).ravel()
-    return OneTargets(flat_ids, probs, start, np.zeros(len(p)), weight)
+    return certain(label, weight)
 
 
 def _believed(frame: Frame, weight: np.ndarray) -> OneTargets:
@@ -261,16 +251,10 @@ def _believed(frame: Frame, weight: np.ndarray) -> OneTargets:
 
 
 def _many(decided: pa.Table, weight: np.ndarray, ctx: Context[Config]) -> ManyTargets:
-    lists = [decided["labels_clean"].combine_chunks()]
-    is_here = lists[0].is_valid().to_numpy(zero_copy_only=False)
-    if "labels_negative_clean" in decided.column_names:
-        lists.append(decided["labels_negative_clean"].combine_chunks())
-    parts: list[np.ndarray] = []
-    for column in lists:
-        labels, start = flat(column)
-        parts += [_ids(labels, ctx), start]
-    sets = from_flat(*parts, n_classes=train.n_classes_of(ctx))
-    return ManyTargets(sets, np.where(is_here, weight, 0.0))
+    names = ("labels_clean", "labels_negative_clean")
+    columns = [flat(decided[name]) for name in names if name in decided.column_names]
+    parts = [part for labels, start in columns for part in (_ids(labels, ctx), start)]
+    return ManyTargets(from_flat(*parts, n_classes=train.n_classes_of(ctx)), weight)
 
 
 def _ids(labels: pa.Array, ctx: Context) -> np.ndarray:
@@ -280,37 +264,42 @@ def _ids(labels: pa.Array, ctx: Context) -> np.ndarray:
     return np.asarray(found.to_numpy(zero_copy_only=False), np.int64)
 
 
+def count_taught(frame: Frame, ctx: Context[Config]) -> Arrays:
+    """Count items of a shard that an arm teaches a class, by fold."""
+    fold, n_folds = frame.array("fold"), ctx.config.folds
+    counts = {}
+    for arm in (GIVEN, PRODUCT):
+        if f"{arm}_ids" in frame.reads:
+            has_any = np.diff(flat(frame[f"{arm}_ids"])[1]) > 0
+            is_taught = has_any & (frame.array(f"{arm}_weight") > 0)
+            counts[arm] = np.bincount(fold[is_taught], minlength=n_folds)
+    return counts
+
+
 # -- what twins show -------------------------------------------------------------------------------
 
 
 def _n_folds(ctx: Context[Config]) -> int:
-    """Return how many folds were held out; none where there are no labels as given."""
-    return ctx.config.n_held_out(ctx.n_items) if space_of(ctx.columns) is not None else 0
-
-
-def _inputs(frame: Frame, ctx: Context[Config]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield some rows of a shard after the other, and what students take of them."""
-    column = next(name for name in ("pixels", "embedding", "features") if name in frame.reads)
-    side = ctx.config.side
-    for here, block in even_blocks(frame, column, BLOCK_ROWS):
-        values = vectors_of(block)[0]
-        is_picture = column == "pixels"
-        rows = np.arange(here.start, here.stop)
-        yield rows, values.reshape(-1, 3, side, side) if is_picture else values.astype(np.float32)
+    """Return how many folds were held out; none where there was nothing to compare."""
+    return ctx.config.n_held_out(ctx.n_items) if can_compare(ctx) else 0
 
 
 def _answers(
     frame: Frame, ctx: Context[Config], arms: Sequence[str], is_asked: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Return what the twins that were not taught an item say of it, for some items of a shard."""
-    fold = frame.array("fold")
-    said = {arm: np.zeros((frame.n, train.n_classes_of(ctx)), np.float32) for arm in arms}
-    for rows, inputs in _inputs(frame, ctx):
-        for f in np.unique(fold[rows][is_asked[rows]]).tolist():
-            here = np.flatnonzero((fold[rows] == f) & is_asked[rows])
+) -> Iterator[tuple[slice, np.ndarray, dict[str, np.ndarray]]]:
+    """Yield rows of a shard, what students take, and what twins say that were not taught them.
+
+    Of items that are not asked about they say 0; float32, shape (n, K).
+    """
+    fold, column = frame.array("fold"), train.input_of(frame.reads)
+    for here, block in even_blocks(frame, column, BLOCK_ROWS):
+        inputs = train.of_kind(train.as_inputs(vectors_of(block)[0], column, ctx))
+        said = {arm: np.zeros((len(inputs), train.n_classes_of(ctx)), np.float32) for arm in arms}
+        for f in np.unique(fold[here][is_asked[here]]).tolist():
+            mine = np.flatnonzero((fold[here] == f) & is_asked[here])
             for arm, probs in said.items():
-                probs[rows[here]] = train.says_of_fold(ctx, f, arm, inputs.shape[1])(inputs[here])
-    return said
+                probs[mine] = train.says_of_fold(ctx, f, arm, inputs.shape[1])(inputs[mine])
+        yield here, inputs, said
 
 
 def collect(frame: Frame, ctx: Context[Config]) -> Arrays:
@@ -324,33 +313,34 @@ def collect(frame: Frame, ctx: Context[Config]) -> Arrays:
     total = ctx.n_items * n_folds / ctx.config.folds
     chosen = is_sampled(hashes, wanted=SAMPLE_ITEMS, total=max(1, int(total))) & (fold < n_folds)
     rows = np.flatnonzero(chosen)
-    whole = _answers(frame, ctx, (GIVEN, PRODUCT), chosen)
-    said = {arm: probs[rows] for arm, probs in whole.items()}
     summary: Arrays = {"item_hash": hashes[rows]}
+    none = np.zeros((0, train.n_classes_of(ctx)), np.float32)
+    parts: dict[str, list[np.ndarray]] = {GIVEN: [none], PRODUCT: [none]}
+    if n_folds:
+        for here, _, said in _answers(frame, ctx, (GIVEN, PRODUCT), chosen):
+            for arm, probs in said.items():
+                parts[arm].append(probs[chosen[here]])
     truth = _truth(frame, ctx, rows)
-    target = _own_targets(frame, ctx) if n_folds else None
-    for arm, probs in said.items():
-        summary[arm] = _scores(probs, target, rows, ctx) if target is not None else np.zeros(0)
+    for arm, blocks in parts.items():
+        probs = np.concatenate(blocks)
+        summary[arm] = _scores(probs, frame, rows, ctx) if n_folds else np.zeros(0)
         summary[f"{arm}_true"] = _against(probs, truth, ctx)
-    if positives.GIVEN in ctx.columns and isinstance(target, OneTargets):
-        summary["is_positive"] = target.first()[rows] == positives.POSITIVE
+    if positives.GIVEN in ctx.columns:
+        first = OneTargets.of(_of_given(frame), GIVEN).first()
+        summary["is_positive"] = first[rows] == positives.POSITIVE
     return summary
 
 
-def _own_targets(frame: Frame, ctx: Context[Config]) -> OneTargets | ManyTargets:
-    table = frame.table([name for name in frame.reads if name.startswith(f"{GIVEN}_")])
-    if train.is_many(ctx):
-        return ManyTargets.of(table, GIVEN, train.n_classes_of(ctx))
-    return OneTargets.of(table, GIVEN)
+def _of_given(frame: Frame) -> pa.Table:
+    return frame.table([name for name in frame.reads if name.startswith(f"{GIVEN}_")])
 
 
-def _scores(
-    probs: np.ndarray, target: OneTargets | ManyTargets, rows: np.ndarray, ctx: Context[Config]
-) -> np.ndarray:
+def _scores(probs: np.ndarray, frame: Frame, rows: np.ndarray, ctx: Context[Config]) -> np.ndarray:
     """Return how well answers agree with labels as given, from 0 to 1.
 
     Of positive and unlabelled items it is the probability of being positive, to be ranked by.
     """
+    target = train.targets_in(_of_given(frame), GIVEN, ctx)
     if isinstance(target, ManyTargets):
         known = target.table(train.counted_absent(ctx))
         return agreement(probs >= ctx.config.cutoff, known[rows])
@@ -395,22 +385,20 @@ def _against(probs: np.ndarray, truth: np.ndarray, ctx: Context[Config]) -> np.n
     return np.asarray(np.where(is_known, scores, np.nan))
 
 
-def answer(frame: Frame, ctx: Context[Config]) -> Mapping[str, pa.Table]:
+def answer(frame: Frame, ctx: Context[Config]) -> Iterator[Tables]:
     """Write what students say that were not taught the item; null where each was."""
-    arm = GIVEN if bool(ctx.own("evidence")["falls_back"]) else PRODUCT
+    arm, ids = train.arm_of(ctx), frame["item_id"]
     is_held_out = frame.array("fold") < _n_folds(ctx)
-    probs = _answers(frame, ctx, (arm,), is_held_out)[arm]
     # What was set aside the kept student was not taught.
     is_aside = ~is_held_out & (frame.array(f"{PRODUCT}_weight") == 0) & (arm == PRODUCT)
-    for rows, inputs in _inputs(frame, ctx):
-        here = np.flatnonzero(is_aside[rows])
-        if len(here):
-            probs[rows[here]] = train.says_kept(ctx, inputs.shape[1])(inputs[here])
-    said, is_said = list_array(probs), is_held_out | is_aside
-    column_of = pa.FixedSizeListArray.from_arrays(
-        said.flatten(), train.n_classes_of(ctx), mask=pa.array(~is_said)
-    )
-    return {ctx.stage: pa.table({"item_id": frame["item_id"], "student_probs": column_of})}
+    for here, inputs, said in _answers(frame, ctx, (arm,), is_held_out):
+        probs, mine = said[arm], np.flatnonzero(is_aside[here])
+        if len(mine):
+            probs[mine] = train.says_kept(ctx, inputs.shape[1])(inputs[mine])
+        is_silent = pa.array(~(is_held_out | is_aside)[here])
+        values = list_array(probs).flatten()
+        lists = pa.FixedSizeListArray.from_arrays(values, probs.shape[1], mask=is_silent)
+        yield {ctx.stage: pa.table({"item_id": ids[here], "student_probs": lists})}
 
 
 def files_at_end(ctx: Context[Config]) -> Mapping[str, bytes]:

@@ -73,8 +73,8 @@ def reads(config: Config, columns: frozenset[str]) -> Sequence[str]:
     DataError
         If totals are needed, and none are named.
     """
-    is_named = config.bags is not None or skip(config, columns) is not None
-    if not is_named and is_first(columns) and "bag_id" in columns:
+    is_needed = is_first(columns) and skip(config, columns) is None
+    if config.bags is None and is_needed and "bag_id" in columns:
         raise DataError(
             "stage 'proportions': a table with the totals of bags was expected, none is named. "
             "Give --set proportions.bags=URI, a Parquet or CSV file with bag_id, n, and positives "

@@ -12,10 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 
+from pipelines.storage.arrays import new_array
 from pipelines.storage.frame import numpy_of
 from pipelines.storage.vectors import even_tables
 
 FIRST_ROWS = 8192
+
+VECTOR_ROWS = 1024
 
 BUCKET_BYTES = 256 * 2**20
 """Aim for a bucket in memory; the order of the items does not depend on it."""
@@ -67,6 +70,22 @@ class Items:
             if n_held >= n:
                 break
         return pa.concat_tables(parts).combine_chunks()
+
+    def vectors(self, name: str, path: str) -> np.ndarray:
+        """Return a column of vectors as one array on the disk, in which any rows are found.
+
+        It is an .npy file at `path`, where none may be; of no items there is none.
+        """
+        kind = self.schema.field(name).type
+        shape, number = (self.n, kind.list_size), kind.value_type.to_pandas_dtype()
+        if not self.n:
+            return np.empty(shape, number)
+        whole, start = new_array(path, number, shape), 0
+        for block in self.blocks(VECTOR_ROWS):
+            rows = np.asarray(block[name])
+            whole[start : start + len(rows)] = rows
+            start += len(rows)
+        return whole
 
     def column(self, name: str) -> np.ndarray:
         """Return one column of all items; for narrow ones."""

@@ -16,7 +16,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         default="auto",
         description="linear or network (one hidden layer), of the embedding of stage infer or the "
         "features; or the name of a torchvision classifier, trained on pictures. auto: what infer "
-        "trained once a fold, if it did (infer.train), else network.",
+        "trained once a fold, if it did (infer.train), of pictures as it saw them; else network.",
     )
     hidden: int = Field(default=512, ge=1, le=65_536, description="Hidden units of the network.")
     labels: Literal["hard", "soft"] = Field(
@@ -45,7 +45,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     fall_back: bool = Field(
         default=True,
         description="Teach the labels as given unless the student of the product is surely better "
-        "on held-out items (one-sided, at .05).",
+        "on held-out items: the whole 95 % interval of its gain is above 0.",
     )
     epochs: int = Field(default=20, ge=1, description="Training epochs.")
     batch_rows: int = Field(default=256, ge=1, le=65_536, description="Items a step.")
@@ -112,6 +112,11 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     def n_held_out(self, n_items: int) -> int:
         """Return how many folds are held out, one after the other."""
         return min(max(-(-self.held_out_items * self.folds // max(n_items, 1)), 1), self.folds)
+
+    @property
+    def is_of_pictures(self) -> bool:
+        """Whether a torchvision classifier is named."""
+        return self.student not in ("auto", *VECTOR_STUDENTS)
 
     @property
     def side(self) -> int:

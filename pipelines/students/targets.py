@@ -141,6 +141,22 @@ def certain(class_id: np.ndarray, weight: np.ndarray) -> OneTargets:
     return OneTargets(ids, np.ones(len(ids)), start, none, np.where(is_known, weight, 0.0))
 
 
+def of_two(p: np.ndarray, weight: np.ndarray) -> OneTargets:
+    """Return targets of two classes, by the probability of the second.
+
+    Examples
+    --------
+    >>> made = of_two(np.array([0.75, 0.25]), np.ones(2))
+    >>> made.ids.tolist(), made.probs.tolist()
+    ([1, 0, 0, 1], [0.75, 0.25, 0.75, 0.25])
+    """
+    first = (p >= 0.5).astype(np.int64)
+    likelier = np.maximum(p, 1 - p)
+    ids, probs = np.stack([first, 1 - first], axis=1), np.stack([likelier, 1 - likelier], axis=1)
+    start = 2 * np.arange(len(p) + 1)
+    return OneTargets(ids.ravel(), probs.ravel(), start, np.zeros(len(p)), weight)
+
+
 def any_of(sets: LabelSets) -> OneTargets:
     """Return targets by which each class of a set is as probable as the others.
 

@@ -1,7 +1,7 @@
 """Training students: twins on all folds but one, and the one that is kept on all items."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -11,13 +11,12 @@ from scipy.special import expit, softmax
 from pipelines.bags.census import CENSUS
 from pipelines.core.stage import Arrays, Context
 from pipelines.errors import DataError
+from pipelines.inference.settings import Config as InferConfig
 from pipelines.inference.unknown import hardly_ruled_out
 from pipelines.labels.columns import RULED_OUT
 from pipelines.media.models import file_key, load_weights, once
-from pipelines.storage.arrays import new_array
 from pipelines.storage.canonical import Items
-from pipelines.storage.vectors import vectors_of
-from pipelines.students.settings import VECTOR_STUDENTS, Config
+from pipelines.students.settings import Config
 from pipelines.students.targets import GIVEN, PRODUCT, ManyTargets, OneTargets, Targets
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ class Taught(NamedTuple):
 
     Attributes
     ----------
-    inputs : features, float32, shape (N, D), or pictures, uint8, shape (N, 3, S, S).
+    inputs : features, shape (N, D), or pictures, uint8, shape (N, 3, S, S).
     targets : by arm.
     fold : shape (N,).
     """
@@ -57,34 +56,34 @@ class Taught(NamedTuple):
     fold: np.ndarray
 
 
-def read_items(items: Items, ctx: Context[Config], path: str, arms: tuple[str, ...]) -> Taught:
+def read_items(items: Items, ctx: Context[Config], out: str, arms: Sequence[str]) -> Taught:
     """Bring the items into one array on the disk, in which a step finds its batch anywhere."""
-    column = "pixels" if "pixels" in items.schema.names else input_of(items.schema.names)
-    width = items.schema.field(column).type.list_size
-    side = ctx.config.side
-    shape = (items.n, 3, side, side) if column == "pixels" else (items.n, width)
-    kind = np.uint8 if column == "pixels" else np.float32
-    inputs = new_array(path, kind, shape) if items.n else np.empty(shape, kind)
-    narrow: list[pa.Table] = [items.schema.empty_table().drop_columns([column])]
-    start = 0
-    for table in items.tables(BLOCK_ROWS):
-        rows = vectors_of(table.column(column).combine_chunks())[0]
-        inputs[start : start + len(rows)] = rows.reshape(-1, *shape[1:])
-        start += len(rows)
-        narrow.append(table.drop_columns([column]))
-    table = pa.concat_tables(narrow).combine_chunks()
-    targets: dict[str, Targets] = {}
-    for arm in arms:
-        is_many = f"{arm}_not_ids" in table.column_names
-        targets[arm] = (
-            ManyTargets.of(table, arm, n_classes_of(ctx)) if is_many else OneTargets.of(table, arm)
-        )
-    return Taught(inputs, targets, table["fold"].to_numpy())
+    column = input_of(items.schema.names)
+    # Beside the folder of artefacts: gone with it when the step ends, whichever way.
+    inputs = items.vectors(column, os.path.join(os.path.dirname(out), "inputs"))
+    parts = [table.drop_columns([column]) for table in items.tables(BLOCK_ROWS)]
+    empty = items.schema.empty_table().drop_columns([column])
+    table = pa.concat_tables([empty, *parts]).combine_chunks()
+    targets = {arm: targets_in(table, arm, ctx) for arm in arms}
+    return Taught(as_inputs(inputs, column, ctx), targets, table["fold"].to_numpy())
 
 
-def input_of(columns: "frozenset[str] | list[str]") -> str:
-    """Return the column of vectors that students take."""
-    return "embedding" if "embedding" in columns else "features"
+def targets_in(table: pa.Table, arm: str, ctx: Context) -> Targets:
+    """Return what an arm teaches the items of a table."""
+    if is_many(ctx):
+        return ManyTargets.of(table, arm, n_classes_of(ctx))
+    return OneTargets.of(table, arm)
+
+
+def input_of(columns: Collection[str]) -> str:
+    """Return the column that students take."""
+    return next(name for name in ("pixels", "embedding", "features") if name in columns)
+
+
+def as_inputs(vectors: np.ndarray, column: str, ctx: Context[Config]) -> np.ndarray:
+    """Return vectors of a column as students take them: pictures, or features."""
+    side = settings_of(ctx).side
+    return vectors.reshape(-1, 3, side, side) if column == "pixels" else vectors
 
 
 def train(
@@ -99,12 +98,12 @@ def train(
     Raises
     ------
     DataError
-        If there are not two classes among the items.
+        If none of these items is taught.
     """
     from labelops.nn.device import pick_device
     from labelops.nn.student import StudentTraining, binary_cross_entropy, fit_student
 
-    config, targets = ctx.config, taught.targets[arm]
+    config, targets = settings_of(ctx), taught.targets[arm]
     weights = np.where(is_in, targets.weight, 0.0).astype(np.float64)
     if not config.use_weights:
         weights = (weights > 0).astype(np.float64)
@@ -113,7 +112,6 @@ def train(
     loss: Loss
     if isinstance(targets, OneTargets):
         present = targets.present(rows, n_classes_of(ctx))
-        least = 2
         at = np.cumsum(present) - 1
         first = targets.first()
         aims = np.where((first >= 0) & present[first], at[first], 0)
@@ -121,17 +119,16 @@ def train(
     else:
         aims = targets.table(counted_absent(ctx))
         present = (aims[rows] == 1).any(axis=0)
-        least, aims, loss = 1, aims[:, present], binary_cross_entropy
-    if present.sum() < least:
-        raise DataError(
-            f"stage {ctx.stage!r}: items of at least {least} classes were expected to teach a "
-            f"student, got {int(present.sum())} ({len(rows):,} items with a weight). Did the "
-            "decisions set all others aside? Look at the report, or leave the stage out"
-        )
+        aims, loss = aims[:, present], binary_cross_entropy
     n = int(present.sum())
+    if not n:
+        raise DataError(
+            f"stage {ctx.stage!r}: items with a label and a weight were expected to teach a "
+            f"student, got none of {len(weights):,}. Look at the report, or leave the stage out"
+        )
     model = fit_student(
         build(ctx, taught.inputs, n_classes=n, rows=rows, seed=seed),
-        lambda chosen: np.asarray(taught.inputs[chosen]),
+        lambda chosen: of_kind(taught.inputs[chosen]),
         aims,
         weights,
         n_classes=n,
@@ -179,26 +176,36 @@ def build(
     """Return a student that was not trained yet."""
     from labelops.nn.student_models import picture_student, table_student
 
-    config = ctx.config
-    if inputs.ndim == 4:
+    config = settings_of(ctx)
+    if config.is_of_pictures:
         return picture_student(
-            architecture(ctx), n_classes=n_classes, mean=config.mean, std=config.std, seed=seed
+            config.student, n_classes=n_classes, mean=config.mean, std=config.std, seed=seed
         )
     hidden = 0 if config.student == "linear" else config.hidden
-    sample = np.asarray(inputs[rows[:SCALE_ITEMS]])
+    sample = of_kind(inputs[rows[:SCALE_ITEMS]])
     return table_student(sample, n_classes=n_classes, n_hidden=hidden, seed=seed)
 
 
-def architecture(ctx: Context[Config]) -> str:
-    """Return the name of the torchvision classifier that is trained on pictures, or ''."""
+def of_kind(inputs: np.ndarray) -> np.ndarray:
+    """Return some inputs in the type that students take: pictures as they are."""
+    return np.asarray(inputs, np.uint8 if inputs.ndim == 4 else np.float32)
+
+
+def settings_of(ctx: Context[Config]) -> Config:
+    """Return the settings, without *auto*: networks of stage `infer` are made anew as they were.
+
+    Their embedding is that of one network that was taught most of the items, so a student of it
+    would not be asked about anything new.
+    """
     config = ctx.config
-    if config.student not in ("auto", *VECTOR_STUDENTS):
-        return config.student
-    if config.student == "auto" and "infer" in ctx.earlier:
-        infer = ctx.of("infer").config
-        if getattr(infer, "train", "heads") != "heads":
-            return str(getattr(infer, "embedder", ""))
-    return ""
+    if config.student != "auto":
+        return config
+    infer: Context[InferConfig] | None = ctx.of("infer") if "infer" in ctx.earlier else None
+    if infer is None or infer.config.train == "heads":
+        return config.model_copy(update={"student": "network"})
+    theirs = infer.config
+    pictures = {"image_size": theirs.side, "mean": theirs.mean, "std": theirs.std}
+    return config.model_copy(update={"student": theirs.embedder, **pictures})
 
 
 # -- steps -----------------------------------------------------------------------------------------
@@ -210,11 +217,10 @@ def fit_twins(fold: int) -> Callable[[Items, Context[Config], str], Arrays]:
     def fit(items: Items, ctx: Context[Config], out: str) -> Arrays:
         from safetensors.torch import save_file
 
-        path = os.path.join(os.path.dirname(out), "inputs")
-        taught = read_items(items, ctx, path, (GIVEN, PRODUCT))
-        found: Arrays = {"n": np.array(int((taught.fold == fold).sum()))}
+        taught = read_items(items, ctx, out, (GIVEN, PRODUCT))
+        found: Arrays = {}
+        is_in = taught.fold != fold
         for arm in (GIVEN, PRODUCT):
-            is_in = taught.fold != fold
             # The same seed: they begin with the same weights.
             model, known = train(taught, ctx, arm, is_in=is_in, seed=ctx.seed("twins", fold))
             save_file(model.state_dict(), os.path.join(out, f"{arm}.safetensors"))
@@ -228,19 +234,24 @@ def fit_kept(items: Items, ctx: Context[Config], out: str) -> Arrays:
     """Train the student that is kept on all items, by the arm that the evidence speaks for."""
     from labelops.nn.export_student import export_student
 
-    arm = GIVEN if bool(ctx.own("evidence")["falls_back"]) else PRODUCT
-    taught = read_items(items, ctx, os.path.join(os.path.dirname(out), "inputs"), (arm,))
+    arm = arm_of(ctx)
+    taught = read_items(items, ctx, out, (arm,))
     everywhere = np.ones(items.n, bool)
     model, known = train(taught, ctx, arm, is_in=everywhere, seed=ctx.seed("student"))
     every = names_of(ctx)
     names = [every[c] for c in np.flatnonzero(known)]
-    targets = taught.targets[arm]
-    answers: Literal["one", "many"] = "one" if isinstance(targets, OneTargets) else "many"
-    made = export_student(model, np.asarray(taught.inputs[:8]), classes=names, answers=answers)
+    answers: Literal["one", "many"] = "many" if is_many(ctx) else "one"
+    made = export_student(model, of_kind(taught.inputs[:8]), classes=names, answers=answers)
     for name, data in ((PROGRAM, made.program), (WEIGHTS, made.weights)):
         with open(os.path.join(out, name), "wb") as file:
             file.write(data)
-    return {"known": known, "n_taught": np.array(int((targets.weight > 0).sum()))}
+    n_taught = np.count_nonzero(taught.targets[arm].weight)
+    return {"known": known, "n_taught": np.array(n_taught)}
+
+
+def arm_of(ctx: Context[Config]) -> str:
+    """Return by which labels the student is taught that is kept."""
+    return GIVEN if bool(ctx.own("evidence")["falls_back"]) else PRODUCT
 
 
 # -- what they say ---------------------------------------------------------------------------------
@@ -284,10 +295,7 @@ def _read(ctx: Context[Config], path: str, known: np.ndarray, width: int) -> Say
     from labelops.nn.device import pick_device
     from labelops.nn.forward import Forward
 
-    side, is_picture = ctx.config.side, bool(architecture(ctx))
-    blank = (
-        np.zeros((1, 3, side, side), np.uint8) if is_picture else np.zeros((1, width), np.float32)
-    )
+    blank = np.zeros((1, width), np.float32)
     model = build(ctx, blank, n_classes=int(known.sum()), rows=np.zeros(1, np.int64))
     model.load_state_dict(load_weights(path))
     device = pick_device(ctx.config.device)

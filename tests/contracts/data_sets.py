@@ -274,12 +274,17 @@ DATA_SETS = {
         items=texts,
     ),
     "lists": DataSet(
-        recipe="multilabel",
-        active=("source", "infer", "multilabel", "decide_labels", "evaluate", "dataset"),
+        recipe="full",
+        active=(
+            *("source", "infer", "multilabel", "neighbours", "decide_labels", "evaluate"),
+            *("dataset", "distill"),
+        ),
         items=lambda: tagged(N, n_classes=5)[0],
         settings=[
             "decide_labels.min_class_size=2",
             "infer.heads=['linear', 'nearest']",
+            "distill.epochs=2",
+            "distill.held_out_items=40",
         ],
         tables=truth_of_lists,
     ),

@@ -56,9 +56,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
         *(("audit", single, 4), ("multilabel", lists, 5), ("partial", sets, 4)),
         *(("pu", some, 2), ("full", blobs(80), 4)),
     ):
-        if "features" not in table.column_names:
-            table = table.append_column("pred_probs", probabilities(80, k))
-        data = write_shards(folder / name, table, [30, 50])
+        data = write_shards(
+            folder / name, table.append_column("pred_probs", probabilities(80, k)), [30, 50]
+        )
         out = str(folder / f"{name} out")
         settings = [f"proportions.bags={bags}"] if name == "audit" else []
         pipelines.run.run(load_recipe(name, settings), data=str(data), out=out)

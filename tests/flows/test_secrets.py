@@ -94,7 +94,6 @@ def test_error_of_a_library__is_printed_without_its_passwords(
         def fail(_: object, kind: type[Exception] = kind, **__: object) -> None:
             raise kind(f"cannot open {ADDRESSES[0]} and {ADDRESSES[2]}")
 
-        monkeypatch.setattr(cli, "_joined", list)
         monkeypatch.setattr(cli, "app", fail)
         monkeypatch.setattr(sys, "argv", ["labelops", "stages"])
         with pytest.raises(SystemExit):

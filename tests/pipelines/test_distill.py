@@ -11,19 +11,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from sklearn.metrics import f1_score, roc_auc_score
 
 import pipelines.run
-from labelops.distill.evidence import paired_auc_gain
+from labelops import folds
 from labelops.multilabel.labels import NO, UNKNOWN, YES, from_flat, label_sets
+from labelops.nn.export_student import about_of, load_student
+from labelops.nn.student import StudentTraining, fit_student
+from labelops.nn.student_models import table_student
 from labelops.soft.labels import SoftLabels, smooth
 from pipelines.core.state import Run, load_run
 from pipelines.errors import DataError, RecipeError
+from pipelines.media.programs import load_program
 from pipelines.plan import plan
 from pipelines.recipe import load_recipe, parse_recipe
-from pipelines.stages.distill import agreement
 from pipelines.students.settings import Config
 from pipelines.students.targets import ManyTargets, OneTargets, any_of, certain
+from pipelines.verify import verify_run
 from tests.datasets import blobs, even, tagged, vectors, write_shards
+from tests.pipelines.localized import COLOURS, single_labelled
 
 N = 600
 QUICK = (
@@ -102,24 +108,62 @@ def test_evidence__is_that_of_the_answers_that_are_written() -> None:
     assert evidence[f"as_true_{arm}"] == pytest.approx((best == true)[:400].mean())
 
 
-def test_twins__do_not_see_their_fold() -> None:
-    """Labels of a fold changed, the twin of that fold says the same; others say something else."""
-    made, (table, _) = finished(), noisy()
-    ctx = made.context("distill", made.layout())
-    fold_of = ctx.own("folds")["fold_of"]
-    assert fold_of.size
-    weights = {}
-    for name, shift in (("as it is", 0), ("changed", 1)):
-        folder = Path(mkdtemp(prefix="labelops-test-"))
-        hashed = rows(finished(), "source")["item_hash"].to_numpy()
-        # One item in ten of each class swaps its label with another in the same stratum and fold.
-        labels = np.array(table["label"].to_pylist(), object)
-        if shift:
-            labels[np.argsort(hashed)[:30]] = "class 0"
-        source = table.set_column(2, "label", pa.array(labels.tolist()))
-        weights[name] = run(folder, source, "distill.student=linear")
-    both = [np.stack(rows(one, "distill")["student_probs"].to_numpy()) for one in weights.values()]
-    assert not np.array_equal(*both)
+def by_hand(run: Run, *, without: int | None) -> tuple[torch.nn.Module, np.ndarray, np.ndarray]:
+    """Train the student of the arm that is kept with the library alone, in the order of hashes.
+
+    Returns it, the items' order, and their folds; without the items of a fold.
+    """
+    ctx = run.context("distill", run.layout())
+    config = ctx.config
+    of_source, decided = rows(run, "source"), rows(run, "decide")
+    hashes = of_source["item_hash"].to_numpy()
+    order = np.argsort(hashes)
+    given = of_source["given"].to_numpy()
+    fold = folds.assign(given, hashes, ctx.own("folds")["fold_of"])
+    if plain(run)["falls_back"]:
+        labels, weights = given, np.ones(N)
+    else:
+        clean = decided["label_clean"].to_pylist()
+        labels = np.array([-1 if name is None else int(name[-1]) for name in clean])
+        weights = np.where(labels >= 0, decided["weight"].to_numpy(), 0.0)
+    labels, weights = np.maximum(labels[order], 0), weights[order].astype(np.float64)
+    if without is not None:
+        weights[fold[order] == without] = 0
+    x = np.stack(noisy()[0]["features"].to_numpy())[order]
+    seed = ctx.seed("student") if without is None else ctx.seed("twins", without)
+    model = fit_student(
+        table_student(x[weights > 0], n_classes=4, n_hidden=config.hidden, seed=seed),
+        lambda chosen: x[chosen],
+        labels,
+        weights,
+        n_classes=4,
+        training=StudentTraining(
+            epochs=config.epochs,
+            batch_rows=config.batch_rows,
+            optimizer="adamw",
+            learning_rate=config.rate,
+            weight_decay=config.weight_decay,
+        ),
+        seed=seed,
+        device=torch.device("cpu"),
+    )
+    return model, order, fold
+
+
+def probs_by(model: torch.nn.Module) -> np.ndarray:
+    with torch.no_grad():
+        x = torch.from_numpy(np.stack(noisy()[0]["features"].to_numpy()))
+        return torch.softmax(model(x).double(), dim=1).numpy()
+
+
+def test_twins__are_what_the_trainer_makes_without_their_fold() -> None:
+    made = finished()
+    said = np.stack(rows(made, "distill")["student_probs"].to_numpy())
+    for f in (0, 3):
+        model, _, fold = by_hand(made, without=f)
+        np.testing.assert_allclose(said[fold == f], probs_by(model)[fold == f], atol=1e-6)
+        # Its own fold only: another twin was taught these.
+        assert np.abs(said[fold != f] - probs_by(model)[fold != f]).max() > 0.01
 
 
 def test_sidecar__and_student_are_the_same_for_any_shards(tmp_path: Path) -> None:
@@ -161,8 +205,8 @@ def test_lists__teach_sets(tmp_path: Path) -> None:
     given = np.zeros(probs.shape, int)
     for i, names in enumerate(table["labels"].to_pylist()):
         given[i, [int(name[-1]) for name in names]] = 1
-    evidence = plain(made)
-    assert evidence["as_given_after"] == pytest.approx(agreement(probs >= 0.5, given).mean())
+    f1 = f1_score(given, probs >= 0.5, average="samples", zero_division=1.0)
+    assert plain(made)["as_given_after"] == pytest.approx(f1)
 
 
 def test_positives__are_compared_by_the_area_among_unlabelled(tmp_path: Path) -> None:
@@ -174,10 +218,7 @@ def test_positives__are_compared_by_the_area_among_unlabelled(tmp_path: Path) ->
     table = pa.table({"item_id": np.arange(N), "features": vectors(x), "positive": positive})
     made = run(tmp_path, table, "distill.fall_back=false", "pu.resamples=50")
     p = np.stack(rows(made, "distill")["student_probs"].to_numpy())[:, 1].astype(np.float64)
-    evidence = plain(made)
-    # Oracle for the area alone: the twin beside it is not written.
-    area = paired_auc_gain(p, p, labelled)
-    assert evidence["as_given_after"] == pytest.approx(area.after, abs=1e-12)
+    assert plain(made)["as_given_after"] == pytest.approx(roc_auc_score(labelled, p), abs=1e-12)
     assert p[is_positive & ~labelled].mean() > 0.5 > p[~is_positive].mean()
 
 
@@ -215,7 +256,10 @@ def test_bags__teach_what_is_believed_without_anything_to_compare_with(tmp_path:
     made = run(tmp_path, table, f"proportions.bags={tmp_path / 'bags.parquet'}")
     assert plain(made)["as_given_n"] == 0
     assert not plain(made)["falls_back"]
-    assert "no labels as given to compare it with" in (Path(made.uri) / "report.html").read_text()
+    page = (Path(made.uri) / "report.html").read_text()
+    assert "What it gains is not known: there are no labels as given." in page
+    data = (Path(made.uri) / "student" / "student.safetensors").read_bytes()
+    assert len(about_of(data).classes) == 2
 
 
 # -- targets ---------------------------------------------------------------------------------------
@@ -275,16 +319,79 @@ def test_unknown_classes__count_as_absent_where_hardly_anyone_rules_them_out() -
 # -- the kept student ------------------------------------------------------------------------------
 
 
-def test_kept_student__is_a_program_that_answers_alike() -> None:
-    made, (table, _) = finished(), noisy()
-    ctx = made.context("distill", made.layout())
-    program = torch.export.load(ctx.artifact("student", "student.pt2")).module()
-    x = torch.from_numpy(np.stack(table["features"].to_numpy()))
-    with torch.no_grad():
-        p = torch.softmax(program(x), dim=1)
+def test_kept_student__is_what_the_trainer_makes_of_all_items() -> None:
+    made = finished()
+    model, _, _ = by_hand(made, without=None)
+    folder = Path(made.uri) / "student"
+    program = load_program(str(folder / "student.pt2"), torch.device("cpu"))
+    np.testing.assert_allclose(probs_by(program), probs_by(model), atol=1e-6)
+    data = (folder / "student.safetensors").read_bytes()
+    assert about_of(data).classes == tuple(f"class {c}" for c in range(4))
+    again = load_student(
+        table_student(np.zeros((1, 4), np.float32), n_classes=4, n_hidden=16),
+        data,
+        classes=about_of(data).classes,
+    )
+    np.testing.assert_allclose(probs_by(again), probs_by(model), atol=1e-6)
+    assert verify_run(made.uri).damage == ()
+
+
+def test_pictures__are_taught_as_they_are(tmp_path: Path) -> None:
+    table, _ = single_labelled()
+    source = write_shards(tmp_path / "src", table, even(table.num_rows, 2))
+    settings = [
+        "infer.embedder=pixels",
+        "distill.student=shufflenet_v2_x0_5",
+        "distill.epochs=1",
+        "distill.folds=2",
+        "distill.held_out_items=10",
+        "distill.fall_back=false",
+        f"data.classes={json.dumps(list(COLOURS))}",
+        "data.absent_classes=allow",
+    ]
+    recipe = load_recipe("full", settings)
+    pipelines.run.run(recipe, data=str(source), out=str(tmp_path / "out"))
+    made = load_run(str(tmp_path / "out"))
+    about = about_of((tmp_path / "out" / "student" / "student.pt2").read_bytes())
+    assert (about.dtype, about.shape) == ("uint8", (3, 32, 32))
+    # One of two folds is held out, the other half was taught.
+    probs = rows(made, "distill")["student_probs"]
+    fold = found(made, "taught")["given"]
+    assert len(probs) - probs.null_count >= fold[0]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "A shufflenet_v2_x0_5 of pictures of 32 × 32 pixels" in page
+
+
+def test_networks_of_infer__are_students_of_the_same_pictures(tmp_path: Path) -> None:
+    table, _ = single_labelled()
+    source = write_shards(tmp_path / "src", table, even(table.num_rows, 2))
+    settings = [
+        *("infer.train=scratch", "infer.embedder=shufflenet_v2_x0_5", "infer.image_size=48"),
+        *("infer.folds=2", "infer.epochs=1", "distill.epochs=1", "distill.folds=2"),
+        *("distill.held_out_items=10", f"data.classes={json.dumps(list(COLOURS))}"),
+        "data.absent_classes=allow",
+    ]
+    recipe = load_recipe("full", settings)
+    pipelines.run.run(recipe, data=str(source), out=str(tmp_path / "out"))
+    about = about_of((tmp_path / "out" / "student" / "student.pt2").read_bytes())
+    assert about.shape == (3, 48, 48)
+
+
+def test_product__that_teaches_nothing_leaves_the_labels_as_given(tmp_path: Path) -> None:
+    """Probabilities that find another class everywhere: no label is believed."""
+    table = noisy()[0].slice(0, 80).combine_chunks()
     given = np.array([int(name[-1]) for name in table["label"].to_pylist()])
-    assert (p.argmax(dim=1).numpy() == given).mean() > 0.5
-    assert found(made, "student")["n_taught"] > 0
+    others = (given[:, None] + np.arange(1, 4)) % 4
+    probs = np.full((80, 4), 0.05, np.float32)
+    probs[np.arange(80), others[np.arange(80), np.arange(80) % 3]] = 0.85
+    table = table.append_column("pred_probs", vectors(probs))
+    made = run(tmp_path, table, "distill.fall_back=false")
+    assert found(made, "taught")["product"].sum() == 0
+    assert plain(made)["falls_back"] is True
+    assert plain(made)["as_given_n"] == 0
+    assert found(made, "student")["n_taught"] == 80
+    page = (Path(made.uri) / "report.html").read_text()
+    assert "What it gains is not known: with a part of the items held out" in page
 
 
 def test_class__that_the_product_has_no_item_of_is_not_known(tmp_path: Path) -> None:

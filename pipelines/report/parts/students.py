@@ -9,10 +9,13 @@ from markupsafe import Markup
 from pipelines.core.stage import Context
 from pipelines.labels import candidates, positives
 from pipelines.labels.classes import some
+from pipelines.labels.space import space_of
 from pipelines.report import model as m
 from pipelines.report.part import Part
 from pipelines.report.text import clean, decimal, plural
-from pipelines.students.train import KEPT, architecture, is_many
+from pipelines.students.train import KEPT, is_many, names_of, settings_of
+
+FEW = "with a part of the items held out, nothing would be left to teach one of both students"
 
 
 class Students(Part):
@@ -23,7 +26,12 @@ class Students(Part):
         found, kept = self.ctx.own("evidence"), self.ctx.own(KEPT)
         falls_back = bool(found["falls_back"])
         tables = [self._table(found)] if int(found["as_given_n"]) else []
-        blocks: list[m.Block] = [self._who(), *tables, *self._meaning(found), self._kept(found)]
+        meaning = m.Text(
+            "Labels as given are wrong in places, so no student can agree with all of them; a "
+            "wrong one counts alike for both."
+        )
+        compared: list[m.Block] = [*tables, meaning] if tables else []
+        blocks = [self._who(is_compared=bool(tables)), *compared, self._kept(found)]
         findings = []
         if falls_back:
             findings.append(
@@ -32,12 +40,13 @@ class Students(Part):
                     "On held-out items a student of the product was not surely better than one of "
                     "these.",
                     "student",
-                    rank=15,
+                    rank=45,
                 )
             )
         unknown = np.flatnonzero(~kept["known"])
         if len(unknown):
-            names = some([clean(self.run.names.name(c), 40) for c in unknown.tolist()])
+            every = names_of(self.ctx)
+            names = some([clean(every[c], 40) for c in unknown.tolist()])
             findings.append(
                 m.Finding(
                     f"{plural(len(unknown), 'class', 'classes')} the student does not know: "
@@ -58,15 +67,19 @@ class Students(Part):
             artifacts=tuple((f"student {table.caption}", table) for table in tables),
         )
 
-    def _who(self) -> str:
+    def _who(self, *, is_compared: bool) -> str:
         ctx: Context[Any] = self.ctx
-        config, net = ctx.config, architecture(ctx)
-        if net:
-            kind = f"A {net} of pictures of {config.side} × {config.side} pixels"
+        config = settings_of(ctx)
+        column = "embedding" if "embedding" in ctx.columns else "features"
+        if config.is_of_pictures:
+            kind = f"A {config.student} of pictures of {config.side} × {config.side} pixels"
         elif config.student == "linear":
-            kind = "A linear student of the embedding"
+            kind = f"A linear student of the {column}"
         else:
-            kind = f"A network with {config.hidden} hidden units on the embedding"
+            kind = f"A network with {config.hidden} hidden units on the {column}"
+        if not is_compared:
+            why = "there are no labels as given" if space_of(ctx.columns) is None else FEW
+            return f"{kind} is trained. What it gains is not known: {why}."
         return (
             f"{kind} is trained twice, with the same first weights, order and settings: on the "
             "product of this run, and on the labels as given. Both then answer items of a fold "
@@ -105,21 +118,14 @@ class Students(Part):
             return "AUC, labelled against unlabelled"
         return "Predicts the given label"
 
-    def _meaning(self, found: dict[str, np.ndarray]) -> Iterator[m.Block]:
-        if not int(found["as_given_n"]):
-            yield "There are no labels as given to compare it with."
-            return
-        yield m.Text(
-            "Labels as given are wrong in places, so no student can agree with all of them; a "
-            "wrong one counts alike for both."
-        )
-
     def _kept(self, found: dict[str, np.ndarray]) -> m.Block:
         kept = self.ctx.own(KEPT)
         items = plural(int(kept["n_taught"]), "item")
         why = "the product"
         if bool(found["falls_back"]):
-            why = "the labels as given, since those of the product did not surely teach better"
+            why = (
+                "the labels as given, since it was not shown that those of the product teach better"
+            )
         text = Markup(
             "The student in <code>student/</code> learned from all {} of {}. Its class names and "
             "what it does to an item first are inside of both files."
@@ -127,9 +133,9 @@ class Students(Part):
         return m.Text(text.format(items, why))
 
     def _card(self, found: dict[str, np.ndarray]) -> str:
-        if not int(found["as_given_n"]):
-            return "A student was trained on what is believed of the items."
         taught = "labels as given" if bool(found["falls_back"]) else "product"
+        if not int(found["as_given_n"]):
+            return f"The student in `student/` learned from the {taught}; what it gains is unknown."
         scores = {name: decimal(value.item()) for name, value in found.items()}
         true = ""
         if int(found["as_true_n"]):
